@@ -1,0 +1,142 @@
+r"""The denoising chain :math:`x_T \to \dots \to x_0`: recorded once without gradient, replayed at will with it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rlr.gaussian import Gaussian
+from rlr.models.base import Condition, DiffusionModel
+from rlr.samplers import Sampler
+from rlr.schedules import Grid
+
+Within = Callable[[int], AbstractContextManager[object]]
+"""What surrounds the evaluation of the model in step :math:`t`, such as shifted weights."""
+
+
+def unchanged(t: int) -> AbstractContextManager[object]:
+    """The default surroundings of a step: none."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    r"""One recorded roll-out.
+
+    Args:
+        prompts: The :math:`B` prompts.
+        condition: The encoded prompts.
+        states: The states, ``states[t]`` :math:`= x_t`, with shape :math:`(T + 1, B, *)`.
+        noises: The noises, ``noises[t]`` led into :math:`x_t` (for :math:`t = T` it is :math:`x_T`), with shape
+            :math:`(T + 1, B, *)`.
+        seed: Decides whatever an estimator draws for this roll-out besides the noises: sub-chain, directions.
+    """
+
+    prompts: Sequence[str]
+    condition: Condition
+    states: Tensor
+    noises: Tensor
+    seed: int = 0
+
+
+class Chain(nn.Module):
+    r"""A base model driven by a sampler: a policy whose every action is one denoising step.
+
+    Args:
+        model: The base model.
+        sampler: The sampler.
+        checkpoint: Whether replayed steps keep only their input and are computed again in the backward pass, so
+            that a replay of :math:`k` steps holds the graph of one.
+    """
+
+    def __init__(self, model: DiffusionModel, sampler: Sampler, checkpoint: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.sampler = sampler
+        self.checkpoint = checkpoint
+
+    @property
+    def steps(self) -> int:
+        r"""The number :math:`T` of steps."""
+        return self.sampler.steps
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The noise levels of the chain."""
+        return self.model.schedule.grid(self.steps)
+
+    def std(self, t: int) -> float:
+        r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""
+        return self.sampler.std(t, self.grid)
+
+    def denoise(self, x: Tensor, t: int, condition: Condition) -> Tensor:
+        r"""Returns :math:`\hat x_0(x_t)`, with the shape of ``x``."""
+        return self.model.denoise(x, self.grid.times[t], condition.at(t))
+
+    def transition(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
+        r"""Returns :math:`p_\theta(x_{t-1} \mid x_t)` for ``x`` :math:`= x_t`."""
+        return self.sampler.transition(self.denoise(x, t, condition), x, t, self.grid)
+
+    def draw(self, seeds: Sequence[int]) -> Tensor:
+        r"""Draws the noises of :math:`B` samples, sample :math:`i` from ``seeds[i]`` alone.
+
+        So a sample does not depend on the batch, the rank or the device that it is made on.
+
+        Returns:
+            Standard normal noises in float32 on the model's device, with shape :math:`(T + 1, B, *)`.
+        """
+        shape = (self.steps + 1, *self.model.shape)
+        noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(noises, 1).to(self.model.device)
+
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[str], noises: Tensor, seed: int = 0, within: Within = unchanged) -> Trajectory:
+        r"""Rolls the chain out on given noises and records it, without gradient.
+
+        Args:
+            prompts: The :math:`B` prompts.
+            noises: The noises, with shape :math:`(T + 1, B, *)`; ``noises[T]`` is :math:`x_T`.
+            seed: Handed on to the trajectory.
+            within: What surrounds each step, such as shifted weights.
+        """
+        condition = self.model.encode(prompts)
+        states = torch.empty_like(noises)
+        states[self.steps] = noises[self.steps]
+        for t in range(self.steps, 0, -1):
+            with within(t):
+                states[t - 1] = self.transition(states[t], t, condition).sample(noises[t - 1])
+        return Trajectory(prompts, condition, states, noises, seed)
+
+    def replay(self, trajectory: Trajectory, start: int, stop: int) -> Gaussian:
+        r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient, on the recorded noises.
+
+        Args:
+            trajectory: The recorded roll-out; ``states[start]`` enters as a constant.
+            start: The first state of the segment.
+            stop: The last one, :math:`0 \leq` ``stop`` :math:`<` ``start`` :math:`\leq T`.
+
+        Returns:
+            The last transition, :math:`p_\theta(x_\mathrm{stop} \mid \cdot)`. Its ``sample`` of the recorded noise
+            is the pathwise reading of the segment, its ``log_prob`` of the recorded state the likelihood ratio.
+        """
+        x = trajectory.states[start]
+        for t in range(start, stop + 1, -1):
+            x = self._step(x, t, trajectory.condition).sample(trajectory.noises[t - 1])
+        return self._step(x, stop + 1, trajectory.condition)
+
+    def _step(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
+        if not self.checkpoint:
+            return self.transition(x, t, condition)
+        mean = checkpoint(lambda x: self.transition(x, t, condition).mean, x, use_reentrant=False)
+        return Gaussian(mean, self.std(t))
+
+    def look_ahead(self, x: Tensor, t: int, condition: Condition) -> Tensor:
+        r"""Returns the one-step prediction :math:`\hat x_0(x_t)` of the final latent, with the shape of ``x``.
+
+        For :math:`t = 0` the state is the final latent itself. Differentiable in ``x``.
+        """
+        return x if t == 0 else self.denoise(x, t, condition)

@@ -1,0 +1,51 @@
+r"""Gaussian transition kernels :math:`\mathcal{N}(\mu, \sigma^2 I)`.
+
+One step of a reverse diffusion chain read two ways is the whole method: :meth:`Gaussian.sample` is the pathwise
+(first-order) reading, :meth:`Gaussian.log_prob` the likelihood-ratio (half-order) one.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    r"""An isotropic Gaussian :math:`\mathcal{N}(\mu, \sigma^2 I)` over latents.
+
+    Args:
+        mean: The mean :math:`\mu`, with shape :math:`(B, *)`.
+        std: The standard deviation :math:`\sigma \geq 0`, one number for all samples and dimensions.
+    """
+
+    mean: Tensor
+    std: float
+
+    def sample(self, noise: Tensor) -> Tensor:
+        r"""Returns :math:`\mu + \sigma z` for the noise :math:`z`, with shape :math:`(B, *)`."""
+        return self.mean + self.std * noise
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        r"""Returns :math:`\log \mathcal{N}(x \mid \mu, \sigma^2 I)`, **summed** over the latent's dimensions.
+
+        The sum (not the mean of published DDPO code) is what adds up with a first-order term. It is taken in at
+        least float32 whatever the autocast, since thousands of small terms are added.
+
+        Args:
+            x: The points, with shape :math:`(B, *)`.
+
+        Returns:
+            The log-densities, with shape :math:`(B)`.
+
+        Raises:
+            ValueError: If :math:`\sigma = 0`.
+        """
+        if self.std == 0:
+            raise ValueError(
+                "a deterministic transition (σ = 0) has no density; use a sampler with eta > 0, or first order"
+            )
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        z = (x.to(dtype) - self.mean.to(dtype)) / self.std
+        return (-0.5 * z**2 - math.log(self.std) - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)

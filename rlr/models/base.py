@@ -1,0 +1,71 @@
+"""The one interface of a base model: prompts to a condition, a noisy latent to a clean one, a latent to pixels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rlr.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Condition:
+    r"""What a model knows of :math:`B` prompts: named tensors, each with shape :math:`(B, *)`.
+
+    A condition may depend on the step (staged prompts): the chain asks for ``condition.at(t)`` in step :math:`t`.
+    """
+
+    tensors: dict[str, Tensor]
+
+    def at(self, t: int) -> "Condition":
+        r"""Returns the condition of step :math:`t`; here the same for all."""
+        return self
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Condition":
+        """Returns the condition with ``function`` applied to each tensor (to repeat, select or move)."""
+        return Condition({name: function(tensor) for name, tensor in self.tensors.items()})
+
+
+class DiffusionModel(nn.Module, ABC):
+    r"""A text-to-image or text-to-video diffusion model.
+
+    Weights that are to be trained have ``requires_grad``; all else is frozen, and the whole stays in eval mode,
+    since a replayed step must equal the recorded one.
+    """
+
+    shape: tuple[int, ...]
+    r"""Shape of one latent, without the batch."""
+    schedule: Schedule
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return next(self.parameters()).device
+
+    @property
+    def trainable(self) -> dict[str, nn.Parameter]:
+        r"""The weights :math:`\theta` to be aligned, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        r"""Returns the condition of :math:`B` prompts."""
+
+    @abstractmethod
+    def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+        r"""Returns the estimate :math:`\hat x_0 \approx E[x_0 \mid x_\tau]`, whatever the network itself predicts.
+
+        Args:
+            x: The noisy latents :math:`x_\tau`, with shape :math:`(B, *)`, float32 or float64.
+            time: The network's time :math:`\tau`.
+            condition: The condition of the :math:`B` prompts.
+
+        Returns:
+            The estimate, with the shape and type of ``x``.
+        """
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Tensor:
+        r"""Returns pixels in [0, 1], with shape :math:`(B, C, H, W)` or :math:`(B, F, C, H, W)`, from latents."""

@@ -1,0 +1,162 @@
+r"""Samplers: how one denoised estimate becomes the transition :math:`p(x_{t-1} \mid x_t)`.
+
+Write :math:`\hat x_0` for the estimate of :math:`E[x_0 \mid x_t]` and :math:`\hat z = (x_t - \alpha_t \hat x_0) /
+\sigma_t` for the noise that it implies. Every sampler here returns a :class:`~rlr.gaussian.Gaussian`.
+"""
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from rlr.gaussian import Gaussian
+from rlr.schedules import Grid
+
+
+class Sampler(ABC):
+    r"""A discretised reverse process of :math:`T` steps.
+
+    Args:
+        steps: The number :math:`T \geq 1` of steps.
+    """
+
+    def __init__(self, steps: int) -> None:
+        if steps < 1:
+            raise ValueError(f"a sampler needs at least one step, and {type(self).__name__} got steps={steps}")
+        self.steps = steps
+
+    @abstractmethod
+    def std(self, t: int, grid: Grid) -> float:
+        r"""Returns the standard deviation of :math:`p(x_{t-1} \mid x_t)`, for :math:`t = 1, \dots, T`."""
+
+    @abstractmethod
+    def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
+        r"""Returns :math:`p(x_{t-1} \mid x_t)`.
+
+        Args:
+            denoised: The estimate :math:`\hat x_0`, with shape :math:`(B, *)`.
+            x: The state :math:`x_t`, with shape :math:`(B, *)`.
+            t: The step, :math:`1 \leq t \leq T`.
+            grid: The noise levels of the chain.
+        """
+
+
+class DDIM(Sampler):
+    r"""Denoising diffusion implicit models, with the paper's :math:`\eta`.
+
+    .. math:: \sigma = \eta \, \sigma_{t-1}
+        \sqrt{1 - \Bigl(\frac{\alpha_t \sigma_{t-1}}{\alpha_{t-1} \sigma_t}\Bigr)^2},
+        \qquad \mu = \alpha_{t-1} \hat x_0 + \sqrt{\sigma_{t-1}^2 - \sigma^2} \, \hat z
+
+    :math:`\eta` multiplies the standard deviation, as in the paper (Eq. 16) and in diffusers.
+
+    References:
+        | Denoising Diffusion Implicit Models (Song et al., 2021)
+        | https://arxiv.org/abs/2010.02502
+
+    Args:
+        steps: The number :math:`T` of steps.
+        eta: 0 is deterministic, 1 has the variance of ancestral sampling.
+    """
+
+    def __init__(self, steps: int = 50, eta: float = 1.0) -> None:
+        super().__init__(steps)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"DDIM's eta must lie in [0, 1], and {eta} does not")
+        self.eta = eta
+
+    def std(self, t: int, grid: Grid) -> float:
+        alpha_t, sigma_t = grid.alphas[t], grid.sigmas[t]
+        alpha_s, sigma_s = grid.alphas[t - 1], grid.sigmas[t - 1]
+        return self.eta * sigma_s * max(1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2, 0) ** 0.5
+
+    def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
+        std = self.std(t, grid)
+        noise = (x - grid.alphas[t] * denoised) / grid.sigmas[t]
+        direction = max(grid.sigmas[t - 1] ** 2 - std**2, 0) ** 0.5
+        return Gaussian(grid.alphas[t - 1] * denoised + direction * noise, std)
+
+
+class Ancestral(Sampler):
+    r"""Ancestral sampling (DDPM) from the posterior :math:`q(x_{t-1} \mid x_t, x_0 = \hat x_0)`.
+
+    With :math:`\alpha = \alpha_t / \alpha_{t-1}` and :math:`\beta = \sigma_t^2 - \alpha^2 \sigma_{t-1}^2`, Bayes' rule
+    gives
+
+    .. math:: \mu = \frac{\alpha \sigma_{t-1}^2 x_t + \alpha_{t-1} \beta \hat x_0}{\sigma_t^2},
+        \qquad \sigma^2 = \tilde\beta^{1 - v} \beta^v, \quad \tilde\beta = \frac{\beta \, \sigma_{t-1}^2}{\sigma_t^2}
+
+    and :math:`v = 0` is DDIM with :math:`\eta = 1`.
+
+    References:
+        | Denoising Diffusion Probabilistic Models (Ho et al., 2020), Eq. 6–7
+        | https://arxiv.org/abs/2006.11239
+        | Improved Denoising Diffusion Probabilistic Models (Nichol & Dhariwal, 2021), Eq. 15
+        | https://arxiv.org/abs/2102.09672
+
+    Args:
+        steps: The number :math:`T` of steps.
+        variance: The interpolation :math:`v \in [0, 1]` between the smallest and the largest variance.
+    """
+
+    def __init__(self, steps: int = 50, variance: float = 0.0) -> None:
+        super().__init__(steps)
+        if not 0 <= variance <= 1:
+            raise ValueError(f"Ancestral's variance must lie in [0, 1], and {variance} does not")
+        self.variance = variance
+
+    def _beta(self, t: int, grid: Grid) -> float:
+        return grid.sigmas[t] ** 2 - (grid.alphas[t] / grid.alphas[t - 1] * grid.sigmas[t - 1]) ** 2
+
+    def std(self, t: int, grid: Grid) -> float:
+        beta = self._beta(t, grid)
+        beta_tilde = beta * grid.sigmas[t - 1] ** 2 / grid.sigmas[t] ** 2
+        return (beta_tilde ** (1 - self.variance) * beta**self.variance) ** 0.5
+
+    def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
+        alpha, beta = grid.alphas[t] / grid.alphas[t - 1], self._beta(t, grid)
+        mean = (alpha * grid.sigmas[t - 1] ** 2 * x + grid.alphas[t - 1] * beta * denoised) / grid.sigmas[t] ** 2
+        return Gaussian(mean, self.std(t, grid))
+
+
+class FlowSDE(Sampler):
+    r"""Euler–Maruyama steps of the SDE that shares its marginals with a rectified flow's ODE.
+
+    With :math:`\sigma = \sigma_t`, :math:`\Delta = \sigma_t - \sigma_{t-1}`, velocity
+    :math:`v = (x_t - \hat x_0) / \sigma` and :math:`g = a \sqrt{\sigma / (1 - \sigma)}`,
+
+    .. math:: \mu = x_t - \Bigl[v + \frac{g^2}{2 \sigma} \bigl(x_t + (1 - \sigma) v\bigr)\Bigr] \Delta,
+        \qquad \mathrm{std} = g \sqrt{\Delta}
+
+    At :math:`\sigma = 1`, where :math:`g` diverges, :math:`\sigma_{T-1}` stands in its denominator.
+
+    References:
+        | Flow-GRPO: Training Flow Matching Models via Online RL (Liu et al., 2025), Eq. 9
+        | https://arxiv.org/abs/2505.05470
+
+    Args:
+        steps: The number :math:`T` of steps.
+        noise_level: The noise level :math:`a \geq 0`; 0 is the deterministic Euler method.
+    """
+
+    def __init__(self, steps: int = 20, noise_level: float = 0.7) -> None:
+        super().__init__(steps)
+        if noise_level < 0:
+            raise ValueError(f"FlowSDE's noise_level must not be negative, and {noise_level} is")
+        self.noise_level = noise_level
+
+    def _diffusion(self, t: int, grid: Grid) -> float:
+        sigma = grid.sigmas[t]
+        # one step from pure noise has no level between to stand in: half way is then as good as any
+        bounded = sigma if sigma < 1 else (grid.sigmas[t - 1] or 0.5)
+        return self.noise_level * (sigma / (1 - bounded)) ** 0.5
+
+    def std(self, t: int, grid: Grid) -> float:
+        return self._diffusion(t, grid) * (grid.sigmas[t] - grid.sigmas[t - 1]) ** 0.5
+
+    def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
+        sigma, delta = grid.sigmas[t], grid.sigmas[t] - grid.sigmas[t - 1]
+        if abs(grid.alphas[t] + sigma - 1) > 1e-9:
+            raise ValueError("FlowSDE walks a rectified flow (α + σ = 1), and this model's schedule is none; use DDIM")
+        velocity = (x - denoised) / sigma
+        drift = velocity + self._diffusion(t, grid) ** 2 / (2 * sigma) * (x + (1 - sigma) * velocity)
+        return Gaussian(x - drift * delta, self.std(t, grid))

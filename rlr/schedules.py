@@ -1,0 +1,127 @@
+r"""Noise schedules :math:`x_\tau = \alpha_\tau x_0 + \sigma_\tau z` and the grids on which samplers walk them.
+
+Two clocks are kept apart. :math:`\tau` is the *network's* time (0 … 999 for Stable Diffusion, 0 … 1 for a rectified
+flow); :math:`t = T, \dots, 1` counts the sampler's steps. A :class:`Grid` is the map between them: ``times[t]`` is
+the :math:`\tau` at which the network is asked in step :math:`t`, and ``alphas[t], sigmas[t]`` are the levels of
+:math:`x_t`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Grid:
+    r"""The :math:`T + 1` noise levels of a chain :math:`x_T, \dots, x_0`.
+
+    Args:
+        times: The network's times :math:`\tau_t`, of length :math:`T + 1`; ``times[0]`` is never asked.
+        alphas: The signal levels :math:`\alpha_t`, of length :math:`T + 1`.
+        sigmas: The noise levels :math:`\sigma_t`, of length :math:`T + 1`.
+    """
+
+    times: tuple[float, ...]
+    alphas: tuple[float, ...]
+    sigmas: tuple[float, ...]
+
+
+class Schedule(ABC):
+    r"""A noise schedule :math:`\tau \mapsto (\alpha_\tau, \sigma_\tau)`."""
+
+    @abstractmethod
+    def levels(self, time: float) -> tuple[float, float]:
+        r"""Returns :math:`(\alpha_\tau, \sigma_\tau)` at the network's time :math:`\tau`."""
+
+    @abstractmethod
+    def grid(self, steps: int) -> Grid:
+        r"""Returns the grid of a sampler with :math:`T` = ``steps`` steps."""
+
+
+Spacing = Callable[[int, int, int], Tensor]
+r"""Times of the :math:`T` steps, increasing, from (steps, training steps, offset), as integers."""
+
+
+def leading(steps: int, training_steps: int, offset: int) -> Tensor:
+    r"""Returns :math:`i \lfloor N / T \rfloor + o` for :math:`i = 0, \dots, T - 1` (Stable Diffusion's default)."""
+    return torch.arange(steps) * (training_steps // steps) + offset
+
+
+def trailing(steps: int, training_steps: int, offset: int) -> Tensor:
+    r"""Returns :math:`\mathrm{round}(i N / T) - 1` for :math:`i = 1, \dots, T` (Lin et al., 2023, Table 2)."""
+    return (torch.arange(1, steps + 1, dtype=torch.float64) * training_steps / steps).round().long() - 1
+
+
+def linspace(steps: int, training_steps: int, offset: int) -> Tensor:
+    r"""Returns :math:`T` rounded times evenly spaced over :math:`0, \dots, N - 1`."""
+    return torch.linspace(0, training_steps - 1, steps, dtype=torch.float64).round().long()
+
+
+class DiscreteSchedule(Schedule):
+    r"""A variance-preserving schedule given at :math:`N` integer times by :math:`\bar\alpha_\tau = \alpha_\tau^2`.
+
+    Args:
+        alphas_cumprod: The :math:`\bar\alpha_0 > \dots > \bar\alpha_{N-1}`, with shape :math:`(N)`.
+        spacing: How :math:`T` of the :math:`N` times are chosen.
+        offset: Added to the times by spacings that leave room for it (``steps_offset`` in diffusers).
+        clean: :math:`\bar\alpha` of the last state :math:`x_0`. By default :math:`\bar\alpha_0`, as in Stable
+            Diffusion (``set_alpha_to_one: false``), so that the last step keeps a small :math:`\sigma`.
+    """
+
+    def __init__(
+        self, alphas_cumprod: Tensor, spacing: Spacing = leading, offset: int = 1, clean: float | None = None
+    ) -> None:
+        self.alphas_cumprod = alphas_cumprod.double()
+        self.spacing = spacing
+        self.offset = offset
+        self.clean = self.alphas_cumprod[0].item() if clean is None else clean
+
+    def levels(self, time: float) -> tuple[float, float]:
+        abar = self.alphas_cumprod[int(time)].item()
+        return abar**0.5, (1 - abar) ** 0.5
+
+    def grid(self, steps: int) -> Grid:
+        count = len(self.alphas_cumprod)
+        if not 1 <= steps <= count:
+            raise ValueError(
+                f"a sampler of {steps} steps does not fit a schedule of {count} times; use 1 … {count} steps"
+            )
+        times = self.spacing(steps, count, self.offset).clamp(0, count - 1).tolist()
+        levels = [(self.clean**0.5, (1 - self.clean) ** 0.5), *(self.levels(time) for time in times)]
+        alphas, sigmas = zip(*levels, strict=True)
+        return Grid((0, *times), alphas, sigmas)
+
+    @staticmethod
+    def scaled_linear(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> Tensor:
+        r"""Returns :math:`\bar\alpha` for betas whose square roots are evenly spaced (Stable Diffusion's)."""
+        # float32 betas, as diffusers makes them: the levels must agree with its scheduler's to the last digit
+        betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
+        return torch.cumprod(1 - betas, 0)
+
+
+class RectifiedFlow(Schedule):
+    r"""The straight path :math:`\alpha_\tau = 1 - \tau, \sigma_\tau = \tau` for :math:`\tau \in [0, 1]`.
+
+    Args:
+        shift: The time shift :math:`s`: evenly spaced :math:`u` become :math:`\tau = s u / (1 + (s - 1) u)`
+            (Esser et al., 2024, Eq. 23); 1 leaves them as they are.
+
+    References:
+        | Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow (Liu et al., 2022)
+        | https://arxiv.org/abs/2209.03003
+    """
+
+    def __init__(self, shift: float = 1.0) -> None:
+        self.shift = shift
+
+    def levels(self, time: float) -> tuple[float, float]:
+        return 1 - time, time
+
+    def grid(self, steps: int) -> Grid:
+        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        times = (self.shift * u / (1 + (self.shift - 1) * u)).tolist()
+        alphas, sigmas = zip(*map(self.levels, times), strict=True)
+        return Grid(tuple(times), alphas, sigmas)
