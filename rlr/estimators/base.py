@@ -1,8 +1,8 @@
 r"""The contract of a gradient estimator.
 
 Write :math:`\theta_t` for the copy of the weights used by step :math:`t` of the chain, and
-:math:`g_t = \partial E[R(x_0)] / \partial \theta_t`. The gradient is :math:`g = \sum_t g_t`, and an estimator is a choice,
-for each :math:`t`, of how to estimate its own :math:`g_t`. Sums of unbiased estimates of disjoint sets of steps are
+:math:`g_t = \partial E[R(x_0)] / \partial \theta_t`. The gradient is :math:`g = \sum_t g_t`, and an estimator is
+a choice, for each :math:`t`, of how to estimate its own :math:`g_t`. Sums of unbiased estimates of disjoint sets of steps are
 unbiased for the sum.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from rlr.chain import Chain, Trajectory
 
 Objective = Callable[[Tensor], Tensor]
-r"""The reward of final latents, decoder included: :math:`x_0`, with shape :math:`(B, *)`, to :math:`R(x_0)`, :math:`(B)`."""
+r"""The reward of final latents, decoder included: from :math:`x_0`, with shape :math:`(B, *)`, to :math:`(B)`."""
 
 
 @dataclass(frozen=True)
