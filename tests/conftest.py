@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests."""
+
+import os
+
+# before any import of the libraries: a test that reaches for the network must fail here, not hang
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def random_sd(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random Stable Diffusion once per choice of settings and returns its folder.
+
+    ``random_sd(prediction="v_prediction", spacing="trailing")``; see ``tests/models/random_sd.py`` for the settings.
+    """
+    from tests.models.random_sd import write_random_sd
+
+    @cache
+    def folder(**settings: object) -> Path:
+        return write_random_sd(tmp_path_factory.mktemp("sd"), **settings)
+
+    return folder
