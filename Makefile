@@ -1,0 +1,49 @@
+# Every target installs what it needs: `make demo` and `make test` work in a fresh clone.
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+ARGS ?=
+SHAPE ?= tiny
+
+.PHONY: help install lock lint format test test-slow demo bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "%-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## create .venv with exactly the locked packages (installs uv where it is missing)
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -x $(PYTHON) || .ci/uv venv
+	.ci/uv pip sync --require-hashes --python $(PYTHON) requirements.lock
+	.ci/uv pip install --no-deps --python $(PYTHON) -e .
+	@touch $@
+
+lock: ## resolve requirements.lock anew from pyproject.toml: versions and hashes, no addresses
+	.ci/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 pyproject.toml \
+		--group dev --group vbench --group decord -o requirements.lock >/dev/null
+
+lint: install ## ruff, import-linter and mypy
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/lint-imports
+	.venv/bin/mypy
+
+format: install ## let ruff rewrite what it can
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+test: install ## the tests, without those marked slow, gpu or weights
+	$(PYTHON) -m pytest $(ARGS)
+
+test-slow: install ## the tests that take more than a minute
+	$(PYTHON) -m pytest -m slow $(ARGS)
+
+demo: install ## align the built-in model with RLR on this machine's CPU; results in runs/demo
+	$(PYTHON) -m rlr.demo $(ARGS)
+
+bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
+	$(PYTHON) benchmarks/step.py --shape $(SHAPE) $(ARGS)
+
+clean: ## delete caches and builds, but neither .venv nor runs
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
