@@ -1,0 +1,21 @@
+"""Gradient estimators of a diffusion chain: one file a method."""
+
+from rlr.estimators.advantages import Baseline as Baseline
+from rlr.estimators.advantages import LeaveOneOut as LeaveOneOut
+from rlr.estimators.advantages import RunningMean as RunningMean
+from rlr.estimators.advantages import Zero as Zero
+from rlr.estimators.base import Estimator as Estimator
+from rlr.estimators.base import Objective as Objective
+from rlr.estimators.base import Term as Term
+from rlr.estimators.control_variate import LookAhead as LookAhead
+from rlr.estimators.first_order import AllSteps as AllSteps
+from rlr.estimators.first_order import Depth as Depth
+from rlr.estimators.first_order import FirstOrder as FirstOrder
+from rlr.estimators.first_order import UniformSteps as UniformSteps
+from rlr.estimators.half_order import HalfOrder as HalfOrder
+from rlr.estimators.half_order_rlr import HalfOrderRLR as HalfOrderRLR
+from rlr.estimators.perturbation import DirectionPerSample as DirectionPerSample
+from rlr.estimators.perturbation import Perturbation as Perturbation
+from rlr.estimators.perturbation import SharedDirection as SharedDirection
+from rlr.estimators.rlr import RLR as RLR
+from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder

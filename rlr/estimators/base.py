@@ -2,8 +2,8 @@ r"""The contract of a gradient estimator.
 
 Write :math:`\theta_t` for the copy of the weights used by step :math:`t` of the chain, and
 :math:`g_t = \partial E[R(x_0)] / \partial \theta_t`. The gradient is :math:`g = \sum_t g_t`, and an estimator is
-a choice, for each :math:`t`, of how to estimate its own :math:`g_t`. Sums of unbiased estimates of disjoint sets of steps are
-unbiased for the sum.
+a choice, for each :math:`t`, of how to estimate its own :math:`g_t`. Sums of unbiased estimates of
+disjoint sets of steps are unbiased for the sum.
 """
 
 from abc import ABC, abstractmethod
@@ -39,8 +39,10 @@ class Term:
 class Estimator(ABC):
     r"""A gradient estimator: it yields surrogate losses one at a time, so that only one graph is alive at once."""
 
-    differentiable: bool = False
-    """Whether it needs a reward that has a gradient in the pixels."""
+    @property
+    def differentiable(self) -> bool:
+        """Whether it needs a reward that has a gradient in the pixels."""
+        return False
 
     def check(self, chain: Chain) -> None:  # noqa: B027 - a hook
         """Raises a ``ValueError`` that names the remedy if the chain cannot serve this estimator."""

@@ -1,0 +1,74 @@
+r"""Half-order RLR: first order on the last steps, half order on a random part of a partition of the others.
+
+.. math:: \hat g = \nabla_{\theta_{1 \dots k}} R(x_0) + \frac{n}{m} \sum_{i = 1}^{m}
+    (R - b) \, \nabla_{\theta_{S_i}} \log \mathcal{N}(x_{j_i}; M(x_{j_i + h}), \sigma_{j_i + 1}^2)
+
+with :math:`S_1, \dots, S_m` drawn without replacement from the :math:`n` segments that steps :math:`T, \dots, k + 1` are
+cut into. No zeroth order, and unbiased again.
+"""
+
+from collections.abc import Iterator
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators.advantages import Baseline
+from rlr.estimators.base import Estimator, Objective, Term
+from rlr.estimators.control_variate import LookAhead
+from rlr.estimators.first_order import first_order
+from rlr.estimators.half_order import HalfOrder
+
+
+class HalfOrderRLR(Estimator):
+    r"""RLR without zeroth order, kept unbiased by weighting the half-order segments.
+
+    With ``control=LookAhead()`` and ``segments=None`` this is the quietest unbiased estimator here that holds few
+    steps in memory.
+
+    References:
+        | RLR: A Recursive Likelihood Ratio Optimizer for Fine-Tuning Diffusion Models (ICLR 2026)
+
+    Args:
+        length: The length :math:`h` of a segment.
+        segments: The number :math:`m` of segments an update; None takes all :math:`n`.
+        steps: The number :math:`k \geq 1` of steps covered by first order.
+        baseline: The baseline; by default the leave-one-out mean.
+        control: The control variate; by default none.
+        first_weight: The weight of the first-order term; 1 where no bias is wanted.
+        half_weight: The weight of the half-order terms, likewise.
+    """
+
+    def __init__(
+        self,
+        length: int = 4,
+        segments: int | None = 1,
+        steps: int = 1,
+        baseline: Baseline | None = None,
+        control: LookAhead | None = None,
+        first_weight: float = 1.0,
+        half_weight: float = 1.0,
+    ) -> None:
+        if steps < 1:
+            raise ValueError(f"HalfOrderRLR's first order covers at least one step, not {steps}; or use HalfOrder")
+        self.steps = steps
+        self.half = HalfOrder(length, segments, steps, baseline, control)
+        self.first_weight = first_weight
+        self.half_weight = half_weight
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def check(self, chain: Chain) -> None:
+        self.half.check(chain)
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        term = first_order(chain, trajectory, objective, self.steps, self.first_weight)
+        rewards = term.rewards
+        yield term
+        del term  # its graph must be gone before the next is built
+        yield from self.half.terms(chain, trajectory, objective, rewards, self.half_weight)
+
+    def state_dict(self) -> dict[str, object]:
+        return self.half.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.half.load_state_dict(state)

@@ -1,0 +1,142 @@
+r"""Shifted weights :math:`\theta + s \, \varepsilon` with :math:`\varepsilon \sim \mathcal{N}(0, I)`.
+
+:math:`\varepsilon` is never stored: its seed is kept and it is drawn again wherever it is needed (MeZO).
+
+References:
+    | Fine-Tuning Language Models with Just Forward Passes (Malladi et al., 2023)
+    | https://arxiv.org/abs/2305.17333
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from rlr.estimators.advantages import rank
+from rlr.models.base import DiffusionModel
+from rlr.seeding import spawn
+
+
+def normal(shape: tuple[int, ...], like: Tensor, seed: int) -> Tensor:
+    """Draws standard normals of a shape, on the device and in the type of ``like``, from a seed."""
+    generator = torch.Generator(like.device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+class Perturbation(ABC):
+    r"""A way to shift the trainable weights of a model."""
+
+    def check(self, model: DiffusionModel) -> None:  # noqa: B027 - a hook
+        """Raises a ``ValueError`` that names the remedy if the model's trainable weights cannot be shifted so."""
+
+    @abstractmethod
+    @contextmanager
+    def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
+        r"""Within it, the model computes with :math:`\theta + s \, \varepsilon`; afterwards with :math:`\theta`, to the bit.
+
+        Args:
+            model: The model.
+            scale: The size :math:`s`, of either sign.
+            seed: Decides :math:`\varepsilon`.
+            batch: The number :math:`B` of samples.
+        """
+
+    @abstractmethod
+    def combine(self, model: DiffusionModel, coefficients: Tensor, seed: int) -> dict[str, Tensor]:
+        r"""Returns :math:`\frac{1}{B} \sum_i c_i \varepsilon_i` for coefficients :math:`c`, with shape :math:`(B)`, by weight."""
+
+
+class SharedDirection(Perturbation):
+    r"""One :math:`\varepsilon` for the whole batch, added to the weights in place. Serves any weights."""
+
+    @contextmanager
+    def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
+        weights = list(model.trainable.values())
+        # θ + sε − sε is not θ in floating point: keep θ itself
+        saved = [w.detach().clone() for w in weights]
+        try:
+            for k, w in enumerate(weights):
+                w.data.add_(normal(w.shape, w, spawn(seed, k)), alpha=scale)
+            yield
+        finally:
+            for w, s in zip(weights, saved, strict=True):
+                w.data.copy_(s)
+
+    def combine(self, model: DiffusionModel, coefficients: Tensor, seed: int) -> dict[str, Tensor]:
+        c = coefficients.mean()
+        return {
+            name: c.to(w.dtype) * normal(w.shape, w, spawn(seed, k))
+            for k, (name, w) in enumerate(model.trainable.items())
+        }
+
+
+class DirectionPerSample(Perturbation):
+    r"""One :math:`\varepsilon_i` for each sample, in the one batched forward pass.
+
+    For a linear layer with input :math:`x_i`, :math:`(W + s \, \varepsilon_i) x_i = W x_i + s \, \varepsilon_i x_i`: the layer
+    is left alone and a batched product is added to its output. All trainable weights must belong to linear layers,
+    as LoRA's do. :math:`B` directions cost what one does, and have :math:`B` times less variance.
+    """
+
+    def check(self, model: DiffusionModel) -> None:
+        if not self.serves(model):
+            raise ValueError(
+                "DirectionPerSample shifts linear layers only, and the model trains other weights too; "
+                "train LoRA weights or use SharedDirection"
+            )
+
+    @staticmethod
+    def serves(model: DiffusionModel) -> bool:
+        """Returns whether all trainable weights belong to linear layers."""
+        return all(isinstance(owner, nn.Linear) for owner, _ in _owners(model).values())
+
+    @contextmanager
+    def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
+        layers: dict[nn.Module, dict[str, int]] = {}
+        for k, (owner, name) in enumerate(_owners(model).values()):
+            layers.setdefault(owner, {})[name] = k
+        with ExitStack() as stack:
+            for layer, names in layers.items():
+                handle = layer.register_forward_hook(_hook(names, scale, seed, batch))
+                stack.callback(handle.remove)
+            yield
+
+    def combine(self, model: DiffusionModel, coefficients: Tensor, seed: int) -> dict[str, Tensor]:
+        batch = len(coefficients)
+        return {
+            name: torch.einsum("b,b...->...", coefficients.to(w.dtype), _directions(w, seed, k, batch)) / batch
+            for k, (name, w) in enumerate(model.trainable.items())
+        }
+
+
+def _owners(model: DiffusionModel) -> dict[str, tuple[nn.Module, str]]:
+    """Returns, for each trainable weight in order, the module that holds it and its name there."""
+    parts = {name: name.rpartition(".") for name in model.trainable}
+    return {name: (model.get_submodule(path), leaf) for name, (path, _, leaf) in parts.items()}
+
+
+def _directions(weight: Tensor, seed: int, k: int, batch: int) -> Tensor:
+    r"""Draws :math:`\varepsilon_i` of weight number ``k`` for this rank's samples, with shape :math:`(B, *)`."""
+    first = rank() * batch
+    return normal((first + batch, *weight.shape), weight, spawn(seed, k))[first:]
+
+
+def _hook(names: dict[str, int], scale: float, seed: int, batch: int) -> Callable[..., Tensor]:
+    """Returns a forward hook that adds the shift of each sample to a linear layer's output."""
+
+    def shift(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        (x,) = inputs
+        # guidance puts the batch through twice, one copy after the other: sample i is every row i mod B
+        rows = x.reshape(-1, batch, x[0].numel() // x.shape[-1], x.shape[-1])
+        added = torch.zeros((), dtype=output.dtype, device=output.device)
+        if "weight" in names:
+            epsilon = _directions(layer.weight, seed, names["weight"], batch)
+            added = added + torch.einsum("nbli,boi->nblo", rows.to(epsilon.dtype), epsilon)
+        if "bias" in names:
+            added = added + _directions(layer.bias, seed, names["bias"], batch).unsqueeze(1)
+            added = added.expand(*rows.shape[:-1], -1)
+        return output + scale * added.reshape(output.shape).to(output.dtype)
+
+    return shift

@@ -1,0 +1,139 @@
+r"""The recursive likelihood ratio estimator: the chain's graph, rearranged.
+
+Draw :math:`j` uniformly and cut the chain in three. With :math:`k = 1` and all weights 1 this is Eq. 11 of the paper:
+
+.. math::
+    \hat g = \underbrace{\nabla_{\theta_{1 \dots k}} R(x_0)}_{\text{first order}}
+    + \underbrace{(R - b) \, \nabla_{\theta_{j+1 \dots j+h}} \log \mathcal{N}(x_j; M(x_{j+h}), \sigma_{j+1}^2)}_{\text{half order}}
+    + \underbrace{\textstyle\sum_{t \in C} (R_+ - R_-) \, \varepsilon / 2s}_{\text{zeroth order}}
+
+with :math:`C = \{1, \dots, T\} \setminus \{1, \dots, k\} \setminus \{j+1, \dots, j+h\}`. The three sets are disjoint and
+cover the chain whatever :math:`j` is: no importance weight is needed, and the estimate is unbiased (in :math:`C`, for the
+smoothed objective).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators.advantages import Baseline
+from rlr.estimators.base import Estimator, Objective, Term, score
+from rlr.estimators.control_variate import LookAhead
+from rlr.estimators.first_order import first_order
+from rlr.estimators.half_order import HalfOrder
+from rlr.estimators.segments import Segment, check_stochastic
+from rlr.estimators.zeroth_order import ZerothOrder
+from rlr.seeding import spawn
+
+
+class RLR(Estimator):
+    r"""The recursive likelihood ratio optimizer's gradient.
+
+    =====================================  ===================================================
+    the paper's ablation                   here
+    =====================================  ===================================================
+    V1, first order only                   ``half=False, zeroth=False``
+    V2, without zeroth order               ``zeroth=False``
+    V3, without half order                 ``half=False``: zeroth order takes the sub-chain too
+    =====================================  ===================================================
+
+    V1 and V2 are biased: they leave steps uncovered.
+
+    References:
+        | RLR: A Recursive Likelihood Ratio Optimizer for Fine-Tuning Diffusion Models (ICLR 2026), Eq. 11
+
+    Args:
+        length: The length :math:`h` of the half-order sub-chain.
+        steps: The number :math:`k` of steps covered by first order. 0 leaves first order out, and then any reward
+            will do.
+        half: Whether there is a half-order term.
+        zeroth: The zeroth-order term; True is ``ZerothOrder()``, False leaves it out.
+        baseline: The baseline of the half-order term; by default the leave-one-out mean.
+        control: The control variate of the half-order term; by default none.
+        first_weight: The weight of the first-order term; 1 where no bias is wanted.
+        half_weight: The weight of the half-order term, likewise.
+        zeroth_weight: The weight of the zeroth-order term, likewise.
+    """
+
+    def __init__(
+        self,
+        length: int = 4,
+        steps: int = 1,
+        half: bool = True,
+        zeroth: ZerothOrder | bool = True,
+        baseline: Baseline | None = None,
+        control: LookAhead | None = None,
+        first_weight: float = 1.0,
+        half_weight: float = 1.0,
+        zeroth_weight: float = 1.0,
+    ) -> None:
+        if steps < 0:
+            raise ValueError(f"RLR's first order covers steps >= 0 steps, and got steps={steps}")
+        self.steps = steps
+        self.half = HalfOrder(length, baseline=baseline, control=control) if half else None
+        self.zeroth = ZerothOrder() if zeroth is True else zeroth or None
+        self.length = length
+        self.first_weight = first_weight
+        self.half_weight = half_weight
+        self.zeroth_weight = zeroth_weight
+        if not (steps or self.half or self.zeroth):
+            raise ValueError("RLR has no term left; set steps >= 1, half or zeroth")
+
+    @property
+    def differentiable(self) -> bool:
+        return self.steps > 0 or (self.half is not None and self.half.differentiable)
+
+    def check(self, chain: Chain) -> None:
+        covered = self.steps + (self.length if self.half else 0)
+        if covered > chain.steps:
+            raise ValueError(
+                f"RLR's first order ({self.steps} steps) and sub-chain ({self.length}) are longer than the chain "
+                f"of {chain.steps} steps; set length to {chain.steps - self.steps} at most"
+            )
+        if self.half:
+            check_stochastic(chain, range(self.steps, chain.steps - self.length + 1), "RLR's half order")
+        if self.zeroth:
+            self.zeroth.check(chain)
+
+    def segment(self, chain: Chain, seed: int) -> Segment:
+        r"""Returns the half-order sub-chain of a roll-out, :math:`j` uniform on :math:`k, \dots, T - h`."""
+        generator = torch.Generator().manual_seed(spawn(seed, 3))
+        j = int(torch.randint(self.steps, chain.steps - self.length + 1, (), generator=generator))
+        return Segment(j + self.length, j)
+
+    def rest(self, chain: Chain, seed: int) -> tuple[int, ...]:
+        r"""Returns the steps :math:`C` of the zeroth-order term."""
+        sub_chain = self.segment(chain, seed).steps if self.half else ()
+        return tuple(t for t in range(chain.steps, self.steps, -1) if t not in sub_chain)
+
+    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Trajectory:
+        if self.zeroth is None:
+            return chain.sample(prompts, noises, seed)
+        return self.zeroth.rollout_over(self.rest(chain, seed), chain, prompts, noises, seed)
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        if self.steps:
+            term = first_order(chain, trajectory, objective, self.steps, self.first_weight)
+            rewards = term.rewards
+            yield term
+            del term  # its graph must be gone before the next is built
+        else:
+            rewards = score(objective, trajectory.states[0])
+        if self.half:
+            segments = [self.segment(chain, trajectory.seed)]
+            yield from self.half.over(segments, chain, trajectory, objective, rewards, self.half_weight)
+        if self.zeroth and (rest := self.rest(chain, trajectory.seed)):
+            yield self.zeroth.term(rest, chain, trajectory, objective, rewards, self.zeroth_weight)
+
+    def state_dict(self) -> dict[str, object]:
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])  # type: ignore[arg-type]
+
+    def _parts(self) -> dict[str, Estimator]:
+        parts = {"half": self.half, "zeroth": self.zeroth}
+        return {name: part for name, part in parts.items() if part is not None}

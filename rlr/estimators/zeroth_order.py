@@ -1,0 +1,180 @@
+r"""Zeroth order: shift the weights in a set :math:`C` of steps and watch the reward. No graph, any reward.
+
+Antithetic (two-point), with the same noises in both roll-outs, beside the recorded one:
+
+.. math:: \hat g = \frac{R_+ - R_-}{2 s} \, \varepsilon
+
+One-point, in which the recorded roll-out *itself* is perturbed in :math:`C` and all other terms see it so:
+
+.. math:: \hat g = \frac{R - b}{s} \, \varepsilon
+
+Both are unbiased for :math:`\sum_{t \in C} g_t` of the objective smoothed by :math:`\mathcal{N}(0, s^2 I)`. The variance of one
+direction is about :math:`d \|g\|^2` for :math:`d` weights: take many directions, or few weights.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain, Trajectory, Within
+from rlr.estimators.advantages import Baseline, LeaveOneOut
+from rlr.estimators.base import Estimator, Objective, Term, score
+from rlr.estimators.perturbation import DirectionPerSample, Perturbation, SharedDirection
+from rlr.models.base import DiffusionModel
+from rlr.seeding import spawn
+
+
+class ZerothOrder(Estimator):
+    r"""Random search over the weights used in a set of steps; alone, in all steps (evolution strategies).
+
+    References:
+        | Random Gradient-Free Minimization of Convex Functions (Nesterov & Spokoiny, 2017)
+        | Evolution Strategies as a Scalable Alternative to Reinforcement Learning (Salimans et al., 2017)
+        | https://arxiv.org/abs/1703.03864
+
+    Args:
+        directions: The number :math:`n` of directions (of the batch, or of each sample) that are averaged.
+        antithetic: Whether to take the two-point form.
+        scale: The size :math:`s > 0` of the shift.
+        per_step: Whether each step has its own :math:`\varepsilon_t` (the paper's letter); the default, one
+            :math:`\varepsilon` shared by all of :math:`C`, has the same mean and :math:`|C|` times less variance.
+        perturbation: How weights are shifted; by default each sample has its own direction where all trainable
+            weights belong to linear layers (LoRA), and all share one elsewhere.
+        baseline: The :math:`b` of the one-point form; by default the reward of the unperturbed chain on the same
+            noises, which costs a second roll-out.
+    """
+
+    def __init__(
+        self,
+        directions: int = 1,
+        antithetic: bool = True,
+        scale: float = 1e-2,
+        per_step: bool = False,
+        perturbation: Perturbation | None = None,
+        baseline: Baseline | None = None,
+    ) -> None:
+        if directions < 1 or not scale > 0:
+            raise ValueError(f"ZerothOrder needs directions >= 1 and scale > 0, and got {directions} and {scale}")
+        if directions > 1 and not antithetic:
+            raise ValueError(
+                f"one-point ZerothOrder perturbs the recorded roll-out itself and has one direction, not {directions}; "
+                "set directions to 1 or antithetic to true"
+            )
+        self.directions = directions
+        self.antithetic = antithetic
+        self.scale = scale
+        self.per_step = per_step
+        self.perturbation = perturbation
+        self.baseline = baseline
+
+    def check(self, chain: Chain) -> None:
+        perturbation = self._perturbation(chain.model)
+        perturbation.check(chain.model)
+        if isinstance(self.baseline, LeaveOneOut) and isinstance(perturbation, SharedDirection):
+            raise ValueError(
+                "a leave-one-out baseline cancels a direction that the whole batch shares, to exactly zero; "
+                "leave ZerothOrder's baseline unset, or use DirectionPerSample"
+            )
+
+    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Trajectory:
+        return self.rollout_over(range(1, chain.steps + 1), chain, prompts, noises, seed)
+
+    def rollout_over(
+        self, steps: Collection[int], chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int
+    ) -> Trajectory:
+        """Records a roll-out: perturbed in ``steps`` in the one-point form, as it is in the two-point form."""
+        if self.antithetic:
+            return chain.sample(prompts, noises, seed)
+        return chain.sample(prompts, noises, seed, within=self._within(chain, steps, self.scale, seed, 0, len(prompts)))
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        rewards = score(objective, trajectory.states[0])
+        yield self.term(range(1, chain.steps + 1), chain, trajectory, objective, rewards)
+
+    def term(
+        self,
+        steps: Collection[int],
+        chain: Chain,
+        trajectory: Trajectory,
+        objective: Objective,
+        rewards: Tensor,
+        weight: float = 1.0,
+    ) -> Term:
+        r"""Returns the zeroth-order term of the steps :math:`C`, times ``weight``.
+
+        Its loss is :math:`-\langle \theta, \hat g \rangle`, whose gradient is :math:`-\hat g`.
+        """
+        coefficients = self._antithetic if self.antithetic else self._one_point
+        perturbation = self._perturbation(chain.model)
+        total: Tensor = torch.zeros((), device=trajectory.states.device)
+        for k in range(self.directions):
+            c = coefficients(steps, chain, trajectory, objective, rewards, k)
+            for seed in sorted({self._seed(trajectory.seed, k, t) for t in steps}):
+                g = perturbation.combine(chain.model, c, seed)
+                total = total + sum((w * g[name]).sum() for name, w in chain.model.trainable.items())
+        return Term("zeroth_order", -weight / self.directions * total, tuple(sorted(steps, reverse=True)), rewards)
+
+    def _antithetic(
+        self,
+        steps: Collection[int],
+        chain: Chain,
+        trajectory: Trajectory,
+        objective: Objective,
+        rewards: Tensor,
+        k: int,
+    ) -> Tensor:
+        r"""Returns :math:`(R_+ - R_-) / 2s` of each sample."""
+        ahead, behind = (
+            self._rewards(chain, trajectory, objective, self._within(chain, steps, s, trajectory.seed, k, len(rewards)))
+            for s in (self.scale, -self.scale)
+        )
+        return (ahead - behind) / (2 * self.scale)
+
+    def _one_point(
+        self,
+        steps: Collection[int],
+        chain: Chain,
+        trajectory: Trajectory,
+        objective: Objective,
+        rewards: Tensor,
+        k: int,
+    ) -> Tensor:
+        r"""Returns :math:`(R - b) / s` of each sample."""
+        if self.baseline is not None:
+            return self.baseline.advantages(rewards) / self.scale
+        return (rewards - self._rewards(chain, trajectory, objective, None)) / self.scale
+
+    @staticmethod
+    def _rewards(chain: Chain, trajectory: Trajectory, objective: Objective, within: Within | None) -> Tensor:
+        surroundings = {} if within is None else {"within": within}
+        x = chain.sample(trajectory.prompts, trajectory.noises, trajectory.seed, **surroundings).states[0]
+        return score(objective, x)
+
+    def _within(self, chain: Chain, steps: Collection[int], scale: float, seed: int, k: int, batch: int) -> Within:
+        """Returns the surroundings that shift the weights in ``steps`` and leave them alone elsewhere."""
+        perturbation, covered = self._perturbation(chain.model), frozenset(steps)
+
+        def within(t: int) -> AbstractContextManager[object]:
+            if t not in covered:
+                return nullcontext()
+            return perturbation.shifted(chain.model, scale, self._seed(seed, k, t), batch)
+
+        return within
+
+    def _seed(self, seed: int, k: int, t: int) -> int:
+        r"""Returns the seed of direction ``k`` in step :math:`t`: the same for all steps unless ``per_step``."""
+        return spawn(seed, 2, k, t if self.per_step else 0)
+
+    def _perturbation(self, model: DiffusionModel) -> Perturbation:
+        if self.perturbation is not None:
+            return self.perturbation
+        return DirectionPerSample() if DirectionPerSample.serves(model) else SharedDirection()
+
+    def state_dict(self) -> dict[str, object]:
+        return {"baseline": self.baseline.state_dict()} if self.baseline else {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        if self.baseline:
+            self.baseline.load_state_dict(state["baseline"])  # type: ignore[arg-type]
