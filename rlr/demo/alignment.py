@@ -1,0 +1,59 @@
+"""The run itself: the same command line and config as ``train.py fit``, watched."""
+
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+
+from rlr.cli import main as command_line
+from rlr.demo.facts import commit, device, now, versions
+from rlr.demo.report import Report
+from rlr.demo.watch import Watch
+
+
+def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> list[str]:
+    """Returns the arguments of ``train.py`` that are this demo."""
+    watch = {name: getattr(options, name) for name in ("prompts", "samples", "every", "seed")}
+    return [
+        "fit",
+        f"--config={options.config}",
+        f"--seed_everything={options.seed}",
+        f"--trainer.max_steps={options.updates}",
+        f"--trainer.default_root_dir={folder}",
+        "--trainer.callbacks+=rlr.demo.watch.Watch",
+        *(f"--trainer.callbacks.{name}={value}" for name, value in watch.items()),
+        *overrides,
+    ]
+
+
+def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[Trainer, LightningModule, Watch]:
+    """Aligns the model of the config and returns what watched."""
+    cli = command_line(arguments(options, overrides, folder))
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    watch = next(callback for callback in callbacks if isinstance(callback, Watch))
+    return cli.trainer, cli.model, watch
+
+
+def report(trainer: Trainer, module: LightningModule, watch: Watch, command: str, started: float) -> Report:
+    """Returns the report of a finished run.
+
+    Raises:
+        SystemExit: If the run was interrupted before the model was aligned.
+    """
+    if watch.base is None or watch.aligned is None:
+        raise SystemExit("the alignment was interrupted, so there is nothing to compare; run the demo again")
+    facts = {
+        "command": command,
+        "seed": watch.seed,
+        "updates": len(watch.training),
+        "estimator": type(module.estimator).__name__,
+        "trained weights": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "device": device(module.device),
+        "date": now(),
+        "commit": commit(),
+        "seconds": {"alignment": watch.times["alignment"], "total": time.monotonic() - started},
+        "versions": versions(),
+    }
+    return Report(watch.base, watch.aligned, watch.curves, type(module.estimator).__name__, facts)

@@ -1,0 +1,84 @@
+"""Reward and exact check against updates."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours of a figure."""
+
+    paper: str
+    ink: str
+    faint: str
+    line: str
+    accent: str
+
+
+LIGHT = Look("#ffffff", "#1f2328", "#656d76", "#d1d9e0", "#0969da")
+DARK = Look("#0d1117", "#e6edf3", "#9198a1", "#3d444d", "#4493f8")
+
+
+@dataclass(frozen=True)
+class Curves:
+    r"""What was measured during alignment.
+
+    Args:
+        updates: The updates after which held-out prompts were sampled; 0 is the base model.
+        held_out: Measurements on them by name, one value an update.
+        prompts: The number of those prompts, each sampled once.
+        training: The mean reward of every update's own roll-out.
+    """
+
+    updates: Sequence[int]
+    held_out: Mapping[str, Sequence[float]]
+    prompts: int
+    training: Sequence[float]
+
+
+def draw(curves: Curves, look: Look = LIGHT) -> bytes:
+    """Returns the curves as the content of a PNG file."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained", facecolor=look.paper)
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _reward(left, curves, look)
+    _check(right, curves, look)
+    for axes in (left, right):
+        _style(axes, look)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()
+
+
+def _reward(axes: Axes, curves: Curves, look: Look) -> None:
+    axes.set_title("Reward", loc="left", color=look.ink)
+    at = np.arange(1, len(curves.training) + 1)
+    axes.plot(at, curves.training, color=look.line, linewidth=1, label="training prompts, each update's batch")
+    axes.plot(
+        curves.updates, curves.held_out["reward"], "o-", color=look.accent, label=f"{curves.prompts} held-out prompts"
+    )
+    axes.legend(frameon=False, labelcolor=look.faint, fontsize=9)
+
+
+def _check(axes: Axes, curves: Curves, look: Look) -> None:
+    axes.set_title(f"Exact check: all correct, {curves.prompts} held-out prompts", loc="left", color=look.ink)
+    shares = 100 * np.asarray(curves.held_out["all"])
+    axes.plot(curves.updates, shares, "o-", color=look.accent)
+    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
+    axes.yaxis.set_major_formatter("{x:.0f} %")
+
+
+def _style(axes: Axes, look: Look) -> None:
+    axes.set_facecolor(look.paper)
+    axes.set_xlabel("updates", color=look.faint)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(look.line)
+    axes.tick_params(colors=look.faint, length=0)
+    axes.grid(axis="y", color=look.line, linewidth=0.6, alpha=0.6)
