@@ -127,6 +127,7 @@ def _hook(names: dict[str, int], scale: float, seed: int, batch: int) -> Callabl
     """Returns a forward hook that adds the shift of each sample to a linear layer's output."""
 
     def shift(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        assert isinstance(layer, nn.Linear)
         (x,) = inputs
         # guidance puts the batch through twice, one copy after the other: sample i is every row i mod B
         rows = x.reshape(-1, batch, x[0].numel() // x.shape[-1], x.shape[-1])

@@ -1,0 +1,196 @@
+"""The mean of every estimator is the closed-form gradient of the steps it claims; of a sabotaged one it is not.
+
+On a linear-Gaussian chain with a quadratic reward, in float64. Unbiased means within 4 standard errors; a bias is
+detected beyond 10.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from problems import Affine, Cosine, deviation, exact_gradients, flow_chain, linear_chain, quadratic
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators import (
+    RLR,
+    AllSteps,
+    FirstOrder,
+    HalfOrder,
+    HalfOrderRLR,
+    LookAhead,
+    Objective,
+    RunningMean,
+    SharedDirection,
+    Term,
+    UniformSteps,
+    Zero,
+    ZerothOrder,
+)
+from rlr.estimators.base import score
+from rlr.estimators.half_order import half_order
+from rlr.samplers import DDIM, Ancestral, FlowSDE
+
+STEPS = 6
+SMALL = 1e-3  # the smoothing bias of zeroth order, O(s²), is then far below a standard error
+
+
+def claimed(steps: range | list[int]) -> torch.Tensor:
+    return exact_gradients(linear_chain())[[t - 1 for t in steps]].sum(0)
+
+
+WHOLE = range(1, STEPS + 1)
+
+UNBIASED = {
+    "full backpropagation": (FirstOrder(AllSteps()), WHOLE),
+    "first order, 1 step": (FirstOrder(1), [1]),
+    "first order, 3 steps": (FirstOrder(3), [1, 2, 3]),
+    "half order, h = 1 (REINFORCE)": (HalfOrder(1), WHOLE),
+    "half order, no baseline": (HalfOrder(1, baseline=Zero()), WHOLE),
+    "half order, h = 2": (HalfOrder(2), WHOLE),
+    "half order, h = 4, uneven partition": (HalfOrder(4), WHOLE),
+    "half order, h = 2, 2 segments of 3": (HalfOrder(2, segments=2), WHOLE),
+    "half order, the last 2 steps left out": (HalfOrder(3, spare=2), [3, 4, 5, 6]),
+    "half order, look-ahead, regressed": (HalfOrder(2, control=LookAhead()), WHOLE),
+    "half order, look-ahead, a = 1": (HalfOrder(2, control=LookAhead(1.0)), WHOLE),
+    "zeroth order, two-point": (ZerothOrder(scale=SMALL), WHOLE),
+    "zeroth order, two-point, 3 directions": (ZerothOrder(3, scale=SMALL), WHOLE),
+    "zeroth order, two-point, per step": (ZerothOrder(scale=SMALL, per_step=True), WHOLE),
+    "zeroth order, one-point": (ZerothOrder(scale=SMALL, antithetic=False), WHOLE),
+    "RLR": (RLR(2, zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+    "RLR, h = 1": (RLR(1, zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+    "RLR, the sub-chain is all the rest": (RLR(5, zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+    "RLR, 2 first-order steps": (RLR(2, steps=2, zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+    "RLR, no first order (any reward)": (RLR(3, steps=0, zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+    "RLR, per step": (RLR(2, zeroth=ZerothOrder(scale=SMALL, per_step=True)), WHOLE),
+    "RLR, one-point": (RLR(2, zeroth=ZerothOrder(scale=SMALL, antithetic=False)), WHOLE),
+    "RLR, one-point, per step": (RLR(2, zeroth=ZerothOrder(scale=SMALL, antithetic=False, per_step=True)), WHOLE),
+    "RLR, look-ahead": (RLR(2, zeroth=ZerothOrder(scale=SMALL), control=LookAhead()), WHOLE),
+    "RLR without half order (V3)": (RLR(half=False, zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+    "RLR without either (V1)": (RLR(half=False, zeroth=False), [1]),
+    "half-order RLR, 1 segment": (HalfOrderRLR(2), WHOLE),
+    "half-order RLR, 2 segments": (HalfOrderRLR(2, segments=2), WHOLE),
+    "half-order RLR, all segments, look-ahead": (HalfOrderRLR(2, None, control=LookAhead()), WHOLE),
+    "half-order RLR, running mean": (HalfOrderRLR(2, baseline=RunningMean()), WHOLE),
+}
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_mean_is_the_gradient_of_the_claimed_steps(name: str) -> None:
+    estimator, steps = UNBIASED[name]
+    chain = linear_chain()
+    estimator.check(chain)
+    assert deviation(estimator, chain, quadratic, claimed(steps)) < 4
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        flow_chain(FlowSDE(5, 0.7)),
+        Chain(Affine(Cosine()), Ancestral(5, variance=0.5)),
+        Chain(Affine(Cosine()), DDIM(5, eta=0.4)),
+    ],
+    ids=["FlowSDE", "Ancestral", "DDIM, η = 0.4"],
+)
+@pytest.mark.parametrize("name", ["half order, h = 2", "half-order RLR, 1 segment", "RLR"])
+def test_mean_is_the_gradient_under_every_sampler(chain: Chain, name: str) -> None:
+    estimator, _ = UNBIASED[name]
+    assert deviation(estimator, chain, quadratic, exact_gradients(chain).sum(0)) < 4
+
+
+def test_the_parts_of_the_closed_form_are_its_whole() -> None:
+    chain = linear_chain()
+    w = chain.model.w
+    noises = torch.randn((STEPS + 1, 400_000, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def value() -> float:
+        return quadratic(chain.sample(["x"] * noises.shape[1], noises).states[0]).mean().item()
+
+    for k in range(3):  # common random numbers leave only the error of the mean of a derivative
+        w.data[k] += 1e-4
+        ahead = value()
+        w.data[k] -= 2e-4
+        slope = (ahead - value()) / 2e-4
+        w.data[k] += 1e-4
+        assert slope == pytest.approx(claimed(WHOLE)[k].item(), rel=0.02)
+
+
+# --- what must be detected ------------------------------------------------------------------------------------------
+
+
+class Redrawn(HalfOrder):
+    """Sabotage: the inner noise of a sub-chain is drawn again instead of taken from the record."""
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        generator = torch.Generator().manual_seed(trajectory.seed + 10**6)
+        fresh = torch.randn(trajectory.noises.shape, generator=generator, dtype=torch.float64)
+        forged = Trajectory(trajectory.prompts, trajectory.condition, trajectory.states, fresh, trajectory.seed)
+        yield from super().losses(chain, forged, objective)
+
+
+class Overlapping(RLR):
+    """Sabotage: zeroth order covers the sub-chain too, which half order has covered already."""
+
+    def rest(self, chain: Chain, seed: int) -> tuple[int, ...]:
+        return tuple(range(chain.steps, self.steps, -1))
+
+
+def overlapping_first_order() -> HalfOrderRLR:
+    """Sabotage: the partition reaches into the step that first order covers."""
+    estimator = HalfOrderRLR(2, segments=None)
+    estimator.half.spare = 0
+    return estimator
+
+
+class Unweighted(HalfOrder):
+    """Sabotage: a drawn segment does not stand for those left out."""
+
+    def terms(self, chain, trajectory, objective, rewards, weight=1.0):  # type: ignore[no-untyped-def]
+        segments = self._choose(self.partition(chain), trajectory.seed)
+        yield from self.over(segments, chain, trajectory, objective, rewards, weight)
+
+
+class PlainRegression(HalfOrder):
+    """Sabotage: the control variate's gradient is subtracted and never added back."""
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        rewards = score(objective, trajectory.states[0])
+        for segment in self.partition(chain):
+            x = chain.look_ahead(trajectory.states[segment.stop], segment.stop, trajectory.condition)
+            advantages = rewards - score(objective, x)
+            yield half_order(chain, trajectory, advantages, segment, rewards)
+
+
+BIASED = {
+    "truncated backpropagation, 1 step": FirstOrder(1),
+    "truncated backpropagation, 3 steps": FirstOrder(3),
+    "truncated backpropagation, random": FirstOrder(UniformSteps(1, 4)),
+    "RLR without zeroth order (V2)": RLR(2, zeroth=False),
+    "RLR without either (V1)": RLR(half=False, zeroth=False),
+    "half order, inner noise redrawn": Redrawn(3),
+    "RLR, half and zeroth order overlap": Overlapping(4, zeroth=ZerothOrder(scale=SMALL)),
+    "first and half order overlap": overlapping_first_order(),
+    "half order, missing weight": Unweighted(1, segments=2),
+    "RLR, a halved weight": RLR(2, zeroth=ZerothOrder(scale=SMALL), half_weight=0.5),
+    "control variate, not added back": PlainRegression(2),
+}
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_a_bias_is_detected(name: str) -> None:
+    assert deviation(BIASED[name], linear_chain(), quadratic, claimed(WHOLE), count=800, batch=256) > 10
+
+
+def test_shared_and_per_sample_directions_have_one_mean_and_the_expected_variances() -> None:
+    from problems import Curved, estimate, wavy
+
+    chain = Chain(Curved(), DDIM(4, eta=1.0))
+    variances, means, errors = [], [], []
+    for perturbation in (SharedDirection(), None):
+        estimator = ZerothOrder(scale=SMALL, perturbation=perturbation)
+        draws = torch.stack([estimate(estimator, chain, wavy, 16, seed) for seed in range(500)])
+        variances.append(draws.var(0).sum().item())
+        means.append(draws.mean(0))
+        errors.append(draws.std(0) / 500**0.5)
+    deviations = (means[0] - means[1]).abs() / (errors[0] ** 2 + errors[1] ** 2).sqrt()
+    assert deviations.max() < 4
+    assert variances[1] < 0.35 * variances[0]

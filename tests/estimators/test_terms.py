@@ -1,0 +1,324 @@
+"""Terms come one at a time, graphs die in between, weights come back, what is drawn follows from the seed."""
+
+import gc
+import weakref
+from collections.abc import Sequence
+
+import pytest
+import torch
+from problems import Affine, Curved, estimate, linear_chain, quadratic, wavy
+from torch import Tensor
+
+from rlr.chain import Chain
+from rlr.estimators import (
+    RLR,
+    AllSteps,
+    DirectionPerSample,
+    FirstOrder,
+    HalfOrder,
+    HalfOrderRLR,
+    LeaveOneOut,
+    LookAhead,
+    RunningMean,
+    SharedDirection,
+    UniformSteps,
+    Zero,
+    ZerothOrder,
+)
+from rlr.estimators.control_variate import leave_one_out_regression
+from rlr.estimators.perturbation import normal
+from rlr.samplers import DDIM
+from rlr.seeding import spawn
+
+
+def curved_chain(steps: int = 6, eta: float = 1.0) -> Chain:
+    return Chain(Curved(), DDIM(steps, eta))
+
+
+def rollout(estimator, chain: Chain, batch: int = 4, seed: int = 0):  # type: ignore[no-untyped-def]
+    generator = torch.Generator().manual_seed(seed)
+    noises = torch.randn((chain.steps + 1, batch, 2), generator=generator, dtype=torch.float64)
+    return estimator.rollout(chain, ["x"] * batch, noises, seed)
+
+
+class Saved:
+    """A tensor that some graph keeps for its backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+SEVERAL_TERMS = {
+    "RLR": (RLR(2), 2),
+    "RLR, look-ahead": (RLR(2, control=LookAhead()), 2),
+    "half-order RLR": (HalfOrderRLR(2, None), 2),
+    "half order": (HalfOrder(1), 1),
+    "half order, look-ahead": (HalfOrder(2, control=LookAhead()), 2),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL_TERMS)
+def test_a_term_s_graph_is_gone_before_the_next_is_built(name: str) -> None:
+    estimator, depth = SEVERAL_TERMS[name]
+    chain, saved = curved_chain(), weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> Saved:
+        box = Saved(tensor)
+        saved.add(box)
+        return box
+
+    alive = []
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+        one_step = count_saved(chain, saved)
+        for term in estimator.losses(chain, rollout(estimator, chain), wavy):
+            alive.append(len(saved))
+            term.loss.backward()
+            del term
+            gc.collect()
+            assert len(saved) == 0
+        held = list(estimator.losses(chain, rollout(estimator, chain), wavy))
+        together = len(saved)
+    # each term holds the graph of its own few steps; a consumer that keeps all of them holds the sum
+    assert len(alive) == len(held) >= 2
+    assert max(alive) <= (depth + 1) * one_step
+    assert together == sum(alive)
+
+
+def count_saved(chain: Chain, saved: weakref.WeakSet) -> int:
+    """Returns how many tensors the graph of one step and the reward keeps."""
+    term = next(FirstOrder(1).losses(chain, rollout(FirstOrder(1), chain), wavy))
+    count = len(saved)
+    term.loss.backward()
+    return count
+
+
+def test_the_terms_of_rlr_are_disjoint_and_cover_the_chain() -> None:
+    chain, seen = curved_chain(8), set()
+    estimator = RLR(3, steps=2)
+    for seed in range(40):
+        terms = list(estimator.losses(chain, rollout(estimator, chain, seed=seed), wavy))
+        steps = [t for term in terms for t in term.steps]
+        assert sorted(steps) == list(range(1, 9))
+        seen.add(terms[1].steps)
+    assert seen == {tuple(range(j + 3, j, -1)) for j in range(2, 6)}
+
+
+def test_v3_gives_the_sub_chain_to_zeroth_order() -> None:
+    chain = curved_chain(6)
+    assert RLR(2, half=False).rest(chain, 0) == (6, 5, 4, 3, 2)
+    assert len(RLR(2).rest(chain, 0)) == 3
+
+
+def test_half_order_partition_covers_each_step_once() -> None:
+    chain = curved_chain(7)
+    for length, spare in ((1, 0), (2, 0), (3, 1), (7, 0)):
+        steps = [t for s in HalfOrder(length, spare=spare).partition(chain) for t in s.steps]
+        assert steps == list(range(7, spare, -1))
+
+
+def test_drawn_segments_differ_and_follow_the_seed() -> None:
+    chain, estimator = curved_chain(8), HalfOrder(2, segments=2)
+    chosen = [
+        tuple(t.steps for t in estimator.losses(chain, rollout(estimator, chain, seed=s), wavy)) for s in range(30)
+    ]
+    assert len(set(chosen)) == 6
+    assert chosen == [
+        tuple(t.steps for t in estimator.losses(chain, rollout(estimator, chain, seed=s), wavy)) for s in range(30)
+    ]
+
+
+def test_uniform_depth_reaches_every_depth() -> None:
+    depths = [UniformSteps(2, 4).draw(6, torch.Generator().manual_seed(s)) for s in range(60)]
+    assert set(depths) == {2, 3, 4}
+    assert UniformSteps(3).draw(2, torch.Generator()) == 2
+    assert AllSteps().draw(9, torch.Generator()) == 9
+
+
+def test_any_reward_serves_half_and_zeroth_order() -> None:
+    def steps(x: Tensor) -> Tensor:
+        return torch.floor(x[:, 0].detach() * 3)
+
+    chain = curved_chain()
+    for estimator in (HalfOrder(2), ZerothOrder(), RLR(2, steps=0)):
+        assert not estimator.differentiable
+        g = estimate(estimator, chain, steps, 32, 0)
+        assert g.abs().max() > 0
+    assert FirstOrder().differentiable
+    assert RLR().differentiable
+    assert HalfOrder(control=LookAhead()).differentiable
+
+
+# --- perturbations ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("perturbation", [SharedDirection(), DirectionPerSample()], ids=lambda p: type(p).__name__)
+def test_weights_come_back_to_the_bit_also_after_an_exception(perturbation) -> None:  # type: ignore[no-untyped-def]
+    model = Curved()
+    before = {name: w.detach().clone() for name, w in model.trainable.items()}
+    x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    plain = model.denoise(x, 0.5, model.encode(["x"] * 3))
+    seen = []
+
+    def interrupted() -> None:
+        with perturbation.shifted(model, 0.37, 5, 3):
+            seen.append(model.denoise(x, 0.5, model.encode(["x"] * 3)))
+            raise RuntimeError("the reward server is gone")
+
+    with pytest.raises(RuntimeError, match="reward server"):
+        interrupted()
+    (shifted,) = seen
+    assert not torch.equal(shifted, plain)
+    assert all(torch.equal(w, before[name]) for name, w in model.trainable.items())
+    assert torch.equal(model.denoise(x, 0.5, model.encode(["x"] * 3)), plain)
+
+
+def test_a_direction_per_sample_is_each_sample_s_own_shift_of_the_weights() -> None:
+    """Two routes: the batched product, and a model per sample with its weights really moved."""
+    model, batch, scale, seed = Curved(), 4, 0.3, 11
+    x = torch.randn(batch, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    condition = model.encode(["x"] * batch)
+    with DirectionPerSample().shifted(model, scale, seed, batch):
+        together = model.denoise(x, 0.5, condition)
+        twice = model.denoise(torch.cat((x, x)), 0.5, condition)
+    for i in range(batch):
+        moved = Curved()
+        for k, w in enumerate(moved.trainable.values()):
+            w.data += scale * normal((batch, *w.shape), w, spawn(seed, k))[i]
+        alone = moved.denoise(x[i : i + 1], 0.5, condition)
+        assert torch.allclose(together[i : i + 1], alone, atol=1e-12)
+        assert torch.allclose(twice[[i, batch + i]], alone.expand(2, -1), atol=1e-12)
+
+
+@pytest.mark.parametrize("perturbation", [SharedDirection(), DirectionPerSample()], ids=lambda p: type(p).__name__)
+def test_combine_is_the_adjoint_of_shifting(perturbation) -> None:  # type: ignore[no-untyped-def]
+    """For coefficients c the combined direction is the mean of c_i ε_i, with the ε of the shift."""
+    model, batch, seed = Curved(), 3, 7
+    c = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    combined = perturbation.combine(model, c, seed)
+    for k, (name, w) in enumerate(model.trainable.items()):
+        if isinstance(perturbation, SharedDirection):
+            expected = c.mean() * normal(tuple(w.shape), w, spawn(seed, k))
+        else:
+            epsilon = normal((batch, *w.shape), w, spawn(seed, k))
+            expected = sum(c[i] * epsilon[i] for i in range(batch)) / batch
+        assert torch.allclose(combined[name], expected, atol=1e-14)
+
+
+def test_convolutions_cannot_have_a_direction_per_sample() -> None:
+    model = Affine()
+    with pytest.raises(ValueError, match="use SharedDirection"):
+        ZerothOrder(perturbation=DirectionPerSample()).check(Chain(model, DDIM(4)))
+    ZerothOrder().check(Chain(model, DDIM(4)))
+
+
+def test_one_point_perturbs_the_recorded_roll_out_only_in_its_steps() -> None:
+    chain = curved_chain(6)
+    one, two = RLR(2, zeroth=ZerothOrder(antithetic=False, scale=0.5)), RLR(2)
+    seed = 3
+    perturbed, plain = rollout(one, chain, seed=seed), rollout(two, chain, seed=seed)
+    rest = one.rest(chain, seed)
+    for t in range(6, 0, -1):
+        moved = chain.transition(perturbed.states[t], t, perturbed.condition).sample(perturbed.noises[t - 1])
+        assert torch.equal(moved, perturbed.states[t - 1]) == (t not in rest)
+    assert not torch.equal(perturbed.states[0], plain.states[0])
+
+
+# --- baselines and checks --------------------------------------------------------------------------------------------
+
+
+def test_leave_one_out() -> None:
+    r = torch.tensor([1.0, 2.0, 6.0])
+    assert torch.allclose(LeaveOneOut().advantages(r), torch.tensor([1 - 4, 2 - 3.5, 6 - 1.5]))
+    assert torch.equal(Zero().advantages(r), r)
+    with pytest.raises(ValueError, match=r"leave-one-out baseline needs two samples.*RunningMean"):
+        LeaveOneOut().advantages(torch.ones(1))
+
+
+def test_running_mean_uses_earlier_updates_only_and_survives_a_checkpoint() -> None:
+    first, second = RunningMean(0.5), RunningMean(0.5)
+    assert first.advantages(torch.tensor([2.0])).item() == 2.0
+    second.load_state_dict(first.state_dict())
+    for baseline in (first, second):
+        assert baseline.advantages(torch.tensor([5.0])).item() == pytest.approx(3.0)
+        assert baseline.advantages(torch.tensor([0.0])).item() == pytest.approx(-4.0)
+
+
+def test_estimators_carry_their_baselines_state() -> None:
+    for make in (
+        lambda: RLR(2, baseline=RunningMean()),
+        lambda: HalfOrderRLR(2, baseline=RunningMean()),
+        lambda: ZerothOrder(antithetic=False, baseline=RunningMean()),
+    ):
+        one, other, chain = make(), make(), curved_chain()
+        estimate(one, chain, wavy, 4, 0)
+        other.load_state_dict(one.state_dict())
+        assert torch.equal(estimate(one, chain, wavy, 4, 1), estimate(other, chain, wavy, 4, 1))
+
+
+def test_leave_one_out_regression_is_a_fit_on_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    c = torch.randn(6, generator=generator, dtype=torch.float64)
+    r = 3 * c + 5 + torch.randn(6, generator=generator, dtype=torch.float64)
+    a, b = leave_one_out_regression(r, c)
+    for i in range(6):
+        rest = [j for j in range(6) if j != i]
+        design = torch.stack((c[rest], torch.ones(5, dtype=torch.float64)), 1)
+        expected = torch.linalg.lstsq(design, r[rest].unsqueeze(1)).solution.flatten()
+        assert torch.allclose(torch.stack((a[i], b[i])), expected, atol=1e-9)
+    constant = torch.ones(6, dtype=torch.float64)
+    a, b = leave_one_out_regression(r, constant)
+    assert torch.equal(a, torch.zeros_like(a))
+    assert torch.allclose(r - b, LeaveOneOut().advantages(r))
+
+
+REFUSED: Sequence[tuple[object, str]] = [
+    (lambda: RLR(6).check(curved_chain(6)), "longer than the chain of 6 steps; set length to 5 at most"),
+    (lambda: HalfOrder(7).check(curved_chain(6)), "does not fit the 6 steps"),
+    (lambda: FirstOrder(7).check(curved_chain(6)), "longer than the chain of 6 steps"),
+    (lambda: RLR(2).check(curved_chain(6, eta=0.0)), "eta"),
+    (lambda: HalfOrder(2).check(curved_chain(6, eta=0.0)), "σ = 0"),
+    (lambda: HalfOrderRLR(2).check(curved_chain(6, eta=0.0)), "σ = 0"),
+    (lambda: ZerothOrder(2, antithetic=False), "set directions to 1 or antithetic to true"),
+    (lambda: ZerothOrder(scale=0), "scale > 0"),
+    (lambda: RLR(steps=0, half=False, zeroth=False), "no term left"),
+    (lambda: HalfOrderRLR(steps=0), "at least one step"),
+    (lambda: HalfOrder(0), "length >= 1"),
+    (lambda: FirstOrder(0), "at least one step"),
+    (lambda: UniformSteps(3, 2), "low <= high"),
+    (
+        lambda: ZerothOrder(antithetic=False, baseline=LeaveOneOut(), perturbation=SharedDirection()).check(
+            curved_chain()
+        ),
+        "cancels a direction",
+    ),
+    (lambda: estimate(HalfOrder(1, control=LookAhead()), linear_chain(), quadratic, 3, 0), "needs a batch of 4, not 3"),
+    (lambda: estimate(HalfOrder(1), linear_chain(), quadratic, 1, 0), "leave-one-out baseline needs two samples"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_impossible_pairs_are_refused_with_a_remedy(case: int) -> None:
+    action, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        action()  # type: ignore[operator]
+
+
+def test_zeroth_and_first_order_do_without_noise() -> None:
+    chain = curved_chain(6, eta=0.0)
+    for estimator in (ZerothOrder(), FirstOrder(2), RLR(half=False)):
+        estimator.check(chain)
+        assert estimate(estimator, chain, wavy, 4, 0).abs().max() > 0
+
+
+def test_spawned_seeds_differ_and_repeat() -> None:
+    seeds = {spawn(s, a, b) for s in range(4) for a in range(8) for b in range(8)}
+    assert len(seeds) == 256
+    assert all(0 <= s < 2**63 for s in seeds)
+    assert spawn(1, 2, 3) == spawn(1, 2, 3)
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    chain, before = curved_chain(), torch.get_rng_state()
+    for estimator in (RLR(2), HalfOrderRLR(2), FirstOrder(UniformSteps()), ZerothOrder(antithetic=False)):
+        estimate(estimator, chain, wavy, 4, 0)
+    assert torch.equal(before, torch.get_rng_state())
