@@ -61,10 +61,9 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
     from rlr.demo.table import table
     from rlr.demo.watch import say
 
-    _quiet()
     say(f"the demo aligns the built-in model with {options.updates} updates; results go to {folder}")
-    trainer, module, watch = align(options, overrides, folder)
-    result = report(trainer, module, watch, command, started)
+    module, watch = align(options, overrides, folder)
+    result = report(module, watch, command, started)
     paths = result.save(folder)
     say(f"\n{table(result.comparisons)}\n")
     say(f"{result.story.noise} Done in {time.monotonic() - started:.0f} s.\n")
@@ -80,4 +79,5 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
+    _quiet()
     sys.exit(main())

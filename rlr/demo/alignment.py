@@ -5,12 +5,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch import LightningModule, Trainer
-
 from rlr.cli import main as command_line
 from rlr.demo.facts import commit, device, now, versions
 from rlr.demo.report import Report
 from rlr.demo.watch import Watch
+from rlr.modules.alignment import Alignment
 
 
 def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> list[str]:
@@ -28,15 +27,15 @@ def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> lis
     ]
 
 
-def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[Trainer, LightningModule, Watch]:
-    """Aligns the model of the config and returns what watched."""
+def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[Alignment, Watch]:
+    """Aligns the model of the config and returns the module and what watched it."""
     cli = command_line(arguments(options, overrides, folder))
+    assert isinstance(cli.model, Alignment)
     callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
-    watch = next(callback for callback in callbacks if isinstance(callback, Watch))
-    return cli.trainer, cli.model, watch
+    return cli.model, next(callback for callback in callbacks if isinstance(callback, Watch))
 
 
-def report(trainer: Trainer, module: LightningModule, watch: Watch, command: str, started: float) -> Report:
+def report(module: Alignment, watch: Watch, command: str, started: float) -> Report:
     """Returns the report of a finished run.
 
     Raises:
@@ -44,16 +43,19 @@ def report(trainer: Trainer, module: LightningModule, watch: Watch, command: str
     """
     if watch.base is None or watch.aligned is None:
         raise SystemExit("the alignment was interrupted, so there is nothing to compare; run the demo again")
+    method = type(module.estimator).__name__
     facts = {
         "command": command,
         "seed": watch.seed,
         "updates": len(watch.training),
-        "estimator": type(module.estimator).__name__,
-        "trained weights": sum(p.numel() for p in module.parameters() if p.requires_grad),
+        "estimator": method,
+        "reward": type(module.reward).__name__,
+        "samples seen": module.progress.samples,
+        "trained weights": sum(weight.numel() for weight in module.weights),
         "device": device(module.device),
         "date": now(),
         "commit": commit(),
         "seconds": {"alignment": watch.times["alignment"], "total": time.monotonic() - started},
         "versions": versions(),
     }
-    return Report(watch.base, watch.aligned, watch.curves, type(module.estimator).__name__, facts)
+    return Report(watch.base, watch.aligned, watch.curves, method, facts)

@@ -3,13 +3,18 @@
 import sys
 import time
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from rlr.chain import Chain
 from rlr.demo.curves import Curves
 from rlr.demo.evaluate import Evaluation, evaluate
+from rlr.modules.alignment import Alignment
+from rlr.rewards.base import Reward
 from rlr.world.prompts import held_out_prompts
+
+FOLLOWED = ("reward", "all")
+"""Measurements whose curves are drawn."""
 
 
 def say(text: str) -> None:
@@ -41,13 +46,13 @@ class Watch(Callback):
         self.updates: list[int] = []
         self.seen: list[dict[str, float]] = []
         self.training: list[float] = []
+        self._rewards: list[float] = []
         self.times: dict[str, float] = {}
 
     @property
     def curves(self) -> Curves:
         """What was seen so far."""
-        names = self.seen[0] if self.seen else {}
-        held_out = {name: [seen[name] for seen in self.seen] for name in names}
+        held_out = {name: [seen[name] for seen in self.seen] for name in FOLLOWED}
         return Curves(self.updates, held_out, min(self.looks, len(self.prompts)), self.training)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,8 +63,13 @@ class Watch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        self.training.append(float(trainer.callback_metrics["reward"]))
-        update = len(self.training)
+        self._rewards.append(float(trainer.callback_metrics["reward/mean"]))
+        update = trainer.global_step
+        # several batches may make one update
+        if update == len(self.training):
+            return
+        self.training.append(sum(self._rewards) / len(self._rewards))
+        self._rewards.clear()
         if self.every and update % self.every == 0 and update != trainer.max_steps:
             self._note(update, self._look(pl_module))
 
@@ -70,16 +80,21 @@ class Watch(Callback):
 
     def _note(self, update: int, evaluation: Evaluation) -> None:
         self.updates.append(update)
-        self.seen.append({name: _first(values, self.looks) for name, values in evaluation.scores.items()})
+        self.seen.append({name: _first(evaluation.scores[name], self.looks) for name in FOLLOWED})
 
     def _look(self, module: LightningModule) -> Evaluation:
         # sample 0 of a prompt has the same noise in a look as in a whole evaluation
-        return evaluate(module.chain, module.reward, self.prompts[: self.looks], 1, self.seed)
+        return evaluate(*_parts(module), self.prompts[: self.looks], 1, self.seed)
 
     def _evaluate(self, module: LightningModule, what: str) -> Evaluation:
         say(f"sampling {len(self.prompts)} held-out prompts × {self.samples} with {what} …")
-        return evaluate(module.chain, module.reward, self.prompts, self.samples, self.seed)
+        return evaluate(*_parts(module), self.prompts, self.samples, self.seed)
+
+
+def _parts(module: LightningModule) -> tuple[Chain, Reward]:
+    assert isinstance(module, Alignment)
+    return module.chain, module.reward
 
 
 def _first(values: Tensor, count: int) -> float:
-    return torch.nanmean(values[:count, 0]).item()
+    return values[:count, 0].mean().item()

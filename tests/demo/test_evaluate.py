@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+
+from rlr.chain import Chain
+from rlr.demo.diversity import diversity
+from rlr.demo.evaluate import evaluate
+from rlr.demo.labels import LABELS, show
+from rlr.demo.statistics import compare, interval
+from rlr.samplers import DDIM
+from rlr.world.caption import parse
+from rlr.world.prompts import held_out_prompts
+from tests.demo.toy import Light, Smear
+
+PROMPTS = held_out_prompts(6)
+
+
+def chain(steps: int = 3) -> Chain:
+    return Chain(Smear(), DDIM(steps, eta=1.0))
+
+
+def test_a_sample_depends_on_its_prompt_and_number_only() -> None:
+    together = evaluate(chain(), Light(), PROMPTS, samples=3, batch=60)
+    apart = evaluate(chain(), Light(), PROMPTS, samples=3, batch=4)
+    fewer = evaluate(chain(), Light(), PROMPTS[:2], samples=1)
+    torch.testing.assert_close(apart.pixels, together.pixels)
+    torch.testing.assert_close(fewer.pixels[:, 0], together.pixels[:2, 0])
+    assert not torch.allclose(together.pixels[:, 0], together.pixels[:, 1])
+
+
+def test_another_seed_is_another_noise() -> None:
+    one, other = (evaluate(chain(), Light(), PROMPTS, seed=seed).pixels for seed in (0, 1))
+    assert not torch.allclose(one, other)
+
+
+def test_rewards_are_those_of_the_pixels() -> None:
+    result = evaluate(chain(), Light(), PROMPTS, samples=2)
+    torch.testing.assert_close(result.scores["reward"], result.pixels.mean((2, 3, 4)))
+
+
+def test_new_pairs_are_scored_apart() -> None:
+    scores = evaluate(chain(), Light(), PROMPTS).scores
+    new = torch.tensor([parse(prompt).novel for prompt in PROMPTS])
+    assert 0 < new.sum() < len(PROMPTS)
+    assert scores["novel"][~new].isnan().all()
+    torch.testing.assert_close(scores["novel"][new], scores["all"][new])
+
+
+def test_every_measurement_has_a_label() -> None:
+    assert set(evaluate(chain(), Light(), PROMPTS).scores) == set(LABELS)
+
+
+def test_diversity_is_zero_exactly_when_samples_agree() -> None:
+    pixels = torch.rand(2, 1, 3, 32, 32).repeat(1, 3, 1, 1, 1)
+    assert diversity(pixels).tolist() == [0, 0]
+    pixels[1, 2] = 1 - pixels[1, 2]
+    assert diversity(pixels)[0] == 0
+    assert diversity(pixels)[1] > 0
+
+
+def test_diversity_of_black_and_white() -> None:
+    # each of four grids sees a mean squared difference of 1 in each of three colours: √(3 · 4)
+    pixels = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])[None]
+    torch.testing.assert_close(diversity(pixels), torch.tensor([12**0.5]))
+
+
+def test_diversity_needs_two_samples() -> None:
+    with pytest.raises(ValueError, match="samples=2"):
+        diversity(torch.rand(4, 1, 3, 32, 32))
+
+
+def test_interval_covers_as_often_as_it_says() -> None:
+    # 300 data sets of 60 prompts × 2 dependent samples: 95 % of the intervals hold the mean, give or take 1.3 %
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(300):
+        values = rng.normal(size=(60, 1)) + 0.3 * rng.normal(size=(60, 2))
+        low, high = interval(values, rng)
+        hits.append(low <= 0 <= high)
+    assert 0.90 <= np.mean(hits) <= 0.985
+
+
+def test_interval_does_not_count_prompts_without_the_claim() -> None:
+    values = np.array([[1.0, 1.0], [np.nan, np.nan], [1.0, 1.0]])
+    assert interval(values, np.random.default_rng(0)) == (1.0, 1.0)
+
+
+def test_comparison_of_a_model_with_itself_is_zero() -> None:
+    result = evaluate(chain(), Light(), PROMPTS)
+    for comparison in compare(result, result).values():
+        assert (comparison.difference, comparison.low, comparison.high) == (0, 0, 0)
+
+
+def test_a_brighter_model_has_a_higher_reward_on_the_same_noise() -> None:
+    base, brighter = chain(), chain()
+    brighter.model.bias.data += 0.3
+    comparison = compare(evaluate(base, Light(), PROMPTS), evaluate(brighter, Light(), PROMPTS))["reward"]
+    assert 0 < comparison.low <= comparison.difference <= comparison.high
+    assert comparison.aligned - comparison.base == pytest.approx(comparison.difference, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "signed", "text"),
+    [("all", 0.5, False, "50.0 %"), ("all", -0.125, True, "−12.5"), ("diversity", 0.25, True, "+0.250")],
+)
+def test_numbers_as_text(name: str, value: float, signed: bool, text: str) -> None:
+    assert show(name, value, signed) == text

@@ -1,0 +1,42 @@
+"""A model that draws 32 × 32 pictures for captions of the built-in world without having learned anything."""
+
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlr.models.base import Condition, DiffusionModel
+from rlr.rewards.base import Reward
+from rlr.schedules import DiscreteSchedule
+
+
+class Smear(DiffusionModel):
+    """Predicts x̂₀ = tanh(conv(x) + b + c), where c is a colour that follows from the prompt's letters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape = (3, 32, 32)
+        self.schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear())
+        weight = 0.2 * torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("kernel", weight)
+        self.bias = nn.Parameter(torch.zeros(3, 1, 1))
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        seeds = [zlib.crc32(prompt.encode()) for prompt in prompts]
+        colours = [torch.randn(3, 1, 1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return Condition({"colour": torch.stack(colours)})
+
+    def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+        drawn = nn.functional.conv2d(x, self.kernel, padding=1)
+        return torch.tanh(drawn + self.bias + condition.tensors["colour"])
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x.add(1).div(2).clamp(0, 1)
+
+
+class Light(Reward):
+    """The mean of all pixels."""
+
+    def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        return samples.flatten(1).mean(1)
