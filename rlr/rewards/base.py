@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 
 class Reward(nn.Module, ABC):
     """A score of samples given their prompts: frozen, in eval mode, with its own resize and normalisation.
 
-    A reward states facts about itself as class attributes; callers ask them and never its name.
+    A reward states facts about itself as class attributes; callers ask them and never its name. Calling it leaves
+    autocast, so that the score has at least the precision of float32 whatever the training runs in.
     """
 
     differentiable: bool = True
@@ -27,3 +30,12 @@ class Reward(nn.Module, ABC):
         Returns:
             The scores, with shape :math:`(B)`.
         """
+
+    def __call__(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores outside autocast, in float32 or float64."""
+        with torch.autocast(samples.device.type, enabled=False):
+            return super().__call__(samples.to(torch.promote_types(samples.dtype, torch.float32)), prompts)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode, whatever ``mode`` says: a score must not depend on dropout."""
+        return super().train(False)

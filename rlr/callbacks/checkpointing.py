@@ -1,0 +1,123 @@
+"""Checkpoints that a crash, a full disk or a wrong file cannot spoil."""
+
+import errno
+import io
+import os
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+
+class Checkpointing(ModelCheckpoint):
+    r"""Keeps ``last.ckpt``, rewritten every ``every`` updates and when training ends.
+
+    An update with a gradient that is not finite changes no weight, so the last checkpoint is always a good one.
+
+    Args:
+        every: The updates between two writes.
+        dirpath: The folder, by default ``checkpoints`` beside the logger's files.
+        keep: Whether to keep one file for each write, ``step=….ckpt``, too.
+    """
+
+    def __init__(self, every: int = 50, dirpath: str | None = None, keep: bool = False) -> None:
+        if every < 1:
+            raise ValueError(f"Checkpointing writes every 1 or more updates, and every={every} was given")
+        super().__init__(
+            dirpath,
+            filename="{step}",
+            save_last=True,
+            save_top_k=-1 if keep else 0,
+            every_n_train_steps=every,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        with warnings.catch_warnings():
+            # the state after the update is what a resumed run must start from
+            warnings.filterwarnings("ignore", ".*ModelCheckpoint with manual optimization.*")
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and then moves it there; reads tensors and plain values only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes the file whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written; the previous file is as it was.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        try:
+            write_whole(Path(path), buffer.getbuffer())
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise OSError(
+                f"the checkpoint {path} could not be written, for "
+                f"{'the disk is full' if full else (error.strerror or error)}; "
+                f"{'make room' if full else 'choose another folder'} and resume from the previous checkpoint, "
+                "which is untouched"
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Reads a file that :meth:`save_checkpoint` has written.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is cut short, or something else than a training checkpoint.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no checkpoint {path}; check --ckpt_path")
+        checkpoint = _read(file, map_location)
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise ValueError(
+                f"{path} is a PyTorch file but no training checkpoint; give a .ckpt that `fit` has written"
+            )
+        return checkpoint
+
+
+def write_whole(path: Path, data: Any) -> None:
+    """Writes ``data`` to ``path`` so that at every moment the file is either the old one or the new one, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(file: Path, map_location: Any) -> Any:
+    if not zipfile.is_zipfile(file):
+        with file.open("rb") as opened:
+            begun = opened.read(2) == b"PK" or file.stat().st_size == 0
+        what = "is cut short" if begun else "is no checkpoint"
+        raise ValueError(f"{file} {what}; resume from another checkpoint")
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{file} holds Python objects besides tensors, which are not read for safety's sake; give a .ckpt that "
+            "`fit` has written"
+        ) from error
+    except RuntimeError as error:
+        raise ValueError(f"{file} is damaged or no PyTorch file; resume from another checkpoint") from error

@@ -1,0 +1,61 @@
+"""What ``predict`` leaves behind: pictures, each with a JSON that says how to make it again."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image
+from torch import Tensor
+
+from rlr.callbacks.checkpointing import write_whole
+from rlr.modules.alignment import Prediction
+
+
+class PredictionWriter(BasePredictionWriter):
+    r"""Writes ``00000.png, …`` and beside each a JSON with prompt, seed, reward and checkpoint.
+
+    The number is that of the sample in the prompt file, so the files of several processes do not collide.
+
+    Args:
+        folder: Where to write, by default ``predictions`` in the trainer's root folder.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Prediction,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        folder = Path(self.folder or Path(trainer.default_root_dir) / "predictions")
+        checkpoint = str(trainer.ckpt_path) if trainer.ckpt_path else None
+        for i, number in enumerate(prediction.indices):
+            facts = {
+                "prompt": prediction.prompts[i],
+                "seed": prediction.seeds[i],
+                "reward": prediction.rewards[i].item(),
+                "checkpoint": checkpoint,
+            }
+            write_whole(folder / f"{number:05d}.png", png(prediction.samples[i]))
+            text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+            write_whole(folder / f"{number:05d}.json", text.encode())
+
+
+def png(pixels: Tensor) -> bytes:
+    r"""Returns pixels in [0, 1], with shape :math:`(3, H, W)`, as the bytes of a PNG file."""
+    picture = (pixels.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,6 @@
+"""LightningModules: what is trained, and the training step."""
+
+from rlr.modules.alignment import Alignment, Prediction
+from rlr.modules.image import ImageAlignment
+from rlr.modules.objective import Objective
+from rlr.modules.pretraining.autoencoder import Autoencoder

@@ -1,0 +1,426 @@
+r"""The one training step of every method, for pictures and videos alike.
+
+A roll-out is recorded, the estimator turns it into surrogate losses one at a time, each is backpropagated before the
+next is built, and the optimiser steps on the sum. Nothing here knows the method, the model or the reward.
+
+Every random number is a function of the seed and of how many samples the run has seen: sample :math:`i` of the run
+has its own noise, whatever batch, rank or micro-batch it falls into, and whether or not the run was interrupted.
+"""
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from rlr.chain import Chain, Trajectory
+from rlr.data.stream import PromptBatch
+from rlr.estimators.base import Estimator, Term
+from rlr.models.base import DiffusionModel
+from rlr.modules.ledger import Ledger
+from rlr.modules.meter import Meter
+from rlr.modules.objective import Objective
+from rlr.rewards.base import Reward
+from rlr.samplers import Sampler
+from rlr.seeding import spawn
+
+SAMPLE, BATCH, EVALUATION = 1, 2, 3
+"""What a seed is for."""
+
+STATE = "alignment"
+"""The key under which a checkpoint holds what is this module's own."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Args:
+        batches: Batches seen by each rank.
+        samples: Samples seen by all ranks together.
+        reward_calls: Samples scored in training by all ranks together.
+        failures: Updates skipped in a row.
+        running: The exponential mean of the reward.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    reward_calls: int = 0
+    failures: int = 0
+    running: float | None = None
+
+
+class Prediction(NamedTuple):
+    r"""Samples with what made them.
+
+    Args:
+        samples: Pixels in [0, 1], with shape :math:`(B, *)`.
+        prompts: The :math:`B` prompts.
+        indices: Their numbers in the prompt file.
+        seeds: The seed of each one's noise.
+        rewards: The rewards, with shape :math:`(B)`.
+    """
+
+    samples: Tensor
+    prompts: list[str]
+    indices: list[int]
+    seeds: list[int]
+    rewards: Tensor
+
+
+class Alignment(LightningModule):
+    r"""Trains a diffusion model to raise a reward, :math:`\max_\theta E[R(x_0)]`.
+
+    Args:
+        model: The base model; its weights with ``requires_grad`` are trained.
+        sampler: The sampler.
+        reward: The reward.
+        estimator: The gradient estimator.
+        lr: The learning rate.
+        betas: AdamW's :math:`\beta_1, \beta_2`.
+        weight_decay: AdamW's weight decay.
+        optimizer: Makes another optimiser than AdamW from the weights; the three arguments above are then unused.
+        clip_norm: The largest norm of the gradient; longer ones are scaled down to it.
+        accumulate: How many batches make one update; their mean gradient is stepped on.
+        warmup: Over how many updates the learning rate rises linearly to its full value.
+        log_terms: Whether to log the norm of each kind of term's gradient and the cosines between them, at the cost of
+            one more copy of the trained weights a kind.
+        checkpoint_steps: Whether replayed steps recompute their activations in the backward pass.
+        max_bad_steps: After how many updates in a row without a finite gradient to stop.
+        seed: Decides all noise.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        sampler: Sampler,
+        reward: Reward,
+        estimator: Estimator,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 1e-4,
+        optimizer: OptimizerCallable | None = None,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        warmup: int = 0,
+        log_terms: bool = True,
+        checkpoint_steps: bool = False,
+        max_bad_steps: int = 5,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # a checkpoint holds the trained weights only; `on_load_checkpoint` is as strict
+        self.chain = Chain(model, sampler, checkpoint_steps)
+        self.reward = reward.requires_grad_(False)
+        self.estimator = estimator
+        self.lr, self.betas, self.weight_decay, self.optimizer = lr, betas, weight_decay, optimizer
+        self.clip_norm, self.accumulate, self.warmup = clip_norm, accumulate, warmup
+        self.log_terms, self.max_bad_steps, self.seed = log_terms, max_bad_steps, seed
+        self.objective = Objective(model, reward)
+        self.progress = Progress()
+        self._norm: Tensor | None = None
+        self._bad: str | None = None
+        self._overflow = False
+        self._resumed: dict[str, Any] = {}
+        self._check()
+        self.train()
+
+    def _check(self) -> None:
+        estimator, reward = type(self.estimator).__name__, type(self.reward).__name__
+        if self.accumulate < 1 or self.warmup < 0 or self.max_bad_steps < 1:
+            raise ValueError(
+                "accumulate and max_bad_steps are at least 1 and warmup is at least 0, and "
+                f"{self.accumulate}, {self.max_bad_steps} and {self.warmup} were given"
+            )
+        if self.estimator.differentiable and not self.reward.differentiable:
+            raise ValueError(
+                f"{estimator} as configured backpropagates the reward, and {reward} has no gradient; use a "
+                "differentiable reward, or an estimator of half- and zeroth-order terms alone, such as HalfOrder"
+            )
+        if not self.chain.model.trainable:
+            raise ValueError(
+                f"{type(self.chain.model).__name__} has no trainable weight; give it a LoRA, or unfreeze its weights"
+            )
+        self.estimator.check(self.chain)
+
+    def train(self, mode: bool = True) -> Self:
+        """Leaves all parts in eval mode: a replayed step must equal the recorded one, and a score must not vary."""
+        super().train(False)
+        self.training = mode
+        return self
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        r"""The trained weights :math:`\theta`."""
+        return list(self.chain.model.trainable.values())
+
+    # ------------------------------------------------------------------ training
+
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """Rolls out, runs each term's backward, and steps on every ``accumulate``-th batch."""
+        self._restore()
+        meter, ledger = Meter(self.device), Ledger(self.weights, self.log_terms)
+        with meter.phase("rollout"):
+            trajectory = self._roll_out(batch.prompts)
+        rewards = self._backward(trajectory, ledger, meter)
+        self._note(ledger)
+        self._count(len(batch.prompts), rewards)
+        if self.progress.batches % self.accumulate == 0:
+            with meter.phase("optimizer"):
+                self._update()
+        self._log_step(rewards, ledger, meter)
+
+    def _roll_out(self, prompts: list[str]) -> Trajectory:
+        first = self.progress.samples + self.global_rank * len(prompts)
+        noises = self.chain.draw([spawn(self.seed, SAMPLE, first + i) for i in range(len(prompts))])
+        return self.estimator.rollout(self.chain, prompts, noises, spawn(self.seed, BATCH, self.progress.samples))
+
+    def _backward(self, trajectory: Trajectory, ledger: Ledger, meter: Meter) -> Tensor:
+        """Runs the backward of each term before asking for the next, and returns the roll-out's rewards."""
+        objective = self.objective.of(trajectory.prompts)
+        terms = iter(self.estimator.losses(self.chain, trajectory, objective))
+        rewards = None
+        with self._unsynchronised():
+            meter.start()
+            while (term := next(terms, None)) is not None:
+                ledger.enter(term, lambda loss: self.manual_backward(loss / self.accumulate))
+                meter.stop(term.name)
+                rewards = term.rewards
+                del term  # its graph must be gone before the next one is built
+                meter.start()
+        if rewards is None:
+            raise ValueError(f"{type(self.estimator).__name__} yielded no term; it must yield at least one a batch")
+        return rewards
+
+    def _unsynchronised(self) -> AbstractContextManager[object]:
+        # gradients are averaged over ranks once, before the update: which term is the last is known only afterwards
+        strategy = self.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def _note(self, ledger: Ledger) -> None:
+        """Keeps the first failure since the last update; float16 may overflow until its scale is found."""
+        overflow_allowed = self._scale > 1
+        failure = ledger.failure(gradients=not overflow_allowed)
+        self._bad = self._bad or failure
+        self._overflow = self._overflow or (overflow_allowed and failure is None and ledger.failure() is not None)
+
+    def _count(self, samples: int, rewards: Tensor) -> None:
+        progress, world = self.progress, self.trainer.world_size
+        progress.batches += 1
+        progress.samples += samples * world
+        progress.reward_calls += self.objective.calls * world
+        self.objective.calls = 0
+        self.objective.watch(rewards)
+        mean = rewards.mean().item()
+        progress.running = mean if progress.running is None else 0.9 * progress.running + 0.1 * mean
+
+    @property
+    def _scale(self) -> float:
+        """What mixed precision in float16 multiplies losses by; 1 otherwise."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return scaler.get_scale() if scaler is not None else 1.0
+
+    def _update(self) -> None:
+        optimizer: Any = self.optimizers()
+        self._average_over_ranks()
+        if self._bad is None:
+            optimizer.step()
+            if self.warmup and not self._overflow:
+                self.lr_schedulers().step()  # type: ignore[union-attr]
+        optimizer.zero_grad()
+        failure, self._bad, self._overflow = self._bad, None, False
+        self._guard(failure)
+
+    def _average_over_ranks(self) -> None:
+        if self.trainer.world_size == 1:
+            return
+        strategy: Any = self.trainer.strategy
+        for weight in self.weights:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad = strategy.reduce(weight.grad, reduce_op="mean")
+        failures = strategy.reduce(torch.tensor(float(self._bad is not None), device=self.device), reduce_op="sum")
+        if failures.item() and self._bad is None:
+            self._bad = "a loss or gradient on another process is not finite"
+
+    def _guard(self, failure: str | None) -> None:
+        """Counts updates skipped in a row, and stops after ``max_bad_steps`` of them."""
+        if failure is None:
+            self.progress.failures = 0
+            return
+        self.progress.failures += 1
+        if self.progress.failures >= self.max_bad_steps:
+            raise FloatingPointError(
+                f"{failure}, as in {self.progress.failures} updates in a row, so training stops with the weights of the "
+                "last good one; resume from the last checkpoint with a smaller lr, clip_norm or another precision"
+            )
+        warnings.warn(f"{failure}, so this update is skipped (batch {self.progress.batches})", stacklevel=2)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clips; by now a scaled gradient has been unscaled."""
+        gradients = [w.grad for w in self.weights if w.grad is not None]
+        self._norm = torch.nn.utils.get_total_norm(gradients)
+        if self.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.weights, self.clip_norm, self._norm)
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Leaves the gradients be: an update may be half accumulated when validation begins."""
+
+    def configure_optimizers(self) -> Any:
+        """AdamW (or what ``optimizer`` makes) on the trained weights alone, and the warm-up."""
+        weights = self.weights
+        made = self.optimizer(weights) if self.optimizer else self._adamw(weights)
+        if not self.warmup:
+            return made
+        schedule = torch.optim.lr_scheduler.LambdaLR(made, lambda update: min(1.0, (update + 1) / self.warmup))
+        return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _adamw(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(weights, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+    def _log_step(self, rewards: Tensor, ledger: Ledger, meter: Meter) -> None:
+        n = len(rewards)
+        self.log("reward", self.progress.running or 0.0, prog_bar=True, logger=False, batch_size=n)
+        spread = rewards.std() if n > 1 else rewards.new_zeros(())
+        self.log_dict({"reward/mean": rewards.mean(), "reward/std": spread}, sync_dist=True, batch_size=n)
+        self.log_dict(dict(self._facts(ledger, meter)), batch_size=n)
+
+    def _facts(self, ledger: Ledger, meter: Meter) -> Iterator[tuple[str, Any]]:
+        """What this rank's step was: gradients by kind before averaging over ranks, costs, counts."""
+        for name, norm in ledger.norms().items():
+            yield f"gradient/{name}", norm / self._scale
+        for (one, other), cosine in ledger.cosines().items():
+            yield f"cosine/{one}_{other}", cosine
+        if self._norm is not None:
+            yield "gradient/total", self._norm
+        for phase, seconds in meter.seconds.items():
+            yield f"seconds/{phase}", seconds
+            yield f"memory_mib/{phase}", meter.peak[phase]
+        yield "samples", float(self.progress.samples)
+        yield "reward_calls", float(self.progress.reward_calls)
+
+    # ------------------------------------------------------------------ evaluation
+
+    @torch.no_grad()
+    def generate(self, batch: PromptBatch) -> Prediction:
+        """Samples and scores a batch, each sample from a seed that follows from its number in the prompt file."""
+        seeds = [spawn(self.seed, EVALUATION, index) for index in batch.indices]
+        prompts = list(batch.prompts)
+        trajectory = self.chain.sample(prompts, self.chain.draw(seeds))
+        samples = self.chain.model.decode(trajectory.states[0])
+        rewards = self.objective.rate(samples, prompts)
+        self.objective.calls = 0  # evaluation costs are no costs of training
+        return Prediction(samples, prompts, list(batch.indices), seeds, rewards)
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
+        """Logs ``val/reward``."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
+        """Logs ``test/reward``."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: PromptBatch, batch_idx: int) -> Prediction:
+        """Returns the samples; a :class:`~rlr.callbacks.PredictionWriter` writes them."""
+        return self.generate(batch)
+
+    def _evaluate(self, batch: PromptBatch, stage: str) -> dict[str, Any]:
+        prediction = self.generate(batch)
+        n = len(prediction.prompts)
+        self.log(f"{stage}/reward", prediction.rewards.mean(), prog_bar=True, sync_dist=True, batch_size=n)
+        return prediction._asdict()
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps of the weights only the trained ones, and adds what else a resumed run needs."""
+        trained = self.chain.model.trainable
+        checkpoint["state_dict"] = {name: weight.detach() for name, weight in trained.items()}
+        checkpoint[STATE] = {
+            "progress": asdict(self.progress),
+            "estimator": self.estimator.state_dict(),
+            "random": _random_state(),
+            "gradients": self._pending_gradients(),
+            "bad": self._bad,
+        }
+
+    def _pending_gradients(self) -> dict[str, Tensor]:
+        """The gradients of an update that is only half accumulated."""
+        if self.progress.batches % self.accumulate == 0:
+            return {}
+        strategy: Any = self.trainer.strategy
+        pending = {name: w.grad for name, w in self.chain.model.trainable.items() if w.grad is not None}
+        return {name: strategy.reduce(grad.clone(), reduce_op="mean") for name, grad in pending.items()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint that is not of these weights, and takes up the rest of the state.
+
+        Raises:
+            ValueError: If a weight is missing, foreign, or of another shape.
+        """
+        found = self._own(checkpoint)
+        trained = self.chain.model.trainable
+        for name, weight in trained.items():
+            weight.data.copy_(found[name])
+        checkpoint["state_dict"] = {}
+        state = checkpoint[STATE]
+        self.progress = Progress(**state["progress"])
+        self.estimator.load_state_dict(state["estimator"])
+        self._bad = state["bad"]
+        self._resumed = state
+
+    def _own(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+        path = self._trainer.ckpt_path if self._trainer else None
+        name, model = path or "the checkpoint", type(self.chain.model).__name__
+        if STATE not in checkpoint:
+            raise ValueError(
+                f"{name} is a checkpoint of another module than {type(self).__name__}; give one of its own"
+            )
+        found, trained = checkpoint["state_dict"], self.chain.model.trainable
+        missing, foreign = trained.keys() - found.keys(), found.keys() - trained.keys()
+        misshapen = {key for key in trained.keys() & found.keys() if trained[key].shape != found[key].shape}
+        if missing or foreign or misshapen:
+            facts = (("is missing", missing), ("is foreign", foreign), ("has another shape", misshapen))
+            told = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
+            raise ValueError(
+                f"{name} does not hold the trained weights of this {model}: {told}; load it with the config it was "
+                "trained with"
+            )
+        return found
+
+    def _restore(self) -> None:
+        """On the first step after resuming, restores what building the run has used up or dropped."""
+        if not self._resumed:
+            return
+        state, self._resumed = self._resumed, {}
+        _set_random_state(state["random"])
+        for name, gradient in state["gradients"].items():
+            self.chain.model.trainable[name].grad = gradient.to(self.device)
+
+
+def _random_state() -> dict[str, Any]:
+    """The global generators' states, of types that ``torch.load(weights_only=True)`` reads."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])

@@ -1,0 +1,69 @@
+"""What each phase of a step costs: seconds, and peak memory."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class Meter:
+    """Adds up seconds and takes the largest peak of memory, phase by phase.
+
+    On CUDA the memory is what PyTorch allocated; on the CPU it is the resident set, where Linux tells its peak,
+    else 0.
+
+    Args:
+        device: The device that works.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.peak: dict[str, float] = defaultdict(float)
+        """In MiB."""
+        self._began = 0.0
+
+    def start(self) -> None:
+        """Begins a phase, whose name may yet be unknown."""
+        _reset_peak(self.device)
+        self._began = self._now()
+
+    def stop(self, phase: str) -> None:
+        """Ends the phase and says what it was."""
+        self.seconds[phase] += self._now() - self._began
+        self.peak[phase] = max(self.peak[phase], _peak(self.device) / 2**20)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measures what is done within."""
+        self.start()
+        yield
+        self.stop(name)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    # "5" sets the recorded peak of the resident set to its present size (man 5 proc)
+    with suppress(OSError):
+        CLEAR.write_text("5")
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if not STATUS.exists():
+        return 0.0
+    lines = (line.split() for line in STATUS.read_text().splitlines())
+    return next((1024 * float(words[1]) for words in lines if words and words[0] == "VmHWM:"), 0.0)

@@ -1,0 +1,78 @@
+"""The objective of alignment: the reward of a latent, decoder included."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.models.base import DiffusionModel
+from rlr.rewards.base import Reward
+
+
+class Objective:
+    r""":math:`x_0 \mapsto R(\mathrm{decode}(x_0), c)`, which estimators *maximise*.
+
+    A reward of which lower is better enters with a minus sign. What decoder and reward return is checked here, at
+    the one place where they meet.
+
+    Args:
+        model: Decodes latents.
+        reward: Scores pixels.
+        patience: After how many batches in a row without any difference between their rewards to warn.
+    """
+
+    def __init__(self, model: DiffusionModel, reward: Reward, patience: int = 20) -> None:
+        self.model = model
+        self.reward = reward
+        self.patience = patience
+        self.sign = 1 if reward.higher_is_better else -1
+        self.calls = 0
+        """How many samples have been scored."""
+        self._constant = 0
+        self._range_seen = False
+
+    def of(self, prompts: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        r"""Returns the objective of samples of these prompts, from :math:`(B, *)` to :math:`(B)`."""
+        return lambda x: self.sign * self.rate(self.model.decode(x), prompts)
+
+    def rate(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+        r"""Returns the reward itself of pixels in [0, 1], with shape :math:`(B)`.
+
+        Raises:
+            ValueError: If the pixels are not in [0, 1], or the reward is not one number a sample.
+        """
+        self._check_range(pixels)
+        rewards = self.reward(pixels, prompts)
+        if rewards.shape != (len(prompts),):
+            raise ValueError(
+                f"the reward {type(self.reward).__name__} returned the shape {tuple(rewards.shape)} for "
+                f"{len(prompts)} prompts and pixels {tuple(pixels.shape)}; return one score a sample, "
+                f"({len(prompts)},)"
+            )
+        self.calls += len(prompts)
+        return rewards
+
+    def watch(self, rewards: Tensor) -> None:
+        """Takes note of one batch of rewards and warns, once, of a reward that tells no sample from another."""
+        constant = len(rewards) > 1 and bool((rewards == rewards[0]).all())
+        self._constant = self._constant + 1 if constant else 0
+        if self._constant == self.patience:
+            warnings.warn(
+                f"the reward {type(self.reward).__name__} gave all samples of a batch the same score "
+                f"({float(rewards[0]):g}) {self.patience} times in a row, and equal scores teach nothing; "
+                "check the reward, or use larger batches",
+                stacklevel=2,
+            )
+
+    @torch.no_grad()
+    def _check_range(self, pixels: Tensor, slack: float = 1e-2) -> None:
+        if self._range_seen:
+            return
+        self._range_seen = True
+        low, high = pixels.min().item(), pixels.max().item()
+        if low < -slack or high > 1 + slack:
+            raise ValueError(
+                f"{type(self.model).__name__}.decode returned pixels in [{low:.3g}, {high:.3g}], and rewards read "
+                "[0, 1]; let decode map and clamp them, exactly once"
+            )

@@ -1,0 +1,351 @@
+import math
+import warnings
+import weakref
+
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import nn
+
+from rlr.chain import Chain
+from rlr.data import Prompts
+from rlr.data.stream import PromptBatch
+from rlr.estimators.base import Estimator
+from rlr.modules import Alignment, ImageAlignment
+from rlr.samplers import DDIM
+from tests.modules.toy import AffineModel, Hard, Level, Replay, align, prompts, run, weights
+
+
+def double(**changes):
+    return align(model=AffineModel(dtype="float64", frozen=False), **changes)
+
+
+def test_training_raises_the_reward():
+    module = align()
+    before = align().generate(PromptBatch(["one", "six", "seven"], [0, 1, 2])).rewards.mean()
+    run(module, prompts(), 30)
+    assert module.generate(PromptBatch(["one", "six", "seven"], [0, 1, 2])).rewards.mean() > before + 0.1
+
+
+def test_one_step_is_the_gradient_of_the_mean_reward():
+    """Against autograd through the same chain, written out by hand."""
+    module = align(optimizer=lambda w: torch.optim.SGD(w, 1.0), estimator=Replay(steps=4))
+    data = prompts(3, shuffle=False)
+    draws = []
+    draw = module.chain.draw
+    module.chain.draw = lambda seeds: draws.append(draw(seeds)) or draws[-1]
+    before = weights(module)
+    run(module, data)
+    moved = weights(module) - before
+
+    twin = AffineModel().eval()
+    chain, x = Chain(twin, DDIM(4, eta=1.0)), draws[0][4]
+    condition = twin.encode(["zero", "one", "two"])
+    for t in (4, 3, 2, 1):
+        x = chain.transition(x, t, condition).sample(draws[0][t - 1])
+    Level()(twin.decode(x), ["zero", "one", "two"]).mean().backward()
+    expected = torch.cat([w.grad.flatten() for w in twin.trainable.values()])
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_accumulating_two_batches_equals_one_of_twice_the_size():
+    one, two = double(), double(accumulate=2)
+    run(one, prompts(4), 3, precision="64-true")
+    run(two, prompts(2), 3, precision="64-true")
+    assert two.progress.batches == 6
+    torch.testing.assert_close(weights(one), weights(two), atol=1e-10, rtol=0)
+
+
+def test_the_optimiser_rests_between_accumulated_batches():
+    module = align(accumulate=3)
+    before = weights(module)
+    run(module, prompts(), -1, limit_train_batches=2, max_epochs=1)
+    assert torch.equal(weights(module), before)
+    assert module.weights[0].grad.norm() > 0
+
+
+def test_a_term_is_gone_before_the_next_is_built():
+    held: list[weakref.ref] = []
+
+    def seen(loss):
+        assert all(ref() is None for ref in held)
+        held.append(weakref.ref(loss))
+
+    run(align(estimator=Replay(names=("a", "b", "c"), seen=seen)), prompts())
+    assert len(held) == 3
+
+
+def test_a_kept_term_is_noticed():
+    """The law above must be able to fail: an estimator that hoards its losses is caught by it."""
+    held, hoard = [], []
+
+    def seen(loss):
+        held.append(weakref.ref(loss))
+        hoard.append(loss)
+
+    run(align(estimator=Replay(names=("a", "b"), seen=seen)), prompts())
+    assert all(ref() is not None for ref in held)
+
+
+@pytest.mark.parametrize("log_terms", [True, False])
+def test_what_is_logged_does_not_change_the_weights(log_terms):
+    module, plain = align(estimator=Replay(names=("a", "b", "a")), log_terms=log_terms), align(estimator=Replay())
+    trainer = run(module, prompts(), 1)
+    run(plain, prompts(), 1)
+    logged = trainer.logged_metrics
+    assert ("gradient/a" in logged) == log_terms
+    # three equal terms are one of thrice the size, and Adam does not see the size
+    torch.testing.assert_close(weights(module), weights(plain), atol=1e-5, rtol=0)
+
+
+def test_logged_numbers():
+    module = align(estimator=Replay(names=("a", "b", "a")))
+    logged = run(module, prompts(4), 1).logged_metrics
+    assert logged["gradient/a"] == pytest.approx(2 * logged["gradient/b"].item(), rel=1e-4)
+    assert logged["gradient/total"] == pytest.approx(3 * logged["gradient/b"].item(), rel=1e-4)
+    assert logged["cosine/a_b"] == pytest.approx(1, abs=1e-5)
+    assert logged["samples"] == 4
+    assert logged["reward_calls"] == 12
+    for phase in ("rollout", "a", "b", "optimizer"):
+        assert logged[f"seconds/{phase}"] > 0
+        assert logged[f"memory_mib/{phase}"] > 1
+
+
+def test_reward_statistics_are_those_of_the_batch():
+    module, seen = align(), []
+    original = module.objective.watch
+    module.objective.watch = lambda rewards: seen.append(rewards) or original(rewards)
+    logged = run(module, prompts(4), 1).logged_metrics
+    assert logged["reward/mean"] == pytest.approx(seen[0].mean().item())
+    assert logged["reward/std"] == pytest.approx(seen[0].std().item())
+
+
+def test_clipping_scales_the_gradient_to_the_norm():
+    loud = align(optimizer=lambda w: torch.optim.SGD(w, 1.0))
+    soft = align(optimizer=lambda w: torch.optim.SGD(w, 1.0), clip_norm=1e-3)
+    start = weights(loud)
+    run(loud, prompts())
+    run(soft, prompts())
+    free, clipped = weights(loud) - start, weights(soft) - start
+    assert free.norm() > 2e-3
+    assert clipped.norm() == pytest.approx(1e-3, rel=1e-3)
+    torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), atol=1e-3, rtol=0)
+
+
+def test_warm_up_is_linear_in_updates():
+    module, rates = align(warmup=4, accumulate=2), []
+    step = module.on_before_optimizer_step
+    module.on_before_optimizer_step = lambda o: rates.append(o.param_groups[0]["lr"]) or step(o)
+    run(module, prompts(), 6)
+    assert rates == pytest.approx([0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05])
+
+
+def test_only_trainable_weights_reach_the_optimiser():
+    module = align()
+    run(module, prompts())
+    held = [w for group in module.optimizers().param_groups for w in group["params"]]
+    assert {id(w) for w in held} == {id(w) for w in module.chain.model.trainable.values()}
+    assert all(w.grad is None for w in module.chain.model.base.parameters())
+
+
+def test_all_parts_stay_in_eval_mode():
+    module = align()
+    module.train()
+    assert module.training
+    assert not any(part.training for part in module.children())
+    assert not any(part.training for part in module.chain.model.modules())
+
+
+def test_a_sample_has_its_own_noise_in_any_batch():
+    module, other = align(), align(seed=1)
+    one = module.generate(PromptBatch(["one", "two", "three"], [5, 6, 7])).samples[1]
+    again = module.generate(PromptBatch(["two"], [6]))
+    assert torch.equal(one, again.samples[0])
+    assert not torch.equal(one, other.generate(PromptBatch(["two"], [6])).samples[0])
+
+
+def test_training_noise_never_repeats():
+    module, seeds = align(), []
+    draw = module.chain.draw
+    module.chain.draw = lambda s: seeds.extend(s) or draw(s)
+    run(module, prompts(4), 12)
+    assert len(seeds) == len(set(seeds)) == 48
+
+
+def test_global_generators_are_not_touched():
+    module, data = align(), prompts()
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    module.generate(PromptBatch(["two"], [6]))
+    run(module, data, 2)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+# ---------------------------------------------------------------- precision
+
+
+def test_bfloat16_autocast_runs_and_agrees_roughly():
+    full, mixed = align(), align()
+    run(full, prompts(), 3)
+    start = weights(align())
+    run(mixed, prompts(), 3, precision="bf16-mixed")
+    assert not torch.equal(weights(full), weights(mixed))
+    cosine = torch.cosine_similarity(weights(full) - start, weights(mixed) - start, dim=0)
+    assert cosine > 0.95
+
+
+def float16(scale: float) -> MixedPrecision:
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+
+
+def test_float16_clips_and_logs_unscaled_gradients():
+    module, plain = align(clip_norm=1e-3), align(clip_norm=1e-3)
+    logged = run(module, prompts(), plugins=[float16(2.0**10)]).logged_metrics
+    expected = run(plain, prompts()).logged_metrics
+    for name in ("gradient/total", "gradient/first_order"):
+        assert logged[name] == pytest.approx(expected[name].item(), rel=0.05)
+
+
+def test_float16_overflow_lowers_the_scale_and_is_no_failure():
+    plugin = float16(2.0**40)
+    plugin.scaler._backoff_factor = 2.0**-10
+    module = align(max_bad_steps=1, estimator=Replay(spoil=lambda loss: loss * 2.0**90))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*not finite.*")
+        before = weights(module)
+        run(module, prompts(), 1, plugins=[plugin])
+    assert torch.equal(weights(module), before)
+    assert plugin.scaler.get_scale() == 2.0**30
+    assert module.progress.failures == 0
+
+
+# ---------------------------------------------------------------- guards
+
+
+class Faulty:
+    """Spoils the loss of the terms whose numbers are given, in value (and gradient) or in gradient alone."""
+
+    def __init__(self, when, gradient_only=False):
+        self.when, self.gradient_only, self.n = when, gradient_only, 0
+
+    def __call__(self, loss):
+        self.n += 1
+        if self.n not in self.when:
+            return loss
+        return loss + ((loss - loss.detach()) ** 0.5).nan_to_num() if self.gradient_only else loss * math.nan
+
+
+@pytest.mark.parametrize("gradient_only", [True, False])
+@pytest.mark.parametrize("log_terms", [True, False])
+def test_a_bad_update_is_named_and_skipped(gradient_only, log_terms):
+    """Of the two updates here, the first is spoilt in its second term: only the second one counts."""
+    estimator = Replay(steps=3, names=("good", "bad"), spoil=Faulty({2}, gradient_only))
+    module = align(estimator=estimator, log_terms=log_terms)
+    what = "gradient" if gradient_only else "loss"
+    with pytest.warns(UserWarning, match=f"the {what} of the bad term of steps t = 3 … 1 is not finite"):
+        trainer = run(module, prompts(), 1)
+    assert trainer.global_step == 1
+    assert module.progress.batches == 2
+    assert module.progress.failures == 0
+    assert weights(module).isfinite().all()
+    assert trainer.optimizers[0].state[module.weights[0]]["step"] == 1
+
+
+def test_a_bad_batch_spoils_the_whole_accumulated_update():
+    module = align(estimator=Replay(spoil=Faulty({1})), accumulate=2)
+    with pytest.warns(UserWarning, match="not finite"):
+        trainer = run(module, prompts(), 1)
+    assert (trainer.global_step, module.progress.batches) == (1, 4)
+
+
+def test_training_stops_after_too_many_bad_updates_in_a_row():
+    module = align(estimator=Replay(spoil=Faulty({2, 4, 5, 6})), max_bad_steps=3)
+    with (
+        pytest.warns(UserWarning, match="not finite"),
+        pytest.raises(FloatingPointError, match="as in 3 updates in a row"),
+    ):
+        run(module, prompts(), 9)
+    assert module.progress.batches == 6
+    assert weights(module).isfinite().all()
+
+
+def test_a_reward_that_is_not_finite_is_caught():
+    class Broken(Level):
+        def forward(self, samples, prompts):
+            return super().forward(samples, prompts) / 0
+
+    with pytest.warns(UserWarning, match="not finite"), pytest.raises(FloatingPointError):
+        run(align(reward=Broken(), max_bad_steps=2), prompts(), 9)
+
+
+def test_a_black_box_is_refused_by_an_estimator_that_backpropagates():
+    with pytest.raises(ValueError, match=r"Replay .* Hard has no gradient; use a differentiable reward"):
+        align(reward=Hard())
+
+
+def test_a_reward_that_lies_about_its_gradient_is_caught():
+    class Liar(Hard):
+        differentiable = True
+
+    with pytest.raises(ValueError, match=r"first_order term of steps t = 2 … 1 has no gradient .* detaches"):
+        run(align(reward=Liar()), prompts())
+
+
+def test_no_trainable_weight():
+    with pytest.raises(ValueError, match="AffineModel has no trainable weight; give it a LoRA"):
+        align(model=AffineModel(trained=False))
+
+
+def test_the_estimator_checks_the_chain():
+    class Picky(Replay):
+        def check(self, chain: Chain) -> None:
+            raise ValueError(f"{chain.steps} steps do not suit")
+
+    with pytest.raises(ValueError, match="4 steps do not suit"):
+        align(estimator=Picky())
+
+
+def test_an_estimator_without_terms():
+    class Silent(Replay):
+        def losses(self, chain, trajectory, objective):
+            return iter(())
+
+    with pytest.raises(ValueError, match="Silent yielded no term"):
+        run(align(estimator=Silent()), prompts())
+
+
+@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"warmup": -1}, {"max_bad_steps": 0}])
+def test_impossible_numbers(wrong):
+    with pytest.raises(ValueError, match="at least 1"):
+        align(**wrong)
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def test_validation_logs_the_mean_reward_of_fixed_samples():
+    module = align()
+    data = Prompts(["one"], val=["one", "two", "five"], batch_size=2, evaluation_samples=2)
+    expected = module.generate(PromptBatch(["one", "one", "two", "two", "five", "five"], list(range(6)))).rewards
+    trainer = run(module, data, 0)
+    for _ in range(2):
+        (metrics,) = trainer.validate(module, datamodule=data, verbose=False)
+        assert metrics["val/reward"] == pytest.approx(expected.mean().item())
+    (metrics,) = trainer.test(module, datamodule=data, verbose=False)
+    assert metrics["test/reward"] == pytest.approx(expected.mean().item())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_validation_between_batches_changes_nothing(accumulate):
+    module, twin = align(accumulate=accumulate), align(accumulate=accumulate)
+    run(module, Prompts(["one", "two"], val=["five"], batch_size=2), 3, val_check_interval=1)
+    run(twin, Prompts(["one", "two"], batch_size=2), 3)
+    assert torch.equal(weights(module), weights(twin))
+    assert module.progress == twin.progress
+
+
+def test_image_and_video_share_the_training_step():
+    assert "training_step" not in vars(ImageAlignment)
+    assert ImageAlignment.training_step is Alignment.training_step
+    assert issubclass(Replay, Estimator)
+    assert isinstance(align().reward, nn.Module)
