@@ -1,0 +1,1 @@
+"""The built-in world: captioned scenes of coloured shapes whose every claim a rule can check."""

@@ -1,0 +1,34 @@
+"""Writes a pretraining checkpoint as an ordinary model folder.
+
+``python -m rlr.world.export {vae,denoiser,reward} --from CHECKPOINT --to FOLDER``
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from rlr.modules.pretraining.autoencoder import Autoencoder
+from rlr.modules.pretraining.denoiser import Denoiser
+from rlr.modules.pretraining.reward import Reward
+
+MODULES: dict[str, type[Autoencoder] | type[Denoiser] | type[Reward]] = {
+    "vae": Autoencoder,
+    "denoiser": Denoiser,
+    "reward": Reward,
+}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Reads the command line and writes the folder."""
+    parser = argparse.ArgumentParser(prog="python -m rlr.world.export", description=__doc__)
+    parser.add_argument("module", choices=MODULES)
+    parser.add_argument("--from", dest="checkpoint", type=Path, required=True)
+    parser.add_argument("--to", dest="folder", type=Path, required=True)
+    options = parser.parse_args(args)
+    module = MODULES[options.module].load_from_checkpoint(options.checkpoint, map_location="cpu", weights_only=False)
+    module.export(options.folder)
+    logging.getLogger(__name__).info("Wrote %s", options.folder)
+
+
+if __name__ == "__main__":
+    main()

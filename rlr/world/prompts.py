@@ -1,0 +1,31 @@
+"""Captions for training and for evaluation; no caption can be drawn by both functions."""
+
+import numpy as np
+
+from rlr.world.caption import Spec, draw
+
+
+def training_spec(rng: np.random.Generator) -> Spec:
+    """A random spec that training may use."""
+    while not (spec := draw(rng)).for_training:
+        pass
+    return spec
+
+
+def training_prompts(n: int, seed: int = 0) -> list[str]:
+    """``n`` captions with the law of the training scenes; the k-th depends on ``seed`` and ``k`` only."""
+    return [training_spec(np.random.default_rng((seed, k))).caption for k in range(n)]
+
+
+def held_out_prompts(n: int, seed: int = 0) -> list[str]:
+    """``n`` captions that training never drew; every third names a pair of colour and shape it never saw together.
+
+    ``rlr.world.caption.parse(caption).novel`` tells which these are.
+    """
+    return [_held_out(np.random.default_rng((seed, k)), novel=k % 3 == 0).caption for k in range(n)]
+
+
+def _held_out(rng: np.random.Generator, novel: bool) -> Spec:
+    while (spec := draw(rng)).novel != novel or spec.for_training:
+        pass
+    return spec
