@@ -1,0 +1,11 @@
+"""Base models."""
+
+from rlr.models.base import Condition as Condition
+from rlr.models.base import DiffusionModel as DiffusionModel
+from rlr.models.guidance import Guidance as Guidance
+from rlr.models.lora import Frozen as Frozen
+from rlr.models.lora import FullWeights as FullWeights
+from rlr.models.lora import LoRA as LoRA
+from rlr.models.lora import Trainable as Trainable
+from rlr.models.stable_diffusion import StableDiffusion as StableDiffusion
+from rlr.models.tiny import Tiny as Tiny

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +50,20 @@ class DiffusionModel(nn.Module, ABC):
     def trainable(self) -> dict[str, nn.Parameter]:
         r"""The weights :math:`\theta` to be aligned, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def train(self, mode: bool = True) -> "DiffusionModel":
+        """Stays in eval mode whatever is asked: dropout would make a replayed step differ from the recorded one."""
+        return super().train(False)
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Returns a context within which the model computes as it did before any training."""
+        raise ValueError(f"{type(self).__name__} does not remember the weights before training; load it a second time")
+
+    def export(self, folder: str | Path) -> None:
+        """Writes the trained weights to a folder, in a format that other programs open."""
+        raise ValueError(
+            f"{type(self).__name__} has no format of its own to export to; use a checkpoint of the trainer"
+        )
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Condition:

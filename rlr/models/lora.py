@@ -1,0 +1,169 @@
+r"""Which weights of a network are trained: low-rank additions (LoRA), the network's own, or none.
+
+A :class:`Trainable` is handed to a base model, which asks it to prepare the frozen network.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+ADAPTER = "default"
+
+
+class Trainable(ABC):
+    """A choice of the weights to be aligned."""
+
+    @abstractmethod
+    def attach(self, network: nn.Module) -> None:
+        """Prepares a network, none of whose weights has ``requires_grad``, so that the chosen ones have it."""
+
+    @abstractmethod
+    def disabled(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Returns a context within which the network computes as it did before any training."""
+
+    @abstractmethod
+    def export(self, network: nn.Module, folder: Path) -> None:
+        """Writes the trained weights to a folder that diffusers opens."""
+
+
+class LoRA(Trainable):
+    r"""Low-rank additions :math:`W + \frac{\alpha}{r} B A` to linear layers, with :math:`B = 0` before training.
+
+    The additions are float32 (or float64 beside float64 weights) even if the network is half: an update is smaller
+    than the spacing of half-precision numbers.
+
+    References:
+        | LoRA: Low-Rank Adaptation of Large Language Models (Hu et al., 2021)
+        | https://arxiv.org/abs/2106.09685
+
+    Args:
+        rank: The rank :math:`r \geq 1`.
+        alpha: The scale :math:`\alpha`; by default :math:`r`, so that the factor is 1.
+        targets: How the names of the layers end; by default the four projections of every attention.
+        seed: Decides :math:`A \sim \mathcal{N}(0, r^{-2} I)`; no other generator is touched.
+    """
+
+    def __init__(
+        self,
+        rank: int = 4,
+        alpha: float | None = None,
+        targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0"),
+        seed: int = 0,
+    ) -> None:
+        if rank < 1:
+            raise ValueError(f"LoRA needs a rank of at least 1, and got rank={rank}")
+        self.rank = rank
+        self.alpha = rank if alpha is None else alpha
+        self.targets = tuple(targets)
+        self.seed = seed
+
+    def attach(self, network: nn.Module) -> None:
+        self._check(network)
+        dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=cast(int, self.alpha),
+            target_modules=list(self.targets),
+            init_lora_weights="gaussian",
+        )
+        with torch.random.fork_rng(devices=[]):
+            # not torch.manual_seed, which seeds the accelerators' generators too
+            torch.default_generator.manual_seed(self.seed)
+            inject_adapter_in_model(config, network, ADAPTER)
+        for weight in _layer_weights(network):
+            weight.data = weight.data.to(dtype)
+
+    @contextmanager
+    def disabled(self, network: nn.Module) -> Iterator[None]:
+        layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+        # peft switches requires_grad too, off and then on for all
+        flags = [(weight, weight.requires_grad) for weight in _layer_weights(network)]
+        try:
+            for layer in layers:
+                layer.enable_adapters(False)
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
+            for weight, flag in flags:
+                weight.requires_grad_(flag)
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        """Writes ``pytorch_lora_weights.safetensors``, which ``StableDiffusionPipeline.load_lora_weights`` reads."""
+        weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(network, adapter_name=ADAPTER))
+        # the weights alone do not tell alpha: loaders would take the rank for it
+        config = cast(dict[str, LoraConfig], network.peft_config)[ADAPTER].to_dict()
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=config)
+
+    def _check(self, network: nn.Module) -> None:
+        linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+        for target in self.targets:
+            if not any(name == target or name.endswith(f".{target}") for name in linear):
+                raise ValueError(
+                    f"LoRA's target {target!r} is the end of no linear layer's name in {type(network).__name__}; "
+                    f"its attentions have to_q, to_k, to_v and to_out.0"
+                )
+
+
+class FullWeights(Trainable):
+    """The network's own weights, all or some.
+
+    Args:
+        pattern: A regular expression that is searched in the weights' names, such as ``attn2`` for the attentions to
+            the prompt; by default all weights are trained.
+    """
+
+    def __init__(self, pattern: str | None = None) -> None:
+        self.pattern = re.compile(pattern or "")
+
+    def attach(self, network: nn.Module) -> None:
+        chosen = [weight for name, weight in network.named_parameters() if self.pattern.search(name)]
+        if not chosen:
+            raise ValueError(
+                f"FullWeights' pattern {self.pattern.pattern!r} is found in no weight's name of "
+                f"{type(network).__name__}; names look like {next(network.named_parameters())[0]!r}"
+            )
+        if any(weight.dtype.itemsize < 4 for weight in chosen):
+            raise ValueError(
+                f"updates of full weights get lost in {chosen[0].dtype}; load the model with dtype: float32 and let "
+                "the trainer's precision (bf16-mixed, 16-mixed) save the memory, or train a LoRA"
+            )
+        for weight in chosen:
+            weight.requires_grad_(True)
+
+    def disabled(self, network: nn.Module) -> AbstractContextManager[None]:
+        raise ValueError(
+            "FullWeights keeps no copy of the weights before training; load the base model a second time, or train a LoRA"
+        )
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        """Writes the whole network to ``unet/``, which ``UNet2DConditionModel.from_pretrained`` opens."""
+        cast(Any, network).save_pretrained(folder / "unet")
+
+
+class Frozen(Trainable):
+    """No weight at all: the base model as it is, to sample from or to compare with."""
+
+    def attach(self, network: nn.Module) -> None:
+        pass
+
+    def disabled(self, network: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def export(self, network: nn.Module, folder: Path) -> None:
+        raise ValueError("a Frozen model has no trained weight to export; give it trainable: LoRA or FullWeights")
+
+
+def _layer_weights(network: nn.Module) -> list[nn.Parameter]:
+    """Returns the weights of all LoRA layers of a network."""
+    return [weight for name, weight in network.named_parameters() if ".lora_" in name]
