@@ -127,7 +127,9 @@ class FlowSDE(Sampler):
     .. math:: \mu = x_t - \Bigl[v + \frac{g^2}{2 \sigma} \bigl(x_t + (1 - \sigma) v\bigr)\Bigr] \Delta,
         \qquad \mathrm{std} = g \sqrt{\Delta}
 
-    At :math:`\sigma = 1`, where :math:`g` diverges, :math:`\sigma_{T-1}` stands in its denominator.
+    At :math:`\sigma = 1`, where :math:`g` diverges, :math:`\sigma_{T-1}` stands in its denominator. The variance of
+    that first step is too large by :math:`a^4 / 4`, however many steps there are (0.06 of 1 at :math:`a = 0.7`); the
+    later ones forget it. Below :math:`\sigma = 1` the marginals are kept with order one in :math:`1 / T`.
 
     References:
         | Flow-GRPO: Training Flow Matching Models via Online RL (Liu et al., 2025), Eq. 9
