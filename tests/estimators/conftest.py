@@ -1,13 +1,9 @@
-"""Makes ``problems`` importable, and keeps small tensors on one thread."""
+"""Small tensors are fastest on one thread."""
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from problems import Curved, estimate, wavy
 
 from rlr.chain import Chain
 from rlr.estimators import (
@@ -17,6 +16,7 @@ from rlr.estimators import (
     ZerothOrder,
 )
 from rlr.samplers import DDIM
+from tests.estimators.problems import Curved, estimate, wavy
 
 STEPS, BATCH = 5, 64
 ZO = ZerothOrder(scale=1e-3)

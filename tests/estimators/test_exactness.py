@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from problems import Affine, Cosine, deviation, exact_gradients, flow_chain, linear_chain, quadratic
 
 from rlr.chain import Chain, Trajectory
 from rlr.estimators import (
@@ -29,6 +28,7 @@ from rlr.estimators import (
 from rlr.estimators.base import score
 from rlr.estimators.half_order import half_order
 from rlr.samplers import DDIM, Ancestral, FlowSDE
+from tests.estimators.problems import Affine, Cosine, deviation, exact_gradients, flow_chain, linear_chain, quadratic
 
 STEPS = 6
 SMALL = 1e-3  # the smoothing bias of zeroth order, O(s²), is then far below a standard error
@@ -181,7 +181,7 @@ def test_a_bias_is_detected(name: str) -> None:
 
 
 def test_shared_and_per_sample_directions_have_one_mean_and_the_expected_variances() -> None:
-    from problems import Curved, estimate, wavy
+    from tests.estimators.problems import Curved, estimate, wavy
 
     chain = Chain(Curved(), DDIM(4, eta=1.0))
     variances, means, errors = [], [], []

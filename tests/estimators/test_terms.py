@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from problems import Affine, Curved, estimate, linear_chain, quadratic, wavy
 from torch import Tensor
 
 from rlr.chain import Chain
@@ -29,6 +28,7 @@ from rlr.estimators.control_variate import leave_one_out_regression
 from rlr.estimators.perturbation import normal
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
+from tests.estimators.problems import Affine, Curved, estimate, linear_chain, quadratic, wavy
 
 
 def curved_chain(steps: int = 6, eta: float = 1.0) -> Chain:
