@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from rlr.chain import Chain, Trajectory
 from rlr.data.stream import PromptBatch
-from rlr.estimators.base import Estimator, Term
+from rlr.estimators.base import Estimator
 from rlr.models.base import DiffusionModel
 from rlr.modules.ledger import Ledger
 from rlr.modules.meter import Meter
@@ -146,11 +146,14 @@ class Alignment(LightningModule):
                 f"{estimator} as configured backpropagates the reward, and {reward} has no gradient; use a "
                 "differentiable reward, or an estimator of half- and zeroth-order terms alone, such as HalfOrder"
             )
-        if not self.chain.model.trainable:
+        self.estimator.check(self.chain)
+
+    def setup(self, stage: str) -> None:
+        """Refuses to train a model without trainable weights; to sample from one is fine."""
+        if stage == "fit" and not self.chain.model.trainable:
             raise ValueError(
                 f"{type(self.chain.model).__name__} has no trainable weight; give it a LoRA, or unfreeze its weights"
             )
-        self.estimator.check(self.chain)
 
     def train(self, mode: bool = True) -> Self:
         """Leaves all parts in eval mode: a replayed step must equal the recorded one, and a score must not vary."""

@@ -291,9 +291,11 @@ def test_a_reward_that_lies_about_its_gradient_is_caught():
         run(align(reward=Liar()), prompts())
 
 
-def test_no_trainable_weight():
+def test_a_model_without_trainable_weights_can_be_sampled_from_but_not_trained():
+    module = align(model=AffineModel(trained=False))
+    assert module.generate(PromptBatch(["two"], [6])).samples.isfinite().all()
     with pytest.raises(ValueError, match="AffineModel has no trainable weight; give it a LoRA"):
-        align(model=AffineModel(trained=False))
+        run(module, prompts())
 
 
 def test_the_estimator_checks_the_chain():
