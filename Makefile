@@ -42,7 +42,7 @@ demo: install ## align the built-in model with RLR on this machine's CPU; result
 	$(PYTHON) -m rlr.demo $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
-	$(PYTHON) benchmarks/step.py --shape $(SHAPE) $(ARGS)
+	$(PYTHON) -m benchmarks.step --shape $(SHAPE) $(ARGS)
 
 clean: ## delete caches and builds, but neither .venv nor runs
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

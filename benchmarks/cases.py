@@ -1,0 +1,85 @@
+r"""The estimators that are timed, and what each cannot do without.
+
+A chain of :math:`T` steps has plain passes (forward, no graph) and graph passes (forward and backward). The least
+number is what the estimate itself needs, had one memory without end: a recorded roll-out may keep the graph of any of
+its steps. What an estimator does beyond that is overhead: a roll-out without graph and then a replay, for instance, so
+that one graph is alive at a time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+from rlr.estimators import RLR, AllSteps, FirstOrder, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
+from rlr.estimators.base import Estimator
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The least an estimate needs.
+
+    Args:
+        plain: Passes of the network without a graph.
+        graph: Passes of the network with a graph and its backward.
+        scored: Decodings and rewards without a graph.
+        differentiated: Decodings and rewards with a graph and its backward.
+    """
+
+    plain: int
+    graph: int
+    scored: int
+    differentiated: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """An estimator under a name, with what it needs in a chain of so many steps."""
+
+    name: str
+    make: Callable[[], Estimator]
+    needs: Callable[[int], Needs]
+
+
+LENGTH = 4
+
+
+def _first_order(steps: int) -> Callable[[int], Needs]:
+    return lambda total: Needs(total - steps, steps, 0, 1)
+
+
+def _look_ahead(total: int, length: int) -> Needs:
+    # every segment predicts the clean sample where it ends, and differentiates that prediction
+    segments = ceil((total - 1) / length)
+    return Needs(0, total + segments, 0, 1 + segments)
+
+
+CASES = (
+    Case("FirstOrder(1)", lambda: FirstOrder(1), _first_order(1)),
+    Case("FirstOrder(5)", lambda: FirstOrder(5), _first_order(5)),
+    Case("FirstOrder(all)", lambda: FirstOrder(AllSteps()), lambda total: Needs(0, total, 0, 1)),
+    Case("HalfOrder(1), every step", lambda: HalfOrder(1), lambda total: Needs(0, total, 1, 0)),
+    Case("ZerothOrder, two-point", ZerothOrder, lambda total: Needs(2 * total, 0, 2, 0)),
+    Case("ZerothOrder, one-point", lambda: ZerothOrder(antithetic=False), lambda total: Needs(2 * total, 0, 2, 0)),
+    Case("RLR", lambda: RLR(LENGTH), lambda total: Needs(3 * total - 1 - LENGTH, 1 + LENGTH, 2, 1)),
+    Case(
+        "RLR without zeroth order (V2)",
+        lambda: RLR(LENGTH, zeroth=False),
+        lambda total: Needs(total - 1 - LENGTH, 1 + LENGTH, 0, 1),
+    ),
+    Case(
+        "RLR without half order (V3)",
+        lambda: RLR(LENGTH, half=False),
+        lambda total: Needs(3 * total - 1, 1, 2, 1),
+    ),
+    Case(
+        "HalfOrderRLR, one segment",
+        lambda: HalfOrderRLR(LENGTH),
+        lambda total: Needs(total - 1 - LENGTH, 1 + LENGTH, 0, 1),
+    ),
+    Case("HalfOrderRLR, all segments", lambda: HalfOrderRLR(LENGTH, segments=None), lambda t: Needs(0, t, 0, 1)),
+    Case(
+        "HalfOrderRLR, all segments, look-ahead",
+        lambda: HalfOrderRLR(LENGTH, segments=None, control=LookAhead()),
+        lambda total: _look_ahead(total, LENGTH),
+    ),
+)
