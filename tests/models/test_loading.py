@@ -1,0 +1,132 @@
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants as hub
+import huggingface_hub.utils._http as http
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rlr.models import Frozen, StableDiffusion
+
+Folder = Callable[..., Path]
+PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+ABSENT = "nobody/no-such-model"
+
+
+@pytest.fixture
+def copied(random_sd: Folder, tmp_path: Path) -> Path:
+    return shutil.copytree(random_sd(), tmp_path / "sd")
+
+
+def pickled(folder: Path) -> Path:
+    """Turns the U-Net's safetensors into a ``.bin``."""
+    source, target = (folder / "unet" / f"diffusion_pytorch_model.{end}" for end in ("safetensors", "bin"))
+    torch.save(load_file(source), target)
+    source.unlink()
+    return target
+
+
+def configure(folder: Path, **settings: object) -> str:
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return str(folder)
+
+
+@pytest.mark.parametrize("path", [ABSENT, "/no/such/folder"])
+def test_without_network_one_sentence_names_the_remedy(path: str) -> None:
+    """The tests run with HF_HUB_OFFLINE."""
+    assert hub.HF_HUB_OFFLINE
+    with pytest.raises(
+        ValueError, match=f"'{path}' is neither a folder.*without network give path: a folder that holds"
+    ):
+        StableDiffusion(path)
+
+
+def test_an_unreachable_host_gives_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "ENDPOINT", "http://no-such-host.invalid")
+    monkeypatch.setattr(
+        hub, "HUGGINGFACE_CO_URL_TEMPLATE", "http://no-such-host.invalid/{repo_id}/{revision}/{filename}"
+    )
+    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
+    with pytest.raises(ValueError, match=f"'{ABSENT}' is neither a folder.*without network give path"):
+        StableDiffusion(ABSENT)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_named(copied: Path, part: str) -> None:
+    shutil.rmtree(copied / part)
+    with pytest.raises(ValueError, match=f"has no readable {part}/ .*give path: a Stable Diffusion"):
+        StableDiffusion(str(copied))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_missing_weights_are_named(copied: Path, part: str) -> None:
+    next((copied / part).glob("*.safetensors")).unlink()
+    with pytest.raises(ValueError, match=f"has no readable {part}/"):
+        StableDiffusion(str(copied))
+
+
+def test_a_tokenizer_of_two_plain_files_is_read(random_sd: Folder, copied: Path) -> None:
+    """The layout of the published folders."""
+    model = StableDiffusion(str(copied), Frozen())
+    parts = json.loads((copied / "tokenizer" / "tokenizer.json").read_text())["model"]
+    (copied / "tokenizer" / "tokenizer.json").unlink()
+    (copied / "tokenizer" / "vocab.json").write_text(json.dumps(parts["vocab"]))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in parts["merges"]]
+    (copied / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    prompts = ["a red circle, two blue squares", ""]
+    assert torch.equal(StableDiffusion(str(copied), Frozen()).text(prompts), model.text(prompts))
+
+
+def test_a_bin_file_is_read_where_there_is_no_safetensors(copied: Path) -> None:
+    model = StableDiffusion(str(copied), Frozen())
+    pickled(copied)
+    other = StableDiffusion(str(copied), Frozen())
+    weights = model.unet.state_dict()
+    assert other.unet.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in other.unet.state_dict().items())
+
+
+class Payload:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path.touch, (self.trace,)
+
+
+def test_a_bin_file_runs_nothing(copied: Path, tmp_path: Path) -> None:
+    file = pickled(copied)
+    torch.save({"conv_in.weight": Payload(tmp_path / "ran")}, file)
+    with pytest.raises(ValueError, match="has no readable unet/"):
+        StableDiffusion(str(copied))
+    assert not (tmp_path / "ran").exists()
+    # and it would have, without the protection
+    pickle.loads(pickle.dumps(Payload(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("prediction_type", "flow"), ("timestep_spacing", "random"), ("beta_schedule", "sigmoid")]
+)
+def test_an_unknown_setting_of_the_scheduler_is_named(copied: Path, setting: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"scheduler_config.json asks for .*{value}.* not known here"):
+        StableDiffusion(configure(copied, **{setting: value}))
+
+
+def test_zero_terminal_signal_needs_another_prediction_than_noise(copied: Path) -> None:
+    with pytest.raises(ValueError, match="unset it, or take a v_prediction model"):
+        StableDiffusion(configure(copied, rescale_betas_zero_snr=True))
+    assert StableDiffusion(configure(copied, prediction_type="v_prediction")).schedule.levels(999) == (0, 1)
+
+
+def test_a_variant_is_read(copied: Path) -> None:
+    for part in ("unet", "vae", "text_encoder"):
+        file = next((copied / part).glob("*.safetensors"))
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    assert StableDiffusion(str(copied), Frozen(), variant="fp16").shape == (4, 8, 8)
