@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rlr.callbacks.checkpointing import write_whole
 from rlr.demo.curves import DARK, LIGHT, Curves, draw
 from rlr.demo.evaluate import Evaluation
-from rlr.demo.files import write
 from rlr.demo.grid import grid, pairs, png
 from rlr.demo.labels import show
 from rlr.demo.page import FIRST, Story, page
@@ -46,12 +46,15 @@ class Report:
         updates = len(self.curves.training)
         title = f"The first {min(FIRST, len(shown))} held-out prompts before and after {updates} updates"
         sheet = grid(shown[:FIRST], title, "not chosen; same noise on both sides; ✓ by the exact check")
-        return [
-            write(folder / "index.html", html),
-            write(folder / "before_after.png", png(sheet)),
-            write(folder / "curves.png", light),
-            write(folder / "results.json", json.dumps(self.numbers, indent=2, ensure_ascii=False) + "\n"),
-        ]
+        files = {
+            "index.html": html.encode(),
+            "before_after.png": png(sheet),
+            "curves.png": light,
+            "results.json": f"{json.dumps(self.numbers, indent=2, ensure_ascii=False)}\n".encode(),
+        }
+        for name, content in files.items():
+            write_whole(folder / name, content)
+        return [folder / name for name in files]
 
     @property
     def numbers(self) -> dict[str, object]:

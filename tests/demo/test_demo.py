@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from rlr.demo.__main__ import main
-from rlr.demo.files import write
 from tests.demo.toy import Light, Smear
 
 CONFIG = """
@@ -41,7 +40,8 @@ trainer:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a demo of two updates of a model that has learned nothing."""
     folder = tmp_path_factory.mktemp("demo")
-    config = write(folder / "toy.yaml", CONFIG)
+    config = folder / "toy.yaml"
+    config.write_text(CONFIG)
     out = folder / "results"
     words = f"--config {config} --out {out} --updates 2 --every 1 --prompts 14 --samples 2"
     assert main(words.split()) == 0
@@ -156,21 +156,6 @@ def test_options_that_make_no_sense(
     assert main(["--config", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "out"), *words]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "page.html", "old")
-
-    def fail(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="No space"):
-        write(path, "new content")
-    assert path.read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
 
 def test_evaluation_leaves_the_global_generator_alone() -> None:
