@@ -1,7 +1,8 @@
 """The contract of a reward."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import torch
@@ -18,6 +19,13 @@ class Reward(nn.Module, ABC):
     differentiable: bool = True
     """Whether the score has a gradient in the pixels."""
     higher_is_better: bool = True
+    scales: Mapping[str, float] = MappingProxyType({})
+    """Factors from the score to the scales that published tables show, such as ``{"x100": 100.0}``."""
+
+    @property
+    def label(self) -> str:
+        """What to call the score in tables and logs."""
+        return type(self).__name__
 
     @abstractmethod
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -9,82 +9,42 @@ References:
     | https://arxiv.org/abs/2305.01569
 """
 
-from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import CLIPModel, CLIPTokenizer
 
-from rlr.rewards.base import Reward
-
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from rlr.rewards.clip import CLIPReward
+from rlr.rewards.preprocessing import Fit, Preprocessing
 
 
-def resize_and_crop(samples: Tensor, size: int) -> Tensor:
-    r"""Resizes the shorter side to ``size`` (bicubic, antialiased) and crops the centre, with shape :math:`(B, 3, s, s)`.
-
-    The values are not clamped after the resize, so that the gradient is that of a linear map.
-    """
-    height, width = samples.shape[-2:]
-    short = min(height, width)
-    shape = [int(size * side / short) for side in (height, width)]
-    if shape != [height, width]:
-        samples = F.interpolate(samples, shape, mode="bicubic", antialias=True, align_corners=False)
-    top, left = ((side - size) // 2 for side in shape)
-    return samples[..., top : top + size, left : left + size]
-
-
-class PickScore(Reward):
+class PickScore(CLIPReward):
     r"""PickScore, or any CLIP model in the folder layout of transformers.
 
-    Differentiable in the pixels: the preprocessing is PickScore's own, on tensors. Text features are computed once a
-    prompt.
+    Text features are computed once a prompt.
 
     Args:
         path: A folder, or a hub id.
         tokenizer: Where the tokenizer is, by default in ``path`` where that is a folder, else at LAION's model, which
             PickScore was tuned from.
+        preprocessing: ``official`` resizes bytes with Pillow, ``training`` is the same on tensors, with a gradient.
+        chunk: How many pictures to score at once.
+        cache: How many prompts to remember.
     """
 
-    mean: Tensor
-    std: Tensor
+    home = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
-    def __init__(self, path: str = "yuvalkirstain/PickScore_v1", tokenizer: str | None = None) -> None:
-        super().__init__()
-        source = tokenizer or (path if Path(path).is_dir() else "laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
-        self.tokenizer = _load(CLIPTokenizer, source)
-        self.clip = _load(CLIPModel, path, dtype=torch.float32).eval().requires_grad_(False)
-        self.size = self.clip.config.vision_config.image_size
-        self.length = self.clip.config.text_config.max_position_embeddings
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
-        self._texts: dict[str, Tensor] = {}
+    def __init__(
+        self,
+        path: str = "yuvalkirstain/PickScore_v1",
+        tokenizer: str | None = None,
+        preprocessing: Preprocessing | Fit = Preprocessing.training,
+        chunk: int = 32,
+        cache: int = 4096,
+    ) -> None:
+        super().__init__(path, tokenizer, preprocessing, chunk, cache)
 
-    def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        texts = self._text_features(prompts)
-        pixels = (resize_and_crop(samples.to(texts.dtype), self.size) - self.mean) / self.std
-        images = F.normalize(self.clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
-        return self.clip.logit_scale.exp() * (images * texts).sum(-1)
-
-    def _text_features(self, prompts: Sequence[str]) -> Tensor:
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
-        if new:
-            self._texts.update(zip(new, self._encode(new).cpu(), strict=True))
-        return torch.stack([self._texts[prompt] for prompt in prompts]).to(self.clip.logit_scale.device)
-
-    # an inference tensor in the cache could not take part in a later backward pass
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def _encode(self, prompts: list[str]) -> Tensor:
-        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=self.length, return_tensors="pt").to(
-            self.clip.logit_scale.device
-        )
-        return F.normalize(self.clip.get_text_features(**tokens).pooler_output, dim=-1)
+    def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
+        return self.clip.logit_scale.exp() * self._cosine(pixels, texts)
 
 
 class TinyPickScore(PickScore):
@@ -92,13 +52,3 @@ class TinyPickScore(PickScore):
 
     def __init__(self) -> None:
         super().__init__(str(files("rlr") / "assets" / "tiny_pickscore"))
-
-
-def _load(kind: Any, source: str, **options: Any) -> Any:
-    try:
-        return kind.from_pretrained(source, **options)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"no {kind.__name__} can be loaded from {source!r}; give a local folder that holds one in the layout of "
-            "transformers, or a hub id while there is a network"
-        ) from error

@@ -1,0 +1,176 @@
+"""Weights from a file, a folder or the hub: found, checked against what the authors published, loaded without pickle."""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file as its authors publish it.
+
+    Args:
+        name: The name of the file.
+        algorithm: What ``digest`` was computed by, such as ``"md5"``; empty where no checksum is known.
+        digest: The checksum, in hexadecimal digits.
+    """
+
+    name: str
+    algorithm: str = ""
+    digest: str = ""
+
+    def verify(self, path: Path) -> None:
+        """Compares the checksum of a file.
+
+        Raises:
+            ValueError: If it differs.
+        """
+        if not self.digest:
+            return
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, self.algorithm).hexdigest()
+        if found != self.digest:
+            raise ValueError(
+                f"{path} is not the {self.name} that its authors published ({self.algorithm} {found}, theirs is "
+                f"{self.digest}); download it again, or pass verify=False if the weights are meant to be others"
+            )
+
+
+def find(source: str, files: Iterable[Published], verify: bool = True) -> Path:
+    """Returns the path of a weights file, downloading it with a progress bar where it is on the hub.
+
+    Args:
+        source: A file, a folder, or a hub id.
+        files: What the file may be called in a folder or on the hub, and the checksums; the first is the hub's.
+        verify: Whether a file with a published name must have the published checksum.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a checksum differs.
+    """
+    known = {file.name: file for file in files}
+    path = _locate(source, list(known))
+    if verify and path.name in known:
+        known[path.name].verify(path)
+    return path
+
+
+def _locate(source: str, names: list[str]) -> Path:
+    path = Path(source).expanduser()
+    candidates = [path, *(path / name for name in names)]
+    return next((candidate for candidate in candidates if candidate.is_file()), None) or _download(source, names[0])
+
+
+def _download(source: str, name: str) -> Path:
+    # here, so that local files need no hub
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"{name} is not to be had from {source!r}; give the path of the file, a folder that holds it, or a hub "
+            "id while there is a network"
+        ) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Returns the state dict of a ``.safetensors`` file or one of :func:`torch.save`, in float32 and on the CPU.
+
+    A file of :func:`torch.save` may hold the state dict itself or have it under ``"state_dict"``; it is read with
+    ``weights_only``, and mapped into memory where its format allows.
+
+    Raises:
+        ValueError: If the file holds anything but tensors.
+    """
+    content = load_file(path) if path.suffix == ".safetensors" else _load(path)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds no state dict; give the file of weights that the authors published")
+    return {key: value.float() if value.is_floating_point() else value for key, value in content.items()}
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a file of tensors alone (it is damaged, or holds code); download it again, or "
+            "save its state dict anew"
+        ) from error
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """Returns the object that a JSON file holds."""
+    content: dict[str, Any] = json.loads(Path(path).read_text())
+    return content
+
+
+def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path) -> Any:
+    """Builds a network without drawing its weights, and gives it those of a file: all of them, and no others.
+
+    Args:
+        make: Returns the network.
+        state: Its weights.
+        source: The file that they came from, for the message.
+
+    Returns:
+        The network, frozen and in eval mode.
+
+    Raises:
+        ValueError: If a weight is missing, foreign, or of another shape.
+    """
+    with init_empty_weights(include_buffers=False):
+        network = make()
+    expected = network.state_dict()
+    missing, foreign = expected.keys() - state.keys(), state.keys() - expected.keys()
+    misshapen = {key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape}
+    facts = (("is missing", missing), ("is foreign", foreign), ("has another shape", misshapen))
+    told = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
+    if told:
+        raise ValueError(f"{source} does not fit {type(network).__name__}: {told}; give the file of this very network")
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def pretrained(kind: Any, source: str, **options: Any) -> Any:
+    """Returns what ``kind.from_pretrained`` makes of a folder or hub id; a model frozen, in eval mode and complete.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the file lacks weights of the model.
+    """
+    model = issubclass(kind, PreTrainedModel)
+    if model:
+        options |= {"dtype": torch.float32, "output_loading_info": True, "weights_only": True}
+    try:
+        loaded = kind.from_pretrained(source, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"no {kind.__name__} can be loaded from {source!r}; give a local folder that holds one in the layout of "
+            "transformers, or a hub id while there is a network"
+        ) from error
+    return _complete(*loaded, source) if model else loaded
+
+
+def _complete(network: nn.Module, info: dict[str, Any], source: str) -> nn.Module:
+    missing = info["missing_keys"]
+    if missing:
+        raise ValueError(
+            f"{source} lacks {len(missing)} weights of {type(network).__name__}, such as {min(missing)}; give the "
+            "checkpoint of this very network"
+        )
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,129 @@
+r"""Several rewards as one.
+
+.. math:: R(x, c) = \sum_i w_i \, z_i(R_i(x, c))
+
+with weights :math:`w_i` and a scaling :math:`z_i` that brings rewards of unlike units to one scale.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, distributed, nn
+
+from rlr.rewards.base import Reward
+
+
+class Scaling(nn.Module, ABC):
+    """Brings the scores of one reward to a common scale; what it learns is kept in buffers."""
+
+    @abstractmethod
+    def forward(self, scores: Tensor) -> Tensor:
+        r"""Returns the scaled scores, with the shape of ``scores``, :math:`(B)`."""
+
+
+class AsIs(Scaling):
+    """Changes nothing."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        return scores
+
+
+class RunningZScore(Scaling):
+    r""":math:`(r - \mu) / \sigma` with the mean and standard deviation of the scores so far, those of the call included.
+
+    They are over all ranks, have no gradient, leave out scores that are not finite, and stand still in
+    :func:`torch.inference_mode`, which Lightning validates and tests in.
+
+    Args:
+        horizon: How many of the latest scores to remember, roughly: older ones fade.
+        floor: The least :math:`\sigma`.
+    """
+
+    count: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, horizon: int = 4096, floor: float = 1e-6) -> None:
+        super().__init__()
+        self.horizon, self.floor = horizon, floor
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("variance", torch.ones((), dtype=torch.float64))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        if not torch.is_inference_mode_enabled():
+            self._observe(scores.detach())
+        # a single score, or equal ones, tell no scale
+        sigma = self.variance.sqrt() if self.variance > self.floor**2 else torch.ones_like(self.variance)
+        return (scores - self.mean.to(scores)) / sigma.to(scores)
+
+    @torch.no_grad()
+    def _observe(self, scores: Tensor) -> None:
+        new = scores[scores.isfinite()].to(self.mean)
+        # about the present mean, so that no digits cancel
+        moments = torch.stack([new.new_tensor(len(new)), (new - self.mean).sum(), (new - self.mean).square().sum()])
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(moments)
+        n, first, second = moments
+        if n == 0:
+            return
+        old = self.count.clamp(max=self.horizon)
+        shift = first / (old + n)
+        spread = old * self.variance if old > 0 else 0
+        self.variance.copy_((spread + second) / (old + n) - shift.square())
+        self.mean.add_(shift)
+        self.count.add_(n)
+
+
+class Combine(Reward):
+    r"""A weighted sum of rewards.
+
+    It is differentiable where all of its parts are; with a part that is not, there is no gradient at all, rather than
+    one of a different objective.
+
+    Args:
+        rewards: The parts, by the names that logs show.
+        weights: The weight of each part, negative for one of which lower is better.
+        scaling: How to bring the parts to one scale; each gets a copy.
+
+    Raises:
+        ValueError: If the names differ, or a weight has the wrong sign.
+    """
+
+    def __init__(
+        self, rewards: Mapping[str, Reward], weights: Mapping[str, float], scaling: Scaling | None = None
+    ) -> None:
+        super().__init__()
+        _check(rewards, weights)
+        # in two lists and not by name: a name may hold a dot
+        self.names, self.weights = list(rewards), [float(weights[name]) for name in rewards]
+        self.rewards = nn.ModuleList(rewards.values())
+        self.scalings = nn.ModuleList(deepcopy(scaling or AsIs()) for _ in rewards)
+        self.differentiable = all(reward.differentiable for reward in rewards.values())
+        self.parts: dict[str, Tensor] = {}
+        """The scores of each part in the last call, as the part gave them, without a gradient."""
+
+    def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
+            scores = [reward(samples, prompts) for reward in self.rewards]
+            self.parts = {name: score.detach() for name, score in zip(self.names, scores, strict=True)}
+            return torch.stack(list(self._terms(scores))).sum(0)
+
+    def _terms(self, scores: list[Tensor]) -> Iterator[Tensor]:
+        for weight, scaling, score in zip(self.weights, self.scalings, scores, strict=True):
+            yield weight * scaling(score)
+
+
+def _check(rewards: Mapping[str, Reward], weights: Mapping[str, float]) -> None:
+    if not rewards or rewards.keys() != weights.keys():
+        raise ValueError(
+            f"Combine got the rewards {sorted(rewards)} and weights for {sorted(weights)}; give every reward a weight "
+            "under the same name"
+        )
+    for name, reward in rewards.items():
+        if not reward.higher_is_better and weights[name] > 0:
+            raise ValueError(
+                f"of {name} lower is better, and its weight in Combine is {weights[name]}; make it negative"
+            )

@@ -1,0 +1,99 @@
+r"""An image reward on frames of a video.
+
+.. math:: R(x, c) = \frac{1}{k} \sum_{f \in S} R_\mathrm{image}(x_f, c)
+
+over :math:`k` chosen frames :math:`S`.
+
+References:
+    | Video Diffusion Alignment via Reward Gradients (Prabhudesai et al., 2024): one random frame
+    | https://arxiv.org/abs/2407.08737
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlr.rewards.base import Reward
+
+
+class FrameChoice(ABC):
+    """Chooses frames, the same for every video of a batch."""
+
+    @abstractmethod
+    def __call__(self, frames: int) -> list[int]:
+        """Returns indices into ``frames`` frames."""
+
+
+@dataclass(frozen=True)
+class RandomFrame(FrameChoice):
+    """One frame, drawn anew in every call from torch's global generator: unbiased for the mean over all."""
+
+    def __call__(self, frames: int) -> list[int]:
+        return [int(torch.randint(frames, ()))]
+
+
+@dataclass(frozen=True)
+class EvenlySpaced(FrameChoice):
+    """The middle frames of ``count`` equal stretches; of one stretch, the middle of the video.
+
+    Args:
+        count: How many.
+    """
+
+    count: int
+
+    def __call__(self, frames: int) -> list[int]:
+        if not 1 <= self.count <= frames:
+            raise ValueError(f"EvenlySpaced({self.count}) got a video of {frames} frames; choose 1 … {frames} of them")
+        return [(2 * i + 1) * frames // (2 * self.count) for i in range(self.count)]
+
+
+@dataclass(frozen=True)
+class AllFrames(FrameChoice):
+    """Every frame."""
+
+    def __call__(self, frames: int) -> list[int]:
+        return list(range(frames))
+
+
+class FrameReward(Reward):
+    r"""The mean of an image reward over chosen frames of each video, each frame with its own video's prompt.
+
+    Args:
+        reward: The image reward.
+        choice: Which frames, by default a random one.
+    """
+
+    def __init__(self, reward: Reward, choice: FrameChoice | None = None) -> None:
+        super().__init__()
+        self.reward = reward
+        self.choice = choice or RandomFrame()
+        self.differentiable, self.higher_is_better = reward.differentiable, reward.higher_is_better
+        self.scales = reward.scales
+
+    @property
+    def label(self) -> str:
+        """That of the image reward."""
+        return self.reward.label
+
+    def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        r"""Returns one score a video.
+
+        Args:
+            samples: Pixels in [0, 1], with shape :math:`(B, F, 3, H, W)`.
+            prompts: The :math:`B` prompts.
+
+        Returns:
+            The scores, with shape :math:`(B)`.
+        """
+        if samples.ndim != 5 or samples.shape[2] != 3 or len(samples) != len(prompts):
+            raise ValueError(
+                f"FrameReward got samples of shape {tuple(samples.shape)} and {len(prompts)} prompts; give videos of "
+                "shape (B, F, 3, H, W) and B prompts"
+            )
+        frames = samples[:, self.choice(samples.shape[1])]
+        repeated = [prompt for prompt in prompts for _ in range(frames.shape[1])]
+        return self.reward(frames.flatten(0, 1), repeated).view(frames.shape[:2]).mean(1)

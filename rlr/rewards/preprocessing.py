@@ -1,0 +1,142 @@
+r"""From pictures of any size to the square that a network reads.
+
+A reward names two ways, :attr:`Preprocessing.official` and :attr:`Preprocessing.training`; each is a small object, a
+:class:`Fit`. All resizes are antialiased, and their overshoot is not clamped: both as in the authors' programs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+"""The mean of red, green and blue that CLIP's networks, and BLIP's, were trained with."""
+STD = (0.26862954, 0.26130258, 0.27577711)
+"""Their standard deviation."""
+
+
+class Preprocessing(Enum):
+    """The two ways that a reward has a name for."""
+
+    official = "official"
+    """The authors' scoring of picture files, which published tables are made with."""
+    training = "training"
+    """The differentiable way of AlignProp, VADER and ReFL."""
+
+
+class Fit(ABC):
+    """Fits pictures to a square."""
+
+    differentiable: bool = True
+    """Whether the result has a gradient in the pixels."""
+
+    @abstractmethod
+    def __call__(self, samples: Tensor, size: int) -> Tensor:
+        r"""Returns the square pictures.
+
+        Args:
+            samples: Pixels in [0, 1], with shape :math:`(B, 3, H, W)`.
+            size: The side :math:`s` of the square.
+
+        Returns:
+            Pixels, in [0, 1] but for overshoot, with shape :math:`(B, 3, s, s)`.
+        """
+
+
+def floor_offset(surplus: int) -> int:
+    """Returns where a centre crop begins in transformers and VADER: half the surplus, rounded down."""
+    return surplus // 2
+
+
+def even_offset(surplus: int) -> int:
+    """Returns where a centre crop begins in torchvision: half the surplus, rounded to the nearest even number."""
+    return round(surplus / 2)
+
+
+@dataclass(frozen=True)
+class Squash(Fit):
+    """Resizes both sides, whatever the picture's shape.
+
+    Args:
+        mode: The interpolation, a name that :func:`torch.nn.functional.interpolate` knows.
+    """
+
+    mode: str = "bilinear"
+
+    def __call__(self, samples: Tensor, size: int) -> Tensor:
+        return _resize(samples, (size, size), self.mode)
+
+
+@dataclass(frozen=True)
+class CropShortest(Fit):
+    """Resizes the shorter side (bicubic) and crops the centre.
+
+    Args:
+        offset: From the surplus of a side to where the crop begins.
+    """
+
+    offset: Callable[[int], int] = floor_offset
+
+    def __call__(self, samples: Tensor, size: int) -> Tensor:
+        samples = _resize(samples, _shortest(samples.shape[-2:], size), "bicubic")
+        top, left = (self.offset(side - size) for side in samples.shape[-2:])
+        return samples[..., top : top + size, left : left + size]
+
+
+@dataclass(frozen=True)
+class PillowCropShortest(Fit):
+    """:class:`CropShortest` on pictures of bytes, as Pillow does it: to its bit, and so without a gradient.
+
+    Args:
+        offset: From the surplus of a side to where the crop begins.
+    """
+
+    differentiable = False
+    offset: Callable[[int], int] = floor_offset
+
+    def __call__(self, samples: Tensor, size: int) -> Tensor:
+        pixels = (samples.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        squares = torch.from_numpy(np.stack([self._square(Image.fromarray(picture), size) for picture in pixels]))
+        return squares.permute(0, 3, 1, 2).to(samples) / 255
+
+    def _square(self, picture: Image.Image, size: int) -> np.ndarray:
+        height, width = _shortest((picture.height, picture.width), size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = self.offset(width - size), self.offset(height - size)
+        return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+@dataclass(frozen=True)
+class PadLongest(Fit):
+    """Resizes the longer side (bicubic) and pads the shorter with black to both ends."""
+
+    def __call__(self, samples: Tensor, size: int) -> Tensor:
+        scale = size / max(samples.shape[-2:])
+        height, width = (round(side * scale) for side in samples.shape[-2:])
+        above, left = (size - height) // 2, (size - width) // 2
+        samples = _resize(samples, (height, width), "bicubic")
+        return F.pad(samples, (left, size - width - left, above, size - height - above))
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    r"""Returns :math:`(x - \mathrm{MEAN}) / \mathrm{STD}` per channel, with the shape of ``pixels``, :math:`(*, 3, H, W)`."""
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return (pixels - mean) / std
+
+
+def _shortest(shape: tuple[int, ...], size: int) -> tuple[int, int]:
+    height, width = shape
+    short = min(shape)
+    return int(size * height / short), int(size * width / short)
+
+
+def _resize(samples: Tensor, shape: tuple[int, int], mode: str) -> Tensor:
+    if tuple(samples.shape[-2:]) == shape:
+        return samples
+    return F.interpolate(samples, shape, mode=mode, antialias=True, align_corners=False)
