@@ -1,0 +1,253 @@
+"""The files around the package: what they promise, and that they agree with each other."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import types
+import zipfile
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.rewards.folder import FOLDER
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """The files of the repository; without one (an unpacked archive), all that are there."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip("not a repository")
+    return [path for line in found.stdout.splitlines() if (path := ROOT / line).is_file()]
+
+
+# ---------------------------------------------------------------- make
+
+
+def test_every_target_is_listed_by_make_help() -> None:
+    rules = re.findall(r"^([a-z][a-z-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = [line.split(maxsplit=1)[0] for line in printed.splitlines()]
+    assert listed == rules
+    assert {"help", "install", "lock", "lint", "test", "test-slow", "demo", "bench"} <= set(listed)
+    assert all(len(line.split(maxsplit=1)) == 2 for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "bench"])
+def test_targets_install_what_they_need(target: str) -> None:
+    # -W: as if the lock had just changed
+    dry = subprocess.run(
+        ["make", "-n", "-W", "requirements.lock", target], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = dry.stdout.splitlines()
+    sync = next(i for i, line in enumerate(lines) if "pip sync --require-hashes" in line)
+    assert any(".venv/bin/" in line and "uv" not in line for line in lines[sync + 1 :])
+
+
+@pytest.mark.parametrize(
+    "words", [["bench", "SHAPE=sd14"], ["bench", "ARGS=--shape sd14"]], ids=["variable", "argument"]
+)
+def test_the_size_of_the_benchmark_is_chosen_either_way(words: list[str]) -> None:
+    dry = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    # argparse takes the last
+    assert re.findall(r"--shape (\w+)", dry.stdout)[-1] == "sd14"
+
+
+def test_continuous_integration_runs_lint_and_test() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert lines[-2:] == ["make lint", "make test"]
+    assert "set -euo pipefail" in lines
+    for script in ("run", "uv"):
+        assert (ROOT / ".ci" / script).stat().st_mode & 0o111
+
+
+# ---------------------------------------------------------------- dependencies
+
+
+def requirements() -> dict[str, list[str]]:
+    """The locked packages and the lines of each."""
+    blocks: dict[str, list[str]] = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if match := re.match(r"([a-z0-9][a-z0-9._-]*)==", line):
+            name = match[1]
+            blocks[name] = []
+        if blocks:
+            blocks[name].append(line)
+    return blocks
+
+
+def test_every_locked_package_has_a_hash() -> None:
+    locked = requirements()
+    assert len(locked) > 100
+    for name, lines in locked.items():
+        assert any(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in lines), name
+
+
+def test_the_lock_names_no_address() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert not re.search(r"^\s*(-i|--index-url|--extra-index-url|--find-links|-f)\b", text, re.MULTILINE)
+
+
+def test_the_lock_holds_every_dependency() -> None:
+    locked = set(requirements())
+    groups = PROJECT["dependency-groups"]
+    wanted = [*PROJECT["project"]["dependencies"], *groups["dev"], *groups["vbench"], *groups["decord"]]
+    # decord itself is replaced by decord2, whose wheels fit
+    names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-") for line in wanted} - {"decord"}
+    assert names <= locked
+
+
+def test_the_changelog_gives_a_reason_for_every_dependency() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    listed = {
+        name.strip() for line in re.findall(r"^- ([a-z][\w ,-]*):", text, re.MULTILINE) for name in line.split(",")
+    }
+    groups = PROJECT["dependency-groups"]
+    wanted = [*PROJECT["project"]["dependencies"], *groups["dev"], *groups["vbench"]]
+    assert {re.split(r"[^A-Za-z0-9._-]", line)[0] for line in wanted} <= listed
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_the_version_is_one() -> None:
+    import rlr
+
+    version = PROJECT["project"]["version"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    released = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert {rlr.__version__, str(cited["version"]), released[0]} == {version}
+
+
+def test_the_citation_has_what_its_format_requires() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors", "version", "license", "type"} <= set(cited)
+    assert cited["license"] == PROJECT["project"]["license"]
+    (paper,) = cited["references"]
+    assert paper["title"].startswith("Zeroth-order Informed Fine-Tuning for Diffusion Model")
+    assert len(paper["authors"]) == 11
+
+
+def test_no_file_names_a_place_on_somebodys_machine() -> None:
+    # written so that this file does not contain them
+    places = re.compile("|".join(f"/{top}/" for top in ("work", "home", "root", "Users", "mnt")))
+    texts = (".py", ".md", ".yaml", ".toml", ".cff", ".lock", ".json", ".txt", ".html", "Makefile", "run", "uv", ".csv")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in tracked()
+        if path.name.endswith(texts) and path.stat().st_size < 5_000_000
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if places.search(line)
+    ]
+    assert found == []
+
+
+def test_links_in_documents_lead_to_files() -> None:
+    for document in tracked("*.md"):
+        text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_configs_in_documents_exist() -> None:
+    made_up = {path for path, _, _ in blocks()}
+    for document in tracked("*.md"):
+        for config in set(re.findall(r"configs/\w+/\w+\.yaml", document.read_text(encoding="utf-8"))) - made_up:
+            assert (ROOT / config).is_file(), f"{document.name}: {config}"
+
+
+def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
+    command = [str(ROOT / ".ci" / "uv"), "build", "--wheel", "--out-dir", str(tmp_path), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if re.search(r"Failed to (fetch|resolve)|Could not connect|error sending request", built.stderr):
+        pytest.skip("the build backend cannot be fetched without network")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {info.filename: info.file_size for info in archive.infolist()}
+    data = [p.relative_to(ROOT).as_posix() for p in tracked("rlr") if p.suffix not in (".py", ".pyc")]
+    assert "rlr/demo/page.html" in data
+    assert set(data) <= set(inside)
+    weights = sum(size for name, size in inside.items() if name.startswith("rlr/assets/"))
+    assert weights <= 16 * 2**20
+    assert not any(name.split("/")[0] in ("tests", "runs", "configs", "benchmarks") for name in inside)
+
+
+# ---------------------------------------------------------------- CONTRIBUTING.md
+
+
+def blocks() -> list[tuple[str, str, str]]:
+    """The code blocks of CONTRIBUTING.md: the path on the first line, the language, the code."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = re.findall(r"```(python|yaml)\n# (\S+)\n(.*?)```", text, re.DOTALL)
+    return [(path, language, code) for language, path, code in found]
+
+
+EXAMPLES = [
+    (module, code, config) for (module, _, code), (_, _, config) in zip(blocks()[::2], blocks()[1::2], strict=True)
+]
+
+
+@pytest.fixture
+def example(request: pytest.FixtureRequest) -> types.ModuleType:
+    """The module of an example, under the name that it would have in the package."""
+    path, code, _ = request.param
+    name = path.removesuffix(".py").replace("/", ".")
+    spec = spec_from_loader(name, loader=None)
+    assert spec
+    module = module_from_spec(spec)
+    exec(compile(code, path, "exec"), module.__dict__)
+    # it stays, as an imported module does: jsonargparse looks for subclasses wherever they are
+    sys.modules[name] = module
+    return module
+
+
+def test_there_is_an_example_of_every_family() -> None:
+    assert [path.split("/")[1] for path, _, _ in EXAMPLES] == ["rewards", "estimators", "models", "data"]
+    for path, code, config in EXAMPLES:
+        assert not (ROOT / path).exists(), "an example must not shadow a file"
+        statements = [
+            line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from", '"""'))
+        ]
+        assert len(statements) <= 15
+        assert path.removesuffix(".py").replace("/", ".") in config
+
+
+@pytest.mark.parametrize("example", EXAMPLES, indirect=True, ids=[path for path, _, _ in EXAMPLES])
+def test_an_example_trains(example: types.ModuleType, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """One file and one config are enough: an update changes the weights."""
+    from rlr.cli import main
+
+    config = next(text for path, _, text in EXAMPLES if path.removesuffix(".py").replace("/", ".") == example.__name__)
+    (tmp_path / "example.yaml").write_text(config)
+    cli = main(
+        [
+            "fit",
+            f"--config={tmp_path / 'example.yaml'}",
+            *_small(config, request),
+            f"--trainer.default_root_dir={tmp_path}",
+        ]
+    )
+    assert cli.trainer.global_step == 1
+    assert cli.trainer.callback_metrics["gradient/total"] > 0
+
+
+def _small(config: str, request: pytest.FixtureRequest) -> list[str]:
+    """The options that put a random model in the place of the built-in one, and make one update quick."""
+    args = yaml.safe_load(config)["model"]["init_args"]
+    small = ["--model.init_args.sampler.init_args.steps=6", "--data.init_args.batch_size=2", "--trainer.max_steps=1"]
+    small += ["--trainer.limit_val_batches=0", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    if "Tiny" in str(args["model"]):
+        depth = ".init_args.model" if "Guidance" in str(args["model"]) else ""
+        small.append(f"--model.init_args.model{depth}.init_args.path={request.getfixturevalue('random_sd')()}")
+    if args["reward"] == "TinyPickScore":
+        small += ["--model.init_args.reward=PickScore", f"--model.init_args.reward.init_args.path={FOLDER}"]
+    return small
