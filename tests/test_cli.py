@@ -1,0 +1,287 @@
+"""The command line: what it builds, what it leaves behind, and how it tells a mistake."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
+
+from rlr.callbacks import Checkpointing, PredictionWriter, SafeCheckpointIO
+from rlr.cli import main
+from rlr.cli.mistakes import explain, read
+
+CONFIG = """
+seed_everything: 7
+model:
+  class_path: ImageAlignment
+  init_args:
+    model: tests.modules.toy.AffineModel
+    sampler:
+      class_path: DDIM
+      init_args:
+        steps: 4
+    reward: tests.modules.toy.Level
+    estimator:
+      class_path: RLR
+      init_args:
+        length: 2
+        zeroth: false
+    lr: 0.01
+    seed: ${seed_everything}
+data:
+  class_path: Prompts
+  init_args:
+    train: [one, two, three]
+    val: [four, five]
+    batch_size: 2
+trainer:
+  accelerator: cpu
+  max_epochs: -1
+  max_steps: 3
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    """Returns a function that writes the config above with some text in it replaced, and returns its path."""
+
+    def write(*changes: tuple[str, str]) -> str:
+        text = CONFIG
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new, 1)
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def refuse(tmp_path, capsys, monkeypatch):
+    """Returns a function that runs a command line which must fail, and returns the one sentence it fails with."""
+    monkeypatch.delenv("RLR_TRACEBACK", raising=False)
+
+    def run(*args: str, command: str = "fit") -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main([command, *args, *([] if any("root_dir" in a for a in args) else [root(tmp_path)])])
+        assert exit_.value.code == 2
+        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(told) == 1
+        return told[0]
+
+    return run
+
+
+def root(tmp_path: Path) -> str:
+    return f"--trainer.default_root_dir={tmp_path / 'out'}"
+
+
+def fit(config: str, tmp_path: Path, *further: str):
+    return main(["fit", f"--config={config}", root(tmp_path), *further])
+
+
+# ---------------------------------------------------------------- what it builds
+
+
+def test_fit_leaves_logs_config_and_checkpoint(config, tmp_path):
+    cli = fit(config(), tmp_path)
+    assert isinstance(cli.trainer.logger, CSVLogger)
+    assert isinstance(cli.trainer.strategy.checkpoint_io, SafeCheckpointIO)
+    logs = tmp_path / "out" / "logs" / "version_0"
+    rows = list(csv.DictReader((logs / "metrics.csv").open()))
+    assert {"reward/mean", "gradient/first_order", "cosine/first_order_half_order", "val/reward"} <= set(rows[0])
+    assert [row["samples"] for row in rows if row["reward/mean"]] == ["2.0", "4.0", "6.0"]
+    saved = yaml.safe_load((logs / "config.yaml").read_text())
+    assert saved["model"]["class_path"] == "rlr.modules.ImageAlignment"
+    assert (tmp_path / "out" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_interpolation_follows_overrides(config, tmp_path):
+    assert fit(config(), tmp_path).model.seed == 7
+    assert fit(config(), tmp_path, "--seed_everything=9").model.seed == 9
+
+
+def test_several_configs_are_laid_over_one_another(config, tmp_path):
+    over = tmp_path / "over.yaml"
+    over.write_text("model: {init_args: {lr: 0.5, sampler: {init_args: {eta: 0.25}}}}\n")
+    model = fit(config(), tmp_path, f"--config={over}").model
+    assert (model.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
+
+
+def test_a_saved_config_builds_the_same_run(config, tmp_path):
+    one = fit(config(), tmp_path)
+    saved = tmp_path / "out" / "logs" / "version_0" / "config.yaml"
+    two = main(["fit", f"--config={saved}"])
+    for a, b in zip(one.model.weights, two.model.weights, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_progress_bar_shows_the_running_reward(config, tmp_path):
+    cli = fit(config(("enable_progress_bar: false", "enable_progress_bar: true")), tmp_path)
+    assert cli.trainer.progress_bar_metrics["reward"] == pytest.approx(cli.model.progress.running, abs=1e-3)
+
+
+@pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
+def test_loggers_by_short_name(config, tmp_path, logger):
+    out = f"--trainer.logger.save_dir={tmp_path / 'logs'}"
+    cli = fit(config(), tmp_path, f"--trainer.logger={logger}", out)
+    assert type(cli.trainer.logger).__name__ == logger
+    assert any((tmp_path / "logs").rglob("*"))
+
+
+def test_optimiser_of_choice(config, tmp_path):
+    cli = fit(config(), tmp_path, "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.25")
+    (group,) = cli.trainer.optimizers[0].param_groups
+    assert (type(cli.trainer.optimizers[0]), group["lr"]) == (torch.optim.SGD, 0.25)
+
+
+def test_validate_and_test_report_the_reward(config, tmp_path, capsys):
+    for command, name in (("validate", "val/reward"), ("test", "test/reward")):
+        cli = main([command, f"--config={config()}", root(tmp_path)])
+        assert 0 < cli.trainer.callback_metrics[name] < 1
+        assert name in capsys.readouterr().out
+
+
+def test_predict_writes_pictures_with_their_story(config, tmp_path):
+    fit(config(), tmp_path)
+    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    aligned = main(["predict", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
+    folder = tmp_path / "out" / "predictions"
+    assert sorted(path.name for path in folder.iterdir()) == ["00000.json", "00000.png", "00001.json", "00001.png"]
+    story = json.loads((folder / "00001.json").read_text())
+    assert story["prompt"] == "five"
+    assert story["checkpoint"] == str(checkpoint)
+    again = aligned.model.generate(aligned.datamodule.predict_dataloader().__iter__().__next__())
+    assert story["seed"] == again.seeds[1]
+    assert story["reward"] == pytest.approx(again.rewards[1].item())
+    picture = torch.tensor(list(Image.open(folder / "00001.png").get_flattened_data())).T.view(3, 2, 2) / 255
+    torch.testing.assert_close(picture, again.samples[1], atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_default_callbacks_make_way_for_given_ones(config, tmp_path):
+    given = f"""  callbacks:
+    - class_path: Checkpointing
+      init_args: {{every: 2, keep: true, dirpath: {tmp_path / "mine"}}}
+    - class_path: PredictionWriter
+"""
+    cli = fit(config(("  max_steps: 3\n", f"  max_steps: 3\n{given}")), tmp_path)
+    assert len([c for c in cli.trainer.callbacks if isinstance(c, Checkpointing)]) == 1
+    assert len([c for c in cli.trainer.callbacks if isinstance(c, PredictionWriter)]) == 1
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["last.ckpt", "step=2.ckpt"]
+    assert torch.load(tmp_path / "mine" / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_resume_by_the_word_last(config, tmp_path):
+    whole = fit(config(), tmp_path)
+    part = tmp_path / "part"
+    fit(config(), part, "--trainer.max_steps=2", "--ckpt_path=last")
+    resumed = fit(config(), part, "--ckpt_path=last")
+    assert resumed.model.progress == whole.model.progress
+    for a, b in zip(whole.model.weights, resumed.model.weights, strict=True):
+        assert torch.equal(a, b)
+
+
+# ---------------------------------------------------------------- mistakes
+
+WRONG = {
+    "argument": (("steps: 4", "stepps: 4"), "DDIM has no argument 'stepps'; did you mean 'steps'?"),
+    "class": (
+        ("class_path: DDIM", "class_path: DDMI"),
+        "model.sampler: there is no Sampler 'DDMI'; did you mean 'DDIM'?",
+    ),
+    "estimator": (("class_path: RLR", "class_path: RLRR"), "there is no Estimator 'RLRR'; did you mean 'RLR'?"),
+    "module": (
+        ("ImageAlignment", "ImageAlinment"),
+        "there is no LightningModule 'ImageAlinment'; did you mean 'ImageAl",
+    ),
+    "data": (
+        ("class_path: Prompts", "class_path: Promts"),
+        "there is no LightningDataModule 'Promts'; did you mean 'Pro",
+    ),
+    "family": (
+        ("class_path: DDIM", "class_path: Brightness"),
+        "there is no Sampler 'Brightness'; there are Ancestral, DDIM",
+    ),
+    "section": (("trainer:", "trainre:"), "there is no option 'trainre.accelerator'; did you mean 'trainer'?"),
+    "option": (
+        ("max_steps: 3", "max_stps: 3"),
+        "there is no option 'trainer.max_stps'; did you mean 'trainer.max_steps'?",
+    ),
+    "type": (("lr: 0.01", "lr: fast"), "model.lr must be of type float, and fast is none"),
+    "required": (("    reward: tests.modules.toy.Level\n", ""), "ImageAlignment needs reward, which has no default"),
+    "syntax": (("[four, five]", "[four, five"), "the config is not YAML:"),
+    "no noise": (("steps: 4", "steps: 4\n        eta: 0.0"), "needs noise in step 2, and the sampler DDIM has none"),
+    "length": (("length: 2", "length: 9"), "longer than the chain of 4 steps; set length to 3 at most"),
+    "alone": (("batch_size: 2", "batch_size: 1"), "a leave-one-out baseline needs two samples"),
+    "frozen": (
+        ("tests.modules.toy.AffineModel", "tests.modules.frozen.FrozenModel"),
+        "has no trainable weight; give it",
+    ),
+    "black box": (("toy.Level", "toy.Hard"), "Hard has no gradient; use a differentiable reward"),
+    "no file": (
+        (
+            "Prompts\n  init_args:\n    train: [one, two, three]\n    val: [four, five]",
+            "PromptFile\n  init_args:\n    train: none.txt",
+        ),
+        "there is no prompt file none.txt",
+    ),
+    "no prompts": (
+        ("    train: [one, two, three]\n", ""),
+        "Prompts has no prompts for 'train'; set data.init_args.train",
+    ),
+    "clipping": (("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"), "manual optimization"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_in_the_config_is_one_sentence(case, config, refuse):
+    change, expected = WRONG[case]
+    assert expected in refuse(f"--config={config(change)}")
+
+
+def test_mistakes_on_the_command_line(config, refuse, tmp_path):
+    path = f"--config={config()}"
+    assert "there is no option 'modle'; did you mean 'model'?" in refuse(path, "--modle=3")
+    assert "DDIM has no argument 'etta'; did you mean 'eta'?" in refuse(path, "--model.sampler.etta=1")
+    assert f"there is no file {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
+    assert "there is no checkpoint none.ckpt" in refuse(path, "--ckpt_path=none.ckpt")
+
+
+def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    told = refuse(f"--config={config()}", f"--trainer.default_root_dir={tmp_path}/file/out")
+    assert f"the output folder {tmp_path}/file/out cannot be written to (Not a directory)" in told
+
+
+def test_the_traceback_is_there_for_who_asks(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("RLR_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="longer than the chain"):
+        fit(config(("length: 2", "length: 9")), tmp_path)
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(config, tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        fit(config(("toy.Level", "faulty.Faulty")), tmp_path)
+
+
+def test_the_way_down_an_indented_message():
+    message = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Errors:
+    - Problem with given class_path 'rlr.modules.ImageAlignment':
+        Parser key "sampler":
+          Problem with given class_path 'rlr.samplers.DDIM':
+            Option 'stepps' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>"""
+    assert read(message) == ("model.sampler", "rlr.samplers.DDIM", "Option 'stepps' is not accepted")
+    assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; did you mean 'steps'?"
+    assert explain("Something\n  new", []) == "Something"
