@@ -143,7 +143,7 @@ def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path)
     if told:
         raise ValueError(f"{source} does not fit {type(network).__name__}: {told}; give the file of this very network")
     network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
+    return _freeze(network)
 
 
 def pretrained(kind: Any, source: str, **options: Any) -> Any:
@@ -163,14 +163,21 @@ def pretrained(kind: Any, source: str, **options: Any) -> Any:
             f"no {kind.__name__} can be loaded from {source!r}; give a local folder that holds one in the layout of "
             "transformers, or a hub id while there is a network"
         ) from error
-    return _complete(*loaded, source) if model else loaded
+    return _complete(loaded[0], loaded[1]["missing_keys"], source) if model else loaded
 
 
-def _complete(network: nn.Module, info: dict[str, Any], source: str) -> nn.Module:
-    missing = info["missing_keys"]
+def _complete(network: nn.Module, missing: set[str], source: str) -> nn.Module:
     if missing:
         raise ValueError(
             f"{source} lacks {len(missing)} weights of {type(network).__name__}, such as {min(missing)}; give the "
             "checkpoint of this very network"
         )
+    return _freeze(network)
+
+
+def _freeze(network: nn.Module) -> nn.Module:
+    # readers of files leave weights anywhere in memory, and the last digits of a product depend on where: torch's own
+    # allocations begin at multiples of 64 bytes, in every process
+    for weight in network.parameters():
+        weight.data = weight.data.clone()
     return network.eval().requires_grad_(False)

@@ -152,7 +152,7 @@ class ImageReward(NetworkReward):
         self.vision = build(lambda: BlipVisionModel(vision), weights["vision"], file)
         self.text = build(lambda: BlipTextModel(text, add_pooling_layer=False), weights["text"], file)
         self.head = build_head(weights["head"], file)
-        self.size = vision.image_size
+        self.size = config["vision_config"]["image_size"]
 
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
         # not pooler_output, to which transformers applies the norm twice

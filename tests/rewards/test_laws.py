@@ -6,8 +6,13 @@ import pytest
 import torch
 
 from rlr.rewards import Brightness, ExactCheck, JPEGCompressibility, JPEGIncompressibility, PickScore, Reward
+from rlr.rewards.clipscore import CLIPScore
+from rlr.rewards.combine import Combine
+from rlr.rewards.preprocessing import Preprocessing
+from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
 
+OFFICIAL = Preprocessing.official
 PROMPTS = ["a red circle", "two blue squares", "a green triangle", "three red circles"]
 CASES: dict[str, tuple[Callable[[], Reward], bool, tuple[float, float]]] = {
     "brightness": (Brightness, False, (0, 1)),
@@ -16,7 +21,22 @@ CASES: dict[str, tuple[Callable[[], Reward], bool, tuple[float, float]]] = {
     "exact": (ExactCheck, True, (0, 1)),
     "exact, partial": (lambda: ExactCheck(partial=True), True, (0, 1)),
     "pickscore": (lambda: PickScore(str(FOLDER)), True, (-100, 100)),
+    "pickscore, in chunks": (lambda: PickScore(str(FOLDER), chunk=3, cache=2), True, (-100, 100)),
+    "pickscore, official": (lambda: PickScore(str(FOLDER), preprocessing=OFFICIAL), True, (-100, 100)),
+    "clipscore": (lambda: CLIPScore(str(FOLDER)), True, (-1, 1)),
+    "hpsv2": (hpsv2, True, (-1, 1)),
+    "hpsv2, official": (lambda: hpsv2(preprocessing=OFFICIAL), True, (-1, 1)),
+    "aes": (aes, False, (-10, 10)),
+    "aes, official": (lambda: aes(preprocessing=OFFICIAL), False, (-10, 10)),
+    "imagereward": (imagereward, True, (-5, 5)),
+    "imagereward, official": (lambda: imagereward(preprocessing=OFFICIAL), True, (-5, 5)),
+    "combine": (lambda: both(Brightness()), True, (-10, 10)),
+    "combine with a black box": (lambda: both(JPEGCompressibility()), True, (-20, 20)),
 }
+
+
+def both(other: Reward) -> Combine:
+    return Combine({"pick": PickScore(str(FOLDER)), "other": other}, {"pick": 0.1, "other": 0.5})
 
 
 @pytest.fixture(params=CASES, scope="module")

@@ -1,0 +1,130 @@
+"""The weighted sum of rewards and its running z-score."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from rlr.rewards import Brightness, JPEGCompressibility, JPEGIncompressibility, PickScore
+from rlr.rewards.combine import Combine, RunningZScore
+from tests.rewards.folder import FOLDER
+
+PROMPTS = ["a cat", "a dog", "rain"]
+
+
+def pixels(seed=0):
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def test_it_is_the_weighted_sum_and_shows_its_parts():
+    pick, bright = PickScore(str(FOLDER)), Brightness()
+    combined = Combine({"pick v1.0": pick, "bright": bright}, {"bright": -2.0, "pick v1.0": 0.5})
+    x = pixels().requires_grad_()
+    scores = combined(x, PROMPTS)
+    torch.testing.assert_close(scores, 0.5 * pick(x, PROMPTS) - 2 * bright(x, PROMPTS))
+    assert list(combined.parts) == ["pick v1.0", "bright"]
+    assert torch.equal(combined.parts["bright"], bright(pixels(), PROMPTS))
+    assert not any(part.requires_grad for part in combined.parts.values())
+    expected = torch.autograd.grad((0.5 * pick(x, PROMPTS) - 2 * bright(x, PROMPTS)).sum(), x)[0]
+    torch.testing.assert_close(torch.autograd.grad(scores.sum(), x)[0], expected)
+
+
+def test_no_gradient_of_half_an_objective():
+    combined = Combine({"size": JPEGCompressibility(), "bright": Brightness()}, {"size": 1, "bright": 1})
+    assert not combined.differentiable
+    assert not combined(pixels().requires_grad_(), PROMPTS).requires_grad
+
+
+def test_names_must_match():
+    with pytest.raises(ValueError, match=r"the rewards \['a'\] and weights for \['b'\]; give every reward a weight"):
+        Combine({"a": Brightness()}, {"b": 1.0})
+
+
+def test_a_reward_of_which_lower_is_better_needs_a_negative_weight():
+    worse = Brightness()
+    worse.higher_is_better = False
+    with pytest.raises(ValueError, match=r"of dark lower is better, and its weight in Combine is 1.0"):
+        Combine({"dark": worse}, {"dark": 1.0})
+    assert Combine({"dark": worse}, {"dark": -1.0}).higher_is_better
+
+
+def test_the_statistics_are_those_of_all_scores_so_far():
+    scaling = RunningZScore()
+    batches = 1e4 + torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for i, batch in enumerate(batches):
+        so_far = batches[: i + 1].flatten()
+        torch.testing.assert_close(scaling(batch), (batch - so_far.mean()) / so_far.std(correction=0))
+    assert scaling.count == 35
+
+
+def test_old_scores_fade_beyond_the_horizon():
+    scaling = RunningZScore(horizon=20)
+    for level in (0.0, 5.0):
+        for seed in range(20):
+            scaling(level + torch.randn(10, generator=torch.Generator().manual_seed(seed)))
+    assert scaling.mean.item() == pytest.approx(5, abs=0.3)
+    assert scaling.variance.item() == pytest.approx(1, abs=0.4)
+
+
+def test_statistics_stand_still_in_evaluation_and_survive_a_checkpoint():
+    combined = Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore())
+    combined(pixels(), PROMPTS)
+    state = {key: value.clone() for key, value in combined.state_dict().items()}
+    assert state["scalings.0.count"] == 3
+    with torch.inference_mode():
+        expected = combined(pixels(1), PROMPTS)
+    assert all(torch.equal(combined.state_dict()[key], state[key]) for key in state)
+    resumed = Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore())
+    resumed.load_state_dict(state)
+    with torch.inference_mode():
+        assert torch.equal(resumed(pixels(1), PROMPTS), expected)
+
+
+def test_each_part_has_statistics_of_its_own():
+    combined = Combine(
+        {"more": JPEGIncompressibility(), "bright": Brightness()}, {"more": 1.0, "bright": 1.0}, RunningZScore()
+    )
+    combined(pixels(), PROMPTS)
+    means = [combined.state_dict()[f"scalings.{i}.mean"].item() for i in range(2)]
+    assert means == pytest.approx([part.mean().item() for part in combined.parts.values()])
+
+
+@pytest.mark.parametrize("scores", [[3.0], [2.0, 2.0]])
+def test_scores_that_tell_no_scale_are_only_centred(scores):
+    assert RunningZScore()(torch.tensor(scores)).tolist() == [0.0] * len(scores)
+
+
+def test_a_score_that_is_not_finite_spoils_no_statistics():
+    scaling = RunningZScore()
+    scaled = scaling(torch.tensor([1.0, float("nan"), 3.0, float("inf")]))
+    assert scaling.count == 2
+    assert scaled[[0, 2]].tolist() == [-1, 1]
+    assert not scaled[[1, 3]].isfinite().any()
+
+
+def test_the_scaling_takes_no_part_in_the_gradient():
+    scores = torch.tensor([1.0, 3.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(RunningZScore()(scores).sum(), scores)
+    assert slope.tolist() == [1, 1]  # one over the standard deviation, which is 1
+
+
+def score_on(rank, batches, path):
+    distributed.init_process_group("gloo", f"file://{path}", rank=rank, world_size=2)
+    scaling = RunningZScore()
+    scaled = scaling(batches[rank])
+    torch.save((scaled, scaling.mean, scaling.count), f"{path}.{rank}")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_ranks_share_their_statistics(tmp_path):
+    batches = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    multiprocessing.spawn(partial(score_on, batches=batches, path=str(tmp_path / "store")), nprocs=2)
+    whole = RunningZScore()
+    expected = whole(batches.flatten()).view(2, 5)
+    for rank in range(2):
+        scaled, mean, count = torch.load(f"{tmp_path}/store.{rank}", weights_only=True)
+        torch.testing.assert_close(scaled, expected[rank])
+        torch.testing.assert_close(mean, whole.mean)
+        assert count == 10

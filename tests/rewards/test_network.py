@@ -1,0 +1,117 @@
+"""What rewards of networks share: chunks, the cache of texts, and what they refuse."""
+
+import pytest
+import torch
+
+from rlr.rewards import PickScore
+from rlr.rewards.network import TextCache, in_chunks
+from rlr.rewards.preprocessing import CropShortest, Preprocessing, Squash
+from tests.rewards.authors import aes, gradient, hpsv2, imagereward
+from tests.rewards.folder import FOLDER
+
+PROMPTS = ["a cat", "a dog", "a cat", "two dogs", "rain"]
+
+
+def pixels(seed=0, n=5):
+    return torch.rand(n, 3, 40, 36, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 7])
+@pytest.mark.parametrize("make", [hpsv2, imagereward, aes], ids=lambda make: make.__name__)
+def test_chunks_change_neither_scores_nor_gradients(make, chunk):
+    x = 2 * pixels() - 1
+    scores, slope = gradient(make(), x, PROMPTS)
+    in_parts, slope_in_parts = gradient(make(chunk=chunk), x, PROMPTS)
+    torch.testing.assert_close(in_parts, scores, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(slope_in_parts, slope, atol=1e-6, rtol=1e-4)
+
+
+def test_a_chunk_is_never_larger_and_is_computed_again_for_its_gradient():
+    seen = []
+
+    def square(x):
+        seen.append(len(x))
+        return x.square().sum(1)
+
+    x = torch.rand(5, 2, requires_grad=True)
+    total = in_chunks(square, 2, x).sum()
+    assert seen == [2, 2, 1]
+    total.backward()
+    assert sorted(seen[3:]) == [1, 2, 2]
+    torch.testing.assert_close(x.grad, 2 * x.detach())
+    seen.clear()
+    with torch.no_grad():
+        in_chunks(square, 2, x)
+    assert seen == [2, 2, 1]
+
+
+def test_the_cache_forgets_what_was_not_used_for_longest():
+    encoded = []
+
+    def encode(texts):
+        encoded.append(texts)
+        return torch.tensor([[float(len(text))] for text in texts])
+
+    cache = TextCache(2)
+    assert cache(["a", "bb", "a"], encode).flatten().tolist() == [1, 2, 1]
+    assert cache(["a"], encode).item() == 1
+    cache(["ccc"], encode)  # in the place of bb
+    cache(["a"], encode)
+    assert encoded == [["a", "bb"], ["ccc"]]
+    assert cache(["bb"], encode).item() == 2
+    assert encoded[-1] == ["bb"]
+
+
+def test_a_batch_larger_than_the_cache():
+    cache = TextCache(1)
+    rows = cache(["a", "bb", "ccc"], lambda texts: torch.tensor([len(text) for text in texts]))
+    assert rows.tolist() == [1, 2, 3]
+    assert len(cache) == 1
+
+
+def test_the_cache_is_on_no_batch_and_serves_training_after_evaluation():
+    reward = hpsv2()
+    with torch.inference_mode():
+        reward(pixels(n=3), ["seen", "in", "validation"])
+    row = reward.texts._rows["in"]
+    assert row.untyped_storage().nbytes() == row.nbytes
+    _, slope = gradient(reward, pixels(n=1) * 2 - 1, ["in"])
+    assert slope.abs().max() > 0
+
+
+def test_ones_own_fit():
+    reward = PickScore(str(FOLDER), preprocessing=Squash("bicubic"))
+    wide = torch.rand(1, 3, 32, 64)
+    assert reward.differentiable
+    assert not torch.equal(reward(wide, ["a"]), PickScore(str(FOLDER))(wide, ["a"]))
+    same = PickScore(str(FOLDER), preprocessing=CropShortest())
+    assert torch.equal(same(wide, ["a"]), PickScore(str(FOLDER))(wide, ["a"]))
+
+
+def test_the_differentiable_crop_is_near_the_one_of_bytes():
+    official = PickScore(str(FOLDER), preprocessing=Preprocessing.official)
+    bytes_ = (pixels() * 255).round() / 255
+    gap = (official(bytes_, PROMPTS) - PickScore(str(FOLDER))(bytes_, PROMPTS)).abs()
+    assert 0 < gap.max() < 0.5  # of scores that differ by tens
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_precision_is_that_of_the_weights(dtype):
+    expected = hpsv2()(pixels(), PROMPTS)
+    scores = hpsv2().to(dtype)(pixels().to(torch.float64), PROMPTS)
+    assert scores.dtype == dtype
+    torch.testing.assert_close(scores.float(), expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "samples", [torch.rand(2, 3, 32, 32), torch.rand(3, 1, 32, 32), torch.rand(3, 2, 3, 32, 32), torch.rand(3, 32, 32)]
+)
+def test_a_wrong_shape_is_refused(samples):
+    with pytest.raises(ValueError, match=r"HPSv2\.1 got samples of shape .* and 3 prompts; give \(B, 3, H, W\)"):
+        hpsv2()(samples, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("samples", [torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 32, 32) * 255])
+def test_pixels_outside_0_to_1_are_refused(samples):
+    with pytest.raises(ValueError, match=r"got pixels in \[.*\], and rewards read \[0, 1\]; map and clamp them"):
+        hpsv2()(samples, ["a"])
