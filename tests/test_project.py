@@ -181,6 +181,24 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
     assert not any(name.split("/")[0] in ("tests", "runs", "configs", "benchmarks") for name in inside)
 
 
+def test_the_configuration_page_lists_every_argument() -> None:
+    import inspect
+
+    import rlr.estimators
+    from rlr.modules import ImageAlignment
+
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    table = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    rows = {cells[0]: cells[-1] for cells in table}
+    first = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert set(inspect.signature(ImageAlignment).parameters) <= first
+    for name in ("RLR", "HalfOrderRLR", "FirstOrder", "HalfOrder", "ZerothOrder"):
+        arguments = {
+            a for a in inspect.signature(getattr(rlr.estimators, name)).parameters if not a.endswith("_weight")
+        }
+        assert arguments <= set(re.findall(r"`(\w+)`", rows[f"`{name}`"])), name
+
+
 # ---------------------------------------------------------------- CONTRIBUTING.md
 
 
@@ -240,10 +258,30 @@ def test_an_example_trains(example: types.ModuleType, request: pytest.FixtureReq
     assert cli.trainer.callback_metrics["gradient/total"] > 0
 
 
+def test_the_example_of_the_readme_trains(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlr.cli import main
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, config = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("python", "yaml"))
+    (tmp_path / "mine.py").write_text(code)
+    (tmp_path / "mine.yaml").write_text(config)
+    (tmp_path / "prompts.txt").write_text("a red picture\na blue picture\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    folder = request.getfixturevalue("random_sd")()
+    path = f"--model.init_args.model.init_args.model.init_args.path={folder}"
+    cli = main(["fit", "--config=mine.yaml", *_small(config, request), path])
+    assert cli.trainer.global_step == 1
+    assert (tmp_path / "runs" / "mine").is_dir()
+
+
 def _small(config: str, request: pytest.FixtureRequest) -> list[str]:
     """The options that put a random model in the place of the built-in one, and make one update quick."""
     args = yaml.safe_load(config)["model"]["init_args"]
-    small = ["--model.init_args.sampler.init_args.steps=6", "--data.init_args.batch_size=2", "--trainer.max_steps=1"]
+    small = ["--model.init_args.sampler=DDIM", "--model.init_args.sampler.init_args.steps=6"]
+    small += ["--data.init_args.batch_size=2", "--trainer.max_steps=1"]
     small += ["--trainer.limit_val_batches=0", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     if "Tiny" in str(args["model"]):
         depth = ".init_args.model" if "Guidance" in str(args["model"]) else ""
