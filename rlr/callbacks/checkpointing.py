@@ -15,6 +15,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 
+LAUNCHER = ".temp.ckpt"
+"""The file of bare weights that Lightning's forked and spawned processes hand to their parent."""
+
+
 class Checkpointing(ModelCheckpoint):
     r"""Keeps ``last.ckpt``, rewritten every ``every`` updates and when training ends.
 
@@ -85,6 +89,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if not file.is_file():
             raise FileNotFoundError(f"there is no checkpoint {path}; check --ckpt_path")
         checkpoint = _read(file, map_location)
+        if file.name == LAUNCHER:
+            return checkpoint
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise ValueError(
                 f"{path} is a PyTorch file but no training checkpoint; give a .ckpt that `fit` has written"

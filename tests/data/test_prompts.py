@@ -1,0 +1,108 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from rlr.data import PromptFile, Prompts, WorldPrompts
+from rlr.data.prompts import read
+from rlr.world.caption import parse
+
+ASSETS = Path(__file__).parents[2] / "rlr" / "data" / "assets"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_text_lines(tmp_path):
+    text = "\ufeffa cat\n\n   a dog in a café \t\r\n\n"
+    assert read(write(tmp_path / "p.txt", text)) == ["a cat", "a dog in a café"]
+
+
+def test_json_lines(tmp_path):
+    text = '{"prompt": "a cat", "id": 1}\n\n"a dog"\n{"prompt": " 猫 "}\n'
+    assert read(write(tmp_path / "p.jsonl", text)) == ["a cat", "a dog", "猫"]
+    assert read(write(tmp_path / "q.jsonl", '{"text": "a cat"}'), "text") == ["a cat"]
+
+
+def test_csv(tmp_path):
+    text = 'id,prompt\n1,"a cat, asleep"\n2,\n3,"a dog\nand a bone"\n'
+    assert read(write(tmp_path / "p.csv", text)) == ["a cat, asleep", "a dog\nand a bone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("p.txt", "", "p.txt is empty; write at least one prompt"),
+        ("p.txt", "\n  \n", "p.txt is empty"),
+        ("p.csv", "prompt\n", "p.csv is empty"),
+        ("p.csv", "id,text\n1,a cat\n", "p.csv has no column 'prompt' but id, text; name one of its own as column"),
+        ("p.jsonl", '"a"\n{oops}\n', "line 2 of .*p.jsonl is not JSON"),
+        ("p.jsonl", '{"text": "a"}\n', "line 1 of .*p.jsonl has no text under 'prompt'"),
+        ("p.jsonl", '{"prompt": 3}\n', "line 1 of .*p.jsonl has no text under 'prompt'"),
+        ("p.md", "a cat\n", "p.md is no prompt file that can be read; use one of .txt, .jsonl, .csv"),
+    ],
+)
+def test_what_is_wrong_with_a_file(tmp_path, name, text, told):
+    with pytest.raises(ValueError, match=told):
+        PromptFile(train=str(write(tmp_path / name, text)))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no prompt file .*none.txt .*; check the path"):
+        PromptFile(train=str(tmp_path / "none.txt"))
+
+
+def test_a_file_that_is_not_utf8(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("a cat\na café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin.txt is not UTF-8: line 2 has the byte 0xe9 \(byte 11 of the file\)"):
+        read(path)
+
+
+def test_splits_of_files(tmp_path):
+    train, val = (write(tmp_path / f"{name}.txt", f"{name}\n") for name in ("train", "val"))
+    data = PromptFile(train=str(train), val=str(val))
+    assert [data.prompts(split) for split in ("train", "val", "test", "predict")] == [["train"], *3 * [["val"]]]
+    data = PromptFile(train=str(train), predict=str(val))
+    assert [data.prompts(split) for split in ("val", "test", "predict")] == [[], [], ["val"]]
+    assert data.val_dataloader() == []
+    with pytest.raises(ValueError, match=r"PromptFile has no prompts for 'test'; set data.init_args.test"):
+        data.test_dataloader()
+
+
+def test_listed_prompts():
+    data = Prompts(["a", "b"], val=["c"], batch_size=2, samples_per_prompt=2, evaluation_samples=3)
+    assert next(iter(data.train_dataloader())).prompts in (["a", "a"], ["b", "b"])
+    assert [p for batch in data.predict_dataloader() for p in batch.prompts] == ["c", "c", "c"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"batch_size": 0}, "are at least 1, and 0, 1 and 1 were given"),
+        ({"batch_size": 4, "samples_per_prompt": 3}, "does not hold whole groups of samples_per_prompt=3"),
+    ],
+)
+def test_impossible_batches(settings, told):
+    with pytest.raises(ValueError, match=told):
+        Prompts(["a"], **settings)
+
+
+def test_prompts_of_the_built_in_world():
+    data = WorldPrompts(train=200, held_out=30, seed=5)
+    train, held_out = data.prompts("train"), data.prompts("val")
+    assert (len(train), len(held_out)) == (200, 30)
+    assert not set(train) & set(held_out)
+    assert sum(parse(prompt).novel for prompt in held_out) == 10
+    assert held_out == data.prompts("test") == data.prompts("predict")
+    assert train != WorldPrompts(train=200, seed=6).prompts("train")
+
+
+def test_shipped_prompt_files_do_not_overlap():
+    train, held_out = (read(ASSETS / name) for name in ("animals.txt", "animals_held_out.txt"))
+    assert len(set(train)) == len(train) > 40
+    assert len(set(held_out)) == len(held_out) > 10
+    assert not set(train) & set(held_out)
+    assert json.dumps(train).isascii()
