@@ -3,8 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
-from rlr.models import Frozen, LoRA, StableDiffusion, Tiny, tiny
+from rlr.chain import Chain
+from rlr.models import Frozen, Guidance, LoRA, StableDiffusion, Tiny, tiny
+from rlr.models.stable_diffusion import velocity
+from rlr.samplers import DDIM
+
+PACKAGED = Path(tiny.__file__).parents[1] / "assets" / "tiny"
 
 
 def test_another_folder_takes_the_place_of_the_built_in(random_sd: Callable[..., Path]) -> None:
@@ -31,3 +37,20 @@ def test_the_packaged_folder_is_the_default(
     expected = StableDiffusion(str(random_sd(prediction="v_prediction")), Frozen())
     condition = expected.encode(["a red circle"])
     assert torch.equal(model.denoise(x, 500, condition), expected.denoise(x, 500, condition))
+
+
+@pytest.mark.skipif(not PACKAGED.is_dir(), reason="the built-in model's weights are not in this checkout")
+def test_the_built_in_model_paints_what_diffusers_makes_of_its_folder() -> None:
+    model = Guidance(Tiny(trainable=Frozen()), 4.0)
+    assert model.shape == (4, 8, 8)
+    assert model.model.prediction is velocity
+    assert model.model.text.length == 24
+    chain = Chain(model, DDIM(10, eta=0.0))
+    prompts = [f"a red circle on a {tone} background" for tone in ("black", "white")]
+    noises = chain.draw([0, 0])
+    pictures = model.decode(chain.sample(prompts, noises).states[0])
+    pipeline = StableDiffusionPipeline.from_pretrained(PACKAGED, torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    settings = {"num_inference_steps": 10, "guidance_scale": 4.0, "output_type": "pt"}
+    expected = pipeline(prompts, latents=noises[-1], **settings).images
+    torch.testing.assert_close(pictures, expected, rtol=0, atol=1e-4)
