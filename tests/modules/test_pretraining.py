@@ -4,12 +4,14 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoProcessor, CLIPModel, CLIPTokenizer
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from rlr.data.scenes import EncodedScenes, Scenes
 from rlr.modules.pretraining.autoencoder import Autoencoder
 from rlr.modules.pretraining.denoiser import Denoiser
-from rlr.modules.pretraining.reward import Reward
+from rlr.modules.pretraining.reward import Reward, build_clip, renormalised
 from rlr.world.export import main as export
+from rlr.world.tokenizer import build_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,15 @@ def test_export_writes_folders_that_open(vae, tmp_path):
     assert CLIPTokenizer.from_pretrained(tmp_path / "out" / "reward").model_max_length == 24
     inputs = processor(text=["a red cross"], images=pictures.mul(255).byte(), return_tensors="pt", padding=True)
     assert clip(**inputs).logits_per_image.shape == (1, 1)
+
+
+def test_the_exported_reward_reads_pixels_as_clip_s_processor_normalises_them():
+    torch.manual_seed(0)
+    clip = build_clip(build_tokenizer(), 16, 1, 1).eval()
+    pixels = torch.rand(3, 3, 32, 32)
+    normalised = (pixels - torch.tensor(OPENAI_CLIP_MEAN).view(3, 1, 1)) / torch.tensor(OPENAI_CLIP_STD).view(3, 1, 1)
+    features = clip.get_image_features(pixel_values=2 * pixels - 1).pooler_output
+    assert torch.allclose(
+        renormalised(clip).get_image_features(pixel_values=normalised).pooler_output, features, atol=1e-5
+    )
+    assert not torch.allclose(clip.get_image_features(pixel_values=normalised).pooler_output, features, atol=1e-2)

@@ -1,5 +1,6 @@
 """Pretraining of the built-in world's learned reward: a tiny CLIP, used as PickScore is."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torchvision.transforms.functional import gaussian_blur
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from rlr.modules.pretraining.base import Pretraining
 from rlr.world.caption import altered, parse
@@ -66,7 +68,7 @@ class Reward(Pretraining):
         autoencoder: str,
         width: int = 96,
         layers: int = 4,
-        text_layers: int = 3,
+        text_layers: int = 2,
         lr: float = 1e-3,
         warmup: int = 200,
         seed: int = 0,
@@ -144,11 +146,24 @@ class Reward(Pretraining):
         return out
 
     def export(self, folder: Path) -> None:
-        """Writes the averaged CLIP in half precision with its processor, in the layout of transformers."""
+        """Writes the averaged CLIP in half precision with its processor, as PickScore is laid out."""
         size = {"height": 32, "width": 32}
-        pictures = CLIPImageProcessor(
-            size={"shortest_edge": 32}, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
-        )
-        clip: Any = self.average["clip"]
-        clip.to(torch.float16).save_pretrained(folder)
+        pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
+        renormalised(self.average["clip"]).to(torch.float16).save_pretrained(folder)
         CLIPProcessor(image_processor=pictures, tokenizer=self.tokenizer).save_pretrained(folder)
+
+
+@torch.no_grad()
+def renormalised(clip: Any) -> Any:
+    r"""Returns a copy of a CLIP of pixels :math:`2x - 1` that reads them as CLIP's processor normalises them.
+
+    With :math:`y = (x - m) / s`, :math:`2x - 1 = 2s \, y + (2m - 1)`: the factor goes into the patches' filters, the offset
+    into the positions, to which each patch is added.
+    """
+    clip = copy.deepcopy(clip)
+    mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
+    embeddings = clip.vision_model.embeddings
+    filters = embeddings.patch_embedding.weight
+    embeddings.position_embedding.weight[1:] += torch.einsum("ochw,c->o", filters, (2 * mean - 1).to(filters))
+    filters.mul_((2 * std).to(filters)[:, None, None])
+    return clip
