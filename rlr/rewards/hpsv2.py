@@ -17,8 +17,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-import open_clip
-from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,12 +66,15 @@ class HPSv2(NetworkReward):
         cache: int = 4096,
         verify: bool = True,
     ) -> None:
+        # here, for it takes seconds to import
+        from open_clip import CLIP, SimpleTokenizer
+
         super().__init__(preprocessing, chunk, cache)
         self.version = version
         config = _config(architecture)
         file = find(path, [version.value], verify)
         _check_version(file, version)
-        self.clip = build(lambda: open_clip.CLIP(**config), read_state(file), file)
+        self.clip = build(lambda: CLIP(**config), read_state(file), file)
         self.size, self.length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
         self.tokenizer = SimpleTokenizer(context_length=self.length)
 
@@ -97,8 +98,10 @@ class HPSv2(NetworkReward):
 
 
 def _config(architecture: str) -> dict[str, Any]:
+    from open_clip import get_model_config
+
     try:
-        config = open_clip.get_model_config(architecture)
+        config = get_model_config(architecture)
     except OSError:
         config = None
     if config is None:

@@ -5,6 +5,7 @@ The two of ViT-H-14 take 4 GB of memory, as much on the disk, and some minutes o
 
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -133,7 +134,7 @@ def write_tokenizer(folder):
     words = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     vocabulary = {words.get(word, word): i for word, i in SimpleTokenizer().encoder.items()}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    merges = gzip.open(default_bpe()).read().decode().split("\n")[1 : 49152 - 256 - 2 + 1]
+    merges = gzip.decompress(Path(default_bpe()).read_bytes()).decode().split("\n")[1 : 49152 - 256 - 2 + 1]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
 
 
