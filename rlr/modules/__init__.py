@@ -3,4 +3,4 @@
 from rlr.modules.alignment import Alignment, Prediction
 from rlr.modules.image import ImageAlignment
 from rlr.modules.objective import Objective
-from rlr.modules.pretraining.autoencoder import Autoencoder
+from rlr.modules.pretraining import autoencoder, denoiser, reward

@@ -175,7 +175,7 @@ class Alignment(LightningModule):
         with meter.phase("rollout"):
             trajectory = self._roll_out(batch.prompts)
         rewards = self._backward(trajectory, ledger, meter)
-        self._note(ledger)
+        self._note(ledger, rewards)
         self._count(len(batch.prompts), rewards)
         if self.progress.batches % self.accumulate == 0:
             with meter.phase("optimizer"):
@@ -209,10 +209,12 @@ class Alignment(LightningModule):
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _note(self, ledger: Ledger) -> None:
+    def _note(self, ledger: Ledger, rewards: Tensor) -> None:
         """Keeps the first failure since the last update; float16 may overflow until its scale is found."""
         overflow_allowed = self._scale > 1
         failure = ledger.failure(gradients=not overflow_allowed)
+        if failure and not rewards.isfinite().all():
+            failure += f" (neither is the reward {type(self.reward).__name__})"
         self._bad = self._bad or failure
         self._overflow = self._overflow or (overflow_allowed and failure is None and ledger.failure() is not None)
 

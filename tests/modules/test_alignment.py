@@ -274,7 +274,10 @@ def test_a_reward_that_is_not_finite_is_caught():
         def forward(self, samples, prompts):
             return super().forward(samples, prompts) / 0
 
-    with pytest.warns(UserWarning, match="not finite"), pytest.raises(FloatingPointError):
+    with (
+        pytest.warns(UserWarning, match="not finite"),
+        pytest.raises(FloatingPointError, match=r"is not finite \(neither is the reward Broken\)"),
+    ):
         run(align(reward=Broken(), max_bad_steps=2), prompts(), 9)
 
 
