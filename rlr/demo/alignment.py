@@ -21,6 +21,10 @@ def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> lis
         f"--seed_everything={options.seed}",
         f"--trainer.max_steps={options.updates}",
         f"--trainer.default_root_dir={folder}",
+        # the watch looks at held-out prompts and says how far the run has come
+        "--trainer.limit_val_batches=0",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
         "--trainer.callbacks+=rlr.demo.watch.Watch",
         *(f"--trainer.callbacks.{name}={value}" for name, value in watch.items()),
         *overrides,

@@ -70,6 +70,7 @@ class Watch(Callback):
             return
         self.training.append(sum(self._rewards) / len(self._rewards))
         self._rewards.clear()
+        self._tell(update, trainer.max_steps)
         if self.every and update % self.every == 0 and update != trainer.max_steps:
             self._note(update, self._look(pl_module))
 
@@ -77,6 +78,16 @@ class Watch(Callback):
         self.times["alignment"] = time.monotonic() - self.times["started"]
         self.aligned = self._evaluate(pl_module, "the aligned model")
         self._note(len(self.training), self.aligned)
+
+    def _tell(self, update: int, updates: int) -> None:
+        left = (time.monotonic() - self.times["started"]) / update * (updates - update)
+        recent = self.training[-10:]
+        text = f"update {update} of {updates}, reward {sum(recent) / len(recent):.2f}, {left:.0f} s left"
+        if sys.stdout.isatty():
+            sys.stdout.write(f"\r{text:<60}{chr(10) if update == updates else ''}")
+            sys.stdout.flush()
+        elif update % 10 == 0 or update == updates:
+            say(text)
 
     def _note(self, update: int, evaluation: Evaluation) -> None:
         self.updates.append(update)
