@@ -14,9 +14,13 @@ drawn for training.
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 SHAPES = ("circle", "square", "triangle", "cross", "heart")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
@@ -164,11 +168,11 @@ def _plural(shape: str) -> str:
     return shape + ("es" if shape.endswith("s") else "s")
 
 
-def _pick(rng, options):
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _other(rng, options, value):
+def _other(rng: np.random.Generator, options: Sequence[T], value: T) -> T:
     return _pick(rng, [option for option in options if option != value])
 
 
@@ -200,7 +204,7 @@ _DRAW = {
 }
 
 
-def _one_of(words) -> str:
+def _one_of(words: Sequence[str]) -> str:
     return "|".join(words)
 
 

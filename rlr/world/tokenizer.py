@@ -1,8 +1,10 @@
 """The tokenizer of the world's captions: CLIP's own byte-level byte-pair encoding with a small table of merges."""
 
-import json
+from collections import Counter
+from itertools import pairwise
+from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from rlr.world.caption import COLOURS, COUNTS, POSITIONS, RELATIONS, SHAPES, TEXTURES, TONES, Group
@@ -11,6 +13,7 @@ LENGTH = 24
 """Tokens of a prompt, with start and end; the longest caption has 15."""
 
 END, START = "<|endoftext|>", "<|startoftext|>"
+END_OF_WORD = "</w>"
 
 
 def words() -> list[str]:
@@ -22,22 +25,33 @@ def words() -> list[str]:
 
 def build_tokenizer() -> CLIPTokenizer:
     """A tokenizer of which every world word is one token; any other text falls into shorter pieces, none unknown."""
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
-    trained.pre_tokenizer = pre_tokenizers.Whitespace()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trained.train_from_iterator(words(), _trainer(alphabet))
-    ranks = sorted(trained.get_vocab().items(), key=lambda item: item[1])
-    # the trainer keeps only word endings that it has seen: other text needs all of them
-    pieces = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *(piece for piece, _ in ranks)]
-    vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys([*pieces, START, END]))}
-    return CLIPTokenizer(vocab=vocabulary, merges=_merges(trained), model_max_length=LENGTH)
+    merges: Any = learn_merges(words())
+    pieces = [*alphabet, *(symbol + END_OF_WORD for symbol in alphabet), *map("".join, merges), START, END]
+    vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
 
 
-def _trainer(alphabet: list[str]) -> trainers.BpeTrainer:
-    return trainers.BpeTrainer(
-        vocab_size=5000, min_frequency=1, show_progress=False, initial_alphabet=alphabet, end_of_word_suffix="</w>"
-    )
+def learn_merges(corpus: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair encoding (Sennrich et al. 2016) until every word is one piece.
+
+    The trainer of ``tokenizers`` breaks ties in an order that differs from process to process; weights need one order,
+    so ties go to the first pair in the alphabet.
+    """
+    split = [[*word[:-1], word[-1] + END_OF_WORD] for word in corpus]
+    merges = []
+    while pairs := Counter(pair for pieces in split for pair in pairwise(pieces)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        split = [_merge(pieces, best) for pieces in split]
+    return merges
 
 
-def _merges(trained: Tokenizer) -> list[tuple[str, str]]:
-    return [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    out: list[str] = []
+    for piece in pieces:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return out

@@ -9,8 +9,8 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from rlr.data.scenes import EncodedScenes, Scenes
 from rlr.modules.pretraining.autoencoder import Autoencoder
 from rlr.modules.pretraining.denoiser import Denoiser
+from rlr.modules.pretraining.export import main as export
 from rlr.modules.pretraining.reward import Reward, build_clip, renormalised
-from rlr.world.export import main as export
 from rlr.world.tokenizer import build_tokenizer
 
 

@@ -27,7 +27,7 @@ class Autoencoder(Pretraining):
         kl: float = 1e-4,
         seed: int = 0,
     ) -> None:
-        network = AutoencoderKL(
+        network: Any = AutoencoderKL(
             block_out_channels=channels,
             down_block_types=("DownEncoderBlock2D",) * len(channels),
             up_block_types=("UpDecoderBlock2D",) * len(channels),

@@ -14,7 +14,7 @@ class Pretraining(LightningModule):
 
     With learning rate :math:`\eta`, warm-up :math:`w` and :math:`N` = ``max_steps``, step :math:`k` uses
     :math:`\eta \min(1, (k+1)/w) \cdot (\epsilon + (1-\epsilon) (1 + \cos(\pi k/N)) / 2)` with
-    :math:`\epsilon = 0.01`, and the average decays by :math:`\min(\beta, (k+1)/(k+10))`.
+    :math:`\epsilon = 0.01`, and the average decays by :math:`\min(\beta, (k+2)/(k+11))`.
     All randomness is a function of ``seed`` and the step, so that a resumed run repeats an uninterrupted one.
     """
 
@@ -54,10 +54,11 @@ class Pretraining(LightningModule):
         cosine = (1 + math.cos(math.pi * min(1.0, step / self.trainer.max_steps))) / 2
         return min(1.0, (step + 1) / self.warmup) * (0.01 + 0.99 * cosine)
 
-    @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Moves the average towards the weights."""
-        step = self.global_step
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps, then moves the average towards the weights: here, since checkpoints are written before later hooks."""
+        super().optimizer_step(*args, **kwargs)
+        step = self.global_step + 1
         rate = 1 - min(self.decay, (step + 1) / (step + 10))
         targets: list[Tensor] = [p.data for p in self.networks.parameters()]
-        torch._foreach_lerp_(list(self.average.parameters()), targets, rate)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), targets, rate)

@@ -82,10 +82,13 @@ class Denoiser(Pretraining):
     ) -> None:
         """``autoencoder`` is the folder whose latents are denoised; the data module must encode with the same."""
         tokenizer = build_tokenizer()
-        networks = {"unet": build_unet(channels, width), "text_encoder": build_text_encoder(tokenizer, width)}
+        networks: dict[str, Any] = {
+            "unet": build_unet(channels, width),
+            "text_encoder": build_text_encoder(tokenizer, width),
+        }
         super().__init__(nn.ModuleDict(networks), lr, seed=seed)
         self.tokenizer, self.autoencoder, self.gamma, self.drop = tokenizer, autoencoder, gamma, drop
-        self.diffusion = DDPMScheduler(**DIFFUSION)
+        self.diffusion: Any = DDPMScheduler(**DIFFUSION)
         self.register_buffer("scale", torch.tensor(1.0))
         self.save_hyperparameters()
 
@@ -128,12 +131,12 @@ class Denoiser(Pretraining):
         )
         return encoded.input_ids.to(self.device)
 
-    def pipeline(self) -> StableDiffusionPipeline:
+    def pipeline(self) -> Any:
         """The averaged networks with everything that sampling needs."""
         vae = AutoencoderKL.from_pretrained(self.autoencoder).to(self.device)
         # the folder it came from is a path of this machine and none of the model's business
         vae.register_to_config(scaling_factor=float(self.scale), _name_or_path="")
-        pipeline = StableDiffusionPipeline(
+        pipeline: Any = StableDiffusionPipeline(
             vae=vae,
             text_encoder=self.average["text_encoder"],
             tokenizer=self.tokenizer,

@@ -1,4 +1,4 @@
-"""Measures the built-in world's models: ``python -m rlr.world.evaluate [--prompts 500] [--json FILE]``.
+"""Measures the built-in world's models: ``python -m rlr.modules.pretraining.evaluate [--prompts 500] [--json FILE]``.
 
 Prints, for held-out captions, the share of true claims on real renders (the check's own error), on the autoencoder's
 reconstructions of them (the ceiling of any sample) and on samples, these also for novel pairs and for each kind of
@@ -18,21 +18,22 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPModel, CLIPTokenizer
+from torchvision.transforms.functional import normalize as standardise
+from transformers import CLIPModel, CLIPProcessor
 
 from rlr.data.scenes import draw_pictures
 from rlr.world.caption import KINDS, Spec, altered, parse
 from rlr.world.checker import CLAIMS, accuracy, check
 from rlr.world.prompts import held_out_prompts
 
-ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = Path(__file__).parents[2] / "assets"
 ALTERABLE = ("count", "colour", "shape", "place", "background")
 Table = dict[str, dict[str, float]]
 
 
 @torch.no_grad()
 def sample(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Any,
     captions: Sequence[str],
     seed: int = 0,
     steps: int = 20,
@@ -59,7 +60,7 @@ def sample(
 
 
 @torch.no_grad()
-def reconstruct(pipeline: StableDiffusionPipeline, pixels: Tensor) -> Tensor:
+def reconstruct(pipeline: Any, pixels: Tensor) -> Tensor:
     """Pictures in [0, 1] through the autoencoder and back, (N, 3, 32, 32)."""
     parts = [pipeline.vae.encode(part * 2 - 1).latent_dist.mode() for part in pixels.split(100)]
     return torch.cat([pipeline.vae.decode(part).sample for part in parts]).div(2).add(0.5).clamp(0, 1)
@@ -79,9 +80,11 @@ def measure(pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Table:
 
 
 @torch.no_grad()
-def preference(clip: CLIPModel, tokenizer: CLIPTokenizer, pixels: Tensor, specs: Sequence[Spec]) -> dict[str, float]:
+def preference(clip: Any, processor: Any, pixels: Tensor, specs: Sequence[Spec]) -> dict[str, float]:
     """How often the reward gives pictures in [0, 1] of ``specs`` more for their caption than for an altered one."""
-    images = normalize(clip.visual_projection(clip.vision_model(pixels * 2 - 1).pooler_output), dim=-1)
+    pictures, tokenizer = processor.image_processor, processor.tokenizer
+    inputs = standardise(pixels, pictures.image_mean, pictures.image_std)
+    images = normalize(clip.visual_projection(clip.vision_model(inputs).pooler_output), dim=-1)
 
     def similarity(index: list[int], captions: list[str]) -> Tensor:
         tokens = tokenizer(captions, padding=True, return_tensors="pt")
@@ -101,7 +104,7 @@ def evaluate(model: Path, reward: Path | None, prompts: int, seed: int) -> dict[
     """All numbers of the model card: the tables ``check`` and, with a reward, ``preference``."""
     captions = held_out_prompts(prompts, seed)
     specs = [parse(caption) for caption in captions]
-    pipeline = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, torch_dtype=torch.float32)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, torch_dtype=torch.float32)
     real = draw_pictures(captions, seed).float() / 255
     pixels = {
         "real renders": real,
@@ -112,14 +115,14 @@ def evaluate(model: Path, reward: Path | None, prompts: int, seed: int) -> dict[
     result: dict[str, Any] = {"prompts": prompts, "seed": seed, "psnr": psnr, "check": measure(pixels, specs)}
     if reward:
         clip = CLIPModel.from_pretrained(reward, torch_dtype=torch.float32).eval()
-        tokenizer = CLIPTokenizer.from_pretrained(reward)
+        processor = CLIPProcessor.from_pretrained(reward)
         # only samples that are right: of a wrong one nobody knows what the reward should prefer
         right = check(pixels["samples"], specs)["all"] == 1
         kept = [spec for spec, keep in zip(specs, right.tolist(), strict=True) if keep]
         result["preference"] = {
-            "real renders": preference(clip, tokenizer, real, specs),
-            "reconstructions": preference(clip, tokenizer, pixels["reconstructions"], specs),
-            "right samples": preference(clip, tokenizer, pixels["samples"][right], kept),
+            "real renders": preference(clip, processor, real, specs),
+            "reconstructions": preference(clip, processor, pixels["reconstructions"], specs),
+            "right samples": preference(clip, processor, pixels["samples"][right], kept),
         }
     return result
 
@@ -135,7 +138,7 @@ def as_text(title: str, table: Table, columns: Sequence[str]) -> str:
 
 def main(args: list[str] | None = None) -> None:
     """Reads the command line, measures, prints the tables and writes the JSON file if one is named."""
-    parser = argparse.ArgumentParser(prog="python -m rlr.world.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rlr.modules.pretraining.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, default=ASSETS / "tiny")
     parser.add_argument("--reward", type=Path, default=ASSETS / "tiny_pickscore")
     parser.add_argument("--no-reward", dest="reward", action="store_const", const=None)

@@ -1,6 +1,6 @@
 """Writes a pretraining checkpoint as an ordinary model folder.
 
-``python -m rlr.world.export {vae,denoiser,reward} --from CHECKPOINT --to FOLDER``
+``python -m rlr.modules.pretraining.export {vae,denoiser,reward} --from CHECKPOINT --to FOLDER``
 """
 
 import argparse
@@ -20,7 +20,7 @@ MODULES: dict[str, type[Autoencoder] | type[Denoiser] | type[Reward]] = {
 
 def main(args: list[str] | None = None) -> None:
     """Reads the command line and writes the folder."""
-    parser = argparse.ArgumentParser(prog="python -m rlr.world.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m rlr.modules.pretraining.export", description=__doc__)
     parser.add_argument("module", choices=MODULES)
     parser.add_argument("--from", dest="checkpoint", type=Path, required=True)
     parser.add_argument("--to", dest="folder", type=Path, required=True)
