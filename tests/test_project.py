@@ -32,7 +32,9 @@ def tracked(*patterns: str) -> list[Path]:
 
 def test_every_target_is_listed_by_make_help() -> None:
     rules = re.findall(r"^([a-z][a-z-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # inside `make test` a second make would print the folder that it enters
+    call = ["make", "--no-print-directory", "help"]
+    printed = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = [line.split(maxsplit=1)[0] for line in printed.splitlines()]
     assert listed == rules
     assert {"help", "install", "lock", "lint", "test", "test-slow", "demo", "bench"} <= set(listed)

@@ -170,7 +170,7 @@ BIASED = {
     "RLR, half and zeroth order overlap": Overlapping(4, zeroth=ZerothOrder(scale=SMALL)),
     "first and half order overlap": overlapping_first_order(),
     "half order, missing weight": Unweighted(1, segments=2),
-    "RLR, a halved weight": RLR(2, zeroth=ZerothOrder(scale=SMALL), half_weight=0.5),
+    "half-order RLR, a halved weight": HalfOrderRLR(2, None, half_weight=0.5),
     "control variate, not added back": PlainRegression(2),
 }
 
