@@ -1,6 +1,7 @@
 """The demo's command line: ``python -m rlr.demo --help``."""
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -22,7 +23,7 @@ def parser() -> ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results (%(default)s)")
     parser.add_argument("--config", default=CONFIG, help="what is aligned and how (%(default)s)")
-    parser.add_argument("--updates", type=int, default=100, help="number of updates (%(default)s)")
+    parser.add_argument("--updates", type=int, default=40, help="number of updates (%(default)s)")
     parser.add_argument("--prompts", type=int, default=120, help="number of held-out prompts (%(default)s)")
     parser.add_argument("--samples", type=int, default=2, help="samples of each, two or more (%(default)s)")
     parser.add_argument("--every", type=int, default=20, help="updates between two looks at the curves (%(default)s)")
@@ -72,9 +73,11 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
 
 
 def _quiet() -> None:
-    # what the libraries say about themselves would bury the table
-    for name in ("lightning.pytorch", "lightning.fabric", "diffusers", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # what the libraries say about themselves would bury the table; these loggers keep their level when lightning is imported
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        for module in ("rank_zero", "seed"):
+            logging.getLogger(f"{package}.utilities.{module}").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore")
 
 
