@@ -64,7 +64,7 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
 
     say(f"the demo aligns the built-in model with {options.updates} updates; results go to {folder}")
     module, watch = align(options, overrides, folder)
-    result = report(module, watch, command, started)
+    result = report(module, watch, command, options.config, started)
     paths = result.save(folder)
     say(f"\n{table(result.comparisons)}\n")
     say(f"{result.story.noise} Done in {time.monotonic() - started:.0f} s.\n")

@@ -39,7 +39,7 @@ def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[A
     return cli.model, next(callback for callback in callbacks if isinstance(callback, Watch))
 
 
-def report(module: Alignment, watch: Watch, command: str, started: float) -> Report:
+def report(module: Alignment, watch: Watch, command: str, config: str, started: float) -> Report:
     """Returns the report of a finished run.
 
     Raises:
@@ -50,6 +50,7 @@ def report(module: Alignment, watch: Watch, command: str, started: float) -> Rep
     method = type(module.estimator).__name__
     facts = {
         "command": command,
+        "config": config,
         "seed": watch.seed,
         "updates": len(watch.training),
         "estimator": method,
