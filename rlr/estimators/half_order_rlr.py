@@ -24,7 +24,7 @@ class HalfOrderRLR(Estimator):
     steps in memory.
 
     References:
-        | RLR: A Recursive Likelihood Ratio Optimizer for Fine-Tuning Diffusion Models (ICLR 2026)
+        | Half-order Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (ICLR 2026)
 
     Args:
         length: The length :math:`h` of a segment.

@@ -42,7 +42,8 @@ class RLR(Estimator):
     V1 and V2 are biased: they leave steps uncovered.
 
     References:
-        | RLR: A Recursive Likelihood Ratio Optimizer for Fine-Tuning Diffusion Models (ICLR 2026), Eq. 11
+        | Zeroth-order Informed Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (Ren et al., 2025), Eq. 11
+        | https://arxiv.org/abs/2502.00639
 
     Args:
         length: The length :math:`h` of the half-order sub-chain.
