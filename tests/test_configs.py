@@ -58,7 +58,7 @@ def swaps(path: Path, folder: Path, out: Path) -> list[str]:
         f"{inner}.path={folder}",
         "--model.init_args.sampler.init_args.steps=6",
         "--model.init_args.accumulate=1",
-        "--data.init_args.batch_size=2",
+        "--data.init_args.batch_size=4",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
         "--trainer.accelerator=cpu",
