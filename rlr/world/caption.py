@@ -31,6 +31,8 @@ TONES = ("white", "gray", "black")
 TEXTURES = ("plain", "striped", "checkered")
 KINDS = ("single", "position", "count", "pair", "relation")
 KIND_WEIGHTS = (0.14, 0.18, 0.26, 0.18, 0.24)
+NAMING = (0.5, 0.25, 0.25)
+"""How often a caption says nothing of the background, names its tone, and names tone and texture."""
 
 NOVEL_PAIRS = frozenset(
     {("red", "triangle"), ("orange", "heart"), ("yellow", "square"), ("green", "cross"), ("blue", "circle")}
@@ -127,12 +129,12 @@ def parse(caption: str) -> Spec:
     return spec
 
 
-def draw(rng: np.random.Generator, kind: str | None = None) -> Spec:
-    """A random spec of the given kind (default: by :data:`KIND_WEIGHTS`) from the whole grammar."""
+def draw(rng: np.random.Generator, kind: str | None = None, naming: Sequence[float] = NAMING) -> Spec:
+    """A random spec of the given kind (default: by :data:`KIND_WEIGHTS`) from the whole grammar; ``naming`` as :data:`NAMING`."""
     spec = _DRAW[kind or KINDS[rng.choice(len(KINDS), p=KIND_WEIGHTS)]](rng)
-    named = int(rng.integers(4))
-    tone = _pick(rng, TONES) if named >= 2 else None
-    return replace(spec, tone=tone, texture=_pick(rng, TEXTURES) if named == 3 else None)
+    named = int(rng.choice(3, p=naming))
+    tone = _pick(rng, TONES) if named >= 1 else None
+    return replace(spec, tone=tone, texture=_pick(rng, TEXTURES) if named == 2 else None)
 
 
 def altered(spec: Spec, rng: np.random.Generator) -> dict[str, Spec]:

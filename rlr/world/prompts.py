@@ -4,16 +4,19 @@ import numpy as np
 
 from rlr.world.caption import Spec, draw
 
+TRAINING_NAMING = (0.25, 0.25, 0.5)
+"""As :data:`rlr.world.caption.NAMING`, for training: a texture is learnt only from captions that name it."""
+
 
 def training_spec(rng: np.random.Generator) -> Spec:
     """A random spec that training may use."""
-    while not (spec := draw(rng)).for_training:
+    while not (spec := draw(rng, naming=TRAINING_NAMING)).for_training:
         pass
     return spec
 
 
 def training_prompts(n: int, seed: int = 0) -> list[str]:
-    """``n`` captions with the law of the training scenes; the k-th depends on ``seed`` and ``k`` only."""
+    """``n`` captions of training scenes; the k-th depends on ``seed`` and ``k`` only."""
     return [training_spec(np.random.default_rng((seed, k))).caption for k in range(n)]
 
 

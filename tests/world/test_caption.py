@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rlr.world.caption import KINDS, NOVEL_PAIRS, Group, Spec, altered, draw, parse
-from rlr.world.prompts import held_out_prompts, training_prompts
+from rlr.world.caption import KINDS, NAMING, NOVEL_PAIRS, Group, Spec, altered, draw, parse
+from rlr.world.prompts import TRAINING_NAMING, held_out_prompts, training_prompts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,3 +66,13 @@ def test_training_never_says_a_novel_pair_or_a_held_out_caption():
 def test_every_third_held_out_prompt_is_novel():
     novel = [parse(caption).novel for caption in held_out_prompts(300, seed=1)]
     assert novel == [k % 3 == 0 for k in range(300)]
+
+
+@pytest.mark.parametrize(("prompts", "naming"), [(training_prompts, TRAINING_NAMING), (held_out_prompts, NAMING)])
+def test_captions_name_the_background_as_often_as_said(prompts, naming):
+    specs = [parse(caption) for caption in prompts(4000, 5)]
+    textured = np.mean([spec.texture is not None for spec in specs])
+    bare = np.mean([spec.tone is None for spec in specs])
+    # four standard errors of a share of 4000; captions kept from training are few and of every kind
+    assert abs(textured - naming[2]) < 0.04
+    assert abs(bare - naming[0]) < 0.04
