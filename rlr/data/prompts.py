@@ -8,9 +8,14 @@ from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
 
+from rlr.data.cleaning import Entry, PromptFilter, check_disjoint, chosen, clean, texts
+from rlr.data.files import prompt_of, read_text
 from rlr.data.stream import PromptPass, PromptStream
 
 SPLITS = ("train", "val", "test", "predict")
+
+DISJOINT = (("train", "val"), ("train", "test"), ("train", "predict"), ("val", "test"))
+"""The splits that must not share a prompt: what is measured on one would be known from the other."""
 
 
 class PromptData(LightningDataModule, ABC):
@@ -78,8 +83,12 @@ class PromptData(LightningDataModule, ABC):
     def _required(self, split: str) -> list[str]:
         prompts = self.prompts(split)
         if not prompts:
-            raise ValueError(f"{type(self).__name__} has no prompts for {split!r}; set data.init_args.{split}")
+            raise ValueError(f"{type(self).__name__} has no prompts for {split!r}; {self.remedy(split)}")
         return prompts
+
+    def remedy(self, split: str) -> str:
+        """What to do where there are no prompts for a split."""
+        return f"set data.init_args.{split}"
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -124,7 +133,9 @@ class Prompts(PromptData):
 class PromptFile(PromptData):
     r"""Prompts from files: ``.txt`` (one a line), ``.jsonl`` (strings or objects) or ``.csv`` (with a header), in UTF-8.
 
-    Blank lines and blanks around a prompt are dropped. What is wrong with a file is said before any model is loaded.
+    Blank lines, blanks around a prompt and repetitions are dropped. What is wrong with a file is said before any model
+    is loaded. Two splits may name one file; two files may have no prompt in common, but for those of ``val`` and
+    ``test`` with that of ``predict``.
 
     Args:
         train: Training prompts.
@@ -132,6 +143,7 @@ class PromptFile(PromptData):
         test: Test prompts, by default those of validation.
         predict: Prompts to predict, by default those of the test.
         column: The key of ``.jsonl`` objects and the column of ``.csv`` files that holds the prompt.
+        keep: Which prompts to keep, in every split; all of them by default.
         batch_size: The samples :math:`B` a process takes for a batch.
         samples_per_prompt: The samples :math:`k` of one prompt, side by side in a training batch.
         evaluation_samples: The samples of each prompt in validation, test and prediction.
@@ -146,6 +158,7 @@ class PromptFile(PromptData):
         test: str | None = None,
         predict: str | None = None,
         column: str = "prompt",
+        keep: PromptFilter | None = None,
         batch_size: int = 4,
         samples_per_prompt: int = 1,
         evaluation_samples: int = 1,
@@ -154,15 +167,20 @@ class PromptFile(PromptData):
     ) -> None:
         super().__init__(batch_size, samples_per_prompt, evaluation_samples, seed, shuffle)
         test = test or val
-        paths = dict(zip(SPLITS, (train, val, test, predict or test), strict=True))
-        self.lists = {split: read(Path(path), column) if path else [] for split, path in paths.items()}
+        given = dict(zip(SPLITS, (train, val, test, predict or test), strict=True))
+        paths = {split: Path(path) for split, path in given.items() if path}
+        entries = {path: chosen(read(path, column), keep) for path in dict.fromkeys(paths.values())}
+        for one, other in DISJOINT:
+            if one in paths and other in paths and paths[one] != paths[other]:
+                check_disjoint(entries[paths[one]], entries[paths[other]])
+        self.lists = {split: texts(entries[path]) for split, path in paths.items()}
 
     def prompts(self, split: str) -> list[str]:
-        return self.lists[split]
+        return self.lists.get(split, [])
 
 
-def read(path: Path, column: str = "prompt") -> list[str]:
-    """Reads the prompts of a file, chosen by its suffix.
+def read(path: Path, column: str = "prompt") -> list[Entry]:
+    """Reads the prompts of a file, chosen by its suffix, each once.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -170,61 +188,49 @@ def read(path: Path, column: str = "prompt") -> list[str]:
     """
     if path.suffix not in READERS:
         raise ValueError(f"{path} is no prompt file that can be read; use one of {', '.join(READERS)}")
-    found = (prompt.strip() for prompt in READERS[path.suffix](_text(path), path, column))
-    prompts = [prompt for prompt in found if prompt]
-    if not prompts:
+    entries = clean(READERS[path.suffix](read_text(path), path, column))
+    if not entries:
         raise ValueError(f"the prompt file {path} is empty; write at least one prompt into it")
-    return prompts
+    return entries
 
 
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no prompt file {path} (looked for at {path.absolute()}); check the path")
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"the prompt file {path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x} "
-            f"(byte {error.start} of the file); save it as UTF-8"
-        ) from error
+def _lines(text: str, path: Path, column: str) -> Iterator[Entry]:
+    for number, line in enumerate(text.splitlines(), 1):
+        yield Entry(line, path, number)
 
 
-def _lines(text: str, path: Path, column: str) -> list[str]:
-    return text.splitlines()
-
-
-def _json_lines(text: str, path: Path, column: str) -> Iterator[str]:
+def _json_lines(text: str, path: Path, column: str) -> Iterator[Entry]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            yield _json_prompt(line, f"line {number} of {path}", column)
+            place = f"line {number} of {path}"
+            yield Entry(prompt_of(_json(line, place), place, column), path, number)
 
 
-def _json_prompt(line: str, place: str, column: str) -> str:
+def _json(line: str, place: str) -> object:
     try:
-        value = json.loads(line)
+        return json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{place} is not JSON ({error.msg} at column {error.colno}); write one object a line"
         ) from error
-    prompt = value.get(column) if isinstance(value, dict) else value
-    if not isinstance(prompt, str):
-        raise ValueError(f"{place} has no text under {column!r}; add it, or name another key as column")
-    return prompt
 
 
-def _csv(text: str, path: Path, column: str) -> list[str]:
+def _csv(text: str, path: Path, column: str) -> Iterator[Entry]:
     rows = csv.DictReader(text.splitlines(keepends=True))
     names = rows.fieldnames or []
     if column not in names:
         raise ValueError(
             f"{path} has no column {column!r} but {', '.join(names) or 'none'}; name one of its own as column"
         )
-    return [row[column] or "" for row in rows]
+    for row in rows:
+        if None in row:
+            raise ValueError(
+                f"line {rows.line_num} of {path} has more fields than there are columns; put a prompt with commas in quotes"
+            )
+        yield Entry(row[column] or "", path, rows.line_num)
 
 
-READERS: dict[str, Callable[[str, Path, str], Iterator[str] | list[str]]] = {
+READERS: dict[str, Callable[[str, Path, str], Iterator[Entry]]] = {
     ".txt": _lines,
     ".jsonl": _json_lines,
     ".csv": _csv,

@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from rlr.data import PromptFile, Prompts, WorldPrompts
-from rlr.data.prompts import read
+from rlr.data import PromptFile, Prompts, WithoutWords, WorldPrompts
+from rlr.data.cleaning import texts
+from rlr.data.prompts import read as entries
 from rlr.world.caption import parse
 
-ASSETS = Path(__file__).parents[2] / "rlr" / "data" / "assets"
+
+def read(path: Path, column: str = "prompt") -> list[str]:
+    return texts(entries(path, column))
 
 
 def write(path: Path, text: str) -> Path:
@@ -31,6 +34,15 @@ def test_csv(tmp_path):
     assert read(write(tmp_path / "p.csv", text)) == ["a cat, asleep", "a dog\nand a bone"]
 
 
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl", "p.csv"])
+def test_a_prompt_is_read_once_and_its_line_is_known(tmp_path, name):
+    lines = ["prompt", "a cat", "", "a dog", " a cat"]
+    text = "\n".join(json.dumps(line) if name == "p.jsonl" and line else line for line in lines)
+    found = entries(write(tmp_path / name, text))[-2:]
+    assert [(e.prompt, e.number) for e in found] == [("a cat", 2), ("a dog", 4)]
+    assert found[1].place == f"line 4 of {tmp_path / name}"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
@@ -38,6 +50,11 @@ def test_csv(tmp_path):
         ("p.txt", "\n  \n", "p.txt is empty"),
         ("p.csv", "prompt\n", "p.csv is empty"),
         ("p.csv", "id,text\n1,a cat\n", "p.csv has no column 'prompt' but id, text; name one of its own as column"),
+        (
+            "p.csv",
+            "id,prompt\n1,a cat\n2,a dog, asleep\n",
+            "line 3 of .*p.csv has more fields than there are columns; put",
+        ),
         ("p.jsonl", '"a"\n{oops}\n', "line 2 of .*p.jsonl is not JSON"),
         ("p.jsonl", '{"text": "a"}\n', "line 1 of .*p.jsonl has no text under 'prompt'"),
         ("p.jsonl", '{"prompt": 3}\n', "line 1 of .*p.jsonl has no text under 'prompt'"),
@@ -72,6 +89,35 @@ def test_splits_of_files(tmp_path):
         data.test_dataloader()
 
 
+def test_no_prompt_is_in_two_files(tmp_path):
+    train = write(tmp_path / "train.txt", "a cat\na dog\n\na horse\n")
+    val = write(tmp_path / "val.csv", "prompt\na cow\n a horse \n")
+    told = (
+        r"line 3 of .*val.csv repeats line 4 of .*train.txt \('a horse'\), and no prompt may be in two splits; delete"
+    )
+    for split in ("val", "test", "predict"):
+        with pytest.raises(ValueError, match=told):
+            PromptFile(train=str(train), **{split: str(val)})
+    with pytest.raises(ValueError, match=r"train.txt repeats line 3 of .*val.csv"):
+        PromptFile(val=str(val), test=str(train))
+
+
+def test_splits_that_may_share_prompts(tmp_path):
+    train, val = (write(tmp_path / f"{name}.txt", f"{name}\nboth\n") for name in ("train", "val"))
+    data = PromptFile(train=str(train), val=str(train))
+    assert data.prompts("train") == data.prompts("val")
+    data = PromptFile(val=str(train), predict=str(val))
+    assert (data.prompts("test"), data.prompts("predict")) == (["train", "both"], ["val", "both"])
+
+
+def test_a_file_is_filtered(tmp_path):
+    train = write(tmp_path / "train.txt", "a cat\na nude\n")
+    assert PromptFile(train=str(train)).prompts("train") == ["a cat", "a nude"]
+    assert PromptFile(train=str(train), keep=WithoutWords()).prompts("train") == ["a cat"]
+    with pytest.raises(ValueError, match=r"WithoutWords keeps none of the 2 prompts of .*train.txt; give a filter"):
+        PromptFile(train=str(train), keep=WithoutWords(["a"]))
+
+
 def test_listed_prompts():
     data = Prompts(["a", "b"], val=["c"], batch_size=2, samples_per_prompt=2, evaluation_samples=3)
     assert next(iter(data.train_dataloader())).prompts in (["a", "a"], ["b", "b"])
@@ -98,11 +144,3 @@ def test_prompts_of_the_built_in_world():
     assert sum(parse(prompt).novel for prompt in held_out) == 10
     assert held_out == data.prompts("test") == data.prompts("predict")
     assert train != WorldPrompts(train=200, seed=6).prompts("train")
-
-
-def test_shipped_prompt_files_do_not_overlap():
-    train, held_out = (read(ASSETS / name) for name in ("animals.txt", "animals_held_out.txt"))
-    assert len(set(train)) == len(train) > 40
-    assert len(set(held_out)) == len(held_out) > 10
-    assert not set(train) & set(held_out)
-    assert json.dumps(train).isascii()
