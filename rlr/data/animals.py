@@ -7,7 +7,7 @@ from rlr.data.prompts import PromptData, read
 class SimpleAnimals(PromptData):
     r"""Trains on 45 common animals ("a cat"), and evaluates on 16 others.
 
-    The 45 are those of Black et al. (2023). Validation, test and prediction are the same.
+    The list of the 45 follows that of Black et al. (2023). Validation, test and prediction are the same.
 
     Args:
         batch_size: The samples :math:`B` a process takes for a batch.

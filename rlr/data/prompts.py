@@ -133,8 +133,8 @@ class Prompts(PromptData):
 class PromptFile(PromptData):
     r"""Prompts from files: ``.txt`` (one a line), ``.jsonl`` (strings or objects) or ``.csv`` (with a header), in UTF-8.
 
-    Blank lines, blanks around a prompt and repetitions are dropped. What is wrong with a file is said before any model
-    is loaded. Two splits may name one file; two files may have no prompt in common, but for those of ``val`` and
+    Blank lines, blanks around a prompt and repetitions are dropped. What is wrong with a file is said before the
+    first step. Two splits may name one file; two files may have no prompt in common, but for those of ``val`` and
     ``test`` with that of ``predict``.
 
     Args:

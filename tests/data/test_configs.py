@@ -12,9 +12,9 @@ from tests.data.fixtures import HPD, NO_PICTURES, VBENCH
 MODEL = """
 class_path: ImageAlignment
 init_args:
-  model: tests.modules.toy.AffineModel
+  model: tests.data.toy.AnyPrompt
   sampler: {class_path: DDIM, init_args: {steps: 3}}
-  reward: tests.modules.toy.Level
+  reward: Brightness
   estimator: {class_path: FirstOrder}
 """
 
