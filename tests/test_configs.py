@@ -7,41 +7,96 @@ import yaml
 
 from rlr.cli import main
 from rlr.modules import Alignment
+from tests.data.fixtures import NO_PICTURES
 from tests.rewards.folder import FOLDER
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
+PARTS = sorted((ROOT / "configs").glob("*/parts/*.yaml"))
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_")]
+NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
+"""Rewards whose weights have to be fetched; a small random one takes their place."""
 
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT / "configs").as_posix()
 
 
-def test_there_are_configs():
-    assert {"tiny_rlr.yaml", "tiny_backprop.yaml", "tiny_reinforce.yaml", "sd14_rlr_jpeg.yaml"} <= {
-        path.name for path in ALIGNMENTS
+@pytest.fixture
+def resolved(capsys, monkeypatch):
+    """Returns a function that returns what the command line makes of a config, parts and defaults filled in."""
+
+    def resolve(path: Path) -> dict:
+        monkeypatch.chdir(ROOT)
+        with pytest.raises(SystemExit) as exit_:
+            main(["fit", f"--config={path}", "--print_config"])
+        assert exit_.value.code == 0
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return resolve
+
+
+def test_there_is_a_config_for_every_row_of_the_table():
+    rows = {
+        f"{model}_{method}_{reward}"
+        for model in ("sd14", "sd21")
+        for method in ("rlr", "alignprop", "ddpo")
+        for reward in ("pickscore", "hpsv2", "aes", "imagereward")
     }
+    assert rows | {"tiny_rlr", "tiny_backprop", "tiny_reinforce", "sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}
+
+
+def test_every_part_is_used():
+    texts = {path.parent: "".join(config.read_text() for config in path.parent.glob("*.yaml")) for path in CONFIGS}
+    for part in PARTS:
+        assert f"parts/{part.name}" in texts[part.parents[1]]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
-def test_is_parsed_whole(path, capsys, monkeypatch):
-    """What is printed names every class by its import path and holds every value of the file."""
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as exit_:
-        main(["fit", f"--config={path}", "--print_config"])
-    assert exit_.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
-    written = yaml.safe_load(path.read_text())
+def test_is_parsed_whole(path, resolved):
+    """What is printed names every class by its import path and holds every value of the file and of its parts."""
+    printed, written = resolved(path), filled_in(path)
     assert printed["model"]["class_path"].startswith("rlr.modules.")
-    assert printed["trainer"]["max_steps"] == written["trainer"]["max_steps"]
-    assert printed["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+    assert differences(written, printed) == []
+
+
+def differences(written, printed, place: str = "") -> list[str]:
+    """Where ``printed`` does not hold what ``written`` says; classes may go by longer names or stand alone."""
+    if isinstance(written, dict) and isinstance(printed, dict):
+        return [
+            line for key, value in written.items() for line in differences(value, printed.get(key), f"{place}.{key}")
+        ]
+    if isinstance(written, list) and isinstance(printed, list) and len(written) == len(printed):
+        return [
+            line for k, pair in enumerate(zip(written, printed, strict=True)) for line in differences(*pair, f"{place}[{k}]")
+        ]
+    found = printed["class_path"] if isinstance(printed, dict) and "class_path" in printed else printed
+    same = found == written or str(found).endswith(f".{written}") or str(written).startswith("${")
+    return [] if same else [f"{place}: {written!r} became {printed!r}"]
+
+
+def filled_in(path: Path) -> dict:
+    """A config with its parts in their places."""
+
+    def fill(value):
+        if isinstance(value, dict):
+            return {key: fill(inner) for key, inner in value.items()}
+        if isinstance(value, str) and value.startswith("parts/"):
+            return yaml.safe_load((path.parent / value).read_text())
+        return value
+
+    return fill(yaml.safe_load(path.read_text()))
+
+
+def test_a_value_that_is_lost_is_seen():
+    assert differences({"a": {"b": 1}}, {"a": {"b": 2}}) == [".a.b: 1 became 2"]
+    assert differences({"a": "DDIM"}, {"a": {"class_path": "rlr.samplers.Ancestral"}})
+    assert not differences({"a": "DDIM"}, {"a": {"class_path": "rlr.samplers.DDIM", "init_args": {}}})
 
 
 @pytest.mark.parametrize("path", ALIGNMENTS, ids=name)
-def test_takes_a_step(path, random_sd, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    cli = main(["fit", f"--config={path}", *swaps(path, random_sd(), tmp_path)])
+def test_takes_a_step(path, random_sd, resolved, tmp_path):
+    cli = main(["fit", f"--config={path}", *swaps(resolved(path), random_sd(), tmp_path)])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == 1
     # LoRA's second factor starts at zero
@@ -50,21 +105,34 @@ def test_takes_a_step(path, random_sd, tmp_path, monkeypatch):
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
-def swaps(path: Path, folder: Path, out: Path) -> list[str]:
+def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     """The arguments that make a config small: a random model, a random reward, few steps and samples."""
-    args = yaml.safe_load(path.read_text())["model"]["init_args"]
-    inner = "--model.init_args.model.init_args" + (".model.init_args" if "Guidance" in str(args["model"]) else "")
+    args = config["model"]["init_args"]
+    guided = args["model"]["class_path"].endswith(".Guidance")
+    inner = "--model.init_args.model.init_args" + (".model.init_args" if guided else "")
     small = [
         f"{inner}.path={folder}",
-        "--model.init_args.sampler.init_args.steps=6",
+        # as short as the estimators' terms allow
+        f"--model.init_args.sampler.init_args.steps={min(args['sampler']['init_args']['steps'], 10)}",
         "--model.init_args.accumulate=1",
         "--data.init_args.batch_size=4",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
         "--trainer.accelerator=cpu",
+        "--trainer.precision=32-true",
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
-    if "PickScore" in str(args["reward"]):
+    if args["reward"]["class_path"].rpartition(".")[2] in NETWORKS:
         small += ["--model.init_args.reward=PickScore", f"--model.init_args.reward.init_args.path={FOLDER}"]
+    if config["data"]["class_path"].endswith(".PickAPic"):
+        small.append(f"--data.init_args.source={NO_PICTURES}")
     return small
+
+
+def test_results_go_to_a_folder_named_as_the_config(random_sd, resolved, tmp_path, monkeypatch):
+    path = ROOT / "configs" / "image" / "tiny_backprop.yaml"
+    further = [arg for arg in swaps(resolved(path), random_sd(), tmp_path) if "default_root_dir" not in arg]
+    monkeypatch.chdir(tmp_path)
+    main(["fit", f"--config={path}", *further])
+    assert (tmp_path / "runs" / "tiny_backprop" / "checkpoints" / "last.ckpt").is_file()

@@ -73,13 +73,19 @@ class CLI(LightningCLI):
         """The config alone says what is built: a checkpoint changes weights, not settings."""
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        root = Path(config["default_root_dir"])
+        root = self._root(config["default_root_dir"])
         check_writable(root)
+        config["default_root_dir"] = str(root)
         if config["logger"] in (None, True):
             config["logger"] = CSVLogger(root, "logs")
         config["plugins"] = _with_safe_checkpoints(config["plugins"])
         config["callbacks"] = [*_listed(config["callbacks"]), *self._further(root, config)]
         return super()._instantiate_trainer(config, callbacks)
+
+    def _root(self, given: str) -> Path:
+        """The folder of the results; where none is set, that of the first config's name in ``runs``."""
+        files = self.config[self.subcommand].get("config") or []
+        return Path(given, Path(str(files[0])).stem) if given == DEFAULTS["default_root_dir"] and files else Path(given)
 
     def _further(self, root: Path, config: dict[str, Any]) -> list[Callback]:
         """The callbacks that a config need not name."""
