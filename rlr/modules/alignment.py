@@ -7,6 +7,7 @@ Every random number is a function of the seed and of how many samples the run ha
 has its own noise, whatever batch, rank or micro-batch it falls into, and whether or not the run was interrupted.
 """
 
+import math
 import random
 import warnings
 from collections.abc import Iterator
@@ -213,8 +214,10 @@ class Alignment(LightningModule):
         """Keeps the first failure since the last update; float16 may overflow until its scale is found."""
         overflow_allowed = self._scale > 1
         failure = ledger.failure(gradients=not overflow_allowed)
-        if failure and not rewards.isfinite().all():
-            failure += f" (neither is the reward {type(self.reward).__name__})"
+        if not rewards.isfinite().all():
+            reward = f"the reward {type(self.reward).__name__}"
+            # an estimator may have dropped the sample, and its losses are finite
+            failure = f"{failure} (neither is {reward})" if failure else f"{reward} is not finite"
         self._bad = self._bad or failure
         self._overflow = self._overflow or (overflow_allowed and failure is None and ledger.failure() is not None)
 
@@ -226,7 +229,8 @@ class Alignment(LightningModule):
         self.objective.calls = 0
         self.objective.watch(rewards)
         mean = rewards.mean().item()
-        progress.running = mean if progress.running is None else 0.9 * progress.running + 0.1 * mean
+        if math.isfinite(mean):
+            progress.running = mean if progress.running is None else 0.9 * progress.running + 0.1 * mean
 
     @property
     def _scale(self) -> float:
