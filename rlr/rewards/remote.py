@@ -112,9 +112,7 @@ class Remote(Reward):
 
     differentiable = False
 
-    def __init__(
-        self, url: str, batch: int = 16, timeout: float = 120.0, retries: int = 5, delay: float = 1.0
-    ) -> None:
+    def __init__(self, url: str, batch: int = 16, timeout: float = 120.0, retries: int = 5, delay: float = 1.0) -> None:
         super().__init__()
         if batch < 1:
             raise ValueError(f"Remote sends at least one sample at once, and got batch={batch}")

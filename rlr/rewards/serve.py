@@ -100,7 +100,9 @@ def application(service: Service) -> Starlette:
 
     def unknown(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return _error(f"there is no {request.method} {request.url.path}, but GET /health, POST /score", error.status_code)
+        return _error(
+            f"there is no {request.method} {request.url.path}, but GET /health, POST /score", error.status_code
+        )
 
     def fault(request: Request, error: Exception) -> JSONResponse:
         return _error(f"{service.reward.label} failed with a {type(error).__name__}; the server's log says why", 500)
