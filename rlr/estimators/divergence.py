@@ -16,8 +16,8 @@ Since :math:`\theta` decides both the steps and the states that they are taken i
     + \underbrace{E\Bigl[\sum_t \Bigl(\sum_{u < t} D_u(x_u; \theta)\Bigr) \nabla_\theta \log p_\theta(x_{t-1} \mid x_t)\Bigr]}_{
     \text{through the states}}
 
-and :class:`Penalty` estimates the first, or both. The first alone is quiet, and is zero only where the model agrees with its base in
-the states it visits; but it is not the gradient of :math:`D`: it is blind to what a step does to the divergence of later ones.
+and :class:`Penalty` estimates the first, or both. The first alone is quiet, and not the gradient of :math:`D`: it is blind to
+what a step does to the divergence of later ones.
 
 References:
     | DPOK: Reinforcement Learning for Fine-tuning Text-to-Image Diffusion Models (Fan et al., 2023)
