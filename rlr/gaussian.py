@@ -42,10 +42,28 @@ class Gaussian:
         Raises:
             ValueError: If :math:`\sigma = 0`.
         """
+        z = self._standardise(x)
+        return (-0.5 * z**2 - math.log(self.std) - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+    def divergence(self, mean: Tensor) -> Tensor:
+        r"""Returns :math:`\mathrm{KL}\bigl(\mathcal{N}(\mu, \sigma^2 I) \,\|\, \mathcal{N}(\mu', \sigma^2 I)\bigr)
+        = \frac{|\mu - \mu'|^2}{2 \sigma^2}`, summed over the latent's dimensions, as the log-density is.
+
+        Args:
+            mean: The other means :math:`\mu'`, with shape :math:`(B, *)`.
+
+        Returns:
+            The divergences, with shape :math:`(B)`.
+
+        Raises:
+            ValueError: If :math:`\sigma = 0`.
+        """
+        return (0.5 * self._standardise(mean) ** 2).flatten(1).sum(1)
+
+    def _standardise(self, x: Tensor) -> Tensor:
         if self.std == 0:
             raise ValueError(
                 "a deterministic transition (σ = 0) has no density; use a sampler with eta > 0, or first order"
             )
         dtype = torch.promote_types(x.dtype, torch.float32)
-        z = (x.to(dtype) - self.mean.to(dtype)) / self.std
-        return (-0.5 * z**2 - math.log(self.std) - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+        return (x.to(dtype) - self.mean.to(dtype)) / self.std

@@ -32,8 +32,19 @@ def test_log_prob_of_half_is_taken_in_float32() -> None:
 
 def test_log_prob_of_a_deterministic_transition_raises() -> None:
     mean = torch.zeros(1, 2)
-    with pytest.raises(ValueError, match="eta > 0"):
-        Gaussian(mean, 0.0).log_prob(mean)
+    for read in (Gaussian(mean, 0.0).log_prob, Gaussian(mean, 0.0).divergence):
+        with pytest.raises(ValueError, match="eta > 0"):
+            read(mean)
+
+
+def test_divergence_equals_torch_summed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64)
+    for std in (1e-3, 0.7, 20.0):
+        normals = (torch.distributions.Normal(mean, std) for mean in (one, other))
+        expected = torch.distributions.kl_divergence(*normals).flatten(1).sum(1)
+        torch.testing.assert_close(Gaussian(one, std).divergence(other), expected, rtol=1e-10, atol=1e-9)
+    assert Gaussian(one.half(), 0.01).divergence(other.half()).dtype == torch.float32
 
 
 def test_sample_has_the_moments() -> None:

@@ -79,7 +79,7 @@ class RunningMean(Baseline):
     r"""The exponential mean of the rewards of *earlier* updates; serves a batch of one.
 
     :math:`b \leftarrow \lambda b + (1 - \lambda) \bar R` after :math:`b` has been used, with Adam's correction of the
-    start. The first update has :math:`b = 0`.
+    start. The first update has :math:`b = 0`. Rewards that are not finite are left out: one would stay for ever.
 
     Args:
         decay: The decay :math:`\lambda \in [0, 1)`.
@@ -94,8 +94,11 @@ class RunningMean(Baseline):
 
     def advantages(self, rewards: Tensor) -> Tensor:
         advantages = rewards - (self.total / self.weight if self.weight else 0.0)
-        self.total = self.decay * self.total + (1 - self.decay) * gather(rewards).mean().item()
-        self.weight = self.decay * self.weight + (1 - self.decay)
+        everyone = gather(rewards)
+        finite = everyone[everyone.isfinite()]
+        if len(finite):
+            self.total = self.decay * self.total + (1 - self.decay) * finite.mean().item()
+            self.weight = self.decay * self.weight + (1 - self.decay)
         return advantages
 
     def state_dict(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ Every random number is a function of the seed and of how many samples the run ha
 has its own noise, whatever batch, rank or micro-batch it falls into, and whether or not the run was interrupted.
 """
 
+import math
 import random
 import warnings
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 
 from rlr.chain import Chain, Trajectory
 from rlr.data.stream import PromptBatch
-from rlr.estimators.base import Estimator
+from rlr.estimators.base import Estimator, Term
+from rlr.estimators.divergence import Penalty, path_divergence, remembers
 from rlr.models.base import DiffusionModel
 from rlr.modules.ledger import Ledger
 from rlr.modules.meter import Meter
@@ -95,6 +97,11 @@ class Alignment(LightningModule):
             one more copy of the trained weights a kind.
         checkpoint_steps: Whether replayed steps recompute their activations in the backward pass.
         max_bad_steps: After how many updates in a row without a finite gradient to stop.
+        kl_weight: The weight of the divergence from the base model, which is then subtracted from the reward; see
+            :class:`~rlr.estimators.divergence.Penalty`. The model must remember its base, as one with a LoRA does.
+        kl_full: Whether the gradient of that divergence follows the states of the chain, too.
+        log_kl_every: After how many updates each to log that divergence where ``kl_weight`` is 0, at the cost of one
+            pass of the base model a step; 0 never does. A model that does not remember its base is left out.
         seed: Decides all noise.
     """
 
@@ -114,6 +121,9 @@ class Alignment(LightningModule):
         log_terms: bool = True,
         checkpoint_steps: bool = False,
         max_bad_steps: int = 5,
+        kl_weight: float = 0.0,
+        kl_full: bool = False,
+        log_kl_every: int = 25,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -125,6 +135,13 @@ class Alignment(LightningModule):
         self.lr, self.betas, self.weight_decay, self.optimizer = lr, betas, weight_decay, optimizer
         self.clip_norm, self.accumulate, self.warmup = clip_norm, accumulate, warmup
         self.log_terms, self.max_bad_steps, self.seed = log_terms, max_bad_steps, seed
+        if log_kl_every < 0 or (kl_full and not kl_weight):
+            raise ValueError(
+                "log_kl_every is at least 0 and kl_full goes with kl_weight > 0, and "
+                f"log_kl_every={log_kl_every}, kl_full={kl_full}, kl_weight={kl_weight} were given"
+            )
+        self.penalty = Penalty(kl_weight, kl_full) if kl_weight else None
+        self.log_kl_every = log_kl_every if remembers(model) else 0
         self.objective = Objective(model, reward)
         self.progress = Progress()
         self._norm: Tensor | None = None
@@ -147,6 +164,8 @@ class Alignment(LightningModule):
                 "differentiable reward, or an estimator of half- and zeroth-order terms alone, such as HalfOrder"
             )
         self.estimator.check(self.chain)
+        if self.penalty:
+            self.penalty.check(self.chain)
 
     def setup(self, stage: str) -> None:
         """Refuses to train a model without trainable weights; to sample from one is fine."""
@@ -177,6 +196,7 @@ class Alignment(LightningModule):
         rewards = self._backward(trajectory, ledger, meter)
         self._note(ledger, rewards)
         self._count(len(batch.prompts), rewards)
+        self._log_divergence(trajectory, meter)
         if self.progress.batches % self.accumulate == 0:
             with meter.phase("optimizer"):
                 self._update()
@@ -189,8 +209,7 @@ class Alignment(LightningModule):
 
     def _backward(self, trajectory: Trajectory, ledger: Ledger, meter: Meter) -> Tensor:
         """Runs the backward of each term before asking for the next, and returns the roll-out's rewards."""
-        objective = self.objective.of(trajectory.prompts)
-        terms = iter(self.estimator.losses(self.chain, trajectory, objective))
+        terms = self._terms(trajectory)
         rewards = None
         with self._unsynchronised():
             meter.start()
@@ -204,6 +223,16 @@ class Alignment(LightningModule):
             raise ValueError(f"{type(self.estimator).__name__} yielded no term; it must yield at least one a batch")
         return rewards
 
+    def _terms(self, trajectory: Trajectory) -> Iterator[Term]:
+        """The estimator's terms, and after them those of the penalty."""
+        rewards = None
+        for term in self.estimator.losses(self.chain, trajectory, self.objective.of(trajectory.prompts)):
+            rewards = term.rewards
+            yield term
+            del term  # as in the estimator itself
+        if self.penalty and rewards is not None:
+            yield from self.penalty.terms(self.chain, trajectory, rewards)
+
     def _unsynchronised(self) -> AbstractContextManager[object]:
         # gradients are averaged over ranks once, before the update: which term is the last is known only afterwards
         strategy = self.trainer.strategy
@@ -213,8 +242,10 @@ class Alignment(LightningModule):
         """Keeps the first failure since the last update; float16 may overflow until its scale is found."""
         overflow_allowed = self._scale > 1
         failure = ledger.failure(gradients=not overflow_allowed)
-        if failure and not rewards.isfinite().all():
-            failure += f" (neither is the reward {type(self.reward).__name__})"
+        if not rewards.isfinite().all():
+            reward = f"the reward {type(self.reward).__name__}"
+            # an estimator may have dropped the sample, and its losses are finite
+            failure = f"{failure} (neither is {reward})" if failure else f"{reward} is not finite"
         self._bad = self._bad or failure
         self._overflow = self._overflow or (overflow_allowed and failure is None and ledger.failure() is not None)
 
@@ -226,7 +257,8 @@ class Alignment(LightningModule):
         self.objective.calls = 0
         self.objective.watch(rewards)
         mean = rewards.mean().item()
-        progress.running = mean if progress.running is None else 0.9 * progress.running + 0.1 * mean
+        if math.isfinite(mean):
+            progress.running = mean if progress.running is None else 0.9 * progress.running + 0.1 * mean
 
     @property
     def _scale(self) -> float:
@@ -290,6 +322,19 @@ class Alignment(LightningModule):
 
     def _adamw(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(weights, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+    def _log_divergence(self, trajectory: Trajectory, meter: Meter) -> None:
+        """Logs how far the batch's paths are from the base model's, where that is known or due."""
+        divergence = self.penalty.path if self.penalty else None
+        if divergence is None and self._divergence_due:
+            with meter.phase("kl"):
+                divergence = path_divergence(self.chain, trajectory).mean()
+        if divergence is not None:
+            self.log("kl/path", divergence, sync_dist=True, batch_size=len(trajectory.prompts))
+
+    @property
+    def _divergence_due(self) -> bool:
+        return self.log_kl_every > 0 and self.progress.batches % (self.accumulate * self.log_kl_every) == 0
 
     def _log_step(self, rewards: Tensor, ledger: Ledger, meter: Meter) -> None:
         n = len(rewards)

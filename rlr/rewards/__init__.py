@@ -12,3 +12,4 @@ from rlr.rewards.imagereward import ImageReward
 from rlr.rewards.jpeg import JPEGCompressibility, JPEGIncompressibility
 from rlr.rewards.pickscore import PickScore, TinyPickScore
 from rlr.rewards.preprocessing import CropShortest, Fit, PadLongest, PillowCropShortest, Preprocessing, Squash
+from rlr.rewards.remote import Remote

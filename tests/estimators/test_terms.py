@@ -243,6 +243,13 @@ def test_running_mean_uses_earlier_updates_only_and_survives_a_checkpoint() -> N
         assert baseline.advantages(torch.tensor([0.0])).item() == pytest.approx(-4.0)
 
 
+def test_running_mean_forgets_a_reward_that_is_not_finite() -> None:
+    baseline = RunningMean(0.5)
+    assert baseline.advantages(torch.tensor([torch.inf, torch.nan])).isfinite().tolist() == [False, False]
+    assert baseline.advantages(torch.tensor([2.0, torch.nan])).isnan().tolist() == [False, True]
+    assert baseline.advantages(torch.tensor([5.0])).item() == pytest.approx(3.0)
+
+
 def test_estimators_carry_their_baselines_state() -> None:
     for make in (
         lambda: RLR(2, baseline=RunningMean()),

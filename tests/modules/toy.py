@@ -1,6 +1,7 @@
 """A model, a reward and an estimator that are small enough to state laws about the training step itself."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,27 @@ class AffineModel(DiffusionModel):
 
     def decode(self, x: Tensor) -> Tensor:
         return torch.sigmoid(x)
+
+
+class Remembering(AffineModel):
+    """The toy with a copy of the weights that it was made with."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.first = {name: weight.detach().clone() for name, weight in self.trainable.items()}
+        self.asked = 0
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        self.asked += 1
+        now = {name: weight.data for name, weight in self.trainable.items()}
+        for name, weight in self.trainable.items():
+            weight.data = self.first[name]
+        try:
+            yield
+        finally:
+            for name, weight in self.trainable.items():
+                weight.data = now[name]
 
 
 class Level(Reward):

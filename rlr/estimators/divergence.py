@@ -1,0 +1,142 @@
+r"""How far the model has gone from its base: the divergence of the chain's paths, step by step.
+
+Write :math:`\mu_t(x; \theta)` for the mean of step :math:`t` and :math:`\mu_t^0(x)` for that of the base model. Then
+
+.. math:: D(\theta) = E\Bigl[\sum_t D_t(x_t; \theta)\Bigr], \qquad
+    D_t(x; \theta) = \mathrm{KL}\bigl(\mathcal{N}(\mu_t(x; \theta), \sigma_t^2 I) \,\|\, \mathcal{N}(\mu_t^0(x), \sigma_t^2 I)\bigr)
+    = \frac{|\mu_t(x; \theta) - \mu_t^0(x)|^2}{2 \sigma_t^2}
+
+over the steps with :math:`\sigma_t > 0`, on paths of the present model. Where all steps have noise, :math:`D` is the divergence
+of whole paths :math:`x_T, \dots, x_0` from those of the base model, and so at least that of the samples :math:`x_0`. A
+deterministic step has no finite one and is left out.
+
+Since :math:`\theta` decides both the steps and the states that they are taken in, the gradient has two parts,
+
+.. math:: \nabla D = \underbrace{E\Bigl[\sum_t \nabla_\theta D_t(x_t; \theta)\Bigr]}_{\text{direct: states are constants}}
+    + \underbrace{E\Bigl[\sum_t \Bigl(\sum_{u < t} D_u(x_u; \theta)\Bigr) \nabla_\theta \log p_\theta(x_{t-1} \mid x_t)\Bigr]}_{
+    \text{through the states}}
+
+and :class:`Penalty` estimates the first, or both. The first alone is quiet, and not the gradient of :math:`D`: it is blind to
+what a step does to the divergence of later ones.
+
+References:
+    | DPOK: Reinforcement Learning for Fine-tuning Text-to-Image Diffusion Models (Fan et al., 2023)
+    | https://arxiv.org/abs/2305.16381
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators.advantages import LeaveOneOut
+from rlr.estimators.base import Term
+from rlr.estimators.segments import check_stochastic
+from rlr.gaussian import Gaussian
+from rlr.models.base import DiffusionModel
+
+
+def noisy_steps(chain: Chain) -> list[int]:
+    r"""Returns the steps with :math:`\sigma_t > 0`, the last one of the chain first: :math:`1, \dots, T`."""
+    return [t for t in range(1, chain.steps + 1) if chain.std(t) > 0]
+
+
+def remembers(model: DiffusionModel) -> bool:
+    """Returns whether the model can compute as it did before training."""
+    try:
+        with model.disabled():
+            return True
+    except ValueError:
+        return False
+
+
+@torch.no_grad()
+def base_mean(chain: Chain, trajectory: Trajectory, t: int) -> Tensor:
+    r"""Returns :math:`\mu_t^0(x_t)` in the recorded states, with shape :math:`(B, *)`."""
+    with chain.model.disabled():
+        return chain.transition(trajectory.states[t], t, trajectory.condition).mean
+
+
+@torch.no_grad()
+def path_divergence(chain: Chain, trajectory: Trajectory) -> Tensor:
+    r"""Returns :math:`\sum_t D_t(x_t; \theta)` of a recorded roll-out, with shape :math:`(B)`.
+
+    It asks the base model only: the present means are :math:`\mu_t = x_{t-1} - \sigma_t z_{t-1}`. They are of the weights that
+    the roll-out was recorded with, shifted ones in a one-point zeroth-order roll-out.
+    """
+    total = torch.zeros(len(trajectory.prompts), device=trajectory.states.device)
+    for t in noisy_steps(chain):
+        std = chain.std(t)
+        mean = trajectory.states[t - 1] - std * trajectory.noises[t - 1]
+        total = total + Gaussian(mean, std).divergence(base_mean(chain, trajectory, t))
+    return total
+
+
+class Penalty:
+    r"""Surrogate losses for :math:`\beta \nabla D`, one noisy step at a time, to be added to those of any estimator.
+
+    The loss of step :math:`t` is :math:`\beta D_t(x_t; \theta)` with :math:`x_t` as it was recorded. Each costs a pass of the
+    base model and one of the present model with gradient.
+
+    Args:
+        weight: The weight :math:`\beta > 0`, in units of the reward per nat.
+        full: Whether to add the part through the states, :math:`\beta \, (\sum_{u < t} D_u - b) \log p_\theta(x_{t-1} \mid x_t)`
+            with the leave-one-out mean :math:`b`, which makes the gradient of :math:`D` unbiased. It costs no further pass and
+            has the variance of a likelihood ratio; it needs two samples, and roll-outs of the present weights (those of
+            one-point zeroth order are of shifted ones).
+    """
+
+    def __init__(self, weight: float, full: bool = False) -> None:
+        if not weight > 0:
+            raise ValueError(f"the weight of the divergence from the base model must be positive, and {weight} is not")
+        self.weight = weight
+        self.full = full
+        self.path: Tensor | None = None
+        r"""The batch's mean of :math:`\sum_t D_t`, once the terms have been taken."""
+
+    def check(self, chain: Chain) -> None:
+        """Raises a ``ValueError`` that names the remedy if there is no base model or no noise."""
+        steps = noisy_steps(chain)
+        if not steps:
+            sampler = type(chain.sampler).__name__
+            raise ValueError(
+                f"kl_weight={self.weight} needs steps with noise, and {sampler} has none (σ = 0); set {sampler}'s eta "
+                "(or noise level) above 0, or kl_weight to 0"
+            )
+        if self.full:
+            check_stochastic(chain, range(steps[0] - 1, chain.steps), "kl_full")
+        try:
+            with chain.model.disabled():
+                return
+        except ValueError as error:
+            raise ValueError(f"kl_weight={self.weight} compares with the base model, and {error}") from error
+
+    def terms(self, chain: Chain, trajectory: Trajectory, rewards: Tensor) -> Iterator[Term]:
+        """Yields the terms; the caller runs each backward before it asks for the next.
+
+        Args:
+            chain: The chain.
+            trajectory: The recorded roll-out.
+            rewards: Its rewards, for the record.
+        """
+        later = torch.zeros(len(rewards), device=trajectory.states.device)
+        # from the last step up, so that the divergences of later steps are there when they are needed
+        for t in noisy_steps(chain):
+            term, distance = self._term(chain, trajectory, rewards, t, later)
+            yield term
+            del term  # its graph must be gone before the next is built
+            later = later + distance
+        self.path = later.mean()
+
+    def _term(
+        self, chain: Chain, trajectory: Trajectory, rewards: Tensor, t: int, later: Tensor
+    ) -> tuple[Term, Tensor]:
+        r"""Returns the term of step :math:`t`, and :math:`D_t` without a graph, with shape :math:`(B)`."""
+        base = base_mean(chain, trajectory, t)
+        transition = chain.replay(trajectory, t, t - 1)
+        distance = transition.divergence(base)
+        loss = distance
+        if self.full:
+            loss = loss + LeaveOneOut().advantages(later) * transition.log_prob(trajectory.states[t - 1])
+        return Term("kl", self.weight * loss.mean(), (t,), rewards), distance.detach()
