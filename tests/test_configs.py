@@ -68,7 +68,9 @@ def differences(written, printed, place: str = "") -> list[str]:
         ]
     if isinstance(written, list) and isinstance(printed, list) and len(written) == len(printed):
         return [
-            line for k, pair in enumerate(zip(written, printed, strict=True)) for line in differences(*pair, f"{place}[{k}]")
+            line
+            for k, pair in enumerate(zip(written, printed, strict=True))
+            for line in differences(*pair, f"{place}[{k}]")
         ]
     found = printed["class_path"] if isinstance(printed, dict) and "class_path" in printed else printed
     same = found == written or str(found).endswith(f".{written}") or str(written).startswith("${")

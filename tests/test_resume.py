@@ -16,6 +16,7 @@ from rlr.chain import Chain, Trajectory
 from rlr.data import Prompts
 from rlr.estimators import RLR, RunningMean
 from rlr.estimators.base import Objective
+from rlr.rewards import Combine, RunningZScore
 from tests.modules.toy import WORDS, Level, align, run, weights
 
 STEPS, BATCHES = 14, 2
@@ -40,11 +41,12 @@ class Remembering(RLR):
 
 
 def build():
-    """A module whose every kind of state matters: Adam, warm-up, accumulation, estimator, global generators."""
+    """A module whose every kind of state matters: Adam, warm-up, accumulation, estimator, reward, global generators."""
     torch.manual_seed(1)
     np.random.seed(1)
     random.seed(1)
-    return align(estimator=Remembering(), reward=Noisy(), warmup=6, accumulate=BATCHES, clip_norm=0.5)
+    reward = Combine({"noisy": Noisy()}, {"noisy": 1.0}, RunningZScore())
+    return align(estimator=Remembering(), reward=reward, warmup=6, accumulate=BATCHES, clip_norm=0.5)
 
 
 def data():

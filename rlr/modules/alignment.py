@@ -397,6 +397,7 @@ class Alignment(LightningModule):
         checkpoint[STATE] = {
             "progress": asdict(self.progress),
             "estimator": self.estimator.state_dict(),
+            "reward": self.reward.memory(),
             "random": _random_state(),
             "gradients": self._pending_gradients(),
             "bad": self._bad,
@@ -424,6 +425,7 @@ class Alignment(LightningModule):
         state = checkpoint[STATE]
         self.progress = Progress(**state["progress"])
         self.estimator.load_state_dict(state["estimator"])
+        self.reward.recall(state["reward"])
         self._bad = state["bad"]
         self._resumed = state
 

@@ -39,6 +39,13 @@ class Reward(nn.Module, ABC):
             The scores, with shape :math:`(B)`.
         """
 
+    def memory(self) -> dict[str, Tensor]:
+        """Returns what it has learnt from the scores of the run, for checkpoints; nothing by default."""
+        return {}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Restores what :meth:`memory` returned."""
+
     def __call__(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         """Scores outside autocast, in float32 or float64."""
         with torch.autocast(samples.device.type, enabled=False):

@@ -8,6 +8,7 @@ with weights :math:`w_i` and a scaling :math:`z_i` that brings rewards of unlike
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -111,9 +112,27 @@ class Combine(Reward):
             self.parts = {name: score.detach() for name, score in zip(self.names, scores, strict=True)}
             return torch.stack(list(self._terms(scores))).sum(0)
 
+    def memory(self) -> dict[str, Tensor]:
+        own = self.scalings.state_dict(prefix="scalings.")
+        inner = {f"{k}.{name}": v for k, part in enumerate(self._parts) for name, v in part.memory().items()}
+        return {name: value.clone() for name, value in (own | inner).items()}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        self.scalings.load_state_dict(_within(memory, "scalings."))
+        for k, part in enumerate(self._parts):
+            part.recall(_within(memory, f"{k}."))
+
+    @property
+    def _parts(self) -> list[Reward]:
+        return cast(list[Reward], list(self.rewards))
+
     def _terms(self, scores: list[Tensor]) -> Iterator[Tensor]:
         for weight, scaling, score in zip(self.weights, self.scalings, scores, strict=True):
             yield weight * scaling(score)
+
+
+def _within(memory: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in memory.items() if name.startswith(prefix)}
 
 
 def _check(rewards: Mapping[str, Reward], weights: Mapping[str, float]) -> None:

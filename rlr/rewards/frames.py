@@ -10,7 +10,7 @@ References:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +78,12 @@ class FrameReward(Reward):
     def label(self) -> str:
         """That of the image reward."""
         return self.reward.label
+
+    def memory(self) -> dict[str, Tensor]:
+        return self.reward.memory()
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        self.reward.recall(memory)
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         r"""Returns one score a video.

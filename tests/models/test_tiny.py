@@ -39,7 +39,6 @@ def test_the_packaged_folder_is_the_default(
     assert torch.equal(model.denoise(x, 500, condition), expected.denoise(x, 500, condition))
 
 
-@pytest.mark.skipif(not PACKAGED.is_dir(), reason="the built-in model's weights are not in this checkout")
 def test_the_built_in_model_paints_what_diffusers_makes_of_its_folder() -> None:
     model = Guidance(Tiny(trainable=Frozen()), 4.0)
     assert model.shape == (4, 8, 8)

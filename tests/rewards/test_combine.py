@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from rlr.rewards import Brightness, JPEGCompressibility, JPEGIncompressibility, PickScore
+from rlr.rewards import AllFrames, Brightness, FrameReward, JPEGCompressibility, JPEGIncompressibility, PickScore
 from rlr.rewards.combine import Combine, RunningZScore
 from tests.rewards.folder import FOLDER
 
@@ -79,6 +79,23 @@ def test_statistics_stand_still_in_evaluation_and_survive_a_checkpoint():
     resumed.load_state_dict(state)
     with torch.inference_mode():
         assert torch.equal(resumed(pixels(1), PROMPTS), expected)
+
+
+def test_what_is_learnt_from_scores_is_remembered_through_wrappers():
+    def build():
+        inner = Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore())
+        return FrameReward(Combine({"inner": inner}, {"inner": 2.0}, RunningZScore()), AllFrames())
+
+    videos = torch.stack([pixels(), pixels(1)], 1)
+    reward = build()
+    reward(videos, PROMPTS)
+    memory = {name: value.clone() for name, value in reward.memory().items()}
+    reward(videos / 2, PROMPTS)  # what came after must not be in what was taken before
+    resumed = build()
+    resumed.recall(memory)
+    assert all(torch.equal(resumed.memory()[name], value) for name, value in memory.items())
+    assert sum(name.endswith("count") for name in memory) == 2
+    assert not torch.equal(reward.memory()["scalings.0.mean"], memory["scalings.0.mean"])
 
 
 def test_each_part_has_statistics_of_its_own():
