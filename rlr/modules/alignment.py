@@ -93,6 +93,8 @@ class Alignment(LightningModule):
         clip_norm: The largest norm of the gradient; longer ones are scaled down to it.
         accumulate: How many batches make one update; their mean gradient is stepped on.
         warmup: Over how many updates the learning rate rises linearly to its full value.
+        cooldown: Over how many of the last updates of ``trainer.max_steps`` it falls linearly towards 0: what single
+            noisy gradients have left in the weights then averages out.
         log_terms: Whether to log the norm of each kind of term's gradient and the cosines between them, at the cost of
             one more copy of the trained weights a kind.
         checkpoint_steps: Whether replayed steps recompute their activations in the backward pass.
@@ -118,6 +120,7 @@ class Alignment(LightningModule):
         clip_norm: float | None = None,
         accumulate: int = 1,
         warmup: int = 0,
+        cooldown: int = 0,
         log_terms: bool = True,
         checkpoint_steps: bool = False,
         max_bad_steps: int = 5,
@@ -133,7 +136,7 @@ class Alignment(LightningModule):
         self.reward = reward.requires_grad_(False)
         self.estimator = estimator
         self.lr, self.betas, self.weight_decay, self.optimizer = lr, betas, weight_decay, optimizer
-        self.clip_norm, self.accumulate, self.warmup = clip_norm, accumulate, warmup
+        self.clip_norm, self.accumulate, self.warmup, self.cooldown = clip_norm, accumulate, warmup, cooldown
         self.log_terms, self.max_bad_steps, self.seed = log_terms, max_bad_steps, seed
         if log_kl_every < 0 or (kl_full and not kl_weight):
             raise ValueError(
@@ -153,10 +156,10 @@ class Alignment(LightningModule):
 
     def _check(self) -> None:
         estimator, reward = type(self.estimator).__name__, type(self.reward).__name__
-        if self.accumulate < 1 or self.warmup < 0 or self.max_bad_steps < 1:
+        if self.accumulate < 1 or min(self.warmup, self.cooldown) < 0 or self.max_bad_steps < 1:
             raise ValueError(
-                "accumulate and max_bad_steps are at least 1 and warmup is at least 0, and "
-                f"{self.accumulate}, {self.max_bad_steps} and {self.warmup} were given"
+                "accumulate and max_bad_steps are at least 1, warmup and cooldown at least 0, and "
+                f"{self.accumulate}, {self.max_bad_steps}, {self.warmup} and {self.cooldown} were given"
             )
         if self.estimator.differentiable and not self.reward.differentiable:
             raise ValueError(
@@ -271,7 +274,7 @@ class Alignment(LightningModule):
         self._average_over_ranks()
         if self._bad is None:
             optimizer.step()
-            if self.warmup and not self._overflow:
+            if (self.warmup or self.cooldown) and not self._overflow:
                 self.lr_schedulers().step()  # type: ignore[union-attr]
         optimizer.zero_grad()
         failure, self._bad, self._overflow = self._bad, None, False
@@ -315,10 +318,19 @@ class Alignment(LightningModule):
         """AdamW (or what ``optimizer`` makes) on the trained weights alone, and the warm-up."""
         weights = self.weights
         made = self.optimizer(weights) if self.optimizer else self._adamw(weights)
-        if not self.warmup:
+        if not (self.warmup or self.cooldown):
             return made
-        schedule = torch.optim.lr_scheduler.LambdaLR(made, lambda update: min(1.0, (update + 1) / self.warmup))
+        if self.cooldown and self.trainer.max_steps < 1:
+            raise ValueError(f"cooldown={self.cooldown} counts from the end, and there is none; set trainer.max_steps")
+        schedule = torch.optim.lr_scheduler.LambdaLR(made, self._pace)
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _pace(self, update: int) -> float:
+        """The factor on the learning rate of an update, counted from 0."""
+        rise = (update + 1) / self.warmup if self.warmup else 1.0
+        updates = self.trainer.max_steps
+        fall = (updates - update) / (min(self.cooldown, updates) + 1) if self.cooldown else 1.0
+        return max(0.0, min(1.0, rise, fall))
 
     def _adamw(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(weights, self.lr, betas=self.betas, weight_decay=self.weight_decay)

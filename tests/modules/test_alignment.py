@@ -133,11 +133,27 @@ def test_clipping_scales_the_gradient_to_the_norm():
 
 
 def test_warm_up_is_linear_in_updates():
-    module, rates = align(warmup=4, accumulate=2), []
+    rates = rates_of(6, warmup=4, accumulate=2)
+    assert rates == pytest.approx([0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05])
+
+
+def rates_of(steps: int, **settings) -> list[float]:
+    module, rates = align(**settings), []
     step = module.on_before_optimizer_step
     module.on_before_optimizer_step = lambda o: rates.append(o.param_groups[0]["lr"]) or step(o)
-    run(module, prompts(), 6)
-    assert rates == pytest.approx([0.0125, 0.025, 0.0375, 0.05, 0.05, 0.05])
+    run(module, prompts(), steps)
+    return rates
+
+
+def test_cool_down_is_linear_in_the_last_updates():
+    assert rates_of(6, cooldown=3, accumulate=2) == pytest.approx([0.05, 0.05, 0.05, 0.0375, 0.025, 0.0125])
+    assert rates_of(5, warmup=2, cooldown=4) == pytest.approx([0.025, 0.04, 0.03, 0.02, 0.01])
+    assert rates_of(3, cooldown=99) == rates_of(3, cooldown=3)
+
+
+def test_cool_down_needs_an_end():
+    with pytest.raises(ValueError, match=r"there is none; set trainer\.max_steps"):
+        run(align(cooldown=3), prompts(), -1, max_epochs=1)
 
 
 def test_only_trainable_weights_reach_the_optimiser():
@@ -319,7 +335,7 @@ def test_an_estimator_without_terms():
         run(align(estimator=Silent()), prompts())
 
 
-@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"warmup": -1}, {"max_bad_steps": 0}])
+@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"warmup": -1}, {"cooldown": -1}, {"max_bad_steps": 0}])
 def test_impossible_numbers(wrong):
     with pytest.raises(ValueError, match="at least 1"):
         align(**wrong)
