@@ -1,18 +1,15 @@
 """What ``predict`` leaves behind: pictures, each with a JSON that says how to make it again."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from PIL import Image
-from torch import Tensor
 
 from rlr.callbacks.checkpointing import write_whole
+from rlr.evaluation.pictures import picture, png
 from rlr.modules.alignment import Prediction
 
 
@@ -48,14 +45,6 @@ class PredictionWriter(BasePredictionWriter):
                 "reward": prediction.rewards[i].item(),
                 "checkpoint": checkpoint,
             }
-            write_whole(folder / f"{number:05d}.png", png(prediction.samples[i]))
+            write_whole(folder / f"{number:05d}.png", png(picture(prediction.samples[i])))
             text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
             write_whole(folder / f"{number:05d}.json", text.encode())
-
-
-def png(pixels: Tensor) -> bytes:
-    r"""Returns pixels in [0, 1], with shape :math:`(3, H, W)`, as the bytes of a PNG file."""
-    picture = (pixels.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
