@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+import rlr.data
 from rlr.cli import main
 from rlr.modules import Alignment
 from tests.rewards.folder import FOLDER
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*FRAGMENTS})
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_")]
 
 
@@ -36,6 +38,25 @@ def test_is_parsed_whole(path, capsys, monkeypatch):
     assert printed["model"]["class_path"].startswith("rlr.modules.")
     assert printed["trainer"]["max_steps"] == written["trainer"]["max_steps"]
     assert printed["trainer"]["default_root_dir"] == f"runs/{path.stem}"
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=name)
+def test_a_fragment_is_parsed_over_every_alignment(path, capsys, monkeypatch):
+    for needed in ("PickAPic", "HPDv2"):
+        if not hasattr(rlr.data, needed) and needed in path.read_text():
+            pytest.skip(f"{needed} is not here")
+    monkeypatch.chdir(ROOT)
+    for config in ALIGNMENTS:
+        with pytest.raises(SystemExit) as exit_:
+            main(["test", f"--config={config}", f"--config={path}", "--print_config"])
+        assert exit_.value.code == 0
+        printed = yaml.safe_load(capsys.readouterr().out)["trainer"]
+        (callback,) = printed["callbacks"]
+        assert callback["class_path"] == "rlr.callbacks.RewardEvaluation"
+        rewards = {reward["class_path"].split(".")[-1] for reward in callback["init_args"]["rewards"]}
+        assert rewards == {"PickScore", "HPSv2", "Aesthetic", "ImageReward"}
+        assert all(r["init_args"]["preprocessing"] == "official" for r in callback["init_args"]["rewards"])
+        assert printed["default_root_dir"] == f"runs/{config.stem}"
 
 
 @pytest.mark.parametrize("path", ALIGNMENTS, ids=name)

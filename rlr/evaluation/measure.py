@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.evaluation.diversity import Diversity, spread
-from rlr.evaluation.sampling import Painted, paint
+from rlr.evaluation.sampling import paint
 from rlr.rewards.base import Reward
 from rlr.rewards.combine import Combine
 
@@ -45,24 +45,32 @@ def measure(
     features: list[Tensor] = []
     for painted in paint(chain, prompts, samples, seed, batch, rank, world):
         for reward in rewards:
-            found[reward.label].append(_score(reward, painted))
+            found[reward.label].append(measure_pixels(reward, painted.pixels, painted.prompts))
         if diversity:
             features.append(diversity.features(painted.pixels).float().cpu())
-    scores = {label: torch.cat([torch.empty(0), *values]).view(count, samples) for label, values in found.items()}
+    scores = {
+        label: torch.cat([torch.empty(0, dtype=torch.float32), *values]).view(count, samples)
+        for label, values in found.items()
+    }
     if diversity:
         rows = torch.cat(features).unflatten(0, (count, samples)) if count else torch.empty(0, samples, 1)
         scores[diversity.label] = spread(rows)[:, None]
     return scores
 
 
-def _score(reward: Reward, painted: Painted) -> Tensor:
+def measure_pixels(reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
+    r"""Returns the scores of pixels in [0, 1] in float32 on the CPU, with shape :math:`(B)`; the reward learns nothing.
+
+    Raises:
+        ValueError: If the reward is not one number a sample.
+    """
     # in inference mode what a reward learns from scores stands still
     with torch.inference_mode():
-        scores = reward(painted.pixels, painted.prompts)
-    if scores.shape != (len(painted.rows),):
+        scores = reward(pixels, prompts)
+    if scores.shape != (len(prompts),):
         raise ValueError(
-            f"the reward {reward.label} returned the shape {tuple(scores.shape)} for {len(painted.rows)} samples; "
-            f"return one score a sample, ({len(painted.rows)},)"
+            f"the reward {reward.label} returned the shape {tuple(scores.shape)} for {len(prompts)} samples; "
+            f"return one score a sample, ({len(prompts)},)"
         )
     return scores.clone().float().cpu()
 
