@@ -193,6 +193,7 @@ def test_predict_writes_pictures_with_their_story(config, tmp_path):
     again = aligned.model.generate(aligned.datamodule.predict_dataloader().__iter__().__next__())
     assert story["seed"] == again.seeds[1]
     assert story["reward"] == pytest.approx(again.rewards[1].item())
+    assert story["scores"] == {"Level": story["reward"]}
     picture = torch.tensor(list(Image.open(folder / "00001.png").get_flattened_data())).T.view(3, 2, 2) / 255
     torch.testing.assert_close(picture, again.samples[1], atol=0.5 / 255 + 1e-6, rtol=0)
 

@@ -20,15 +20,15 @@ from rlr.evaluation.table import Line, markdown
 from rlr.modules.alignment import Alignment
 
 
-def log_numbers(trainer: Trainer, numbers: dict[str, float]) -> None:
-    """Sends numbers to every logger, at the step that training's own are logged at."""
+def log_numbers(trainer: Trainer, module: Alignment, numbers: dict[str, float]) -> None:
+    """Sends numbers to every logger."""
     for logger in trainer.loggers:
-        logger.log_metrics(numbers, now(trainer))
+        logger.log_metrics(numbers, now(module))
 
 
-def now(trainer: Trainer) -> int:
-    """Returns the step that Lightning logs at: the number of batches trained on."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
+def now(module: Alignment) -> int:
+    """Returns the step to log at, the number of batches trained on: Lightning, too, counts batches and not updates."""
+    return module.progress.batches
 
 
 def updates(trainer: Trainer, module: Alignment) -> int:

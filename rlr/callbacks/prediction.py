@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from rlr.callbacks.checkpointing import write_whole
 from rlr.evaluation.pictures import picture, png
-from rlr.modules.alignment import Prediction
+from rlr.modules.alignment import Alignment, Prediction
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -43,8 +43,17 @@ class PredictionWriter(BasePredictionWriter):
                 "prompt": prediction.prompts[i],
                 "seed": prediction.seeds[i],
                 "reward": prediction.rewards[i].item(),
+                "scores": _scores(pl_module, prediction.rewards[i].item()),
                 "checkpoint": checkpoint,
             }
             write_whole(folder / f"{number:05d}.png", png(picture(prediction.samples[i])))
             text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
             write_whole(folder / f"{number:05d}.json", text.encode())
+
+
+def _scores(module: LightningModule, score: float) -> dict[str, float]:
+    """Returns a score by the reward's name, version included, raw and on its published scales."""
+    if not isinstance(module, Alignment):
+        return {}
+    label, scales = module.reward.label, module.reward.scales
+    return {label: score, **{f"{label} {name}": factor * score for name, factor in scales.items()}}

@@ -103,6 +103,7 @@ class RewardEvaluation(Callback):
         """Scores the base model; a run that begins notes this as its first evaluation."""
         if self.every is None:
             return
+        self._done = trainer.global_step
         self._score_base(trainer, pl_module)
         if trainer.global_step == 0 and self._base:
             self._report(trainer, pl_module, self._base, show=False)
@@ -125,6 +126,10 @@ class RewardEvaluation(Callback):
         if pl_module.progress.batches:
             self._score_base(trainer, pl_module)
         self._evaluate(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Drops the copy of the base model's weights, if there still is one."""
+        self._untrained = None
 
     # ------------------------------------------------------------------ what
 
@@ -149,7 +154,7 @@ class RewardEvaluation(Callback):
             return
         with self._untrained.restored(), self._measuring(trainer, module) as rewards:
             self._base = {name: self._based(trainer, module, rewards, h) for name, h in self._sets(trainer).items()}
-        self._untrained.forget()
+        self._untrained = None
 
     def _based(self, trainer: Trainer, module: Alignment, rewards: Sequence[Reward], held: HeldOut) -> Scores:
         key = {**held.key, "seed": self.seed, "rewards": [describe(reward) for reward in rewards]}
@@ -181,7 +186,7 @@ class RewardEvaluation(Callback):
     def _measuring(self, trainer: Trainer, module: Alignment) -> Iterator[Sequence[Reward]]:
         """Within, rewards of one's own are on the module's device, and no global generator is used up."""
         with ExitStack() as stack:
-            stack.enter_context(isolate_rng())
+            stack.enter_context(isolate_rng(include_cuda=module.device.type == "cuda"))
             stack.enter_context(trainer.precision_plugin.forward_context())
             yield [reward.to(module.device) for reward in self._rewards(module)]
             for reward in self.rewards or []:
@@ -213,11 +218,11 @@ class RewardEvaluation(Callback):
         prompts = {name: held.prompts for name, held in self._sets(trainer).items()}
         self.results = results = Results(updates(trainer, module), sets, prompts, self._facts(trainer, module))
         numbers = results.metrics()
-        log_numbers(trainer, numbers)
+        log_numbers(trainer, module, numbers)
         # for callbacks that monitor a number
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in numbers.items()})
         if show and trainer.is_global_zero:
-            self._show(trainer, results)
+            self._show(trainer, module, results)
         if show:
             self._alarm(results)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -227,8 +232,8 @@ class RewardEvaluation(Callback):
     def _measurements(self, module: Alignment, name: str, scores: Scores) -> list[Measurement]:
         base = self._base.get(name, {})
         rewards = {reward.label: reward for reward in self._rewards(module)}
-        facts = {label: (dict(reward.scales), reward.higher_is_better) for label, reward in rewards.items()}
-        return [Measurement(label, values, base.get(label), *facts.get(label, ())) for label, values in scores.items()]
+        known = {label: (dict(reward.scales), reward.higher_is_better) for label, reward in rewards.items()}
+        return [Measurement(label, values, base.get(label), *known.get(label, ())) for label, values in scores.items()]
 
     def _facts(self, trainer: Trainer, module: Alignment) -> dict[str, object]:
         return {
@@ -241,14 +246,14 @@ class RewardEvaluation(Callback):
             "versions": facts.versions(),
         }
 
-    def _show(self, trainer: Trainer, results: Results) -> None:
+    def _show(self, trainer: Trainer, module: Alignment, results: Results) -> None:
         trainer.print(f"\n{results.text()}\n")
         folder = self._folder(trainer) / ("test" if trainer.testing else "fit")
         write_whole(folder / "results.json", results.json())
         write_whole(folder / "results.csv", results.csv())
         for logger in trainer.loggers:
             for name in results.sets:
-                show_table(logger, f"evaluation/{name}", results.table(name), now(trainer))
+                show_table(logger, f"evaluation/{name}", results.table(name), now(module))
 
     def _alarm(self, results: Results) -> None:
         """Warns of a collapse."""

@@ -72,6 +72,7 @@ class SampleGrid(Callback):
             self._untrained, self._base, self._done = Untrained(pl_module), [], -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._done = trainer.global_step
         self._draw_base(trainer, pl_module)
 
     def on_train_batch_end(
@@ -90,6 +91,10 @@ class SampleGrid(Callback):
         self._draw_base(trainer, pl_module)
         self._draw(trainer, pl_module)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Drops the copy of the base model's weights, if there still is one."""
+        self._untrained = None
+
     # one process is enough for a few pictures
 
     def _draw_base(self, trainer: Trainer, module: LightningModule) -> None:
@@ -98,7 +103,7 @@ class SampleGrid(Callback):
         if trainer.is_global_zero and self._untrained.known:
             with self._untrained.restored():
                 self._base = self._samples(trainer, module)
-        self._untrained.forget()
+        self._untrained = None
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Alignment)
@@ -112,7 +117,7 @@ class SampleGrid(Callback):
         folder = Path(self.folder or Path(trainer.default_root_dir) / "samples")
         write_whole(folder / f"{update:06d}.png", png(image))
         for logger in trainer.loggers:
-            show_picture(logger, "samples", image, now(trainer))
+            show_picture(logger, "samples", image, now(module))
 
     def _cards(self, prompts: Sequence[str], present: Sequence[Shown]) -> list[Card]:
         rows = {"base": self._base, "aligned": present} if self._base else {"": present}
@@ -133,7 +138,7 @@ class SampleGrid(Callback):
     def _samples(self, trainer: Trainer, module: Alignment) -> list[Shown]:
         held = self._held(trainer)
         shown: list[Shown] = []
-        with isolate_rng(), trainer.precision_plugin.forward_context():
+        with isolate_rng(module.device.type == "cuda"), trainer.precision_plugin.forward_context():
             for painted in paint(module.chain, held.prompts, 1, self.seed, held.batch):
                 scores = self._scores(module.reward, painted.pixels, painted.prompts)
                 shown += [Shown(_still(pixels), score) for pixels, score in zip(painted.pixels, scores, strict=True)]

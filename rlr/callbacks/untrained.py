@@ -39,10 +39,6 @@ class Untrained:
         with switch if switch is not None else lent(self.module.chain.model, self._copy):
             yield
 
-    def forget(self) -> None:
-        """Drops the copy."""
-        self._copy = {}
-
 
 def _switch(model: DiffusionModel) -> AbstractContextManager[None] | None:
     try:

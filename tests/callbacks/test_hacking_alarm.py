@@ -1,5 +1,6 @@
 """The alarm rings when training rises and held-out rewards fall, once an episode, and never otherwise."""
 
+import re
 import warnings
 
 import pytest
@@ -91,9 +92,9 @@ def test_the_sentence_has_the_numbers_on_both_scales():
     (sentence,) = told[2]
     assert "from update 0 to 20 while held-out rewards got worse: HPSv2.1 on hpdv2 by 2 " in sentence
     assert ", x100 by 200 to" in sentence
-    assert sentence.startswith("the training reward rose by 1.9") or sentence.startswith(
-        "the training reward rose by 2"
-    )
+    rise, error = map(float, re.match(r"the training reward rose by (\S+) \(± (\S+)\)", sentence).groups())
+    # a line through two straight stretches of ten steps each from 0 to 1.9
+    assert abs(rise - 1.9) < 4 * error
 
 
 def test_where_lower_is_better_a_rise_is_the_fall():
@@ -139,9 +140,9 @@ class Dark(Reward):
 def hack(tmp_path, steps, **settings):
     alarm = HackingAlarm(window=1, stop=True)
     callbacks = [alarm, RewardEvaluation(rewards=[Dark()], every=5), Checkpointing(5, str(tmp_path))]
-    data = Prompts(list(WORDS), val=list(WORDS), batch_size=4)
+    data = Prompts(list(WORDS), val=list(WORDS), batch_size=16)
     kept = {"enable_checkpointing": True, "plugins": [SafeCheckpointIO()], "default_root_dir": tmp_path}
-    return alarm, run(align(reward=Brightness()), data, steps, callbacks=callbacks, **kept, **settings)
+    return alarm, run(align(reward=Brightness(), lr=0.02), data, steps, callbacks=callbacks, **kept, **settings)
 
 
 def test_stops_a_run_that_games_its_reward(tmp_path):

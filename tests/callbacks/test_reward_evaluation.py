@@ -146,6 +146,20 @@ def test_evaluates_at_the_start_every_n_updates_and_at_the_end(tmp_path):
     assert torch.equal(first.scores, first.base)
 
 
+def test_a_resumed_run_does_not_evaluate_again_where_it_begins(tmp_path):
+    """Its first batch is half an update, and the update before was evaluated already."""
+    settings, checkpointing = saving(tmp_path)
+    first, second = Heard(), Heard()
+    module = align(accumulate=2)
+    fit(
+        RewardEvaluation(), tmp_path, 2, module, callbacks=[checkpointing, RewardEvaluation(every=2), first], **settings
+    )
+    further = {"callbacks": [RewardEvaluation(every=2), second], "ckpt_path": tmp_path / "last.ckpt"}
+    fit(RewardEvaluation(), tmp_path, 4, align(accumulate=2), **further, **settings)
+    assert [results.update for results in first.results] == [0, 2]
+    assert [results.update for results in second.results] == [4]
+
+
 def test_never_in_training_if_asked_so(tmp_path):
     heard, evaluation = Heard(), RewardEvaluation(every=None)
     fit(evaluation, tmp_path, 2, callbacks=[evaluation, heard])
