@@ -84,7 +84,8 @@ def _card(canvas: Image.Image, card: Card, x: int, y: int, width: int, height: i
     left, top = x + PADDING, y + PADDING + 3 * LINE + 4
     for k, image in enumerate(map(scaled, card.images)):
         canvas.paste(image, (left, top))
-        _caption(draw, card.captions[k], card.marks and card.marks[k], left, top + image.height + 6)
+        mark = None if card.marks is None else card.marks[k]
+        _caption(draw, card.captions[k], mark, left, top + image.height + 6)
         left += image.width + GAP
 
 

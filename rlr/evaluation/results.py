@@ -93,7 +93,7 @@ class Results:
         return "\n\n".join([markdown(self.summary()), *(markdown(self.table(name)) for name in self.sets)])
 
     def summary(self) -> list[Line]:
-        """Returns the means of base and aligned model, a line each, on published scales."""
+        """Returns the means of base and aligned model, a line each, on published scales; without an update there is the base."""
         measured = [m.published[0] for m in next(iter(self.sets.values()))]
         lines = [("prompts", "model", *measured)]
         for name, measurements in self.sets.items():
@@ -101,7 +101,9 @@ class Results:
                 lines.append(
                     (name, "base", *(_mean(m.base, m.published[1]) for m in measurements if m.base is not None))
                 )
-            lines.append((name, "aligned", *(_mean(m.scores, m.published[1]) for m in measurements)))
+            lines.append(
+                (name, "aligned" if self.update else "base", *(_mean(m.scores, m.published[1]) for m in measurements))
+            )
         return lines
 
     def table(self, name: str) -> list[Line]:

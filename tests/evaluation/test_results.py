@@ -10,11 +10,11 @@ from rlr.evaluation.results import writer
 from rlr.evaluation.table import markdown
 
 
-def results(base=True):
+def results(base=True, update=7):
     scores = torch.tensor([[0.25, 0.27], [0.29, 0.31]])
     hps = Measurement("HPSv2.1", scores, scores - 0.02 if base else None, {"x100": 100.0})
     aes = Measurement("AES", 20 * scores, 19 * scores if base else None)
-    return Results(7, {"hpdv2": [hps, aes]}, {"hpdv2": ["a", "b"]}, {"seed": 0})
+    return Results(update, {"hpdv2": [hps, aes]}, {"hpdv2": ["a", "b"]}, {"seed": 0})
 
 
 def test_numbers_for_logs():
@@ -32,6 +32,7 @@ def test_one_line_a_model_on_published_scales():
         ("hpdv2", "aligned", "28.00", "5.600"),
     ]
     assert [line[1] for line in results(base=False).summary()] == ["model", "aligned"]
+    assert [line[1] for line in results(base=False, update=0).summary()] == ["model", "base"]
 
 
 def test_the_table_of_a_set():
