@@ -10,7 +10,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from rlr.callbacks import Checkpointing, PredictionWriter, SafeCheckpointIO
+from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
 from rlr.cli import main
 from rlr.cli.mistakes import explain, read
 
@@ -150,6 +150,37 @@ def test_validate_and_test_report_the_reward(config, tmp_path, capsys):
         assert name in capsys.readouterr().out
 
 
+def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):
+    fit(config(), tmp_path)
+    capsys.readouterr()
+    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    main(["test", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert ["Prompts: 2 prompts × 1 sample", "base", "aligned", "difference", "95 % interval"] in lines
+    assert [line[0] for line in lines if len(line) == 5][2] == "Level"
+    content = json.loads((tmp_path / "out" / "evaluation" / "test" / "results.json").read_text())
+    assert (content["update"], content["checkpoint"]) == (3, str(checkpoint))
+    assert content["sets"]["Prompts"]["results"]["Level"]["difference"] != 0
+
+
+def test_an_evaluation_of_the_config_takes_the_place_of_the_default(config, tmp_path):
+    given = """  callbacks:
+    - class_path: RewardEvaluation
+      init_args:
+        every: null
+        prompts: {mine: {class_path: Prompts, init_args: {test: [six]}}}
+        rewards: [Brightness, {class_path: tests.modules.toy.Hard}]
+        diversity: {class_path: Diversity, init_args: {features: Colours, floor: 0.25}}
+        samples: 2
+"""
+    changed = config(("  max_steps: 3\n", f"  max_steps: 3\n{given}"))
+    cli = main(["test", f"--config={changed}", root(tmp_path)])
+    (evaluation,) = [c for c in cli.trainer.callbacks if isinstance(c, RewardEvaluation)]
+    assert [m.label for m in evaluation.results.sets["mine"]] == ["Brightness", "Hard", "diversity"]
+    assert evaluation.diversity.floor == 0.25
+    assert not any(isinstance(c, RewardEvaluation) for c in fit(config(), tmp_path).trainer.callbacks)
+
+
 def test_predict_writes_pictures_with_their_story(config, tmp_path):
     fit(config(), tmp_path)
     checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
@@ -162,6 +193,7 @@ def test_predict_writes_pictures_with_their_story(config, tmp_path):
     again = aligned.model.generate(aligned.datamodule.predict_dataloader().__iter__().__next__())
     assert story["seed"] == again.seeds[1]
     assert story["reward"] == pytest.approx(again.rewards[1].item())
+    assert story["scores"] == {"Level": story["reward"]}
     picture = torch.tensor(list(Image.open(folder / "00001.png").get_flattened_data())).T.view(3, 2, 2) / 255
     torch.testing.assert_close(picture, again.samples[1], atol=0.5 / 255 + 1e-6, rtol=0)
 

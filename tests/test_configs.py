@@ -13,6 +13,7 @@ from tests.rewards.folder import FOLDER
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
 PARTS = sorted((ROOT / "configs").glob("*/parts/*.yaml"))
+FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_")]
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
@@ -96,6 +97,20 @@ def test_a_value_that_is_lost_is_seen():
     assert not differences({"a": "DDIM"}, {"a": {"class_path": "rlr.samplers.DDIM", "init_args": {}}})
 
 
+@pytest.mark.parametrize("stem", ["tiny_rlr", "sd14_rlr_jpeg", "sd21_ddpo_aes"])
+@pytest.mark.parametrize("path", FRAGMENTS, ids=name)
+def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as exit_:
+        main(["test", f"--config=configs/image/{stem}.yaml", f"--config={path}", "--print_config"])
+    assert exit_.value.code == 0
+    (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    assert callback["class_path"] == "rlr.callbacks.RewardEvaluation"
+    rewards = callback["init_args"]["rewards"]
+    assert {reward["class_path"].split(".")[-1] for reward in rewards} == set(NETWORKS)
+    assert all(reward["init_args"]["preprocessing"] == "official" for reward in rewards)
+
+
 @pytest.mark.parametrize("path", ALIGNMENTS, ids=name)
 def test_takes_a_step(path, random_sd, resolved, tmp_path):
     cli = main(["fit", f"--config={path}", *swaps(resolved(path), random_sd(), tmp_path)])
@@ -117,7 +132,7 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
         # as short as the estimators' terms allow
         f"--model.init_args.sampler.init_args.steps={min(args['sampler']['init_args']['steps'], 10)}",
         "--model.init_args.accumulate=1",
-        "--data.init_args.batch_size=4",
+        "--data.init_args.batch_size=8",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
         "--trainer.accelerator=cpu",

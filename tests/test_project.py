@@ -279,6 +279,63 @@ def test_the_example_of_the_readme_trains(
     assert (tmp_path / "runs" / "mine").is_dir()
 
 
+# ---------------------------------------------------------------- docs/evaluation.md
+
+TOY = """
+model:
+  class_path: ImageAlignment
+  init_args:
+    model: {class_path: Guidance, init_args: {model: {class_path: Tiny}}}
+    sampler: {class_path: DDIM, init_args: {steps: 2}}
+    reward: Brightness
+    estimator: {class_path: FirstOrder, init_args: {steps: 1}}
+data: {class_path: WorldPrompts, init_args: {train: 4, held_out: 2, batch_size: 2}}
+trainer: {accelerator: cpu, max_epochs: -1, max_steps: 1, limit_val_batches: 0, enable_progress_bar: false}
+"""
+
+SNIPPETS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_a_snippet_of_the_evaluation_page_runs(
+    snippet: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Laid over a config of the built-in world, with a random model in the place of the built-in one."""
+    from rlr.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for place in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{place}_DIR", str(tmp_path / "wandb"))
+    (tmp_path / "toy.yaml").write_text(TOY)
+    (tmp_path / "over.yaml").write_text(snippet)
+    path = f"--model.init_args.model.init_args.model.init_args.path={request.getfixturevalue('random_sd')()}"
+    cli = main(["fit", "--config=toy.yaml", "--config=over.yaml", path, "--trainer.default_root_dir=out"])
+    named = {line.split()[-1] for line in snippet.splitlines() if line.startswith("    - class_path")}
+    built = {type(thing).__name__ for thing in [*cli.trainer.callbacks, *cli.trainer.loggers]}
+    assert named <= built
+    assert cli.trainer.global_step == 1
+    for logger in cli.trainer.loggers:
+        logger.finalize("success")
+    if "Wandb" in snippet:
+        import wandb
+
+        wandb.finish()
+        assert list((tmp_path / "runs" / "logged" / "wandb").glob("offline-run-*/files/media/images/*.png"))
+
+
+def test_the_evaluation_page_lists_every_argument() -> None:
+    import inspect
+
+    from rlr.callbacks import EMA, HackingAlarm, RewardEvaluation, SampleGrid
+
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert list(inspect.signature(RewardEvaluation).parameters) == [row for row in rows if not row.endswith("Logger")]
+    for kind in (SampleGrid, HackingAlarm, EMA):
+        assert f"`{kind.__name__}({', '.join(inspect.signature(kind).parameters)})`" in page
+
+
 def _small(config: str, request: pytest.FixtureRequest) -> list[str]:
     """The options that put a random model in the place of the built-in one, and make one update quick."""
     args = yaml.safe_load(config)["model"]["init_args"]

@@ -1,19 +1,16 @@
 """What ``predict`` leaves behind: pictures, each with a JSON that says how to make it again."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from PIL import Image
-from torch import Tensor
 
 from rlr.callbacks.checkpointing import write_whole
-from rlr.modules.alignment import Prediction
+from rlr.evaluation.pictures import picture, png
+from rlr.modules.alignment import Alignment, Prediction
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -46,16 +43,17 @@ class PredictionWriter(BasePredictionWriter):
                 "prompt": prediction.prompts[i],
                 "seed": prediction.seeds[i],
                 "reward": prediction.rewards[i].item(),
+                "scores": _scores(pl_module, prediction.rewards[i].item()),
                 "checkpoint": checkpoint,
             }
-            write_whole(folder / f"{number:05d}.png", png(prediction.samples[i]))
+            write_whole(folder / f"{number:05d}.png", png(picture(prediction.samples[i])))
             text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
             write_whole(folder / f"{number:05d}.json", text.encode())
 
 
-def png(pixels: Tensor) -> bytes:
-    r"""Returns pixels in [0, 1], with shape :math:`(3, H, W)`, as the bytes of a PNG file."""
-    picture = (pixels.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
+def _scores(module: LightningModule, score: float) -> dict[str, float]:
+    """Returns a score by the reward's name, version included, raw and on its published scales."""
+    if not isinstance(module, Alignment):
+        return {}
+    label, scales = module.reward.label, module.reward.scales
+    return {label: score, **{f"{label} {name}": factor * score for name, factor in scales.items()}}

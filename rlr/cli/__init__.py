@@ -21,8 +21,10 @@ import rlr.models
 import rlr.modules
 import rlr.rewards
 import rlr.samplers
-from rlr.callbacks import Checkpointing, PredictionWriter, SafeCheckpointIO
+from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
 from rlr.cli.mistakes import MISTAKES, explain, mistake, sentence
+from rlr.data import PromptData
+from rlr.modules import Alignment
 
 # `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -67,7 +69,7 @@ class Parser(LightningArgumentParser):
 
 
 class CLI(LightningCLI):
-    """LightningCLI with CSV logs, safe checkpoints and written predictions where the config asks for nothing else."""
+    """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
 
     def _parse_ckpt_path(self) -> None:
         """The config alone says what is built: a checkpoint changes weights, not settings."""
@@ -95,6 +97,9 @@ class CLI(LightningCLI):
             wanted.append(Checkpointing(dirpath=str(root / "checkpoints")))
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
+        scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
+        if self.subcommand == "test" and scorable and not any(isinstance(c, RewardEvaluation) for c in given):
+            wanted.append(RewardEvaluation())
         return wanted
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

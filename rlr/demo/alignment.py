@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlr.cli import main as command_line
-from rlr.demo.facts import commit, device, now, versions
 from rlr.demo.report import Report
 from rlr.demo.watch import Watch
+from rlr.evaluation.facts import commit, device, now, versions
 from rlr.modules.alignment import Alignment
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.demo.diversity import diversity
+from rlr.evaluation.diversity import diversity
+from rlr.evaluation.sampling import paint
 from rlr.rewards.base import Reward
-from rlr.seeding import spawn
 from rlr.world.caption import parse
 from rlr.world.checker import check
 
@@ -61,13 +61,11 @@ def evaluate(
         progress: Told of every batch.
     """
     lines = [prompt for prompt in prompts for _ in range(samples)]
-    seeds = [spawn(seed, i, k) for i in range(len(prompts)) for k in range(samples)]
     pixels, rewards = [], []
-    for at in range(0, len(lines), batch):
-        piece = slice(at, at + batch)
-        pixels.append(render(chain, lines[piece], seeds[piece]))
-        rewards.append(reward(pixels[-1], lines[piece]).float().cpu())
-        progress(min(at + batch, len(lines)), len(lines))
+    for painted in paint(chain, prompts, samples, seed, batch):
+        pixels.append(painted.pixels)
+        rewards.append(reward(painted.pixels, painted.prompts).float().cpu())
+        progress(painted.rows[-1] + 1, len(lines))
     images = torch.cat(pixels).float().cpu()
     scores = {"reward": torch.cat(rewards), **exact_check(images, lines)}
     images = images.unflatten(0, (len(prompts), samples))
@@ -75,11 +73,6 @@ def evaluate(
     if samples > 1:
         folded["diversity"] = diversity(images)[:, None]
     return Evaluation(prompts, images, folded)
-
-
-def render(chain: Chain, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-    r"""Returns one sample a prompt as pixels in [0, 1], with shape :math:`(B, 3, H, W)`."""
-    return chain.model.decode(chain.sample(prompts, chain.draw(seeds)).states[0])
 
 
 def exact_check(pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -7,10 +7,11 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from rlr.demo.grid import Pair, png
+from rlr.demo.grid import Pair
 from rlr.demo.labels import LABELS, show
-from rlr.demo.statistics import Comparison
 from rlr.demo.table import rows
+from rlr.evaluation.pictures import png
+from rlr.evaluation.statistics import Comparison
 
 TILES = ("all", "reward", "diversity")
 FIRST = 12

@@ -8,10 +8,11 @@ from pathlib import Path
 from rlr.callbacks.checkpointing import write_whole
 from rlr.demo.curves import DARK, LIGHT, Curves, draw
 from rlr.demo.evaluate import Evaluation
-from rlr.demo.grid import grid, pairs, png
+from rlr.demo.grid import cards, pairs
 from rlr.demo.labels import show
 from rlr.demo.page import FIRST, Story, page
-from rlr.demo.statistics import Comparison, compare
+from rlr.evaluation.pictures import grid, png
+from rlr.evaluation.statistics import Comparison, compare
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Report:
     @property
     def comparisons(self) -> dict[str, Comparison]:
         """The measurements before and after."""
-        return compare(self.base, self.aligned)
+        return compare(self.base.scores, self.aligned.scores)
 
     def save(self, folder: Path) -> list[Path]:
         """Writes the files and returns their paths, the page first."""
@@ -45,7 +46,7 @@ class Report:
         html = page(self.story, self.comparisons, shown, (light, dark), facts)
         updates = len(self.curves.training)
         title = f"The first {min(FIRST, len(shown))} held-out prompts before and after {updates} updates"
-        sheet = grid(shown[:FIRST], title, "not chosen; same noise on both sides; ✓ by the exact check")
+        sheet = grid(cards(shown[:FIRST]), title, "not chosen; same noise on both sides; ✓ by the exact check")
         files = {
             "index.html": html.encode(),
             "before_after.png": png(sheet),

@@ -1,31 +1,19 @@
 """The table of a comparison as text."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from rlr.demo.labels import LABELS, show
-from rlr.demo.statistics import Comparison
+from rlr.evaluation.statistics import Comparison
+from rlr.evaluation.table import HEAD, Line, cells, columns
 
-HEAD = ("", "base", "aligned", "difference", "95 % interval")
 
-
-def rows(comparisons: Mapping[str, Comparison]) -> list[tuple[str, ...]]:
+def rows(comparisons: Mapping[str, Comparison]) -> list[Line]:
     """Returns one row of text a measurement: label, base, aligned, difference, interval."""
-    return [(LABELS[name], *_cells(name, comparisons[name])) for name in LABELS if name in comparisons]
-
-
-def _cells(name: str, value: Comparison) -> tuple[str, ...]:
-    low, high = show(name, value.low, signed=True), show(name, value.high, signed=True)
-    difference = show(name, value.difference, signed=True)
-    return show(name, value.base), show(name, value.aligned), difference, f"{low} … {high}"
+    names = [name for name in LABELS if name in comparisons]
+    return [(LABELS[name], *cells(comparisons[name], partial(show, name))) for name in names]
 
 
 def table(comparisons: Mapping[str, Comparison]) -> str:
     """Returns the comparisons as lines of aligned columns."""
-    lines = [HEAD, *rows(comparisons)]
-    widths = [max(len(line[k]) for line in lines) for k in range(len(HEAD))]
-    return "\n".join(_line(line, widths) for line in lines)
-
-
-def _line(cells: tuple[str, ...], widths: list[int]) -> str:
-    rest = "  ".join(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
-    return f"{cells[0].ljust(widths[0])}  {rest}"
+    return columns([HEAD, *rows(comparisons)])

@@ -49,9 +49,15 @@ class CLIPReward(NetworkReward):
     @abstractmethod
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor: ...
 
+    def features(self, samples: Tensor) -> Tensor:
+        r"""Returns what the image tower makes of pixels in [0, 1]: unit vectors, with shape :math:`(B, D)`."""
+        return self._images(self.preprocess(samples))
+
     def _cosine(self, pixels: Tensor, texts: Tensor) -> Tensor:
-        images = self.clip.get_image_features(pixel_values=pixels).pooler_output
-        return (F.normalize(images, dim=-1) * texts).sum(-1)
+        return (self._images(pixels) * texts).sum(-1)
+
+    def _images(self, pixels: Tensor) -> Tensor:
+        return F.normalize(self.clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
     def _encode(self, prompts: list[str]) -> Tensor:
         whole = self.tokenizer(prompts, verbose=False).input_ids

@@ -1,12 +1,10 @@
-import numpy as np
 import pytest
 import torch
 
 from rlr.chain import Chain
-from rlr.demo.diversity import diversity
 from rlr.demo.evaluate import evaluate
 from rlr.demo.labels import LABELS, show
-from rlr.demo.statistics import compare, interval
+from rlr.evaluation.statistics import compare
 from rlr.samplers import DDIM
 from rlr.world.caption import parse
 from rlr.world.prompts import held_out_prompts
@@ -50,51 +48,17 @@ def test_every_measurement_has_a_label() -> None:
     assert set(evaluate(chain(), Light(), PROMPTS).scores) == set(LABELS)
 
 
-def test_diversity_is_zero_exactly_when_samples_agree() -> None:
-    pixels = torch.rand(2, 1, 3, 32, 32).repeat(1, 3, 1, 1, 1)
-    assert diversity(pixels).tolist() == [0, 0]
-    pixels[1, 2] = 1 - pixels[1, 2]
-    assert diversity(pixels)[0] == 0
-    assert diversity(pixels)[1] > 0
-
-
-def test_diversity_of_black_and_white() -> None:
-    # each of four grids sees a mean squared difference of 1 in each of three colours: √(3 · 4)
-    pixels = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])[None]
-    torch.testing.assert_close(diversity(pixels), torch.tensor([12**0.5]))
-
-
-def test_diversity_needs_two_samples() -> None:
-    with pytest.raises(ValueError, match="samples=2"):
-        diversity(torch.rand(4, 1, 3, 32, 32))
-
-
-def test_interval_covers_as_often_as_it_says() -> None:
-    # 300 data sets of 60 prompts × 2 dependent samples: 95 % of the intervals hold the mean, give or take 1.3 %
-    rng = np.random.default_rng(0)
-    hits = []
-    for _ in range(300):
-        values = rng.normal(size=(60, 1)) + 0.3 * rng.normal(size=(60, 2))
-        low, high = interval(values, rng)
-        hits.append(low <= 0 <= high)
-    assert 0.90 <= np.mean(hits) <= 0.985
-
-
-def test_interval_does_not_count_prompts_without_the_claim() -> None:
-    values = np.array([[1.0, 1.0], [np.nan, np.nan], [1.0, 1.0]])
-    assert interval(values, np.random.default_rng(0)) == (1.0, 1.0)
-
-
 def test_comparison_of_a_model_with_itself_is_zero() -> None:
     result = evaluate(chain(), Light(), PROMPTS)
-    for comparison in compare(result, result).values():
+    for comparison in compare(result.scores, result.scores).values():
         assert (comparison.difference, comparison.low, comparison.high) == (0, 0, 0)
 
 
 def test_a_brighter_model_has_a_higher_reward_on_the_same_noise() -> None:
     base, brighter = chain(), chain()
     brighter.model.bias.data += 0.3
-    comparison = compare(evaluate(base, Light(), PROMPTS), evaluate(brighter, Light(), PROMPTS))["reward"]
+    before, after = (evaluate(chain, Light(), PROMPTS).scores for chain in (base, brighter))
+    comparison = compare(before, after)["reward"]
     assert 0 < comparison.low <= comparison.difference <= comparison.high
     assert comparison.aligned - comparison.base == pytest.approx(comparison.difference, abs=1e-6)
 

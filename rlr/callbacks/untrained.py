@@ -1,0 +1,48 @@
+"""The model as it was before training, to compare with."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from torch import Tensor
+
+from rlr.callbacks.lending import lent
+from rlr.models.base import DiffusionModel
+from rlr.modules.alignment import Alignment
+
+
+class Untrained:
+    """Gives the base model back, for as long as it is asked for.
+
+    A model that can switch its additions off (a LoRA) does so. Of any other the trained weights are copied to the
+    main memory before a checkpoint is loaded into them.
+
+    Args:
+        module: What is trained, before a checkpoint is loaded.
+    """
+
+    def __init__(self, module: Alignment) -> None:
+        self.module = module
+        self._copy: dict[str, Tensor] = {}
+        # weights that have seen training are no base
+        if module.progress.batches == 0 and _switch(module.chain.model) is None:
+            self._copy = {name: weight.detach().cpu().clone() for name, weight in module.chain.model.trainable.items()}
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a way back."""
+        return bool(self._copy) or _switch(self.module.chain.model) is not None
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Within, the model is the base model; afterwards it is as it was, to the bit, also after an exception."""
+        switch = _switch(self.module.chain.model)
+        with switch if switch is not None else lent(self.module.chain.model, self._copy):
+            yield
+
+
+def _switch(model: DiffusionModel) -> AbstractContextManager[None] | None:
+    try:
+        return model.disabled()
+    except ValueError:
+        # its way to say that it does not remember
+        return None

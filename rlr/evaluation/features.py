@@ -1,0 +1,50 @@
+"""What pictures are compared by."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from rlr.rewards.clip import CLIPReward
+
+
+class Features(ABC):
+    """Describes pictures by vectors whose distance is that of the pictures."""
+
+    @abstractmethod
+    def __call__(self, pixels: Tensor) -> Tensor:
+        r"""Returns the features, with shape :math:`(B, D)`, of pictures in [0, 1] with shape :math:`(B, 3, H, W)`."""
+
+
+class Colours(Features):
+    r"""Average colours on grids, by default of 1, 2, 4 and 8 cells a side: no network that alignment could have fooled.
+
+    Each grid is divided by its side, so that :math:`\|f(a) - f(b)\|^2` is the sum over the grids of the mean squared
+    difference of colours.
+
+    Args:
+        sides: The sides of the grids.
+    """
+
+    def __init__(self, sides: Sequence[int] = (1, 2, 4, 8)) -> None:
+        self.sides = tuple(sides)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return torch.cat([adaptive_avg_pool2d(pixels, side).flatten(1) / side for side in self.sides], 1)
+
+
+class CLIPFeatures(Features):
+    r"""The image tower of a CLIP reward: unit vectors, so that distances are in [0, 2].
+
+    Args:
+        reward: A reward that has such a tower, such as ``PickScore`` or ``CLIPScore``.
+    """
+
+    def __init__(self, reward: CLIPReward) -> None:
+        self.reward = reward
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return self.reward.to(pixels.device).features(pixels.float())

@@ -1,0 +1,72 @@
+"""Means and paired differences, with bootstrap intervals over prompts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+DRAWS = 10_000
+"""Resamples of the bootstrap."""
+AT_ONCE = 500
+"""Resamples that are held in memory together."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measurement before and after: both means, their difference and its 95 % interval."""
+
+    base: float
+    aligned: float
+    difference: float
+    low: float
+    high: float
+
+
+def compare(base: Mapping[str, Tensor], aligned: Mapping[str, Tensor], seed: int = 0) -> dict[str, Comparison]:
+    r"""Compares every measurement; one that no prompt has is left out.
+
+    Args:
+        base: Measurements by name, each with shape :math:`(N, S)`: prompts, samples.
+        aligned: The same of the same prompts on the same noises.
+        seed: Decides the resamples.
+    """
+    names = [name for name, values in base.items() if not values.isnan().all()]
+    return {name: _compare(base[name], aligned[name], seed) for name in names}
+
+
+def _compare(base: Tensor, aligned: Tensor, seed: int) -> Comparison:
+    difference = estimate(aligned - base, seed)
+    return Comparison(base.nanmean().item(), aligned.nanmean().item(), difference.mean, difference.low, difference.high)
+
+
+def estimate(values: Tensor, seed: int = 0) -> Estimate:
+    r"""Returns the mean of values with shape :math:`(N, S)`, and the interval over prompts."""
+    numbers = values.double().cpu().numpy()
+    low, high = interval(numbers, np.random.default_rng(seed))
+    return Estimate(float(np.nanmean(numbers)), float(low), float(high))
+
+
+def interval(values: np.ndarray, rng: np.random.Generator, level: float = 0.95) -> tuple[float, float]:
+    r"""Returns the percentile bootstrap interval of a mean.
+
+    Prompts are resampled, not samples: two samples of one prompt are not independent.
+
+    Args:
+        values: The values, with shape :math:`(N, S)`; rows of NaN are prompts that do not count.
+        rng: Draws the resamples.
+        level: The coverage aimed at.
+    """
+    rows = np.nanmean(values[~np.isnan(values).all(1)], 1)
+    counts = [min(AT_ONCE, DRAWS - at) for at in range(0, DRAWS, AT_ONCE)]
+    means = np.concatenate([rows[rng.integers(len(rows), size=(count, len(rows)))].mean(1) for count in counts])
+    return tuple(np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist())
