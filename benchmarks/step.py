@@ -20,8 +20,8 @@ from benchmarks.cases import CASES, Case, Needs
 from benchmarks.measure import Passes, counted, peak_bytes, seconds
 from benchmarks.shapes import SHAPES, write
 from rlr.chain import Chain
-from rlr.demo import facts
 from rlr.estimators.base import Objective, score
+from rlr.evaluation import facts
 from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.rewards import Brightness
 from rlr.samplers import DDIM

@@ -1,4 +1,4 @@
-r"""A diffusion model of points in the plane's big sister, :math:`R^8`: small enough to draw thousands of gradients from.
+r"""A diffusion model of points in :math:`R^8`, small enough to draw thousands of gradients from.
 
 Its data is a mixture of four normal distributions, its network a multilayer perceptron that is trained here, in seconds.
 """

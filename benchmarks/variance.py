@@ -21,9 +21,9 @@ from torch import Tensor
 
 from benchmarks.toy import reward, trained
 from rlr.chain import Chain
-from rlr.demo import facts
 from rlr.estimators import RLR, AllSteps, FirstOrder, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
 from rlr.estimators.base import Estimator
+from rlr.evaluation import facts
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
 
