@@ -4,7 +4,7 @@ The reference :math:`g` is the mean of many gradients of full backpropagation on
 (:mod:`benchmarks.toy`). Of each estimator's draws :math:`\hat g` this prints
 
 * the share :math:`E[\hat g] \cdot g / \|g\|^2` with its standard error, 1 for an unbiased estimator;
-* the bias :math:`\|E[\hat g] - g\| / \|g\|`, the variance of the mean taken off;
+* the bias :math:`\|E[\hat g] - g\| / \|g\|`, the variance of the mean taken off, with the interval of two standard errors;
 * the variance :math:`\mathrm{tr}\,\mathrm{Cov}(\hat g) / \|g\|^2`;
 * the mean cosine of one draw with :math:`g`.
 """
@@ -54,6 +54,8 @@ class Row:
     share: float
     error: float
     bias: float
+    least: float
+    most: float
     variance: float
     cosine: float
 
@@ -78,14 +80,29 @@ def reference(chain: Chain, draws: int, batch: int = 2000) -> Tensor:
     return torch.stack([gradient(full, chain, batch, spawn(1, k)) for k in range(draws)]).mean(0)
 
 
+def squared_bias(deviations: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns an unbiased estimate of :math:`|E d|^2` from draws :math:`d_i`, and its standard error.
+
+    It is the mean of :math:`d_i \cdot d_j` over :math:`i \neq j`, whose variance is
+    :math:`4 \, \mathrm{Var}(d_i \cdot E d) / n + 2 \, \mathrm{tr}(\Sigma^2) / n^2` (Hoeffding, 1948).
+    """
+    n, mean = len(deviations), deviations.mean(0)
+    estimate = (n * mean.square().sum() - deviations.square().sum() / n) / (n - 1)
+    products = (deviations - mean) @ (deviations - mean).T
+    # the products with themselves measure the trace of Σ, not of its square
+    spread = (products.square().sum() - products.diagonal().square().sum()) / (n * (n - 1))
+    return estimate, (4 * (deviations @ mean).var() / n + 2 * spread / n**2).sqrt()
+
+
 def row(name: str, draws: Tensor, g: Tensor) -> Row:
     r"""Returns the row of draws :math:`\hat g`, with shape :math:`(n, d)`."""
     norm, n = g.square().sum(), len(draws)
     shares = draws @ g / norm
+    square, error = squared_bias(draws - g)
+    bias = (torch.stack([square, square - 2 * error, square + 2 * error]) / norm).clamp_min(0).sqrt()
     variance = draws.var(0).sum()
-    bias = ((draws.mean(0) - g).square().sum() - variance / n).clamp_min(0)
     cosine = (draws @ g / (draws.norm(dim=1) * norm.sqrt())).mean()
-    values = (shares.mean(), shares.std() / n**0.5, (bias / norm).sqrt(), variance / norm, cosine)
+    values = (shares.mean(), shares.std() / n**0.5, *bias, variance / norm, cosine)
     return Row(name, *(float(value) for value in values))
 
 
@@ -93,7 +110,8 @@ def table(rows: Sequence[Row]) -> str:
     """Returns the rows in Markdown."""
     lines = ["| estimator | share of g | bias / ‖g‖ | variance / ‖g‖² | cosine |", "|---|--:|--:|--:|--:|"]
     for r in rows:
-        lines.append(f"| {r.name} | {r.share:.2f} ± {r.error:.2f} | {r.bias:.2f} | {r.variance:.3g} | {r.cosine:.3f} |")
+        bias = f"{r.bias:.2f} ({r.least:.2f} … {r.most:.2f})"
+        lines.append(f"| {r.name} | {r.share:.2f} ± {r.error:.2f} | {bias} | {r.variance:.3g} | {r.cosine:.3f} |")
     return "\n".join(lines)
 
 
