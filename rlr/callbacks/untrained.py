@@ -1,12 +1,11 @@
 """The model as it was before training, to compare with."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 from torch import Tensor
 
 from rlr.callbacks.lending import lent
-from rlr.models.base import DiffusionModel
 from rlr.modules.alignment import Alignment
 
 
@@ -24,25 +23,17 @@ class Untrained:
         self.module = module
         self._copy: dict[str, Tensor] = {}
         # weights that have seen training are no base
-        if module.progress.batches == 0 and _switch(module.chain.model) is None:
+        if module.progress.batches == 0 and not module.chain.model.remembers:
             self._copy = {name: weight.detach().cpu().clone() for name, weight in module.chain.model.trainable.items()}
 
     @property
     def known(self) -> bool:
         """Whether there is a way back."""
-        return bool(self._copy) or _switch(self.module.chain.model) is not None
+        return bool(self._copy) or self.module.chain.model.remembers
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Within, the model is the base model; afterwards it is as it was, to the bit, also after an exception."""
-        switch = _switch(self.module.chain.model)
-        with switch if switch is not None else lent(self.module.chain.model, self._copy):
+        model = self.module.chain.model
+        with model.disabled() if model.remembers else lent(model, self._copy):
             yield
-
-
-def _switch(model: DiffusionModel) -> AbstractContextManager[None] | None:
-    try:
-        return model.disabled()
-    except ValueError:
-        # its way to say that it does not remember
-        return None

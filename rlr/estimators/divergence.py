@@ -34,21 +34,11 @@ from rlr.estimators.advantages import LeaveOneOut
 from rlr.estimators.base import Term
 from rlr.estimators.segments import check_stochastic
 from rlr.gaussian import Gaussian
-from rlr.models.base import DiffusionModel
 
 
 def noisy_steps(chain: Chain) -> list[int]:
     r"""Returns the steps with :math:`\sigma_t > 0`, the last one of the chain first: :math:`1, \dots, T`."""
     return [t for t in range(1, chain.steps + 1) if chain.std(t) > 0]
-
-
-def remembers(model: DiffusionModel) -> bool:
-    """Returns whether the model can compute as it did before training."""
-    try:
-        with model.disabled():
-            return True
-    except ValueError:
-        return False
 
 
 @torch.no_grad()

@@ -55,6 +55,15 @@ class DiffusionModel(nn.Module, ABC):
         """Stays in eval mode whatever is asked: dropout would make a replayed step differ from the recorded one."""
         return super().train(False)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it can compute as it did before any training, see :meth:`disabled`."""
+        try:
+            with self.disabled():
+                return True
+        except ValueError:
+            return False
+
     def disabled(self) -> AbstractContextManager[None]:
         """Returns a context within which the model computes as it did before any training."""
         raise ValueError(f"{type(self).__name__} does not remember the weights before training; load it a second time")

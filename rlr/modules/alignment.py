@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from rlr.chain import Chain, Trajectory
 from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Estimator, Term
-from rlr.estimators.divergence import Penalty, path_divergence, remembers
+from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models.base import DiffusionModel
 from rlr.modules.ledger import Ledger
 from rlr.modules.meter import Meter
@@ -144,7 +144,7 @@ class Alignment(LightningModule):
                 f"log_kl_every={log_kl_every}, kl_full={kl_full}, kl_weight={kl_weight} were given"
             )
         self.penalty = Penalty(kl_weight, kl_full) if kl_weight else None
-        self.log_kl_every = log_kl_every if remembers(model) else 0
+        self.log_kl_every = log_kl_every if model.remembers else 0
         self.objective = Objective(model, reward)
         self.progress = Progress()
         self._norm: Tensor | None = None

@@ -15,11 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from rlr.rewards.base import Reward
+from rlr.rewards.preprocessing import to_bytes
 
 
 def jpeg_sizes(samples: Tensor, quality: int) -> Tensor:
     r"""Returns the JPEG sizes in kB, with shape :math:`(B)`, of pixels in [0, 1], with shape :math:`(B, 3, H, W)`."""
-    pictures = (samples.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pictures = to_bytes(samples).permute(0, 2, 3, 1).numpy()
     sizes = []
     for picture in pictures:
         buffer = io.BytesIO()

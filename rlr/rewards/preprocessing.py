@@ -21,6 +21,11 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 """Their standard deviation."""
 
 
+def to_bytes(samples: Tensor) -> Tensor:
+    r"""Returns pixels in [0, 1] as the nearest of 0 … 255 on the CPU, with the shape of ``samples`` and no gradient."""
+    return (samples.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+
+
 class Preprocessing(Enum):
     """The two ways that a reward has a name for."""
 
@@ -101,7 +106,7 @@ class PillowCropShortest(Fit):
     offset: Callable[[int], int] = floor_offset
 
     def __call__(self, samples: Tensor, size: int) -> Tensor:
-        pixels = (samples.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = to_bytes(samples).permute(0, 2, 3, 1).numpy()
         squares = torch.from_numpy(np.stack([self._square(Image.fromarray(picture), size) for picture in pixels]))
         return squares.permute(0, 3, 1, 2).to(samples) / 255
 

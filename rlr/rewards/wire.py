@@ -26,6 +26,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rlr.rewards.preprocessing import to_bytes
+
 FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises for bytes that are no whole picture."""
 
@@ -68,7 +70,7 @@ def png(picture: Tensor) -> str:
 
 def pack(samples: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
     r"""Returns the request to score pixels in [0, 1], with shape :math:`(B, 3, H, W)` or :math:`(B, F, 3, H, W)`."""
-    pictures = (samples.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    pictures = to_bytes(samples)
     files = [[png(frame) for frame in video] if video.ndim == 4 else png(video) for video in pictures]
     return {"prompts": list(prompts), "samples": files}
 
