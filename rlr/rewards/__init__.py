@@ -7,7 +7,7 @@ from rlr.rewards.clipscore import CLIPScore
 from rlr.rewards.combine import AsIs, Combine, RunningZScore, Scaling
 from rlr.rewards.exact import ExactCheck
 from rlr.rewards.frames import AllFrames, EvenlySpaced, FrameChoice, FrameReward, RandomFrame
-from rlr.rewards.hpsv2 import HPSv2, HPSVersion
+from rlr.rewards.hpsv2 import HPSv2, HPSVersion, TinyHPSv2
 from rlr.rewards.imagereward import ImageReward
 from rlr.rewards.jpeg import JPEGCompressibility, JPEGIncompressibility
 from rlr.rewards.pickscore import PickScore, TinyPickScore

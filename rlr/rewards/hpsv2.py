@@ -13,6 +13,7 @@ References:
 
 from collections.abc import Mapping
 from enum import Enum
+from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -23,6 +24,10 @@ from torch.nn import functional as F
 from rlr.rewards.checkpoints import Published, build, find, read_state
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import Fit, PadLongest, Preprocessing, Squash
+
+
+WEIGHTS, CONFIG, MERGES = "open_clip_model.safetensors", "open_clip_config.json", "merges.txt.gz"
+"""The files of a folder in open_clip's layout; the last is for vocabularies of its own."""
 
 
 class HPSVersion(Enum):
@@ -43,6 +48,8 @@ class HPSv2(NetworkReward):
         version: Which weights, 2.0 or 2.1.
         architecture: A model that open_clip knows by name, or ``local-dir:`` and a folder with a file
             ``open_clip_config.json``.
+        merges: A file of merges for the tokenizer, in the format of CLIP's ``bpe_simple_vocab_16e6.txt.gz``; by default
+            CLIP's own.
         preprocessing: ``official`` pads the shorter side (bicubic), ``training`` squashes (bilinear); both have a
             gradient.
         chunk: How many pictures to score at once.
@@ -61,6 +68,7 @@ class HPSv2(NetworkReward):
         path: str = "xswu/HPSv2",
         version: HPSVersion = HPSVersion.v2_1,
         architecture: str = "ViT-H-14",
+        merges: str | None = None,
         preprocessing: Preprocessing | Fit = Preprocessing.training,
         chunk: int = 32,
         cache: int = 4096,
@@ -76,7 +84,7 @@ class HPSv2(NetworkReward):
         _check_version(file, version)
         self.clip = build(lambda: CLIP(**config), read_state(file), file)
         self.size, self.length = config["vision_cfg"]["image_size"], config["text_cfg"]["context_length"]
-        self.tokenizer = SimpleTokenizer(context_length=self.length)
+        self.tokenizer = SimpleTokenizer(*([merges] if merges else []), context_length=self.length)
 
     @property
     def label(self) -> str:
@@ -95,6 +103,31 @@ class HPSv2(NetworkReward):
         """Whether the text feature, that of the first end token, misses a part of the prompt."""
         seen = int((tokens == self.tokenizer.eot_token_id).int().argmax()) - 1
         return seen < len(self.tokenizer.encode(prompt))
+
+
+class TinyHPSv2(HPSv2):
+    """The built-in world's second preference model, shipped inside the package (32 pixels, cosines).
+
+    It was trained apart from :class:`~rlr.rewards.pickscore.TinyPickScore`, on other scenes and on captions of which
+    half name a motion: a reward to hold out, or for the frames of clips.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing | Fit = Preprocessing.training, chunk: int = 32, cache: int = 4096
+    ) -> None:
+        folder = files("rlr") / "assets" / "tiny_hpsv2"
+        super().__init__(
+            str(folder / WEIGHTS),
+            architecture=f"local-dir:{folder}",
+            merges=str(folder / MERGES),
+            preprocessing=preprocessing,
+            chunk=chunk,
+            cache=cache,
+        )
+
+    @property
+    def label(self) -> str:
+        return type(self).__name__
 
 
 def _config(architecture: str) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """The tokenizer of the world's captions: CLIP's own byte-level byte-pair encoding with a small table of merges."""
 
+import gzip
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from rlr.world.caption import COLOURS, COUNTS, POSITIONS, RELATIONS, SHAPES, TEXTURES, TONES, Group
+from rlr.world.motion import MOTIONS
 
 LENGTH = 24
 """Tokens of a prompt, with start and end; the longest caption has 15."""
@@ -21,6 +25,29 @@ def words() -> list[str]:
     nouns = [Group(count, "red", shape).caption.split()[2] for shape in SHAPES for count in (1, 2)]
     phrases = [*COLOURS, *COUNTS, *POSITIONS, *RELATIONS, *TEXTURES, *TONES, *nouns, "an and background"]
     return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+def clip_words() -> list[str]:
+    """Every word of the grammar of clips, sorted."""
+    return sorted({*words(), *(word for motion in MOTIONS for word in motion.caption.split())})
+
+
+def write_merges(path: Path) -> None:
+    """Writes the merges of clips' captions as open_clip reads them: gzipped, a line a merge below one of comment."""
+    lines = ["#version: 0.2", *map(" ".join, learn_merges(clip_words()))]
+    # no newline at the end, which open_clip would take for an empty merge; no time either: the same words, the same file
+    path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+
+
+def open_clip_tokenizer() -> Any:
+    """open_clip's tokenizer of clips' captions, with :data:`LENGTH` tokens padded by 0."""
+    # here, for it takes seconds to import
+    from open_clip import SimpleTokenizer
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "merges.txt.gz"
+        write_merges(path)
+        return SimpleTokenizer(str(path), context_length=LENGTH)
 
 
 def build_tokenizer() -> CLIPTokenizer:

@@ -1,6 +1,6 @@
 """Writes a pretraining checkpoint as an ordinary model folder.
 
-``python -m rlr.modules.pretraining.export {vae,denoiser,reward} --from CHECKPOINT --to FOLDER``
+``python -m rlr.modules.pretraining.export {vae,denoiser,reward,hpsv2} --from CHECKPOINT --to FOLDER``
 """
 
 import argparse
@@ -9,12 +9,14 @@ from pathlib import Path
 
 from rlr.modules.pretraining.autoencoder import Autoencoder
 from rlr.modules.pretraining.denoiser import Denoiser
+from rlr.modules.pretraining.hpsv2 import HPSv2
 from rlr.modules.pretraining.reward import Reward
 
-MODULES: dict[str, type[Autoencoder] | type[Denoiser] | type[Reward]] = {
+MODULES: dict[str, type[Autoencoder] | type[Denoiser] | type[Reward] | type[HPSv2]] = {
     "vae": Autoencoder,
     "denoiser": Denoiser,
     "reward": Reward,
+    "hpsv2": HPSv2,
 }
 
 
