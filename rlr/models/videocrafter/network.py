@@ -1,0 +1,99 @@
+r"""VideoCrafter's denoiser as diffusers' ``UNet3DConditionModel``, to which the frame rate's embedding is added.
+
+Both descend from ModelScope's text-to-video model: blocks, norms, order and initial temporal transformer are the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from diffusers import UNet3DConditionModel
+from diffusers.models.embeddings import TimestepEmbedding
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """VideoCrafter's ``unet_config``, under its authors' names.
+
+    Args:
+        model_channels: Channels at the highest resolution, a multiple of ``norm_groups``.
+        channel_mult: By how much each level multiplies them.
+        num_res_blocks: Residual blocks of a level.
+        attention_resolutions: The down-sampling rates (1, 2, 4, …) at which there is attention; the middle always has.
+        num_head_channels: Channels of an attention head.
+        context_dim: Width of the text embedding.
+        fps_cond: Whether the frame rate is an input.
+        in_channels: Channels of a latent.
+        norm_groups: Groups of every group norm; its authors know no other number than 32.
+    """
+
+    model_channels: int = 320
+    channel_mult: Sequence[int] = (1, 2, 4, 4)
+    num_res_blocks: int = 2
+    attention_resolutions: Sequence[int] = (4, 2, 1)
+    num_head_channels: int = 64
+    context_dim: int = 1024
+    fps_cond: bool = True
+    in_channels: int = 4
+    norm_groups: int = 32
+
+    @property
+    def attended(self) -> tuple[bool, ...]:
+        """For each level, from the highest resolution, whether it has attention."""
+        return tuple(2**level in self.attention_resolutions for level in range(len(self.channel_mult)))
+
+
+class RatedTimeEmbedding(nn.Module):
+    r"""The embedding of step and frame rate, :math:`\mathrm{MLP}_1(s(\tau)) + \mathrm{MLP}_2(s(f))` with sinusoids :math:`s`.
+
+    Args:
+        time: The network's own embedding of the step.
+        width: Width of the sinusoids.
+        out: Width of the embedding.
+    """
+
+    def __init__(self, time: TimestepEmbedding, width: int, out: int) -> None:
+        super().__init__()
+        self.time = time
+        self.fps = TimestepEmbedding(width, out)
+
+    def forward(self, time: Tensor, fps: Tensor) -> Tensor:
+        """Returns the embedding of sinusoids of the step and of the frame rate, both :math:`(B, W)`."""
+        return self.time(time) + self.fps(fps)
+
+
+def build_unet(config: UNetConfig) -> UNet3DConditionModel:
+    """Returns a denoiser with weights as its libraries draw them; :func:`call` calls it."""
+    kinds = ["CrossAttn" if attended else "" for attended in config.attended]
+    unet = UNet3DConditionModel(
+        in_channels=config.in_channels,
+        out_channels=config.in_channels,
+        down_block_types=tuple(f"{kind}DownBlock3D" for kind in kinds),
+        up_block_types=tuple(f"{kind}UpBlock3D" for kind in reversed(kinds)),
+        block_out_channels=tuple(config.model_channels * factor for factor in config.channel_mult),
+        layers_per_block=config.num_res_blocks,
+        norm_num_groups=config.norm_groups,
+        cross_attention_dim=config.context_dim,
+        # the size of a head in the three-dimensional blocks, whatever it is in others
+        attention_head_dim=config.num_head_channels,
+    )
+    if config.fps_cond:
+        unet.time_embedding = RatedTimeEmbedding(
+            unet.time_embedding, config.model_channels, 4 * config.model_channels
+        )
+    return unet
+
+
+def call(unet: UNet3DConditionModel, x: Tensor, time: Tensor, text: Tensor, fps: Tensor) -> Tensor:
+    r"""Returns the network's output.
+
+    Args:
+        unet: What :func:`build_unet` returned.
+        x: Noisy latents, with shape :math:`(B, C, F, h, w)`.
+        time: The network's times, with shape :math:`(B)` or ().
+        text: The text embeddings, with shape :math:`(B, L, D)`.
+        fps: Frames a second, with shape :math:`(B)`; unused by a network without ``fps_cond``.
+    """
+    rated = isinstance(unet.time_embedding, RatedTimeEmbedding)
+    rate = unet.time_proj(fps).to(x.dtype) if rated else None
+    return unet(x, time, text, timestep_cond=rate, return_dict=False)[0]
