@@ -64,7 +64,9 @@ class Stream(IterableDataset):
             yield rows(self.table, index)
 
 
-class _Batches(Dataset):
+class Batches(Dataset):
+    """The rows of a table in order, ``batch_size`` at a time."""
+
     def __init__(self, table: Table, batch_size: int) -> None:
         self.table, self.batch_size = table, batch_size
         self.length = len(next(iter(table.values())))
@@ -106,7 +108,7 @@ class Scenes(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The held-out pictures, once."""
-        return DataLoader(_Batches(self.validation, 50), batch_size=None)
+        return DataLoader(Batches(self.validation, 50), batch_size=None)
 
 
 class EncodedScenes(Scenes):

@@ -1,8 +1,11 @@
 """Captions for training and for evaluation; no caption can be drawn by both functions."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from rlr.world.caption import Spec, draw
+from rlr.world.caption import NAMING, Spec, draw
+from rlr.world.motion import draw_clip
 
 TRAINING_NAMING = (0.25, 0.25, 0.5)
 """As :data:`rlr.world.caption.NAMING`, for training: a texture is learnt only from captions that name it."""
@@ -32,3 +35,19 @@ def _held_out(rng: np.random.Generator, novel: bool) -> Spec:
     while (spec := draw(rng)).novel != novel or spec.for_training:
         pass
     return spec
+
+
+def training_clips(n: int, seed: int = 0) -> list[str]:
+    """``n`` captions of training clips; the k-th depends on ``seed`` and ``k`` only."""
+    return [_clip(np.random.default_rng((seed, k)), TRAINING_NAMING, training=True) for k in range(n)]
+
+
+def held_out_clips(n: int, seed: int = 0) -> list[str]:
+    """``n`` captions of clips whose pictures' captions training never drew, with whatever motion."""
+    return [_clip(np.random.default_rng((seed, k)), NAMING, training=False) for k in range(n)]
+
+
+def _clip(rng: np.random.Generator, naming: Sequence[float], training: bool) -> str:
+    while (clip := draw_clip(rng, naming)).for_training != training:
+        pass
+    return clip.caption

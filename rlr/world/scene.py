@@ -3,6 +3,7 @@
 Coordinates are fractions of the picture's side, x to the right and y downwards.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,14 +62,20 @@ class Scene:
 
 def place(spec: Spec, rng: np.random.Generator) -> Scene:
     """A random scene of which every claim of ``spec`` is true; what the spec leaves open is free."""
-    kinds = [(group.colour, group.shape) for group in spec.groups for _ in range(group.count)]
     spots = _spots(spec, rng)
+    things = put(spec, spots, rng)
+    return Scene(things, backdrop(spec, rng))
+
+
+def put(spec: Spec, spots: Sequence[tuple[float, float, float]], rng: np.random.Generator) -> tuple[Thing, ...]:
+    """The things of a spec at given centres and radii, each in a random shade of its colour."""
+    kinds = [(group.colour, group.shape) for group in spec.groups for _ in range(group.count)]
     shades = rng.uniform(0.9, 1.05, len(kinds))
-    things = tuple(Thing(*kind, *spot, float(shade)) for kind, spot, shade in zip(kinds, spots, shades, strict=True))
-    return Scene(things, _background(spec, rng))
+    return tuple(Thing(*kind, *spot, float(shade)) for kind, spot, shade in zip(kinds, spots, shades, strict=True))
 
 
-def _background(spec: Spec, rng: np.random.Generator) -> Background:
+def backdrop(spec: Spec, rng: np.random.Generator) -> Background:
+    """A random background of which the spec's claims are true."""
     tone = spec.tone or TONES[rng.integers(len(TONES))]
     texture = spec.texture or TEXTURES[rng.integers(len(TEXTURES))]
     sign = {"white": -1.0, "gray": rng.choice((-0.8, 0.8)), "black": 1.0}[tone]
