@@ -15,11 +15,11 @@ from rlr.world.render import SIDE, render
 from rlr.world.scene import Scene, backdrop, put
 
 FRAMES = 8
-RADII = {1: (0.16, 0.25), 2: (0.13, 0.17), 3: (0.12, 0.15), 4: (0.11, 0.135)}
+RADII = {1: (0.18, 0.26), 2: (0.15, 0.185), 3: (0.125, 0.14)}
 """Range of the radius by the number of things: smaller than in stills, to leave room to move."""
-DISTANCES = {None: (0.15, 0.42), "slowly": (0.15, 0.21), "quickly": (0.33, 0.42)}
+DISTANCES = {None: (0.15, 0.38), "slowly": (0.15, 0.21), "quickly": (0.31, 0.38)}
 """How far things move, by the speed that the caption names."""
-GROWTH = (1.5, 1.8)
+GROWTH = (1.35, 1.5)
 """The larger radius of a thing that grows or shrinks by its smaller one."""
 _HEADING = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _LAYOUTS = 48

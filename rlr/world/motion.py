@@ -5,7 +5,8 @@ The grammar, with ``[...]`` optional::
     caption = things motion [background]
     motion  = "moving" direction [speed] | "growing" | "shrinking" | "standing still"
 
-``things`` and ``background`` are those of :mod:`rlr.world.caption`, without positions and relations, which motion undoes.
+``things`` and ``background`` are those of :mod:`rlr.world.caption`, without positions and relations, which motion undoes,
+and with three things at most, which need room to move.
 """
 
 import re
@@ -22,6 +23,7 @@ SIZES = ("growing", "shrinking")
 STILL = "standing still"
 CLIP_KINDS = ("single", "count", "pair")
 CLIP_KIND_WEIGHTS = (0.5, 0.25, 0.25)
+MOST = 3
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def parse_clip(caption: str) -> Clip:
             raise ValueError
         spec = parse(caption[: match.start()] + caption[match.end() :])
         clip = Clip(spec, _BY_CAPTION[match.group().strip()])
-        if spec.kind not in CLIP_KINDS or clip.caption != caption:
+        if spec.kind not in CLIP_KINDS or spec.total > MOST or clip.caption != caption:
             raise ValueError
     except ValueError:
         raise ValueError(
@@ -99,7 +101,8 @@ def parse_clip(caption: str) -> Clip:
 def draw_clip(rng: np.random.Generator, naming: Sequence[float]) -> Clip:
     """A random clip from the whole grammar; ``naming`` as :data:`rlr.world.caption.NAMING`."""
     kind = CLIP_KINDS[rng.choice(len(CLIP_KINDS), p=CLIP_KIND_WEIGHTS)]
-    spec = draw(rng, kind, naming)
+    while (spec := draw(rng, kind, naming)).total > MOST:
+        pass
     return Clip(spec, draw_motion(rng))
 
 
