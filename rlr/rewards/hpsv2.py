@@ -25,7 +25,6 @@ from rlr.rewards.checkpoints import Published, build, find, read_state
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import Fit, PadLongest, Preprocessing, Squash
 
-
 WEIGHTS, CONFIG, MERGES = "open_clip_model.safetensors", "open_clip_config.json", "merges.txt.gz"
 """The files of a folder in open_clip's layout; the last is for vocabularies of its own."""
 
@@ -110,20 +109,15 @@ class TinyHPSv2(HPSv2):
 
     It was trained apart from :class:`~rlr.rewards.pickscore.TinyPickScore`, on other scenes and on captions of which
     half name a motion: a reward to hold out, or for the frames of clips.
+
+    Args:
+        path: Another folder in the same layout to take its place.
     """
 
-    def __init__(
-        self, preprocessing: Preprocessing | Fit = Preprocessing.training, chunk: int = 32, cache: int = 4096
-    ) -> None:
-        folder = files("rlr") / "assets" / "tiny_hpsv2"
-        super().__init__(
-            str(folder / WEIGHTS),
-            architecture=f"local-dir:{folder}",
-            merges=str(folder / MERGES),
-            preprocessing=preprocessing,
-            chunk=chunk,
-            cache=cache,
-        )
+    def __init__(self, path: str | None = None) -> None:
+        folder = Path(path or str(files("rlr") / "assets" / "tiny_hpsv2"))
+        weights, merges = str(folder / WEIGHTS), str(folder / MERGES)
+        super().__init__(weights, architecture=f"local-dir:{folder}", merges=merges)
 
     @property
     def label(self) -> str:

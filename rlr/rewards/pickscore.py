@@ -48,7 +48,11 @@ class PickScore(CLIPReward):
 
 
 class TinyPickScore(PickScore):
-    """The built-in world's own preference model, shipped inside the package (32 pixels, scores about -100 … 100)."""
+    """The built-in world's own preference model, shipped inside the package (32 pixels, scores about -100 … 100).
 
-    def __init__(self) -> None:
-        super().__init__(str(files("rlr") / "assets" / "tiny_pickscore"))
+    Args:
+        path: Another folder in the same layout to take its place.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        super().__init__(path or str(files("rlr") / "assets" / "tiny_pickscore"))

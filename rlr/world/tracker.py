@@ -92,7 +92,9 @@ def check_clips(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
     """
     length = pixels.shape[1]
     stills = check(pixels.flatten(0, 1), [clip.spec for clip in clips for _ in range(length)])
-    most = {name: _mostly(stills[name].unflatten(0, (-1, length))) for name in ("count", "colour", "shape", "background")}
+    most = {
+        name: _mostly(stills[name].unflatten(0, (-1, length))) for name in ("count", "colour", "shape", "background")
+    }
     moves = [_judge(found, clip.motion) for found, clip in zip(track(pixels), clips, strict=True)]
     out = most | {name: torch.tensor([move[name] for move in moves]) for name in ("motion", "direction", "speed")}
     out["all"] = torch.stack(list(out.values())).nan_to_num(1.0).amin(0)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from rlr.rewards import Brightness, ExactCheck, JPEGCompressibility, JPEGIncompressibility, PickScore, Reward
+from rlr.rewards import Brightness, ExactCheck, JPEGCompressibility, JPEGIncompressibility, PickScore, Reward, TinyHPSv2
 from rlr.rewards.clipscore import CLIPScore
 from rlr.rewards.combine import Combine
 from rlr.rewards.preprocessing import Preprocessing
@@ -26,6 +26,7 @@ CASES: dict[str, tuple[Callable[[], Reward], bool, tuple[float, float]]] = {
     "clipscore": (lambda: CLIPScore(str(FOLDER)), True, (-1, 1)),
     "hpsv2": (hpsv2, True, (-1, 1)),
     "hpsv2, official": (lambda: hpsv2(preprocessing=OFFICIAL), True, (-1, 1)),
+    "hpsv2, tiny": (TinyHPSv2, True, (-1, 1)),
     "aes": (aes, False, (-10, 10)),
     "aes, official": (lambda: aes(preprocessing=OFFICIAL), False, (-10, 10)),
     "imagereward": (imagereward, True, (-5, 5)),

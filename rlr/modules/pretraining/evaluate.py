@@ -2,7 +2,7 @@
 
 Prints, for held-out captions, the share of true claims on real renders (the check's own error), on the autoencoder's
 reconstructions of them (the ceiling of any sample) and on samples, these also for novel pairs and for each kind of
-caption; then how often the learned reward prefers a caption to one with a single claim altered.
+caption; then how often each learned reward prefers a caption to one with a single claim altered.
 """
 
 import argparse
@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
-from torch.nn.functional import normalize
-from torchvision.transforms.functional import normalize as standardise
-from transformers import CLIPModel, CLIPProcessor
 
 from rlr.data.scenes import draw_pictures
+from rlr.rewards import Reward, TinyHPSv2, TinyPickScore
 from rlr.world.caption import KINDS, Spec, altered, parse
 from rlr.world.checker import CLAIMS, accuracy, check
 from rlr.world.prompts import held_out_prompts
@@ -80,28 +78,20 @@ def measure(pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Table:
 
 
 @torch.no_grad()
-def preference(clip: Any, processor: Any, pixels: Tensor, specs: Sequence[Spec]) -> dict[str, float]:
-    """How often the reward gives pictures in [0, 1] of ``specs`` more for their caption than for an altered one."""
-    pictures, tokenizer = processor.image_processor, processor.tokenizer
-    inputs = standardise(pixels, pictures.image_mean, pictures.image_std)
-    images = normalize(clip.visual_projection(clip.vision_model(inputs).pooler_output), dim=-1)
-
-    def similarity(index: list[int], captions: list[str]) -> Tensor:
-        tokens = tokenizer(captions, padding=True, return_tensors="pt")
-        texts = normalize(clip.text_projection(clip.text_model(**tokens).pooler_output), dim=-1)
-        return (images[index] * texts).sum(1)
-
-    own = similarity(list(range(len(specs))), [spec.caption for spec in specs])
+def preference(reward: Reward, pixels: Tensor, specs: Sequence[Spec]) -> dict[str, float]:
+    """How often a reward gives pictures in [0, 1] of ``specs`` more for their caption than for an altered one."""
+    own = reward(pixels, [spec.caption for spec in specs])
     others = [altered(spec, np.random.default_rng(k)) for k, spec in enumerate(specs)]
     out = {}
     for claim in ALTERABLE:
         index = [k for k, other in enumerate(others) if claim in other]
-        out[claim] = float((own[index] > similarity(index, [others[k][claim].caption for k in index])).float().mean())
+        other = reward(pixels[index], [others[k][claim].caption for k in index])
+        out[claim] = float((own[index] > other).float().mean())
     return out
 
 
-def evaluate(model: Path, reward: Path | None, prompts: int, seed: int) -> dict[str, Any]:
-    """All numbers of the model card: the tables ``check`` and, with a reward, ``preference``."""
+def evaluate(model: Path, rewards: Sequence[Reward], prompts: int, seed: int) -> dict[str, Any]:
+    """All numbers of the model card: the tables ``check`` and, for each reward by its label, ``preference``."""
     captions = held_out_prompts(prompts, seed)
     specs = [parse(caption) for caption in captions]
     pipeline: Any = StableDiffusionPipeline.from_pretrained(model, safety_checker=None, torch_dtype=torch.float32)
@@ -112,19 +102,20 @@ def evaluate(model: Path, reward: Path | None, prompts: int, seed: int) -> dict[
         "samples": sample(pipeline, captions, seed),
     }
     psnr = float(-10 * (pixels["reconstructions"] - real).square().mean().log10())
-    result: dict[str, Any] = {"prompts": prompts, "seed": seed, "psnr": psnr, "check": measure(pixels, specs)}
-    if reward:
-        clip = CLIPModel.from_pretrained(reward, torch_dtype=torch.float32).eval()
-        processor = CLIPProcessor.from_pretrained(reward)
-        # only samples that are right: of a wrong one nobody knows what the reward should prefer
-        right = check(pixels["samples"], specs)["all"] == 1
-        kept = [spec for spec, keep in zip(specs, right.tolist(), strict=True) if keep]
-        result["preference"] = {
-            "real renders": preference(clip, processor, real, specs),
-            "reconstructions": preference(clip, processor, pixels["reconstructions"], specs),
-            "right samples": preference(clip, processor, pixels["samples"][right], kept),
-        }
-    return result
+    preferences = {reward.label: preferences_of(reward, pixels, specs) for reward in rewards}
+    facts = {"prompts": prompts, "seed": seed, "psnr": psnr}
+    return {**facts, "check": measure(pixels, specs), "preference": preferences}
+
+
+def preferences_of(reward: Reward, pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Table:
+    """:func:`preference` on each row of pictures; of samples only the right ones, for which it is known."""
+    right = check(pixels["samples"], specs)["all"] == 1
+    kept = [spec for spec, keep in zip(specs, right.tolist(), strict=True) if keep]
+    return {
+        "real renders": preference(reward, pixels["real renders"], specs),
+        "reconstructions": preference(reward, pixels["reconstructions"], specs),
+        "right samples": preference(reward, pixels["samples"][right], kept),
+    }
 
 
 def as_text(title: str, table: Table, columns: Sequence[str]) -> str:
@@ -140,17 +131,17 @@ def main(args: list[str] | None = None) -> None:
     """Reads the command line, measures, prints the tables and writes the JSON file if one is named."""
     parser = argparse.ArgumentParser(prog="python -m rlr.modules.pretraining.evaluate", description=__doc__)
     parser.add_argument("--model", type=Path, default=ASSETS / "tiny")
-    parser.add_argument("--reward", type=Path, default=ASSETS / "tiny_pickscore")
-    parser.add_argument("--no-reward", dest="reward", action="store_const", const=None)
+    parser.add_argument("--no-rewards", dest="rewards", action="store_false", help="measure the model alone")
     parser.add_argument("--prompts", type=int, default=500)
     parser.add_argument("--seed", type=int, default=777)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(args)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
-    result = evaluate(options.model, options.reward, options.prompts, options.seed)
+    rewards = [TinyPickScore(), TinyHPSv2()] if options.rewards else []
+    result = evaluate(options.model, rewards, options.prompts, options.seed)
     sys.stdout.write(as_text("exact check, %", result["check"], CLAIMS))
-    if "preference" in result:
-        sys.stdout.write("\n" + as_text("reward prefers, %", result["preference"], ALTERABLE))
+    for label, table in result["preference"].items():
+        sys.stdout.write("\n" + as_text(f"{label} prefers, %", table, ALTERABLE))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 
