@@ -1,4 +1,4 @@
-"""Pictures and tables for every logger that can show them.
+"""Pictures, clips and tables for every logger that can show them.
 
 To teach a logger of another class, register a function for it: ``show_picture.register(MyLogger, function)``.
 """
@@ -8,16 +8,18 @@ import io
 from collections.abc import Sequence
 from functools import singledispatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from rlr.callbacks.checkpointing import write_whole
-from rlr.evaluation.pictures import png
+from rlr.evaluation.pictures import picture, png, sheet
 from rlr.evaluation.table import Line, markdown
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment
+from rlr.video import Video, write_video
 
 
 def log_numbers(trainer: Trainer, module: Alignment, numbers: dict[str, float]) -> None:
@@ -61,6 +63,40 @@ def _(logger: TensorBoardLogger, name: str, image: Image.Image, step: int) -> No
 @show_picture.register
 def _(logger: CSVLogger, name: str, image: Image.Image, step: int) -> None:
     write_whole(_beside(logger, name, step, "png"), png(image))
+
+
+@singledispatch
+def show_video(logger: Logger, name: str, video: Video, step: int) -> None:
+    """Shows a clip in a logger; one that has no means to is passed over.
+
+    Weights & Biases plays an mp4, and the CSV logger has one beside its file. TensorBoard plays none without moviepy,
+    so it shows a sheet of six frames.
+
+    Args:
+        logger: The logger.
+        name: What it is called, such as ``samples``.
+        video: The clip.
+        step: The step of the run.
+    """
+
+
+@show_video.register
+def _(logger: WandbLogger, name: str, video: Video, step: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        write_video(path, video.frames, video.fps)
+        # the file is copied at once
+        logger.log_video(name, [str(path)], step, format=["mp4"])
+
+
+@show_video.register
+def _(logger: TensorBoardLogger, name: str, video: Video, step: int) -> None:
+    show_picture(logger, name, sheet([picture(frame / 255) for frame in video.frames]), step)
+
+
+@show_video.register
+def _(logger: CSVLogger, name: str, video: Video, step: int) -> None:
+    write_video(_beside(logger, name, step, "mp4"), video.frames, video.fps)
 
 
 @singledispatch

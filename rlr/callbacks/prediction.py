@@ -1,4 +1,4 @@
-"""What ``predict`` leaves behind: pictures, each with a JSON that says how to make it again."""
+"""What ``predict`` leaves behind: pictures or clips, each with a JSON that says how to make it again."""
 
 import json
 from collections.abc import Sequence
@@ -7,14 +7,16 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
 
-from rlr.callbacks.checkpointing import write_whole
 from rlr.evaluation.pictures import picture, png
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment, Prediction
+from rlr.video import write_video
 
 
 class PredictionWriter(BasePredictionWriter):
-    r"""Writes ``00000.png, …`` and beside each a JSON with prompt, seed, reward and checkpoint.
+    r"""Writes ``00000.png, …``, or ``00000.mp4, …`` of clips, and beside each a JSON with prompt, seed, reward, checkpoint.
 
     The number is that of the sample in the prompt file, so the files of several processes do not collide.
 
@@ -46,9 +48,17 @@ class PredictionWriter(BasePredictionWriter):
                 "scores": _scores(pl_module, prediction.rewards[i].item()),
                 "checkpoint": checkpoint,
             }
-            write_whole(folder / f"{number:05d}.png", png(picture(prediction.samples[i])))
+            _write(folder / f"{number:05d}", prediction.samples[i], prediction.fps)
             text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
             write_whole(folder / f"{number:05d}.json", text.encode())
+
+
+def _write(stem: Path, pixels: Tensor, fps: float | None) -> None:
+    """Writes a picture, or with ``fps`` a clip, under its name without the suffix."""
+    if fps is None:
+        write_whole(stem.with_suffix(".png"), png(picture(pixels)))
+    else:
+        write_video(stem.with_suffix(".mp4"), pixels, fps)
 
 
 def _scores(module: LightningModule, score: float) -> dict[str, float]:

@@ -12,7 +12,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from rlr.callbacks.base_scores import BaseScores
-from rlr.callbacks.checkpointing import write_whole
 from rlr.callbacks.ema import averaged
 from rlr.callbacks.held_out import HeldOut, held_out
 from rlr.callbacks.media import log_numbers, now, show_table, updates
@@ -23,8 +22,10 @@ from rlr.evaluation.diversity import Diversity
 from rlr.evaluation.measure import distinct, measure, parts
 from rlr.evaluation.results import Measurement, Results
 from rlr.evaluation.sampling import paint
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
+from rlr.rewards.frames import FrameReward
 
 Scores = dict[str, Tensor]
 r"""Scores by label, each with shape :math:`(N, S)`."""
@@ -95,6 +96,8 @@ class RewardEvaluation(Callback):
                 f"RewardEvaluation samples from an Alignment, and {type(pl_module).__name__} is none; remove it"
             )
         if stage == "test" or (stage == "fit" and self.every is not None):
+            for reward in self._rewards(pl_module):
+                reward.check(clips=pl_module.chain.model.frames is not None)
             self._sets(trainer)
             self._base, self._done = {}, -1
             self._untrained = Untrained(pl_module)
@@ -275,7 +278,9 @@ class RewardEvaluation(Callback):
 
 
 def describe(reward: Reward) -> str:
-    """Returns what distinguishes a reward's scores: its label and, where it has one, its preprocessing."""
+    """Returns what distinguishes a reward's scores: its label and, where it has one, preprocessing or choice of frames."""
+    if isinstance(reward, FrameReward):
+        return f"{describe(reward.reward)}, {reward.choice}"
     fit = getattr(reward, "fit", None)
     return reward.label if fit is None else f"{reward.label}, {fit}"
 

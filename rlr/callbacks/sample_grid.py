@@ -1,4 +1,4 @@
-"""Pictures of a few fixed prompts, before and after."""
+"""Samples of a few fixed prompts, before and after."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,32 +9,34 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor
 
-from rlr.callbacks.checkpointing import write_whole
 from rlr.callbacks.ema import averaged
 from rlr.callbacks.held_out import HeldOut, held_out
-from rlr.callbacks.media import now, show_picture, updates
+from rlr.callbacks.media import now, show_picture, show_video, updates
 from rlr.callbacks.untrained import Untrained
 from rlr.data.prompts import PromptData
 from rlr.evaluation.measure import measure_pixels, parts
-from rlr.evaluation.pictures import Card, grid, picture, png
+from rlr.evaluation.pictures import Card, film, grid, picture, png
 from rlr.evaluation.sampling import paint
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
+from rlr.video import Video, write_video
 
 
 class Shown(NamedTuple):
-    """A sample with what is written below it."""
+    """The frames of a sample, one of a picture, with what is written below it."""
 
-    image: Image.Image
+    frames: list[Image.Image]
     score: str
 
 
 class SampleGrid(Callback):
     r"""Draws samples of the first prompts, the base model's beside the present one's on the same noise.
 
-    The picture goes to ``folder/000050.png``, named by the number of updates, and to every logger that can show it.
-    Noises are those of a :class:`~rlr.callbacks.RewardEvaluation` with the same prompts and seed. Of a video the
-    middle frame is drawn. With an :class:`~rlr.callbacks.EMA` the average is drawn from.
+    The picture goes to ``folder/000050.png``, named by the number of updates, and to every logger that can show it. Of
+    clips, the picture shows the middle frames, and ``000050.mp4`` beside it plays them side by side; that goes to the
+    loggers. Noises are those of a :class:`~rlr.callbacks.RewardEvaluation` with the same prompts and seed. With an
+    :class:`~rlr.callbacks.EMA` the average is drawn from.
 
     Args:
         number: How many prompts.
@@ -113,18 +115,31 @@ class SampleGrid(Callback):
         with averaged(trainer, module):
             present = self._samples(trainer, module)
         update, prompts = updates(trainer, module), self._held(trainer).prompts
-        image = grid(self._cards(prompts, present), *self._words(module, update, len(prompts)))
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "samples")
-        write_whole(folder / f"{update:06d}.png", png(image))
-        for logger in trainer.loggers:
-            show_picture(logger, "samples", image, now(module))
+        words = self._words(module, update, len(prompts))
+        frames = range(len(present[0].frames))
+        images = [grid(self._cards(prompts, present, frame), *words) for frame in frames]
+        stem = Path(self.folder or Path(trainer.default_root_dir) / "samples") / f"{update:06d}"
+        self._show(trainer, module, stem, images)
 
-    def _cards(self, prompts: Sequence[str], present: Sequence[Shown]) -> list[Card]:
+    def _show(self, trainer: Trainer, module: Alignment, stem: Path, images: list[Image.Image]) -> None:
+        """Writes the grids of all frames, and hands them to the loggers."""
+        still, fps = images[len(images) // 2], module.chain.model.fps
+        write_whole(stem.with_suffix(".png"), png(still))
+        if fps is None:
+            for logger in trainer.loggers:
+                show_picture(logger, "samples", still, now(module))
+            return
+        video = Video(film(images), fps)
+        write_video(stem.with_suffix(".mp4"), video.frames, video.fps)
+        for logger in trainer.loggers:
+            show_video(logger, "samples", video, now(module))
+
+    def _cards(self, prompts: Sequence[str], present: Sequence[Shown], frame: int) -> list[Card]:
         rows = {"base": self._base, "aligned": present} if self._base else {"": present}
         return [
             Card(
                 prompt,
-                [row[i].image for row in rows.values()],
+                [row[i].frames[frame] for row in rows.values()],
                 [f"{name} {row[i].score}" for name, row in rows.items()],
             )
             for i, prompt in enumerate(prompts)
@@ -141,7 +156,7 @@ class SampleGrid(Callback):
         with isolate_rng(module.device.type == "cuda"), trainer.precision_plugin.forward_context():
             for painted in paint(module.chain, held.prompts, 1, self.seed, held.batch):
                 scores = self._scores(module.reward, painted.pixels, painted.prompts)
-                shown += [Shown(_still(pixels), score) for pixels, score in zip(painted.pixels, scores, strict=True)]
+                shown += [Shown(_frames(pixels), score) for pixels, score in zip(painted.pixels, scores, strict=True)]
         return shown
 
     def _scores(self, reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> list[str]:
@@ -161,5 +176,5 @@ def scored(reward: Reward, score: float) -> str:
     return ", ".join([f"{score:.4g}", *(f"{name} {factor * score:.4g}" for name, factor in reward.scales.items())])
 
 
-def _still(pixels: Tensor) -> Image.Image:
-    return picture(pixels[len(pixels) // 2] if pixels.ndim == 4 else pixels)
+def _frames(pixels: Tensor) -> list[Image.Image]:
+    return [picture(frame) for frame in (pixels if pixels.ndim == 4 else pixels[None])]

@@ -6,7 +6,7 @@ A model that answers each prompt with one picture may have any reward and any ex
 import torch
 from torch import Tensor
 
-from rlr.evaluation.features import Colours, Features
+from rlr.evaluation.features import Colours, Features, described
 
 
 class Diversity:
@@ -34,7 +34,8 @@ def diversity(pixels: Tensor, features: Features | None = None) -> Tensor:
     r"""Returns the mean distance of the features of two samples of one prompt.
 
     Args:
-        pixels: Samples in [0, 1], with shape :math:`(N, S, 3, H, W)`, :math:`S \geq 2` of each prompt.
+        pixels: Samples in [0, 1], :math:`S \geq 2` of each prompt, with shape :math:`(N, S, 3, H, W)`, or
+            :math:`(N, S, F, 3, H, W)` for clips.
         features: The features, by default :class:`~rlr.evaluation.features.Colours`.
 
     Returns:
@@ -43,7 +44,7 @@ def diversity(pixels: Tensor, features: Features | None = None) -> Tensor:
     Raises:
         ValueError: If there is one sample a prompt only.
     """
-    return spread((features or Colours())(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]))
+    return spread(described(features or Colours(), pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]))
 
 
 def spread(features: Tensor) -> Tensor:

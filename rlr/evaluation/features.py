@@ -1,5 +1,6 @@
-"""What pictures are compared by."""
+"""What pictures and clips are compared by."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -16,6 +17,21 @@ class Features(ABC):
     @abstractmethod
     def __call__(self, pixels: Tensor) -> Tensor:
         r"""Returns the features, with shape :math:`(B, D)`, of pictures in [0, 1] with shape :math:`(B, 3, H, W)`."""
+
+
+def described(features: Features, pixels: Tensor) -> Tensor:
+    r"""Returns the features of pictures or of clips, whose squared distance is the mean of their frames'.
+
+    Args:
+        features: The features of pictures.
+        pixels: Pixels in [0, 1], with shape :math:`(B, 3, H, W)` or :math:`(B, F, 3, H, W)`.
+
+    Returns:
+        The features, with shape :math:`(B, D)`, or :math:`(B, F D)` of clips.
+    """
+    if pixels.ndim == 4:
+        return features(pixels)
+    return features(pixels.flatten(0, 1)).unflatten(0, pixels.shape[:2]).flatten(1) / math.sqrt(pixels.shape[1])
 
 
 class Colours(Features):

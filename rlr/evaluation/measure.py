@@ -7,9 +7,11 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.evaluation.diversity import Diversity, spread
+from rlr.evaluation.features import described
 from rlr.evaluation.sampling import paint
 from rlr.rewards.base import Reward
 from rlr.rewards.combine import Combine
+from rlr.rewards.frames import FrameReward
 
 
 def measure(
@@ -47,7 +49,7 @@ def measure(
         for reward in rewards:
             found[reward.label].append(measure_pixels(reward, painted.pixels, painted.prompts))
         if diversity:
-            features.append(diversity.features(painted.pixels).float().cpu())
+            features.append(described(diversity.features, painted.pixels).float().cpu())
     scores = {
         label: torch.cat([torch.empty(0, dtype=torch.float32), *values]).view(count, samples)
         for label, values in found.items()
@@ -76,7 +78,12 @@ def measure_pixels(reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> Te
 
 
 def parts(reward: Reward) -> list[Reward]:
-    """Returns the rewards that a combination is made of, since its own scale may change during training."""
+    """Returns the rewards that a combination is made of, since its own scale may change during training.
+
+    Those of a combination on frames of clips are each on these frames.
+    """
+    if isinstance(reward, FrameReward) and isinstance(reward.reward, Combine):
+        return [FrameReward(part, reward.choice) for part in parts(reward.reward)]
     if not isinstance(reward, Combine):
         return [reward]
     return [part for member in reward.rewards for part in parts(member)]  # type: ignore[arg-type]

@@ -1,12 +1,14 @@
 """The picture of pictures: samples side by side under their prompts."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -55,6 +57,28 @@ def scaled(image: Image.Image) -> Image.Image:
         return image.resize([round(length * MOST / side) for length in image.size], Image.Resampling.LANCZOS)
     zoom = -(-LEAST // side)
     return image.resize([length * zoom for length in image.size], Image.Resampling.NEAREST)
+
+
+def sheet(images: Sequence[Image.Image], count: int = 6) -> Image.Image:
+    """Draws at most ``count`` of the images, evenly spaced, from left to right and line by line, about as wide as high."""
+    count = min(count, len(images))
+    chosen = [images[(2 * k + 1) * len(images) // (2 * count)] for k in range(count)]
+    width, height = chosen[0].size
+    columns = min(count, max(1, round(math.sqrt(count * height / width))))
+    canvas = Image.new("RGB", (columns * width, -(-count // columns) * height), PAPER)
+    for k, image in enumerate(chosen):
+        row, column = divmod(k, columns)
+        canvas.paste(image, (column * width, row * height))
+    return canvas
+
+
+def film(images: Sequence[Image.Image]) -> Tensor:
+    r"""Returns images of one size as frames of a clip, uint8 with shape :math:`(F, 3, H, W)`; H and W are made even."""
+    width, height = (length + length % 2 for length in images[0].size)
+    canvases = [Image.new("RGB", (width, height), PAPER) for _ in images]
+    for canvas, image in zip(canvases, images, strict=True):
+        canvas.paste(image, (0, 0))
+    return torch.from_numpy(np.stack([np.asarray(canvas) for canvas in canvases])).permute(0, 3, 1, 2)
 
 
 def grid(cards: Sequence[Card], title: str, subtitle: str) -> Image.Image:

@@ -40,6 +40,10 @@ class DiffusionModel(nn.Module, ABC):
     shape: tuple[int, ...]
     r"""Shape of one latent, without the batch."""
     schedule: Schedule
+    frames: int | None = None
+    r"""The number :math:`F` of frames of a clip; None for a model of pictures."""
+    fps: float | None = None
+    """Frames a second of a clip; None for a model of pictures."""
 
     @property
     def device(self) -> torch.device:
@@ -93,4 +97,16 @@ class DiffusionModel(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, x: Tensor) -> Tensor:
-        r"""Returns pixels in [0, 1], with shape :math:`(B, C, H, W)` or :math:`(B, F, C, H, W)`, from latents."""
+        r"""Returns pixels in [0, 1], with shape :math:`(B, 3, H, W)` or :math:`(B, F, 3, H, W)`, from latents."""
+
+    def decode_frames(self, x: Tensor, frames: Sequence[int]) -> Tensor:
+        r"""Returns ``decode(x)[:, frames]``; a model that can decodes no other frame.
+
+        Args:
+            x: The latents of clips, with shape :math:`(B, C, F, h, w)`.
+            frames: Numbers of :math:`k` frames, from 0 to :math:`F - 1`.
+
+        Returns:
+            Pixels in [0, 1], with shape :math:`(B, k, 3, H, W)`.
+        """
+        return self.decode(x)[:, list(frames)]

@@ -42,6 +42,7 @@ class Guidance(DiffusionModel):
         self.negative = negative
         self.shape = model.shape
         self.schedule = model.schedule
+        self.frames, self.fps = model.frames, model.fps
 
     def disabled(self) -> AbstractContextManager[None]:
         return self.model.disabled()
@@ -66,3 +67,6 @@ class Guidance(DiffusionModel):
 
     def decode(self, x: Tensor) -> Tensor:
         return self.model.decode(x)
+
+    def decode_frames(self, x: Tensor, frames: Sequence[int]) -> Tensor:
+        return self.model.decode_frames(x, frames)

@@ -4,3 +4,4 @@ from rlr.modules.alignment import Alignment, Prediction
 from rlr.modules.image import ImageAlignment
 from rlr.modules.objective import Objective
 from rlr.modules.pretraining import autoencoder, denoiser, reward
+from rlr.modules.video import VideoAlignment

@@ -30,11 +30,12 @@ from rlr.models.base import DiffusionModel
 from rlr.modules.ledger import Ledger
 from rlr.modules.meter import Meter
 from rlr.modules.objective import Objective
+from rlr.modules.offload import Offload
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
 from rlr.seeding import spawn
 
-SAMPLE, BATCH, EVALUATION = 1, 2, 3
+SAMPLE, BATCH, EVALUATION, FRAMES = 1, 2, 3, 4
 """What a seed is for."""
 
 STATE = "alignment"
@@ -69,6 +70,7 @@ class Prediction(NamedTuple):
         indices: Their numbers in the prompt file.
         seeds: The seed of each one's noise.
         rewards: The rewards, with shape :math:`(B)`.
+        fps: Frames a second of clips; None for pictures.
     """
 
     samples: Tensor
@@ -76,6 +78,7 @@ class Prediction(NamedTuple):
     indices: list[int]
     seeds: list[int]
     rewards: Tensor
+    fps: float | None = None
 
 
 class Alignment(LightningModule):
@@ -98,6 +101,8 @@ class Alignment(LightningModule):
         log_terms: Whether to log the norm of each kind of term's gradient and the cosines between them, at the cost of
             one more copy of the trained weights a kind.
         checkpoint_steps: Whether replayed steps recompute their activations in the backward pass.
+        offload_activations: Whether activations wait for the backward pass in the CPU's memory, which saves that of
+            the GPU at the cost of copying them twice; see :class:`~rlr.modules.offload.Offload`.
         max_bad_steps: After how many updates in a row without a finite gradient to stop.
         kl_weight: The weight of the divergence from the base model, which is then subtracted from the reward; see
             :class:`~rlr.estimators.divergence.Penalty`. The model must remember its base, as one with a LoRA does.
@@ -123,6 +128,7 @@ class Alignment(LightningModule):
         cooldown: int = 0,
         log_terms: bool = True,
         checkpoint_steps: bool = False,
+        offload_activations: bool = False,
         max_bad_steps: int = 5,
         kl_weight: float = 0.0,
         kl_full: bool = False,
@@ -138,6 +144,7 @@ class Alignment(LightningModule):
         self.lr, self.betas, self.weight_decay, self.optimizer = lr, betas, weight_decay, optimizer
         self.clip_norm, self.accumulate, self.warmup, self.cooldown = clip_norm, accumulate, warmup, cooldown
         self.log_terms, self.max_bad_steps, self.seed = log_terms, max_bad_steps, seed
+        self.offload_activations = offload_activations
         if log_kl_every < 0 or (kl_full and not kl_weight):
             raise ValueError(
                 "log_kl_every is at least 0 and kl_full goes with kl_weight > 0, and "
@@ -166,6 +173,10 @@ class Alignment(LightningModule):
                 f"{estimator} as configured backpropagates the reward, and {reward} has no gradient; use a "
                 "differentiable reward, or an estimator of half- and zeroth-order terms alone, such as HalfOrder"
             )
+        frames = self.chain.model.frames
+        self.reward.check(clips=frames is not None)
+        if frames is not None:
+            self.reward.excerpt(frames, 0)  # a choice of frames that there are not fails here and not in training
         self.estimator.check(self.chain)
         if self.penalty:
             self.penalty.check(self.chain)
@@ -216,7 +227,7 @@ class Alignment(LightningModule):
         rewards = None
         with self._unsynchronised():
             meter.start()
-            while (term := next(terms, None)) is not None:
+            while (term := self._next(terms)) is not None:
                 ledger.enter(term, lambda loss: self.manual_backward(loss / self.accumulate))
                 meter.stop(term.name)
                 rewards = term.rewards
@@ -226,10 +237,22 @@ class Alignment(LightningModule):
             raise ValueError(f"{type(self.estimator).__name__} yielded no term; it must yield at least one a batch")
         return rewards
 
+    def _next(self, terms: Iterator[Term]) -> Term | None:
+        # a generator builds its next graph while it is asked, so this is where graphs are built
+        with self._offloading():
+            return next(terms, None)
+
+    def _offloading(self) -> AbstractContextManager[object]:
+        if not self.offload_activations:
+            return nullcontext()
+        return Offload(self.parameters(), pin=self.device.type == "cuda")
+
     def _terms(self, trajectory: Trajectory) -> Iterator[Term]:
         """The estimator's terms, and after them those of the penalty."""
         rewards = None
-        for term in self.estimator.losses(self.chain, trajectory, self.objective.of(trajectory.prompts)):
+        # the same frames on all ranks
+        objective = self.objective.of(trajectory.prompts, spawn(self.seed, FRAMES, self.progress.samples))
+        for term in self.estimator.losses(self.chain, trajectory, objective):
             rewards = term.rewards
             yield term
             del term  # as in the estimator itself
@@ -380,7 +403,7 @@ class Alignment(LightningModule):
         samples = self.chain.model.decode(trajectory.states[0])
         rewards = self.objective.rate(samples, prompts)
         self.objective.calls = 0  # evaluation costs are no costs of training
-        return Prediction(samples, prompts, list(batch.indices), seeds, rewards)
+        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps)
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """Logs ``val/reward``."""

@@ -5,3 +5,12 @@ from rlr.modules.alignment import Alignment
 
 class ImageAlignment(Alignment):
     r"""Aligns a text-to-image model: latents decode to pixels with shape :math:`(B, 3, H, W)`."""
+
+    def _check(self) -> None:
+        model = self.chain.model
+        if model.frames:
+            raise ValueError(
+                f"ImageAlignment trains a model of pictures, and {type(model).__name__} makes clips of {model.frames} "
+                "frames; use VideoAlignment"
+            )
+        super()._check()

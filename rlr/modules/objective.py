@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from rlr.models.base import DiffusionModel
-from rlr.rewards.base import Reward
+from rlr.rewards.base import Excerpt, Reward
 
 
 class Objective:
     r""":math:`x_0 \mapsto R(\mathrm{decode}(x_0), c)`, which estimators *maximise*.
 
     A reward of which lower is better enters with a minus sign. What decoder and reward return is checked here, at
-    the one place where they meet.
+    the one place where they meet. Of clips, only the frames that the reward asks for are decoded.
 
     Args:
         model: Decodes latents.
@@ -32,18 +32,41 @@ class Objective:
         self._constant = 0
         self._range_seen = False
 
-    def of(self, prompts: Sequence[str]) -> Callable[[Tensor], Tensor]:
-        r"""Returns the objective of samples of these prompts, from :math:`(B, *)` to :math:`(B)`."""
-        return lambda x: self.sign * self.rate(self.model.decode(x), prompts)
+    def of(self, prompts: Sequence[str], seed: int = 0) -> Callable[[Tensor], Tensor]:
+        r"""Returns the objective of samples of these prompts, from :math:`(B, *)` to :math:`(B)`.
+
+        ``seed`` decides which frames of clips a reward sees that draws some: the same in every call, so that rewards
+        may be compared.
+        """
+        excerpt = self._excerpt(seed)
+        return lambda x: self.sign * self._rate(excerpt.score, self._decode(x, excerpt.frames), prompts)
 
     def rate(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-        r"""Returns the reward itself of pixels in [0, 1], with shape :math:`(B)`.
+        r"""Returns the reward itself of pixels in [0, 1], of clips with all frames, with shape :math:`(B)`.
 
         Raises:
             ValueError: If the pixels are not in [0, 1], or the reward is not one number a sample.
         """
+        return self._rate(self.reward, pixels, prompts)
+
+    def _excerpt(self, seed: int) -> Excerpt:
+        frames = self.model.frames
+        return Excerpt(None, self.reward) if frames is None else self.reward.excerpt(frames, seed)
+
+    def _decode(self, x: Tensor, frames: Sequence[int] | None) -> Tensor:
+        if frames is None:
+            return self.model.decode(x)
+        pixels = self.model.decode_frames(x, frames)
+        if pixels.ndim != 5 or pixels.shape[1] != len(frames):
+            raise ValueError(
+                f"{type(self.model).__name__}.decode_frames returned pixels of shape {tuple(pixels.shape)} for "
+                f"{len(frames)} frames; return (B, {len(frames)}, 3, H, W)"
+            )
+        return pixels
+
+    def _rate(self, score: Callable[[Tensor, Sequence[str]], Tensor], pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         self._check_range(pixels)
-        rewards = self.reward(pixels, prompts)
+        rewards = score(pixels, prompts)
         if rewards.shape != (len(prompts),):
             raise ValueError(
                 f"the reward {type(self.reward).__name__} returned the shape {tuple(rewards.shape)} for "

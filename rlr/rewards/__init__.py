@@ -1,7 +1,7 @@
 """Rewards: a score of samples given their prompts, one file a reward."""
 
 from rlr.rewards.aesthetic import Aesthetic
-from rlr.rewards.base import Reward
+from rlr.rewards.base import Excerpt, Reward
 from rlr.rewards.brightness import Brightness
 from rlr.rewards.clipscore import CLIPScore
 from rlr.rewards.combine import AsIs, Combine, RunningZScore, Scaling

@@ -1,12 +1,27 @@
 """The contract of a reward."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    r"""The frames of a clip that a reward asks for, and how it scores them.
+
+    Args:
+        frames: Their numbers, :math:`k` of them; None is all.
+        score: Takes pixels of these frames alone, with shape :math:`(B, k, 3, H, W)`, and :math:`B` prompts, and
+            returns the scores, with shape :math:`(B)`.
+    """
+
+    frames: Sequence[int] | None
+    score: Callable[[Tensor, Sequence[str]], Tensor]
 
 
 class Reward(nn.Module, ABC):
@@ -19,6 +34,10 @@ class Reward(nn.Module, ABC):
     differentiable: bool = True
     """Whether the score has a gradient in the pixels."""
     higher_is_better: bool = True
+    reads_pictures: bool = True
+    r"""Whether it scores pictures, :math:`(B, 3, H, W)`."""
+    reads_clips: bool = False
+    r"""Whether it scores clips, :math:`(B, F, 3, H, W)`."""
     scales: Mapping[str, float] = MappingProxyType({})
     """Factors from the score to the scales that published tables show, such as ``{"x100": 100.0}``."""
 
@@ -32,12 +51,29 @@ class Reward(nn.Module, ABC):
         r"""Returns one score a sample.
 
         Args:
-            samples: Pixels in [0, 1], with shape :math:`(B, 3, H, W)`.
+            samples: Pixels in [0, 1], with shape :math:`(B, 3, H, W)`, or :math:`(B, F, 3, H, W)` for clips.
             prompts: The :math:`B` prompts.
 
         Returns:
             The scores, with shape :math:`(B)`.
         """
+
+    def excerpt(self, frames: int, seed: int) -> Excerpt:
+        r"""Returns which of the :math:`F` = ``frames`` frames of a clip an update needs; all by default.
+
+        Over seeds, the mean of the excerpt's score is the score of the whole clip.
+        """
+        return Excerpt(None, self)
+
+    def check(self, clips: bool) -> None:
+        """Raises a ``ValueError`` that names the remedy unless it scores clips, or without ``clips`` pictures."""
+        if clips and not self.reads_clips:
+            raise ValueError(f"{self.label} reads pictures, and the model makes clips; wrap it in FrameReward")
+        if not (clips or self.reads_pictures):
+            raise ValueError(
+                f"{type(self).__name__} reads clips, and the model makes pictures; use a reward of pictures, such as "
+                "the one inside a FrameReward"
+            )
 
     def memory(self) -> dict[str, Tensor]:
         """Returns what it has learnt from the scores of the run, for checkpoints; nothing by default."""

@@ -6,14 +6,14 @@ with weights :math:`w_i` and a scaling :math:`z_i` that brings rewards of unlike
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
 
-from rlr.rewards.base import Reward
+from rlr.rewards.base import Excerpt, Reward
 
 
 class Scaling(nn.Module, ABC):
@@ -82,7 +82,7 @@ class Combine(Reward):
     r"""A weighted sum of rewards.
 
     It is differentiable where all of its parts are; with a part that is not, there is no gradient at all, rather than
-    one of a different objective.
+    one of a different objective. Parts that draw frames of clips at random draw the same ones.
 
     Args:
         rewards: The parts, by the names that logs show.
@@ -90,7 +90,7 @@ class Combine(Reward):
         scaling: How to bring the parts to one scale; each gets a copy.
 
     Raises:
-        ValueError: If the names differ, or a weight has the wrong sign.
+        ValueError: If the names differ, a weight has the wrong sign, or some parts read pictures and others clips.
     """
 
     def __init__(
@@ -103,12 +103,27 @@ class Combine(Reward):
         self.rewards = nn.ModuleList(rewards.values())
         self.scalings = nn.ModuleList(deepcopy(scaling or AsIs()) for _ in rewards)
         self.differentiable = all(reward.differentiable for reward in rewards.values())
+        self.reads_pictures = all(reward.reads_pictures for reward in rewards.values())
+        self.reads_clips = all(reward.reads_clips for reward in rewards.values())
         self.parts: dict[str, Tensor] = {}
         """The scores of each part in the last call, as the part gave them, without a gradient."""
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
+        return self._sum(reward(samples, prompts) for reward in self.rewards)
+
+    def excerpt(self, frames: int, seed: int) -> Excerpt:
+        excerpts = [part.excerpt(frames, seed) for part in self._parts]
+        union = _union([excerpt.frames for excerpt in excerpts])
+        return Excerpt(
+            union,
+            lambda samples, prompts: self._sum(
+                excerpt.score(_among(samples, union, excerpt.frames), prompts) for excerpt in excerpts
+            ),
+        )
+
+    def _sum(self, each: Iterable[Tensor]) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
-            scores = [reward(samples, prompts) for reward in self.rewards]
+            scores = list(each)
             self.parts = {name: score.detach() for name, score in zip(self.names, scores, strict=True)}
             return torch.stack(list(self._terms(scores))).sum(0)
 
@@ -131,6 +146,20 @@ class Combine(Reward):
             yield weight * scaling(score)
 
 
+def _union(chosen: Sequence[Sequence[int] | None]) -> list[int] | None:
+    """Returns the frames that any of the parts asks for, in order; None, which is all, if one of them does."""
+    if any(frames is None for frames in chosen):
+        return None
+    return sorted({frame for frames in chosen for frame in frames or ()})
+
+
+def _among(samples: Tensor, union: list[int] | None, frames: Sequence[int] | None) -> Tensor:
+    """Returns the pixels of ``frames`` from those of ``union``."""
+    if frames is None or frames == union:
+        return samples
+    return samples[:, list(frames) if union is None else [union.index(frame) for frame in frames]]
+
+
 def _within(memory: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in memory.items() if name.startswith(prefix)}
 
@@ -140,6 +169,11 @@ def _check(rewards: Mapping[str, Reward], weights: Mapping[str, float]) -> None:
         raise ValueError(
             f"Combine got the rewards {sorted(rewards)} and weights for {sorted(weights)}; give every reward a weight "
             "under the same name"
+        )
+    if not any(all(getattr(r, kind) for r in rewards.values()) for kind in ("reads_pictures", "reads_clips")):
+        raise ValueError(
+            f"of the rewards {sorted(rewards)} in Combine some read pictures and others clips; wrap those of pictures in "
+            "FrameReward"
         )
     for name, reward in rewards.items():
         if not reward.higher_is_better and weights[name] > 0:

@@ -2,7 +2,7 @@ r"""An image reward on frames of a video.
 
 .. math:: R(x, c) = \frac{1}{k} \sum_{f \in S} R_\mathrm{image}(x_f, c)
 
-over :math:`k` chosen frames :math:`S`.
+over :math:`k` chosen frames :math:`S`. An update may see fewer of them, drawn so that the mean over draws is the same.
 
 References:
     | Video Diffusion Alignment via Reward Gradients (Prabhudesai et al., 2024): one random frame
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rlr.rewards.base import Reward
+from rlr.rewards.base import Excerpt, Reward
 
 
 class FrameChoice(ABC):
@@ -24,15 +24,11 @@ class FrameChoice(ABC):
 
     @abstractmethod
     def __call__(self, frames: int) -> list[int]:
-        """Returns indices into ``frames`` frames."""
+        """Returns the numbers of those of ``frames`` frames whose mean is the score of a clip."""
 
-
-@dataclass(frozen=True)
-class RandomFrame(FrameChoice):
-    """One frame, drawn anew in every call from torch's global generator: unbiased for the mean over all."""
-
-    def __call__(self, frames: int) -> list[int]:
-        return [int(torch.randint(frames, ()))]
+    def draw(self, frames: int, seed: int) -> list[int]:
+        """Returns the numbers of those that one update sees: by default the same."""
+        return self(frames)
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,14 @@ class AllFrames(FrameChoice):
         return list(range(frames))
 
 
+@dataclass(frozen=True)
+class RandomFrame(AllFrames):
+    """One frame an update, any with the same chance, which is unbiased for the mean over all; a clip has that mean."""
+
+    def draw(self, frames: int, seed: int) -> list[int]:
+        return [int(torch.randint(frames, (), generator=torch.Generator().manual_seed(seed)))]
+
+
 class FrameReward(Reward):
     r"""The mean of an image reward over chosen frames of each video, each frame with its own video's prompt.
 
@@ -67,8 +71,15 @@ class FrameReward(Reward):
         choice: Which frames, by default a random one.
     """
 
+    reads_pictures = False
+    reads_clips = True
+
     def __init__(self, reward: Reward, choice: FrameChoice | None = None) -> None:
         super().__init__()
+        if not reward.reads_pictures:
+            raise ValueError(
+                f"FrameReward wraps a reward of pictures, and {reward.label} reads clips; give it unwrapped"
+            )
         self.reward = reward
         self.choice = choice or RandomFrame()
         self.differentiable, self.higher_is_better = reward.differentiable, reward.higher_is_better
@@ -100,6 +111,11 @@ class FrameReward(Reward):
                 f"FrameReward got samples of shape {tuple(samples.shape)} and {len(prompts)} prompts; give videos of "
                 "shape (B, F, 3, H, W) and B prompts"
             )
-        frames = samples[:, self.choice(samples.shape[1])]
+        return self._mean(samples[:, self.choice(samples.shape[1])], prompts)
+
+    def excerpt(self, frames: int, seed: int) -> Excerpt:
+        return Excerpt(self.choice.draw(frames, seed), self._mean)
+
+    def _mean(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
         repeated = [prompt for prompt in prompts for _ in range(frames.shape[1])]
         return self.reward(frames.flatten(0, 1), repeated).view(frames.shape[:2]).mean(1)

@@ -34,9 +34,7 @@ def test_every_frame_meets_the_prompt_of_its_own_video(pick, videos, choice):
 
 def test_permuting_the_batch_permutes_the_scores(pick, videos):
     reward, order = FrameReward(pick, RandomFrame()), [2, 0, 1]
-    torch.manual_seed(0)
     scores = reward(videos, PROMPTS)
-    torch.manual_seed(0)
     permuted = reward(videos[order], [PROMPTS[i] for i in order])
     torch.testing.assert_close(permuted, scores[order], atol=1e-4, rtol=1e-5)
 
@@ -56,18 +54,36 @@ def test_the_gradient_is_in_the_chosen_frames_alone(pick, videos):
         (EvenlySpaced(3), 7, [1, 3, 5]),
         (EvenlySpaced(4), 4, [0, 1, 2, 3]),
         (AllFrames(), 3, [0, 1, 2]),
+        (RandomFrame(), 3, [0, 1, 2]),
     ],
 )
 def test_which_frames(choice, frames, expected):
     assert choice(frames) == expected
+    assert choice.draw(frames, 7) == expected or (isinstance(choice, RandomFrame) and len(choice.draw(frames, 7)) == 1)
 
 
 def test_a_random_frame_is_any_frame_with_the_same_chance():
-    torch.manual_seed(0)
-    drawn = torch.tensor([RandomFrame()(4)[0] for _ in range(2000)])
+    state = torch.get_rng_state()
+    drawn = torch.tensor([RandomFrame().draw(4, seed)[0] for seed in range(2000)])
     counts = torch.bincount(drawn, minlength=4)
     assert len(counts) == 4
     assert ((counts - 500).abs() < 4 * (2000 * 0.25 * 0.75) ** 0.5).all()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_excerpt_scores_the_frames_it_names(pick, videos):
+    reward = FrameReward(pick, EvenlySpaced(2))
+    excerpt = reward.excerpt(5, 0)
+    assert excerpt.frames == [1, 3]
+    assert torch.equal(excerpt.score(videos[:, [1, 3]], PROMPTS), reward(videos, PROMPTS))
+
+
+def test_the_mean_over_draws_is_the_score_of_the_clip(videos):
+    reward = FrameReward(Brightness())
+    excerpts = {excerpt.frames[0]: excerpt for excerpt in (reward.excerpt(5, seed) for seed in range(100))}
+    assert sorted(excerpts) == list(range(5))
+    scores = [excerpt.score(videos[:, [frame]], PROMPTS) for frame, excerpt in excerpts.items()]
+    torch.testing.assert_close(torch.stack(scores).mean(0), reward(videos, PROMPTS))
 
 
 def test_the_mean_over_frames(videos):

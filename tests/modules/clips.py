@@ -1,0 +1,76 @@
+"""A toy model of clips, and what aligns it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rlr.models.base import Condition, DiffusionModel
+from rlr.rewards import FrameReward
+from rlr.schedules import DiscreteSchedule
+from tests.modules.toy import WORDS, Level, Replay
+
+FRAMES, SIDE = 4, 16
+
+
+class ClipModel(DiffusionModel):
+    """Predicts x̂₀ = tanh(W x + b + c) of clips, latents of 2 × F × 2 × 2, where c is the prompt's number over 8.
+
+    A frame of the latent decodes to a picture of 16 × 16 alone; ``decoded`` counts the frames.
+    """
+
+    def __init__(self, dtype: str = "float32") -> None:
+        super().__init__()
+        self.shape = (2, FRAMES, 2, 2)
+        self.frames, self.fps = FRAMES, 8.0
+        self.schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear())
+        generator = torch.Generator().manual_seed(0)
+        size, kind = 8 * FRAMES, getattr(torch, dtype)
+        weight = 0.1 * torch.randn(size, size, generator=generator, dtype=torch.float64)
+        self.weight = nn.Parameter(weight.to(kind))
+        self.bias = nn.Parameter(torch.zeros(size, dtype=kind))
+        mix = torch.randn(3, 2, generator=generator, dtype=torch.float64)
+        self.mix = nn.Parameter(mix.to(kind), requires_grad=False)
+        self.decoded = 0
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        numbers = [WORDS.index(prompt) / 8 for prompt in prompts]
+        return Condition({"c": torch.tensor(numbers, dtype=self.weight.dtype)})
+
+    def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+        out = nn.functional.linear(x.flatten(1).to(self.weight.dtype), self.weight, self.bias)
+        return torch.tanh(out + condition.tensors["c"][:, None]).view_as(x).to(x.dtype)
+
+    def decode(self, x: Tensor) -> Tensor:
+        self.decoded += x.shape[2]
+        pixels = torch.einsum("kc,bcfhw->bfkhw", self.mix.to(x.dtype), x).sigmoid()
+        # a frame is known by how bright it is
+        dimmed = pixels * torch.linspace(0.5, 1, FRAMES, dtype=x.dtype)[: x.shape[2], None, None, None]
+        return dimmed.repeat_interleave(SIDE // 2, 3).repeat_interleave(SIDE // 2, 4)
+
+
+class Sparing(ClipModel):
+    """The same, decoding only what it is asked for."""
+
+    def decode_frames(self, x: Tensor, frames: Sequence[int]) -> Tensor:
+        self.decoded += len(frames)
+        held, self.decoded = self.decoded, 0
+        pixels = self.decode(x)[:, list(frames)]
+        self.decoded = held
+        return pixels
+
+
+def align_clips(**changes: object):
+    """Returns a VideoAlignment of the toys, with some arguments changed."""
+    from rlr.modules import VideoAlignment
+    from rlr.samplers import DDIM
+
+    settings = {
+        "model": Sparing(),
+        "sampler": DDIM(4, eta=1.0),
+        "reward": FrameReward(Level()),
+        "estimator": Replay(),
+        "lr": 0.05,
+        **changes,
+    }
+    return VideoAlignment(**settings)
