@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlr.rewards.checkpoints import Published, build, find, read_state
+from rlr.weights import Published, build, find, read_state
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import Fit, PadLongest, Preprocessing, Squash
 
