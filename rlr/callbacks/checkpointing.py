@@ -2,7 +2,6 @@
 
 import errno
 import io
-import os
 import pickle
 import warnings
 import zipfile
@@ -13,6 +12,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from rlr.files import write_whole
 
 LAUNCHER = ".temp.ckpt"
 """The file of bare weights that Lightning's forked and spawned processes hand to their parent."""
@@ -95,20 +96,6 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 f"{path} is a PyTorch file but no training checkpoint; give a .ckpt that `fit` has written"
             )
         return checkpoint
-
-
-def write_whole(path: Path, data: Any) -> None:
-    """Writes ``data`` to ``path`` so that at every moment the file is either the old one or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(file: Path, map_location: Any) -> Any:

@@ -14,9 +14,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from rlr.callbacks.checkpointing import write_whole
 from rlr.evaluation.pictures import png
 from rlr.evaluation.table import Line, markdown
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from rlr.callbacks.checkpointing import write_whole
 from rlr.evaluation.pictures import picture, png
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment, Prediction
 
 

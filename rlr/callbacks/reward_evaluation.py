@@ -12,7 +12,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from rlr.callbacks.base_scores import BaseScores
-from rlr.callbacks.checkpointing import write_whole
 from rlr.callbacks.ema import averaged
 from rlr.callbacks.held_out import HeldOut, held_out
 from rlr.callbacks.media import log_numbers, now, show_table, updates
@@ -23,6 +22,7 @@ from rlr.evaluation.diversity import Diversity
 from rlr.evaluation.measure import distinct, measure, parts
 from rlr.evaluation.results import Measurement, Results
 from rlr.evaluation.sampling import paint
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
 

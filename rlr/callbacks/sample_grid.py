@@ -9,7 +9,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from PIL import Image
 from torch import Tensor
 
-from rlr.callbacks.checkpointing import write_whole
 from rlr.callbacks.ema import averaged
 from rlr.callbacks.held_out import HeldOut, held_out
 from rlr.callbacks.media import now, show_picture, updates
@@ -18,6 +17,7 @@ from rlr.data.prompts import PromptData
 from rlr.evaluation.measure import measure_pixels, parts
 from rlr.evaluation.pictures import Card, grid, picture, png
 from rlr.evaluation.sampling import paint
+from rlr.files import write_whole
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rlr.callbacks.checkpointing import write_whole
 from rlr.demo.curves import DARK, LIGHT, Curves, draw
 from rlr.demo.evaluate import Evaluation
 from rlr.demo.grid import cards, pairs
@@ -13,6 +12,7 @@ from rlr.demo.labels import show
 from rlr.demo.page import FIRST, Story, page
 from rlr.evaluation.pictures import grid, png
 from rlr.evaluation.statistics import Comparison, compare
+from rlr.files import write_whole
 
 
 @dataclass(frozen=True)
