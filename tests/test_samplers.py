@@ -12,7 +12,7 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from rlr.models.stable_diffusion import PREDICTIONS
+from rlr.models.prediction import PREDICTIONS
 from rlr.samplers import DDIM, Ancestral, FlowSDE, Sampler
 from rlr.schedules import DiscreteSchedule, Grid, RectifiedFlow, Spacing, leading, trailing
 
