@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -127,6 +128,20 @@ def _load(path: Path) -> Any:
         ) from error
 
 
+def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Writes a state dict, whole or not at all: to ``.safetensors``, or else as :func:`torch.save` under ``"state_dict"``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        if path.suffix == ".safetensors":
+            save_file(dict(state), temporary)
+        else:
+            torch.save({"state_dict": dict(state)}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def read_json(path: str) -> dict[str, Any]:
     """Returns the object that a JSON file holds."""
     content: dict[str, Any] = json.loads(Path(path).read_text())
@@ -153,12 +168,18 @@ def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path)
 
 
 def blank(make: Callable[[], nn.Module]) -> Any:
-    """Returns a network whose weights have shapes and no values."""
-    with init_empty_weights(include_buffers=False):
+    """Returns a network whose weights have shapes and no values; the global generator stays as it was."""
+    with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
         return make()
 
 
-def compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path, kind: str) -> None:
+def compare(
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    source: Path,
+    kind: str,
+    remedy: str = "give the file of this very network",
+) -> None:
     """Compares names and shapes of the weights of a file with those of what is called ``kind``.
 
     Raises:
@@ -169,7 +190,7 @@ def compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source:
     facts = (("is missing", missing), ("is foreign", foreign), ("has another shape", misshapen))
     told = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
     if told:
-        raise ValueError(f"{source} does not fit {kind}: {told}; give the file of this very network")
+        raise ValueError(f"{source} does not fit {kind}: {told}; {remedy}")
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype | None = None) -> Any:

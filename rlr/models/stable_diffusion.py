@@ -110,7 +110,7 @@ class StableDiffusion(DiffusionModel):
 
     def export(self, folder: str | Path) -> None:
         """Writes the trained weights for diffusers: a LoRA for ``load_lora_weights``, full weights as ``unet/``."""
-        self.adapter.export(self.unet, Path(folder))
+        self.adapter.export(self.unet, Path(folder), lambda whole: self.unet.save_pretrained(whole / "unet"))
 
     def _pixels(self, x: Tensor) -> Tensor:
         z = (x / self.vae.config.scaling_factor).to(self.dtype)

@@ -1,19 +1,25 @@
 """The sizes of a VideoCrafter: those that its authors published, or others from a file beside the weights."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet3DConditionModel
 
-from rlr.models.videocrafter.keys import Layout, unet_layout, vae_layout
+from rlr.files import write_whole
+from rlr.models.prediction import Prediction, clean, noise, velocity
 from rlr.models.videocrafter.network import UNetConfig, build_unet
 from rlr.models.videocrafter.text import TextTower
 
 CONFIG = "config.json"
 """The file beside the weights that says their sizes, if they are none of the published."""
+
+PARAMETERIZATIONS: Mapping[str, Prediction] = MappingProxyType({"eps": noise, "v": velocity, "x0": clean})
+"""What a denoiser may predict, under its authors' names."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,10 @@ class Architecture:
         vae: The autoencoder's.
         text: The text tower's.
         scale_factor: What the autoencoder's latents are multiplied by for the denoiser.
-        use_scale: Whether latents are rescaled by :math:`s_\tau` in noising.
-        parameterization: What the denoiser predicts: ``eps``, its authors' only choice, or ``v``.
-        size: Height and width of the videos that it was trained on, in pixels.
+        scale_b: To what the signal is rescaled in noising (by :math:`s_\tau`, from 1 on); None if it is not.
+        fix_scale_bug: Whether the file holds :math:`s_\tau` for each time, and not for 400 times that there are not.
+        parameterization: What the denoiser predicts: ``eps`` as in its authors' models, ``v`` or ``x0``.
+        size: Height and width of the clips that it was trained on, in pixels.
         frames: Their frames.
         fps: The frames a second that it is asked for by default.
     """
@@ -74,11 +81,19 @@ class Architecture:
     vae: VAEConfig = field(default_factory=VAEConfig)
     text: TextConfig = field(default_factory=TextConfig)
     scale_factor: float = 0.18215
-    use_scale: bool = True
+    scale_b: float | None = 0.7
+    fix_scale_bug: bool = False
     parameterization: str = "eps"
-    size: Sequence[int] = (320, 512)
+    size: tuple[int, int] = (320, 512)
     frames: int = 16
-    fps: float = 28
+    fps: float = 28.0
+
+    def __post_init__(self) -> None:
+        if self.parameterization not in PARAMETERIZATIONS:
+            raise ValueError(
+                f"a VideoCrafter predicts one of {', '.join(PARAMETERIZATIONS)}, and {CONFIG} asks for "
+                f"parameterization={self.parameterization!r}"
+            )
 
     @classmethod
     def read(cls, path: Path) -> "Architecture":
@@ -87,32 +102,41 @@ class Architecture:
         Raises:
             ValueError: If it is no such file.
         """
+        parts = {"unet": UNetConfig, "vae": VAEConfig, "text": TextConfig}
         try:
-            content = json.loads(path.read_text())
-            parts = {"unet": UNetConfig, "vae": VAEConfig, "text": TextConfig}
-            return cls(**{name: parts[name](**v) if name in parts else v for name, v in content.items()})
-        except (json.JSONDecodeError, TypeError) as error:
+            content = json.loads(path.read_text(), object_hook=_with_tuples)
+            return cls(**{name: parts[name](**value) if name in parts else value for name, value in content.items()})
+        except (json.JSONDecodeError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} does not describe a VideoCrafter ({error}); it holds an object with "
-                f"{', '.join(field.name for field in fields(cls))}"
+                f"{path} does not describe a VideoCrafter ({error}); it may say "
+                f"{', '.join(field.name for field in fields(cls))}, and without the file VideoCrafter2's are taken"
             ) from error
 
     def write(self, path: Path) -> None:
         """Writes the architecture as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
 
     @property
-    def layouts(self) -> dict[str, Layout]:
-        """The names of the weights of each part."""
-        vae = vae_layout(len(self.vae.ch_mult), self.vae.num_res_blocks)
-        return {"unet": unet_layout(self.unet), "vae": vae, "text": Layout({})}
+    def prediction(self) -> Prediction:
+        """The estimate that follows from what the denoiser predicts."""
+        return PARAMETERIZATIONS[self.parameterization]
 
-    def build_unet(self) -> Any:
-        """Returns a denoiser with weights as its libraries draw them."""
+    @property
+    def multiple(self) -> int:
+        """What a clip's sides are a multiple of, in pixels."""
+        return self.vae.factor * 2 ** (len(self.unet.channel_mult) - 1)
+
+    @property
+    def makers(self) -> Mapping[str, Callable[[], Any]]:
+        """Functions that return denoiser, autoencoder and text tower, with weights as their libraries draw them."""
+        return {"unet": self.build_unet, "vae": self.build_vae, "text": self.build_text}
+
+    def build_unet(self) -> UNet3DConditionModel:
+        """Returns a denoiser."""
         return build_unet(self.unet)
 
     def build_vae(self) -> AutoencoderKL:
-        """Returns an autoencoder with weights as its library draws them."""
+        """Returns an autoencoder."""
         levels = len(self.vae.ch_mult)
         return AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * levels,
@@ -126,5 +150,20 @@ class Architecture:
         )
 
     def build_text(self) -> TextTower:
-        """Returns a text tower with weights as its library draws them."""
+        """Returns a text tower."""
         return TextTower(**asdict(self.text))
+
+
+def _with_tuples(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+
+
+FIRST = UNetConfig(temporal_conv=False, use_relative_position=True)
+
+
+class Variant(Enum):
+    """The text-to-video models that its authors published."""
+
+    v2_512 = Architecture()
+    v1_512 = Architecture(UNetConfig(temporal_conv=False, use_relative_position=True, fps_cond=False), scale_b=None)
+    v1_1024 = Architecture(FIRST, scale_b=0.3, fix_scale_bug=True, size=(576, 1024))

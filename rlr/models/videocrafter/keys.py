@@ -43,7 +43,8 @@ class Layout:
 
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the weights of its authors' network for ours; they share memory."""
-        return {_rename(name, self.modules): w.flatten(w.ndim - POINTWISE.get(name, 0) - 1) for name, w in state.items()}
+        linear = {name: w.flatten(-1 - POINTWISE[name]) if name in POINTWISE else w for name, w in state.items()}
+        return {_rename(name, self.modules): weight for name, weight in linear.items()}
 
     def to_theirs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the weights of our network for its authors'; they share memory."""
@@ -66,7 +67,7 @@ def _unet_modules(config: UNetConfig) -> Iterator[tuple[str, str]]:
     for theirs, ours in (("time_embed", time), ("fps_embedding", "time_embedding.fps")):
         yield from ((f"{theirs}.0", f"{ours}.linear_1"), (f"{theirs}.2", f"{ours}.linear_2"))
     yield "input_blocks.0.0", "conv_in"
-    yield "init_attn.0", "transformer_in"
+    yield from _temporal("init_attn.0", "transformer_in")
     yield from _down(config)
     yield from _block("middle_block", "mid_block", 0, attended=True)
     yield from _resnet("middle_block.3", "mid_block", 1)
@@ -99,7 +100,15 @@ def _block(theirs: str, ours: str, layer: int, attended: bool) -> Iterator[tuple
     yield from _resnet(f"{theirs}.0", ours, layer)
     if attended:
         yield f"{theirs}.1", f"{ours}.attentions.{layer}"
-        yield f"{theirs}.2", f"{ours}.temp_attentions.{layer}"
+        yield from _temporal(f"{theirs}.2", f"{ours}.temp_attentions.{layer}")
+
+
+def _temporal(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+    yield theirs, ours
+    for attention in ("attn1", "attn2"):
+        place = f"transformer_blocks.0.{attention}"
+        for table in ("relative_position_k", "relative_position_v"):
+            yield f"{theirs}.{place}.{table}", f"{ours}.{place}.processor.{table}"
 
 
 def _resnet(theirs: str, ours: str, layer: int) -> Iterator[tuple[str, str]]:
