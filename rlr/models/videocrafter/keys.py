@@ -49,7 +49,7 @@ class Layout:
     def to_theirs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the weights of our network for its authors'; they share memory."""
         named = {_rename(name, self._ours): weight for name, weight in state.items()}
-        return {name: w.reshape(*w.shape, *[1] * POINTWISE.get(name, 0)) for name, w in named.items()}
+        return {name: w.view(*w.shape, *[1] * POINTWISE[name]) if name in POINTWISE else w for name, w in named.items()}
 
 
 def unet_layout(config: UNetConfig) -> Layout:
