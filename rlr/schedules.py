@@ -74,8 +74,8 @@ def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
         ValueError: If these are more than :math:`T` times, or the last exceeds :math:`N - 1`.
     """
     if not _divides(steps, training_steps, offset):
-        others = [n for n in range(1, training_steps + 1) if _divides(n, training_steps, offset)]
-        nearest = sorted(sorted(others, key=lambda n: abs(n - steps))[:2])
+        counts = [n for n in range(1, training_steps + 1) if _divides(n, training_steps, offset)]
+        nearest = [*[n for n in counts if n < steps][-1:], *[n for n in counts if n > steps][:1]]
         raise ValueError(
             f"a stride of {training_steps} // {steps} makes no {steps} steps over {training_steps} times, which this model "
             f"is sampled at; use {' or '.join(map(str, nearest))} steps"

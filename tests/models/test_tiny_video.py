@@ -49,7 +49,10 @@ def test_a_model_of_the_built_in_size_is_written_and_read_back(folder: Path) -> 
 def test_the_parts_are_those_of_pretraining() -> None:
     vocabulary = open_clip_tokenizer().vocab_size
     assert built_in().build_text().state_dict().keys() == text_tower(vocabulary).state_dict().keys()
-    shapes = [{k: w.shape for k, w in tower.state_dict().items()} for tower in (built_in().build_text(), text_tower(vocabulary))]
+    shapes = [
+        {k: w.shape for k, w in tower.state_dict().items()}
+        for tower in (built_in().build_text(), text_tower(vocabulary))
+    ]
     assert shapes[0] == shapes[1]
 
 
@@ -73,7 +76,10 @@ def test_the_packaged_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp
     (tmp_path / "assets" / "tiny_video").mkdir(parents=True)
     write_random_vc(tmp_path / "assets" / "tiny_video", small())
     monkeypatch.setattr(tiny_video.resources, "files", lambda package: tmp_path)
-    model, expected = TinyVideo(trainable=Frozen()), VideoCrafter(str(tmp_path / "assets" / "tiny_video"), trainable=Frozen())
+    model, expected = (
+        TinyVideo(trainable=Frozen()),
+        VideoCrafter(str(tmp_path / "assets" / "tiny_video"), trainable=Frozen()),
+    )
     x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
     condition = model.encode(["a red circle"])
     assert torch.equal(model.denoise(x, 500, condition), expected.denoise(x, 500, condition))

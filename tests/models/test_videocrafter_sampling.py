@@ -1,8 +1,8 @@
 """Chains of VideoCrafter against recorded ones of its authors' sampler."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -136,10 +136,8 @@ def test_noising_is_theirs(models: Callable[[str], VideoCrafter], vectors: Vecto
         torch.testing.assert_close(noisy, vectors["outputs.v2.q.x_t"][k], rtol=0, atol=TABLE)
 
 
-def test_a_velocity_is_of_the_rescaled_latent(tmp_path: Path, models: Callable[[str], VideoCrafter]) -> None:
+def test_a_velocity_is_of_the_rescaled_latent(models: Callable[[str], VideoCrafter]) -> None:
     r"""With :math:`v = \sqrt{\bar\alpha} \epsilon - \sigma s x_0` as output, the estimate is :math:`x_0` itself."""
-    from dataclasses import replace
-
     model = models("v2")
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 1, 4, 4, 8, 8, generator=generator, dtype=torch.float64)

@@ -89,9 +89,7 @@ def export_official(
         dtype: The type of the weights; the schedule's tables are float32.
         name: The file: a ``.safetensors``, or a ``.ckpt`` for its authors' programs.
     """
-    state = official_state(
-        {"unet": merged(unet), "vae": vae.state_dict(), "text": text.state_dict()}, architecture
-    )
+    state = official_state({"unet": merged(unet), "vae": vae.state_dict(), "text": text.state_dict()}, architecture)
     weights = {key: weight.detach().to("cpu", dtype).contiguous() for key, weight in state.items()}
     write_state(Path(folder) / name, weights | write_buffers(architecture))
     architecture.write(Path(folder) / CONFIG)

@@ -22,7 +22,9 @@ ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_
 
 POINTWISE = {
     **{f"init_attn.0.{name}.weight": 1 for name in ("proj_in", "proj_out")},
-    **{f"{half}.mid.attn_1.{name}.weight": 2 for half in ("encoder", "decoder") for name in "q k v proj_out".split()},
+    **{
+        f"{half}.mid.attn_1.{name}.weight": 2 for half in ("encoder", "decoder") for name in ["q", "k", "v", "proj_out"]
+    },
 }
 """The linear maps that its authors wrote as convolutions of one point, by how many axes of length 1 their weights have."""
 

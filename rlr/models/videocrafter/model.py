@@ -165,13 +165,17 @@ def _check_frames(frames: int) -> int:
 def _check_rate(fps: float) -> float:
     low, high = RATES
     if not low <= fps <= high:
-        raise ValueError(f"VideoCrafter's fps must lie in [{low:g}, {high:g}], and {fps:g} does not; its authors take 8 to 28")
+        raise ValueError(
+            f"VideoCrafter's fps must lie in [{low:g}, {high:g}], and {fps:g} does not; its authors take 8 to 28"
+        )
     return fps
 
 
 def _check_chunk(chunk: int | None) -> int | None:
     if chunk is not None and chunk < 1:
-        raise ValueError(f"decode_chunk is a number of frames from 1 on, or null for all at once, and {chunk} is neither")
+        raise ValueError(
+            f"decode_chunk is a number of frames from 1 on, or null for all at once, and {chunk} is neither"
+        )
     return chunk
 
 

@@ -86,9 +86,7 @@ def build_unet(config: UNetConfig) -> UNet3DConditionModel:
         attention_head_dim=config.num_head_channels,
     )
     if config.fps_cond:
-        unet.time_embedding = RatedTimeEmbedding(
-            unet.time_embedding, config.model_channels, 4 * config.model_channels
-        )
+        unet.time_embedding = RatedTimeEmbedding(unet.time_embedding, config.model_channels, 4 * config.model_channels)
     if not config.temporal_conv:
         remove_temporal_convs(unet)
     if config.use_relative_position:
