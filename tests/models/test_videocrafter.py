@@ -220,8 +220,8 @@ def test_frames_are_decoded_alike_one_by_one_together_and_apart(model: VideoCraf
     assert gradient[:, :, [0, 3]].abs().amax((0, 1, 3, 4)).min() > 0
 
 
-def test_dropout_is_off_in_rollout_and_replay(tmp_path: Path) -> None:
-    model = VideoCrafter(str(write_checkpoint(tmp_path)), checkpointing=True).train()
+def test_dropout_is_off_in_rollout_and_replay(random_vc: Path) -> None:
+    model = VideoCrafter(str(random_vc), checkpointing=True).train()
     dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.p > 0]
     assert len(dropouts) > 10
     assert not any(module.training for module in model.modules())
@@ -237,18 +237,17 @@ def test_dropout_is_off_in_rollout_and_replay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "temporal"), [(r"temp_attentions|transformer_in", True), (r"\.attentions\.", False)]
 )
-def test_a_pattern_chooses_temporal_or_spatial_attention(tmp_path: Path, pattern: str, temporal: bool) -> None:
-    folder = str(write_checkpoint(tmp_path))
-    everything = VideoCrafter(folder).trainable
-    some = VideoCrafter(folder, trainable=LoRA(pattern=pattern)).trainable
+def test_a_pattern_chooses_temporal_or_spatial_attention(random_vc: Path, pattern: str, temporal: bool) -> None:
+    everything = VideoCrafter(str(random_vc)).trainable
+    some = VideoCrafter(str(random_vc), trainable=LoRA(pattern=pattern)).trainable
     expected = {name for name in everything if ("temp_attentions" in name or "transformer_in" in name) == temporal}
     assert some.keys() == expected
     assert 0 < len(some) < len(everything)
 
 
-def test_a_pattern_that_is_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_pattern_that_is_nowhere_is_named(random_vc: Path) -> None:
     with pytest.raises(ValueError, match="pattern 'temporal' is found in no linear layer's name of UNet3D"):
-        VideoCrafter(str(write_checkpoint(tmp_path)), trainable=LoRA(pattern="temporal"))
+        VideoCrafter(str(random_vc), trainable=LoRA(pattern="temporal"))
 
 
 def test_a_config_is_of_its_authors_names() -> None:

@@ -3,43 +3,29 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from rlr.chain import Chain
-from rlr.models import Architecture, Frozen, FullWeights, LoRA, Variant, VideoCrafter
+from rlr.models import Architecture, Frozen, Variant, VideoCrafter
 from rlr.models.videocrafter.buffers import write_buffers
-from rlr.models.videocrafter.checkpoint import export_official, official_state
-from rlr.models.videocrafter.network import build_unet, call
+from rlr.models.videocrafter.checkpoint import official_state
 from rlr.samplers import DDIM
 from rlr.weights import blank
 from tests.models.random_vc import small, write_random_vc
-from tests.models.vectors import keys, load, write_checkpoint
+from tests.models.vectors import keys, load
 
 PUBLISHED = {"t2v_512_v2.0": Variant.v2_512, "t2v_512_v1.0": Variant.v1_512, "t2v_1024_v1.0": Variant.v1_1024}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_vc(tmp_path_factory.mktemp("random"), small())
 
 
 def estimate(model: VideoCrafter, prompt: str = "a red circle") -> torch.Tensor:
     x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model.denoise(x, 500, model.encode([prompt]))
-
-
-def shift(model: VideoCrafter, scale: float = 0.2) -> None:
-    generator = torch.Generator().manual_seed(11)
-    for weight in model.trainable.values():
-        weight.data += scale * torch.randn(weight.shape, generator=generator)
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
@@ -62,25 +48,15 @@ def test_tables_of_the_schedule_are_theirs() -> None:
         torch.testing.assert_close(table, theirs[name], rtol=2e-6, atol=1e-9)
 
 
-def test_there_and_back_is_the_same_to_the_bit(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path)
-    model = VideoCrafter(str(folder), trainable=Frozen())
-    model.export_whole(tmp_path / "again")
-    first, second = (torch.load(path / "model.ckpt")["state_dict"] for path in (folder, tmp_path / "again"))
-    assert first.keys() == second.keys()
-    different = [key for key in first if not torch.equal(first[key].float(), second[key])]
-    # the tables are computed anew, in the last digit maybe otherwise
-    assert set(different) <= set(write_buffers(model.architecture))
-    assert Architecture.read(tmp_path / "again" / "config.json") == model.architecture
-
-
 @pytest.mark.parametrize("layout", ["bare", "state_dict", "deepspeed", "safetensors"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_every_layout_and_type_of_file_is_read(folder: Path, tmp_path: Path, layout: str, dtype: torch.dtype) -> None:
-    state = load_file(folder / "model.safetensors")
+def test_every_layout_and_type_of_file_is_read(
+    random_vc: Path, tmp_path: Path, layout: str, dtype: torch.dtype
+) -> None:
+    state = load_file(random_vc / "model.safetensors")
     state = {name: weight.to(dtype) if weight.dtype == torch.float16 else weight for name, weight in state.items()}
     for file in ("config.json", "merges.txt.gz"):
-        (tmp_path / file).write_bytes((folder / file).read_bytes())
+        (tmp_path / file).write_bytes((random_vc / file).read_bytes())
     if layout == "safetensors":
         save_file(state, tmp_path / "model.safetensors")
     else:
@@ -90,13 +66,13 @@ def test_every_layout_and_type_of_file_is_read(folder: Path, tmp_path: Path, lay
             "deepspeed": {"module": {f"_forward_module.{name}": weight for name, weight in state.items()}},
         }
         torch.save(wrapped[layout], tmp_path / "model.ckpt")
-    model, expected = (VideoCrafter(str(path), trainable=Frozen()) for path in (tmp_path, folder))
+    model, expected = (VideoCrafter(str(path), trainable=Frozen()) for path in (tmp_path, random_vc))
     assert torch.equal(estimate(model), estimate(expected))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
-def test_the_type_is_that_asked_for(folder: Path, dtype: str) -> None:
-    model = VideoCrafter(str(folder), dtype=dtype)
+def test_the_type_is_that_asked_for(random_vc: Path, dtype: str) -> None:
+    model = VideoCrafter(str(random_vc), dtype=dtype)
     wanted = getattr(torch, dtype)
     assert {w.dtype for w in model.parameters() if not w.requires_grad} == {wanted}
     assert {w.dtype for w in model.trainable.values()} == {torch.promote_types(wanted, torch.float32)}
@@ -104,14 +80,14 @@ def test_the_type_is_that_asked_for(folder: Path, dtype: str) -> None:
     assert model.decode(torch.zeros(1, *model.shape)).dtype == torch.float32
 
 
-def test_the_global_generator_stays(folder: Path) -> None:
+def test_the_global_generator_stays(random_vc: Path) -> None:
     before = torch.get_rng_state()
-    VideoCrafter(str(folder))
+    VideoCrafter(str(random_vc))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_weights_lie_where_those_of_any_process_do(folder: Path) -> None:
-    assert all(weight.data_ptr() % 64 == 0 for weight in VideoCrafter(str(folder), trainable=Frozen()).parameters())
+def test_weights_lie_where_those_of_any_process_do(random_vc: Path) -> None:
+    assert all(weight.data_ptr() % 64 == 0 for weight in VideoCrafter(str(random_vc), trainable=Frozen()).parameters())
 
 
 def alter(folder: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> str:
@@ -136,19 +112,19 @@ UNET = "model.diffusion_model."
     ],
 )
 def test_a_file_that_does_not_fit_is_one_sentence(
-    folder: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], fact: str
+    random_vc: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], fact: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"does not fit the VideoCrafter that was asked for: .*{fact}.*; give the"):
-        VideoCrafter(alter(folder, tmp_path, change))
+        VideoCrafter(alter(random_vc, tmp_path, change))
 
 
-def test_another_variant_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_another_variant_is_refused(random_vc: Path, tmp_path: Path) -> None:
     still = replace(small(), unet=replace(small().unet, temporal_conv=False))
     with pytest.raises(ValueError, match=r"temopral_conv.* is foreign .*or its variant"):
-        VideoCrafter(str(folder), still)
+        VideoCrafter(str(random_vc), still)
     # without a file that says otherwise, the sizes are VideoCrafter2's
     lonely = tmp_path / "model.safetensors"
-    lonely.write_bytes((folder / "model.safetensors").read_bytes())
+    lonely.write_bytes((random_vc / "model.safetensors").read_bytes())
     with pytest.raises(ValueError, match="has another shape"):
         VideoCrafter(str(lonely))
 
@@ -194,8 +170,8 @@ def test_something_else_is_no_checkpoint(tmp_path: Path) -> None:
         ('{"parameterization": "score"}', "predicts one of eps, v, x0, .* parameterization='score'"),
     ],
 )
-def test_a_wrong_description_is_one_sentence(folder: Path, tmp_path: Path, content: str, fact: str) -> None:
-    path = alter(folder, tmp_path, lambda state: None)
+def test_a_wrong_description_is_one_sentence(random_vc: Path, tmp_path: Path, content: str, fact: str) -> None:
+    path = alter(random_vc, tmp_path, lambda state: None)
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ValueError, match=fact):
         VideoCrafter(path)
@@ -212,98 +188,27 @@ def test_a_wrong_description_is_one_sentence(folder: Path, tmp_path: Path, conte
         ({"decode_chunk": 0}, "decode_chunk is a number of frames from 1 on"),
     ],
 )
-def test_bad_settings_are_one_sentence(folder: Path, options: dict[str, Any], fact: str) -> None:
+def test_bad_settings_are_one_sentence(random_vc: Path, options: dict[str, Any], fact: str) -> None:
     with pytest.raises(ValueError, match=fact):
-        VideoCrafter(str(folder), **options)
+        VideoCrafter(str(random_vc), **options)
 
 
 def test_full_size_sides_are_multiples_of_64() -> None:
     assert {variant.value.multiple for variant in Variant} == {64}
 
 
-def test_settings_take_the_place_of_the_defaults(folder: Path) -> None:
-    model = VideoCrafter(str(folder), trainable=Frozen(), frames=2, size=(24, 32), fps=12)
+def test_settings_take_the_place_of_the_defaults(random_vc: Path) -> None:
+    model = VideoCrafter(str(random_vc), trainable=Frozen(), frames=2, size=(24, 32), fps=12)
     assert (model.shape, model.frames, model.fps) == ((4, 2, 12, 16), 2, 12)
     assert model.encode(["a", "b"]).tensors["fps"].tolist() == [12, 12]
     assert model.decode(torch.zeros(1, *model.shape)).shape == (1, 2, 3, 24, 32)
 
 
-def test_a_tokenizer_of_another_vocabulary_is_refused(folder: Path, tmp_path: Path) -> None:
-    path = alter(folder, tmp_path, lambda state: None)
+def test_a_tokenizer_of_another_vocabulary_is_refused(random_vc: Path, tmp_path: Path) -> None:
+    path = alter(random_vc, tmp_path, lambda state: None)
     (tmp_path / "merges.txt.gz").unlink()
     with pytest.raises(ValueError, match="the tokenizer has 49408 tokens and the text tower embeddings of"):
         VideoCrafter(path)
-
-
-def test_an_exported_lora_is_one_of_peft(folder: Path, tmp_path: Path) -> None:
-    model = VideoCrafter(str(folder), trainable=LoRA(rank=2, alpha=3.0, pattern="temp_attentions"))
-    base = estimate(model)
-    shift(model)
-    model.export(tmp_path)
-    state = load_file(tmp_path / "pytorch_lora_weights.safetensors")
-    unet = build_unet(model.architecture.unet)
-    unet.load_state_dict(VideoCrafter(str(folder), trainable=Frozen()).unet.state_dict())
-    # only the rank and alpha have to be known, the layers' names are in the file
-    peft_names = {"unet.": "", ".lora.down.": ".lora_A.", ".lora.up.": ".lora_B."}
-    named = {reduce(lambda n, pair: n.replace(*pair), peft_names.items(), name): w for name, w in state.items()}
-    layers = sorted({name.rpartition(".lora_")[0] for name in named})
-    inject_adapter_in_model(LoraConfig(r=2, lora_alpha=3, target_modules=layers), unet, "default")
-    set_peft_model_state_dict(unet, named)
-    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
-    condition = model.encode(["a red circle"])
-    with torch.no_grad():
-        inputs = (torch.tensor([500]), condition.tensors["text"], condition.tensors["fps"])
-        torch.testing.assert_close(call(unet.eval(), x, *inputs), call(model.unet, x, *inputs))
-    assert (estimate(model) - base).abs().max() > 0.01
-
-
-@pytest.mark.parametrize("trainable", [LoRA(rank=2), FullWeights()], ids=["lora", "full"])
-def test_a_model_written_whole_computes_what_it_did(
-    folder: Path, tmp_path: Path, trainable: LoRA | FullWeights
-) -> None:
-    model = VideoCrafter(str(folder), trainable=trainable)
-    base = estimate(model)
-    shift(model, 0.05)
-    trained = estimate(model)
-    model.export_whole(tmp_path)
-    write_merges_of(folder, tmp_path)
-    again = VideoCrafter(str(tmp_path), trainable=Frozen())
-    torch.testing.assert_close(estimate(again), trained, rtol=1e-4, atol=1e-4)
-    assert (trained - base).abs().max() > 0.01
-    assert torch.equal(estimate(model), trained)
-
-
-def write_merges_of(folder: Path, target: Path) -> None:
-    (target / "merges.txt.gz").write_bytes((folder / "merges.txt.gz").read_bytes())
-
-
-def test_full_weights_are_exported_whole(folder: Path, tmp_path: Path) -> None:
-    VideoCrafter(str(folder), trainable=FullWeights("temp_convs")).export(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.ckpt"]
-
-
-def test_writing_is_all_or_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = VideoCrafter(str(folder), trainable=Frozen())
-    model.export_whole(tmp_path)
-    before = (tmp_path / "model.ckpt").read_bytes()
-
-    def fail(state: object, path: Path) -> None:
-        Path(path).write_bytes(b"half of it")
-        raise OSError("no space left")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match="no space left"):
-        model.export_whole(tmp_path)
-    assert (tmp_path / "model.ckpt").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_half_of_the_digits_are_written_and_the_tables_whole(folder: Path) -> None:
-    state = load_file(folder / "model.safetensors")
-    tables = write_buffers(small())
-    assert {name for name, weight in state.items() if weight.dtype == torch.float32} == set(tables)
-    assert all(weight.dtype in (torch.float16, torch.float32) for weight in state.values())
-    assert all(torch.equal(state[name], table) for name, table in tables.items())
 
 
 def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -314,15 +219,9 @@ def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert Architecture.read(tmp_path / "config.json") == replace(Variant.v2_512.value, frames=8)
 
 
-def test_a_checkpoint_keeps_its_own_schedule(folder: Path, tmp_path: Path) -> None:
-    model = VideoCrafter(alter(folder, tmp_path, lambda state: state["alphas_cumprod"].mul_(0.5)), trainable=Frozen())
+def test_a_checkpoint_keeps_its_own_schedule(random_vc: Path, tmp_path: Path) -> None:
+    model = VideoCrafter(
+        alter(random_vc, tmp_path, lambda state: state["alphas_cumprod"].mul_(0.5)), trainable=Frozen()
+    )
     abar = 0.5 * write_buffers(small())["alphas_cumprod"][1].item()
     assert model.schedule.levels(1)[1] == pytest.approx((1 - abar) ** 0.5)
-
-
-def test_exporting_needs_no_model(tmp_path: Path) -> None:
-    architecture = small()
-    parts = [make() for make in architecture.makers.values()]
-    export_official(tmp_path, *parts, architecture, dtype=torch.float32)
-    state = load_file(tmp_path / "model.safetensors")
-    assert torch.equal(state["model.diffusion_model.input_blocks.0.0.weight"], parts[0].conv_in.weight)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from rlr.files import write_whole
 from rlr.models.base import Condition, DiffusionModel
 from rlr.models.lora import LoRA, Trainable
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
@@ -88,8 +89,8 @@ class VideoCrafter(DiffusionModel):
         self.shape = (architecture.vae.z_channels, self.frames, height // factor, width // factor)
         parts = load_official(file, architecture, getattr(torch, dtype))
         self.unet, self.vae, self.schedule = parts.unet, parts.vae, parts.schedule
-        merges = file.with_name(MERGES)
-        self.text = OpenCLIPPrompts(parts.text, merges if merges.is_file() else None, cache)
+        self.merges = file.with_name(MERGES) if file.with_name(MERGES).is_file() else None
+        self.text = OpenCLIPPrompts(parts.text, self.merges, cache)
         self.adapter = trainable or LoRA()
         self.adapter.attach(self.unet)
         if checkpointing:
@@ -143,6 +144,8 @@ class VideoCrafter(DiffusionModel):
         """Writes ``model.ckpt`` in its authors' layout, which their programs open; a LoRA is added to the weights."""
         parts = (self.unet, self.vae, self.text.encoder)
         export_official(folder, *parts, self.architecture, dtype=self.dtype, name=CHECKPOINT)
+        if self.merges:
+            write_whole(Path(folder) / MERGES, self.merges.read_bytes())
 
     def _pixels(self, x: Tensor) -> Tensor:
         z = (x / self.architecture.scale_factor).to(self.dtype)
