@@ -47,7 +47,9 @@ class DDIM(Sampler):
         \sqrt{1 - \Bigl(\frac{\alpha_t \sigma_{t-1}}{\alpha_{t-1} \sigma_t}\Bigr)^2},
         \qquad \mu = \alpha_{t-1} \hat x_0 + \sqrt{\sigma_{t-1}^2 - \sigma^2} \, \hat z
 
-    :math:`\eta` multiplies the standard deviation, as in the paper (Eq. 16) and in diffusers.
+    :math:`\eta` multiplies the standard deviation, as in the paper (Eq. 16) and in diffusers. Where the schedule rescales
+    the signal, :math:`\sigma` is that without (as VideoCrafter has it), the mean that with; any :math:`\sigma \leq
+    \sigma_{t-1}` leaves the marginals as they are.
 
     References:
         | Denoising Diffusion Implicit Models (Song et al., 2021)
@@ -65,8 +67,8 @@ class DDIM(Sampler):
         self.eta = eta
 
     def std(self, t: int, grid: Grid) -> float:
-        alpha_t, sigma_t = grid.alphas[t], grid.sigmas[t]
-        alpha_s, sigma_s = grid.alphas[t - 1], grid.sigmas[t - 1]
+        alpha_t, sigma_t = grid.unscaled(t), grid.sigmas[t]
+        alpha_s, sigma_s = grid.unscaled(t - 1), grid.sigmas[t - 1]
         return self.eta * sigma_s * max(1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2, 0) ** 0.5
 
     def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
@@ -85,7 +87,7 @@ class Ancestral(Sampler):
     .. math:: \mu = \frac{\alpha \sigma_{t-1}^2 x_t + \alpha_{t-1} \beta \hat x_0}{\sigma_t^2},
         \qquad \sigma^2 = \tilde\beta^{1 - v} \beta^v, \quad \tilde\beta = \frac{\beta \, \sigma_{t-1}^2}{\sigma_t^2}
 
-    and :math:`v = 0` is DDIM with :math:`\eta = 1`.
+    and :math:`v = 0` is DDIM with :math:`\eta = 1` (unless the schedule rescales the signal, see there).
 
     References:
         | Denoising Diffusion Probabilistic Models (Ho et al., 2020), Eq. 6–7

@@ -22,11 +22,18 @@ class Grid:
         times: The network's times :math:`\tau_t`, of length :math:`T + 1`; ``times[0]`` is never asked.
         alphas: The signal levels :math:`\alpha_t`, of length :math:`T + 1`.
         sigmas: The noise levels :math:`\sigma_t`, of length :math:`T + 1`.
+        scales: The factors :math:`s_t` that the :math:`\alpha_t` contain where a schedule rescales the signal, of length
+            :math:`T + 1`; by default 1.
     """
 
     times: tuple[float, ...]
     alphas: tuple[float, ...]
     sigmas: tuple[float, ...]
+    scales: tuple[float, ...] | None = None
+
+    def unscaled(self, t: int) -> float:
+        r"""Returns :math:`\alpha_t / s_t`."""
+        return self.alphas[t] / self.scales[t] if self.scales else self.alphas[t]
 
 
 class Schedule(ABC):
@@ -60,6 +67,31 @@ def linspace(steps: int, training_steps: int, offset: int) -> Tensor:
     return torch.linspace(0, training_steps - 1, steps, dtype=torch.float64).round().long()
 
 
+def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
+    r"""Returns :math:`i \lfloor N / T \rfloor + o` for all :math:`i` with :math:`i \lfloor N / T \rfloor < N` (VideoCrafter's).
+
+    Raises:
+        ValueError: If these are more than :math:`T` times, or the last exceeds :math:`N - 1`.
+    """
+    if not _divides(steps, training_steps, offset):
+        counts = [n for n in range(1, training_steps + 1) if _divides(n, training_steps, offset)]
+        nearest = [*[n for n in counts if n < steps][-1:], *[n for n in counts if n > steps][:1]]
+        raise ValueError(
+            f"a stride of {training_steps} // {steps} makes no {steps} steps over {training_steps} times, which this model "
+            f"is sampled at; use {' or '.join(map(str, nearest))} steps"
+        )
+    return _strided(steps, training_steps, offset)
+
+
+def _strided(steps: int, training_steps: int, offset: int) -> Tensor:
+    return torch.arange(0, training_steps, training_steps // steps) + offset
+
+
+def _divides(steps: int, training_steps: int, offset: int) -> bool:
+    times = _strided(steps, training_steps, offset)
+    return len(times) == steps and bool(times[-1] < training_steps)
+
+
 class DiscreteSchedule(Schedule):
     r"""A variance-preserving schedule given at :math:`N` integer times by :math:`\bar\alpha_\tau = \alpha_\tau^2`.
 
@@ -81,7 +113,11 @@ class DiscreteSchedule(Schedule):
 
     def levels(self, time: float) -> tuple[float, float]:
         abar = self.alphas_cumprod[int(time)].item()
-        return abar**0.5, (1 - abar) ** 0.5
+        return abar**0.5 * self.scale(time), (1 - abar) ** 0.5
+
+    def scale(self, time: float) -> float:
+        r"""Returns the factor :math:`s_\tau` within :math:`\alpha_\tau = s_\tau \sqrt{\bar\alpha_\tau}`; here 1."""
+        return 1.0
 
     def grid(self, steps: int) -> Grid:
         count = len(self.alphas_cumprod)
@@ -89,10 +125,10 @@ class DiscreteSchedule(Schedule):
             raise ValueError(
                 f"a sampler of {steps} steps does not fit a schedule of {count} times; use 1 … {count} steps"
             )
-        times = self.spacing(steps, count, self.offset).clamp(0, count - 1).tolist()
-        levels = [(self.clean**0.5, (1 - self.clean) ** 0.5), *(self.levels(time) for time in times)]
-        alphas, sigmas = zip(*levels, strict=True)
-        return Grid((0, *times), alphas, sigmas)
+        times = (0, *self.spacing(steps, count, self.offset).clamp(0, count - 1).tolist())
+        first = self.clean**0.5 * self.scale(0), (1 - self.clean) ** 0.5
+        alphas, sigmas = zip(first, *map(self.levels, times[1:]), strict=True)
+        return Grid(times, alphas, sigmas, tuple(map(self.scale, times)))
 
     @staticmethod
     def scaled_linear(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> Tensor:
@@ -100,6 +136,33 @@ class DiscreteSchedule(Schedule):
         # float32 betas, as diffusers makes them: the levels must agree with its scheduler's to the last digit
         betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
         return torch.cumprod(1 - betas, 0)
+
+
+class RescaledSchedule(DiscreteSchedule):
+    r"""A discrete schedule whose signal is rescaled: :math:`\alpha_\tau = s_\tau \sqrt{\bar\alpha_\tau}`, as VideoCrafter2's.
+
+    Its noise is that of :math:`\bar\alpha_\tau` alone, so that :math:`\alpha_\tau^2 + \sigma_\tau^2 < 1` where
+    :math:`s_\tau < 1`.
+
+    Args:
+        alphas_cumprod: The :math:`\bar\alpha_\tau`, with shape :math:`(N)`.
+        scales: The :math:`s_\tau`, with shape :math:`(N)` at least.
+        spacing: How :math:`T` of the :math:`N` times are chosen.
+        offset: Added to the times.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor, scales: Tensor, spacing: Spacing = uniform, offset: int = 1) -> None:
+        super().__init__(alphas_cumprod, spacing, offset)
+        self.scales = scales.double()
+
+    def scale(self, time: float) -> float:
+        return self.scales[int(time)].item()
+
+    @staticmethod
+    def ramp(end: float, length: int = 400, count: int = 1000) -> Tensor:
+        r"""Returns :math:`s` evenly spaced from 1 to ``end`` over ``length`` times, then constant (VideoCrafter's)."""
+        ramp = torch.linspace(1, end, length, dtype=torch.float64)
+        return torch.cat([ramp, torch.full((count - length,), end, dtype=torch.float64)])
 
 
 class RectifiedFlow(Schedule):

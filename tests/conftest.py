@@ -25,3 +25,11 @@ def random_sd(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return write_random_sd(tmp_path_factory.mktemp("sd"), **settings)
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_vc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a random VideoCrafter of 4 frames of 16 x 16 pixels; see ``tests/models/random_vc.py``."""
+    from tests.models.random_vc import small, write_random_vc
+
+    return write_random_vc(tmp_path_factory.mktemp("vc"), small())

@@ -44,7 +44,12 @@ def test_there_is_a_config_for_every_row_of_the_table():
         for method in ("rlr", "alignprop", "ddpo")
         for reward in ("pickscore", "hpsv2", "aes", "imagereward")
     }
-    assert rows | {"tiny_rlr", "tiny_backprop", "tiny_reinforce", "sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}
+    clips = {
+        f"vc2_{method}_{reward}" for method in ("rlr", "vader", "ddpo") for reward in ("hpsv2", "pickscore", "aes")
+    }
+    assert rows | clips | {"tiny_rlr", "tiny_backprop", "tiny_reinforce", "sd14_rlr_jpeg"} <= {
+        path.stem for path in ALIGNMENTS
+    }
 
 
 def test_every_part_is_used():
@@ -112,8 +117,10 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("path", ALIGNMENTS, ids=name)
-def test_takes_a_step(path, random_sd, resolved, tmp_path):
-    cli = main(["fit", f"--config={path}", *swaps(resolved(path), random_sd(), tmp_path)])
+def test_takes_a_step(path, random_sd, random_vc, resolved, tmp_path):
+    config = resolved(path)
+    folder = random_vc if "VideoCrafter" in str(config["model"]) else random_sd()
+    cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path)])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == 1
     # LoRA's second factor starts at zero
@@ -140,8 +147,14 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
-    if args["reward"]["class_path"].rpartition(".")[2] in NETWORKS:
-        small += ["--model.init_args.reward=PickScore", f"--model.init_args.reward.init_args.path={FOLDER}"]
+    if "VideoCrafter" in str(args["model"]):
+        # its sizes are then those of the folder
+        small += [f"{inner}.{name}=null" for name in ("variant", "frames", "size", "fps")]
+    framed = args["reward"]["class_path"].endswith(".FrameReward")
+    reward = "--model.init_args.reward" + (".init_args.reward" if framed else "")
+    scored = args["reward"]["init_args"]["reward"] if framed else args["reward"]
+    if scored["class_path"].rpartition(".")[2] in NETWORKS:
+        small += [f"{reward}=PickScore", f"{reward}.init_args.path={FOLDER}"]
     if config["data"]["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
     return small

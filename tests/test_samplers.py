@@ -12,12 +12,13 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from rlr.models.stable_diffusion import PREDICTIONS
+from rlr.models.prediction import PREDICTIONS
 from rlr.samplers import DDIM, Ancestral, FlowSDE, Sampler
-from rlr.schedules import DiscreteSchedule, Grid, RectifiedFlow, Spacing, leading, trailing
+from rlr.schedules import DiscreteSchedule, Grid, RectifiedFlow, RescaledSchedule, Spacing, leading, trailing
 
 M, S2 = 0.5, 0.25
 GRID = DiscreteSchedule(DiscreteSchedule.scaled_linear(), leading).grid(20)
+RESCALED = RescaledSchedule(DiscreteSchedule.scaled_linear(), RescaledSchedule.ramp(0.7)).grid(20)
 STOCHASTIC = [DDIM(20, 0.0), DDIM(20, 0.3), DDIM(20, 1.0), Ancestral(20, 0.0)]
 
 
@@ -100,21 +101,23 @@ def test_ddim_agrees_with_diffusers_over_all_steps(prediction: str, spacing: Spa
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("grid", [GRID, RESCALED], ids=["plain", "rescaled"])
 @pytest.mark.parametrize("sampler", STOCHASTIC, ids=identify)
-def test_a_clean_sample_in_place_of_the_estimate_gives_the_marginal(sampler: Sampler) -> None:
+def test_a_clean_sample_in_place_of_the_estimate_gives_the_marginal(sampler: Sampler, grid: Grid) -> None:
     r"""From :math:`x_t = \alpha_t x_0 + \sigma_t z`, told :math:`x_0`, to the law of :math:`x_{t-1}` given :math:`x_0`."""
     for t in range(20, 0, -1):
         zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
-        of_clean = sampler.transition(one, GRID.alphas[t] * one, t, GRID).mean.item()
-        of_noise = sampler.transition(zero, GRID.sigmas[t] * one, t, GRID).mean.item()
-        assert of_clean == pytest.approx(GRID.alphas[t - 1], abs=1e-13)
-        assert of_noise**2 + sampler.std(t, GRID) ** 2 == pytest.approx(GRID.sigmas[t - 1] ** 2, abs=1e-13)
+        of_clean = sampler.transition(one, grid.alphas[t] * one, t, grid).mean.item()
+        of_noise = sampler.transition(zero, grid.sigmas[t] * one, t, grid).mean.item()
+        assert of_clean == pytest.approx(grid.alphas[t - 1], abs=1e-13)
+        assert of_noise**2 + sampler.std(t, grid) ** 2 == pytest.approx(grid.sigmas[t - 1] ** 2, abs=1e-13)
 
 
+@pytest.mark.parametrize("grid", [GRID, RESCALED], ids=["plain", "rescaled"])
 @pytest.mark.parametrize("sampler", STOCHASTIC, ids=identify)
-def test_the_mean_is_exact_and_so_is_the_variance_of_point_data(sampler: Sampler) -> None:
-    assert max(abs(mean) for mean, _ in errors(sampler, GRID)) < 1e-13
-    assert max(abs(variance) for _, variance in errors(sampler, GRID, s2=0.0)) < 1e-13
+def test_the_mean_is_exact_and_so_is_the_variance_of_point_data(sampler: Sampler, grid: Grid) -> None:
+    assert max(abs(mean) for mean, _ in errors(sampler, grid)) < 1e-13
+    assert max(abs(variance) for _, variance in errors(sampler, grid, s2=0.0)) < 1e-13
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
@@ -128,6 +131,13 @@ def test_ddim_wants_eta_on_the_standard_deviation() -> None:
     full, half = DDIM(20, 1.0), DDIM(20, 0.5)
     for t in range(1, 21):
         assert half.std(t, GRID) == pytest.approx(full.std(t, GRID) / 2, rel=1e-12)
+
+
+def test_a_rescale_of_the_signal_leaves_the_standard_deviation() -> None:
+    for eta in (0.3, 1.0):
+        assert [DDIM(20, eta).std(t, RESCALED) for t in range(1, 21)] == pytest.approx(
+            [DDIM(20, eta).std(t, GRID) for t in range(1, 21)], rel=1e-12
+        )
 
 
 def test_ancestral_of_smallest_variance_is_ddim() -> None:

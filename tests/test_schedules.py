@@ -2,7 +2,16 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from rlr.schedules import DiscreteSchedule, RectifiedFlow, Spacing, leading, linspace, trailing
+from rlr.schedules import (
+    DiscreteSchedule,
+    RectifiedFlow,
+    RescaledSchedule,
+    Spacing,
+    leading,
+    linspace,
+    trailing,
+    uniform,
+)
 
 ALPHAS = DiscreteSchedule.scaled_linear()
 
@@ -57,3 +66,51 @@ def test_shift_moves_the_middle_and_keeps_the_ends() -> None:
     assert times == pytest.approx((0, 3 / 6, 3 / 4, 9 / 10, 1))
     # shifts compose by multiplication: s after 1/s is the identity
     assert [(u / 3) / (1 + (1 / 3 - 1) * u) for u in times] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 200, 250, 500])
+def test_uniform_times_are_leading_ones_where_the_steps_divide(steps: int) -> None:
+    assert DiscreteSchedule(ALPHAS, uniform).grid(steps) == DiscreteSchedule(ALPHAS, leading).grid(steps)
+
+
+def strided(steps: int) -> list[int]:
+    """The times of VideoCrafter's own sampler, whatever their number."""
+    return [time + 1 for time in range(0, 1000, 1000 // steps)]
+
+
+@pytest.mark.parametrize("steps", [*range(1, 52), 101, 111, 125, 333, 500, 999, 1000])
+def test_uniform_times_are_all_that_the_stride_gives(steps: int) -> None:
+    """30 would run 31 steps there, and 3, 9, 27, 36 and 1000 reach for a time that there is not."""
+    times = strided(steps)
+    if len(times) == steps and times[-1] < 1000:
+        assert uniform(steps, 1000, 1).tolist() == times
+    else:
+        with pytest.raises(ValueError, match=rf"makes no {steps} steps over 1000 times"):
+            uniform(steps, 1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("steps", "remedy"), [(30, "use 25 or 40 steps"), (3, "use 2 or 4 steps"), (1000, "use 500 steps")]
+)
+def test_a_number_of_steps_that_does_not_divide_names_its_neighbours(steps: int, remedy: str) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        DiscreteSchedule(ALPHAS, uniform).grid(steps)
+
+
+def test_a_ramp_is_videocrafters() -> None:
+    ramp = RescaledSchedule.ramp(0.7)
+    assert (len(ramp), ramp[0].item(), ramp[399].item()) == (1000, 1, pytest.approx(0.7))
+    assert ramp[133].item() == pytest.approx(1 - 0.3 * 133 / 399)
+    assert set(ramp[400:].tolist()) == {0.7}
+    assert len(RescaledSchedule.ramp(0.3, 400, 1400)) == 1400
+
+
+def test_rescaled_levels_lose_signal_and_keep_their_noise() -> None:
+    plain, rescaled = DiscreteSchedule(ALPHAS, uniform), RescaledSchedule(ALPHAS, RescaledSchedule.ramp(0.7))
+    one, other = plain.grid(20), rescaled.grid(20)
+    assert (one.times, one.sigmas) == (other.times, other.sigmas)
+    assert other.scales is not None
+    assert other.alphas == pytest.approx([a * s for a, s in zip(one.alphas, other.scales, strict=True)])
+    assert [other.unscaled(t) for t in range(21)] == pytest.approx(one.alphas)
+    assert (other.scales[0], other.scales[-1]) == (1, pytest.approx(0.7))
+    assert [one.unscaled(t) for t in range(21)] == list(one.alphas)

@@ -5,17 +5,18 @@ A :class:`Trainable` is handed to a base model, which asks it to prepare the fro
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 ADAPTER = "default"
 
@@ -32,8 +33,8 @@ class Trainable(ABC):
         """Returns a context within which the network computes as it did before any training."""
 
     @abstractmethod
-    def export(self, network: nn.Module, folder: Path) -> None:
-        """Writes the trained weights to a folder that diffusers opens."""
+    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
+        """Writes the trained weights to a folder; ``whole`` writes the network there with all its weights."""
 
 
 class LoRA(Trainable):
@@ -50,6 +51,8 @@ class LoRA(Trainable):
         rank: The rank :math:`r \geq 1`.
         alpha: The scale :math:`\alpha`; by default :math:`r`, so that the factor is 1.
         targets: How the names of the layers end; by default the four projections of every attention.
+        pattern: A regular expression that is searched in the layers' names, such as ``attn2`` for the attentions to the
+            prompt; by default all layers that end so.
         seed: Decides :math:`A \sim \mathcal{N}(0, r^{-2} I)`; no other generator is touched.
     """
 
@@ -59,6 +62,7 @@ class LoRA(Trainable):
         alpha: float | None = None,
         targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0"),
         seed: int = 0,
+        pattern: str | None = None,
     ) -> None:
         if rank < 1:
             raise ValueError(f"LoRA needs a rank of at least 1, and got rank={rank}")
@@ -66,6 +70,7 @@ class LoRA(Trainable):
         self.alpha = rank if alpha is None else alpha
         self.targets = tuple(targets)
         self.seed = seed
+        self.pattern = pattern
 
     def attach(self, network: nn.Module) -> None:
         self._check(network)
@@ -73,7 +78,7 @@ class LoRA(Trainable):
         config = LoraConfig(
             r=self.rank,
             lora_alpha=cast(int, self.alpha),
-            target_modules=list(self.targets),
+            target_modules=self._modules(),
             init_lora_weights="gaussian",
         )
         with torch.random.fork_rng(devices=[]):
@@ -98,17 +103,30 @@ class LoRA(Trainable):
             for weight, flag in flags:
                 weight.requires_grad_(flag)
 
-    def export(self, network: nn.Module, folder: Path) -> None:
+    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
         """Writes ``pytorch_lora_weights.safetensors``, which ``StableDiffusionPipeline.load_lora_weights`` reads."""
         weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(network, adapter_name=ADAPTER))
         # the weights alone do not tell alpha: loaders would take the rank for it
         config = cast(dict[str, LoraConfig], network.peft_config)[ADAPTER].to_dict()
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=config)
 
+    def _modules(self) -> list[str] | str:
+        """What peft is told: ends of names, or an expression that a whole name matches."""
+        if self.pattern is None:
+            return list(self.targets)
+        ends = "|".join(map(re.escape, self.targets))
+        return rf"(?=.*(?:{self.pattern}))(?:.*\.)?(?:{ends})"
+
     def _check(self, network: nn.Module) -> None:
         linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+        chosen = [name for name in linear if re.search(self.pattern or "", name)]
+        if not chosen:
+            raise ValueError(
+                f"LoRA's pattern {self.pattern!r} is found in no linear layer's name of {type(network).__name__}; names "
+                f"look like {linear[-1]!r}"
+            )
         for target in self.targets:
-            if not any(name == target or name.endswith(f".{target}") for name in linear):
+            if not any(name == target or name.endswith(f".{target}") for name in chosen):
                 raise ValueError(
                     f"LoRA's target {target!r} is the end of no linear layer's name in {type(network).__name__}; "
                     f"its attentions have to_q, to_k, to_v and to_out.0"
@@ -146,9 +164,9 @@ class FullWeights(Trainable):
             "FullWeights keeps no copy of the weights before training; load the base model a second time, or train a LoRA"
         )
 
-    def export(self, network: nn.Module, folder: Path) -> None:
-        """Writes the whole network to ``unet/``, which ``UNet2DConditionModel.from_pretrained`` opens."""
-        cast(Any, network).save_pretrained(folder / "unet")
+    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
+        """Writes the whole network, as the base model does."""
+        whole(folder)
 
 
 class Frozen(Trainable):
@@ -160,8 +178,19 @@ class Frozen(Trainable):
     def disabled(self, network: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def export(self, network: nn.Module, folder: Path) -> None:
+    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
         raise ValueError("a Frozen model has no trained weight to export; give it trainable: LoRA or FullWeights")
+
+
+@torch.no_grad()
+def merged(network: nn.Module) -> dict[str, Tensor]:
+    """Returns the weights of a network with LoRA's additions added, under the names of the network without them."""
+    state = {name.replace(".base_layer.", "."): w for name, w in network.state_dict().items() if ".lora_" not in name}
+    for name, layer in network.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            addition = cast(LoraLayer, layer).get_delta_weight(ADAPTER)
+            state[f"{name}.weight"] = cast(nn.Linear, layer.get_base_layer()).weight + addition
+    return state
 
 
 def _layer_weights(network: nn.Module) -> list[nn.Parameter]:

@@ -13,36 +13,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from rlr.models.base import Condition, DiffusionModel
 from rlr.models.lora import LoRA, Trainable
-from rlr.models.text import PromptEncoder
+from rlr.models.prediction import PREDICTIONS, Prediction, noise
+from rlr.models.text import CLIPPrompts
 from rlr.schedules import DiscreteSchedule, Spacing, leading, linspace, trailing
 
 T = TypeVar("T")
-Prediction = Callable[[Tensor, Tensor, float, float], Tensor]
-r"""The denoised estimate :math:`\hat x_0` from (the network's output, :math:`x_\tau`, :math:`\alpha`, :math:`\sigma`)."""
-
-
-def noise(output: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
-    r"""Returns :math:`\hat x_0 = (x_\tau - \sigma \hat\epsilon) / \alpha` for a network that predicts the noise."""
-    return (x - sigma * output) / alpha
-
-
-def velocity(output: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
-    r"""Returns :math:`\hat x_0 = \alpha x_\tau - \sigma \hat v` for one of :math:`v = \alpha \epsilon - \sigma x_0`.
-
-    References:
-        | Progressive Distillation for Fast Sampling of Diffusion Models (Salimans & Ho, 2022), Appendix D
-        | https://arxiv.org/abs/2202.00512
-    """
-    return alpha * x - sigma * output
-
-
-def clean(output: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
-    r"""Returns :math:`\hat x_0` of a network that predicts it itself."""
-    return output
-
-
-PREDICTIONS: dict[str, Prediction] = {"epsilon": noise, "v_prediction": velocity, "sample": clean}
-"""By the ``prediction_type`` of a scheduler's configuration."""
 SPACINGS: dict[str, Spacing] = {"leading": leading, "trailing": trailing, "linspace": linspace}
 """By the ``timestep_spacing`` of a scheduler's configuration."""
 
@@ -97,7 +72,7 @@ class StableDiffusion(DiffusionModel):
         self.unet = _load(UNet2DConditionModel.from_pretrained, path, "unet", torch_dtype=number, **weights)
         self.vae = _load(AutoencoderKL.from_pretrained, path, "vae", torch_dtype=number, **weights)
         encoder = _load(CLIPTextModel.from_pretrained, path, "text_encoder", dtype=number, **weights)
-        self.text = PromptEncoder(_tokenizer(path, revision), encoder, cache)
+        self.text = CLIPPrompts(_tokenizer(path, revision), encoder, cache)
         self.shape = self._latent_shape(size)
         self.vae_slicing = vae_slicing
         self.adapter = trainable or LoRA()
@@ -135,7 +110,7 @@ class StableDiffusion(DiffusionModel):
 
     def export(self, folder: str | Path) -> None:
         """Writes the trained weights for diffusers: a LoRA for ``load_lora_weights``, full weights as ``unet/``."""
-        self.adapter.export(self.unet, Path(folder))
+        self.adapter.export(self.unet, Path(folder), lambda whole: self.unet.save_pretrained(whole / "unet"))
 
     def _pixels(self, x: Tensor) -> Tensor:
         z = (x / self.vae.config.scaling_factor).to(self.dtype)

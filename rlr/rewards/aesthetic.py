@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
-from rlr.rewards.checkpoints import Published, find, pretrained, read_state
 from rlr.rewards.head import build_head
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import Fit, PillowCropShortest, Preprocessing, Squash
+from rlr.weights import Published, find, pretrained, read_state
 
 HEADS = (
     Published("aesthetic-model.pth"),

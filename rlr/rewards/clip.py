@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from rlr.rewards.checkpoints import pretrained
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing
+from rlr.weights import pretrained
 
 
 class CLIPReward(NetworkReward):

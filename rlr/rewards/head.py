@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from rlr.rewards.checkpoints import build
+from rlr.weights import build
 
 _LINEAR = (0, 2, 4, 6, 7)
 

@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlr.rewards.checkpoints import Published, build, find, read_state
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import Fit, PadLongest, Preprocessing, Squash
+from rlr.weights import Published, build, find, read_state
 
 WEIGHTS, CONFIG, MERGES = "open_clip_model.safetensors", "open_clip_config.json", "merges.txt.gz"
 """The files of a folder in open_clip's layout; the last is for vocabularies of its own."""

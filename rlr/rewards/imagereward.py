@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from rlr.rewards.checkpoints import Published, build, find, pretrained, read_json, read_state
 from rlr.rewards.head import build_head
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing, even_offset
+from rlr.weights import Published, build, find, pretrained, read_json, read_state
 
 MEAN = 0.16717362830052426
 """The mean over the authors' test set."""

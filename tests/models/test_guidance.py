@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from rlr.models import Condition, DiffusionModel, Guidance
-from rlr.models.stable_diffusion import noise, velocity
+from rlr.models.prediction import noise, velocity
 from rlr.schedules import RectifiedFlow
 
 

@@ -40,6 +40,18 @@ def test_counts_follow_rank_and_targets(random_sd: Folder, rank: int, targets: t
     assert all(".lora_" in name for name in weights)
 
 
+def test_a_pattern_chooses_among_them(random_sd: Folder) -> None:
+    everything, some, none = (
+        StableDiffusion(str(random_sd()), LoRA(pattern=pattern)).trainable
+        for pattern in (None, r"down.*attn2|^mid_block", "")
+    )
+    assert some.keys() == {
+        name for name in everything if ("down_blocks" in name and "attn2" in name) or "mid_block" in name
+    }
+    assert 0 < len(some) < len(everything)
+    assert none.keys() == everything.keys()
+
+
 def test_default_is_rank_four_on_all_projections_of_attention(random_sd: Folder) -> None:
     weights = StableDiffusion(str(random_sd())).trainable
     # two blocks' worth of transformers (down, mid, up, up), each with self- and cross-attention of four projections
@@ -115,9 +127,11 @@ def test_disabled_is_the_base_model_and_leaves_no_trace(random_sd: Folder, guide
     assert not first.requires_grad
 
 
-@pytest.mark.parametrize("alpha", [None, 3.0])
-def test_an_exported_lora_paints_the_same_in_diffusers(random_sd: Folder, tmp_path: Path, alpha: float | None) -> None:
-    model = StableDiffusion(str(random_sd()), LoRA(rank=2, alpha=alpha))
+@pytest.mark.parametrize(("alpha", "pattern"), [(None, None), (3.0, None), (3.0, r"down.*attn2|mid_block")])
+def test_an_exported_lora_paints_the_same_in_diffusers(
+    random_sd: Folder, tmp_path: Path, alpha: float | None, pattern: str | None
+) -> None:
+    model = StableDiffusion(str(random_sd()), LoRA(rank=2, alpha=alpha, pattern=pattern))
     shift(model)
     guided = Guidance(model, 3.0)
     guided.export(tmp_path)
@@ -171,6 +185,8 @@ def test_mistakes_raise_one_sentence(random_sd: Folder) -> None:
         LoRA(rank=0)
     with pytest.raises(ValueError, match="target 'to_z' is the end of no linear layer's name"):
         StableDiffusion(str(random_sd()), LoRA(targets=("to_q", "to_z")))
+    with pytest.raises(ValueError, match="LoRA's pattern 'nowhere' is found in no linear layer's name"):
+        StableDiffusion(str(random_sd()), LoRA(pattern="nowhere"))
     with pytest.raises(ValueError, match="pattern 'nowhere' is found in no weight's name"):
         StableDiffusion(str(random_sd()), FullWeights("nowhere"))
     with pytest.raises(ValueError, match=r"lost in torch\.float16; load the model with dtype: float32"):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, LoRA, StableDiffusion
-from rlr.models.stable_diffusion import clean, noise, velocity
+from rlr.models.prediction import clean, noise, velocity
 from rlr.samplers import DDIM
 
 Folder = Callable[..., Path]

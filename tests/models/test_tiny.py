@@ -7,7 +7,7 @@ from diffusers import StableDiffusionPipeline
 
 from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, LoRA, StableDiffusion, Tiny, tiny
-from rlr.models.stable_diffusion import velocity
+from rlr.models.prediction import velocity
 from rlr.samplers import DDIM
 
 PACKAGED = Path(tiny.__file__).parents[1] / "assets" / "tiny"

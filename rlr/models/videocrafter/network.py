@@ -10,6 +10,8 @@ from diffusers import UNet3DConditionModel
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
+from rlr.models.videocrafter.positions import learn_positions
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -25,6 +27,9 @@ class UNetConfig:
         fps_cond: Whether the frame rate is an input.
         in_channels: Channels of a latent.
         norm_groups: Groups of every group norm; its authors know no other number than 32.
+        temporal_conv: Whether a convolution over frames follows each residual block (VideoCrafter2).
+        use_relative_position: Whether temporal attention learns relative positions (VideoCrafter1).
+        temporal_length: The distance in frames from which on they no longer differ.
     """
 
     model_channels: int = 320
@@ -36,6 +41,9 @@ class UNetConfig:
     fps_cond: bool = True
     in_channels: int = 4
     norm_groups: int = 32
+    temporal_conv: bool = True
+    use_relative_position: bool = False
+    temporal_length: int = 16
 
     @property
     def attended(self) -> tuple[bool, ...]:
@@ -79,7 +87,25 @@ def build_unet(config: UNetConfig) -> UNet3DConditionModel:
     )
     if config.fps_cond:
         unet.time_embedding = RatedTimeEmbedding(unet.time_embedding, config.model_channels, 4 * config.model_channels)
+    if not config.temporal_conv:
+        remove_temporal_convs(unet)
+    if config.use_relative_position:
+        learn_positions(unet, config.temporal_length)
     return unet
+
+
+class Still(nn.Module):
+    """In place of a convolution over frames: nothing."""
+
+    def forward(self, hidden_states: Tensor, num_frames: int = 1) -> Tensor:
+        """Returns its input."""
+        return hidden_states
+
+
+def remove_temporal_convs(unet: UNet3DConditionModel) -> None:
+    """Takes the convolutions over frames out of a denoiser."""
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        block.temp_convs = nn.ModuleList(Still() for _ in block.temp_convs)
 
 
 def call(unet: UNet3DConditionModel, x: Tensor, time: Tensor, text: Tensor, fps: Tensor) -> Tensor:

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -87,20 +89,33 @@ def _download(source: str, name: str) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the state dict of a ``.safetensors`` file or one of :func:`torch.save`, in float32 and on the CPU.
+    """Returns the state dict of a ``.safetensors`` file or one of :func:`torch.save`, in float32 and on the CPU."""
+    return {key: value.float() if value.is_floating_point() else value for key, value in map_state(path).items()}
 
-    A file of :func:`torch.save` may hold the state dict itself or have it under ``"state_dict"``; it is read with
-    ``weights_only``, and mapped into memory where its format allows.
+
+def map_state(path: Path) -> dict[str, Tensor]:
+    """Returns the state dict of a ``.safetensors`` file or one of :func:`torch.save` as it is stored, on the CPU.
+
+    A file of :func:`torch.save` may hold the state dict itself, or have it under ``"state_dict"`` or DeepSpeed's
+    ``"module"``; it is read with ``weights_only``, and mapped into memory where its format allows.
 
     Raises:
         ValueError: If the file holds anything but tensors.
     """
-    content = load_file(path) if path.suffix == ".safetensors" else _load(path)
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    content = _load_tensors(path) if path.suffix == ".safetensors" else _load(path)
+    for key in ("state_dict", "module"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path} holds no state dict; give the file of weights that the authors published")
-    return {key: value.float() if value.is_floating_point() else value for key, value in content.items()}
+    return content
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file ({error}); download it again") from error
 
 
 def _load(path: Path) -> Any:
@@ -111,6 +126,20 @@ def _load(path: Path) -> Any:
             f"{path} cannot be read as a file of tensors alone (it is damaged, or holds code); download it again, or "
             "save its state dict anew"
         ) from error
+
+
+def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Writes a state dict, whole or not at all: to ``.safetensors``, or else as :func:`torch.save` under ``"state_dict"``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        if path.suffix == ".safetensors":
+            save_file(dict(state), temporary)
+        else:
+            torch.save({"state_dict": dict(state)}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: str) -> dict[str, Any]:
@@ -133,17 +162,47 @@ def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path)
     Raises:
         ValueError: If a weight is missing, foreign, or of another shape.
     """
-    with init_empty_weights(include_buffers=False):
-        network = make()
-    expected = network.state_dict()
+    network = blank(make)
+    compare(network.state_dict(), state, source, type(network).__name__)
+    return fill(network, state)
+
+
+def blank(make: Callable[[], nn.Module]) -> Any:
+    """Returns a network whose weights have shapes and no values; the global generator stays as it was."""
+    with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
+        return make()
+
+
+def compare(
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    source: Path,
+    kind: str,
+    remedy: str = "give the file of this very network",
+) -> None:
+    """Compares names and shapes of the weights of a file with those of what is called ``kind``.
+
+    Raises:
+        ValueError: If a weight is missing, foreign, or of another shape.
+    """
     missing, foreign = expected.keys() - state.keys(), state.keys() - expected.keys()
     misshapen = {key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape}
     facts = (("is missing", missing), ("is foreign", foreign), ("has another shape", misshapen))
     told = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
     if told:
-        raise ValueError(f"{source} does not fit {type(network).__name__}: {told}; give the file of this very network")
+        raise ValueError(f"{source} does not fit {kind}: {told}; {remedy}")
+
+
+def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype | None = None) -> Any:
+    """Returns a network of :func:`blank` with the weights of a file, copied once; frozen, and in eval mode.
+
+    Args:
+        network: The network.
+        state: Its weights.
+        dtype: Their type; by default that of the file.
+    """
     network.load_state_dict(state, assign=True)
-    return _freeze(network)
+    return _freeze(network, dtype)
 
 
 def pretrained(kind: Any, source: str, **options: Any) -> Any:
@@ -175,9 +234,9 @@ def _complete(network: nn.Module, missing: set[str], source: str) -> nn.Module:
     return _freeze(network)
 
 
-def _freeze(network: nn.Module) -> nn.Module:
+def _freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     # readers of files leave weights anywhere in memory, and the last digits of a product depend on where: torch's own
     # allocations begin at multiples of 64 bytes, in every process
     for weight in network.parameters():
-        weight.data = weight.data.clone()
+        weight.data = weight.data.to(dtype or weight.dtype, copy=True)
     return network.eval().requires_grad_(False)

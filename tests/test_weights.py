@@ -1,4 +1,4 @@
-"""Finding, checking and reading the weights of rewards."""
+"""Finding, checking and reading weights."""
 
 import hashlib
 import pickle
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from rlr.rewards.checkpoints import Published, build, find, pretrained, read_state
+from rlr.weights import Published, build, find, pretrained, read_state
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
 

@@ -1,0 +1,104 @@
+"""A VideoCrafter's file in its authors' layout: tables of the schedule, denoiser, autoencoder and text tower."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlr.models.lora import merged
+from rlr.models.videocrafter.architecture import CONFIG, Architecture
+from rlr.models.videocrafter.buffers import read_schedule, write_buffers
+from rlr.models.videocrafter.keys import Layout, unet_layout, vae_layout
+from rlr.models.videocrafter.text import TextTower
+from rlr.schedules import DiscreteSchedule
+from rlr.weights import blank, compare, fill, map_state, write_state
+
+PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text": "cond_stage_model.model."}
+"""Where the weights of each part are."""
+DEEPSPEED = "_forward_module."
+"""Before every name in a file of DeepSpeed's."""
+WEIGHTS = "model.safetensors"
+"""The file that :func:`export_official` writes."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a file holds.
+
+    Args:
+        unet: The denoiser.
+        vae: The autoencoder.
+        text: The text tower.
+        schedule: The noise schedule.
+    """
+
+    unet: Any
+    vae: Any
+    text: TextTower
+    schedule: DiscreteSchedule
+
+
+def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = torch.float32) -> Parts:
+    """Returns the parts of a VideoCrafter, frozen; each weight is read from the file once, and all must be there.
+
+    Args:
+        path: A file in its authors' layout, a ``.ckpt`` or ``.safetensors``, of any floating type.
+        architecture: Its sizes.
+        dtype: The type of the networks.
+
+    Raises:
+        ValueError: If the file holds something else, or another architecture.
+    """
+    state = {name.removeprefix(DEEPSPEED): weight for name, weight in map_state(path).items()}
+    networks = {name: blank(make) for name, make in architecture.makers.items()}
+    buffers = write_buffers(architecture)
+    remedy = f"give the model.ckpt of this very model, or its variant (published sizes, or a {CONFIG} beside the file)"
+    blanks = {name: network.state_dict() for name, network in networks.items()}
+    compare(official_state(blanks, architecture) | buffers, state, path, "the VideoCrafter that was asked for", remedy)
+    for name, layout in _layouts(architecture).items():
+        fill(networks[name], layout.to_ours(_within(state, PREFIXES[name])), dtype)
+    return Parts(**networks, schedule=read_schedule({name: state[name].float().clone() for name in buffers}))
+
+
+def official_state(states: Mapping[str, Mapping[str, Tensor]], architecture: Architecture) -> dict[str, Tensor]:
+    """Returns the weights of ``unet``, ``vae`` and ``text`` under their names in its authors' files."""
+    theirs = {part: layout.to_theirs(states[part]) for part, layout in _layouts(architecture).items()}
+    return {PREFIXES[part] + name: weight for part, state in theirs.items() for name, weight in state.items()}
+
+
+def export_official(
+    folder: str | Path,
+    unet: nn.Module,
+    vae: nn.Module,
+    text: nn.Module,
+    architecture: Architecture,
+    dtype: torch.dtype = torch.float16,
+    name: str = WEIGHTS,
+) -> None:
+    """Writes a VideoCrafter in its authors' layout, and beside it a file that states its sizes.
+
+    Args:
+        folder: Where to write.
+        unet: The denoiser, of ``architecture.build_unet``; a LoRA is added to its weights.
+        vae: The autoencoder.
+        text: The text tower.
+        architecture: Their sizes.
+        dtype: The type of the weights; the schedule's tables are float32.
+        name: The file: a ``.safetensors``, or a ``.ckpt`` for its authors' programs.
+    """
+    state = official_state({"unet": merged(unet), "vae": vae.state_dict(), "text": text.state_dict()}, architecture)
+    weights = {key: weight.detach().to("cpu", dtype).contiguous() for key, weight in state.items()}
+    write_state(Path(folder) / name, weights | write_buffers(architecture))
+    architecture.write(Path(folder) / CONFIG)
+
+
+def _layouts(architecture: Architecture) -> dict[str, Layout]:
+    vae = vae_layout(len(architecture.vae.ch_mult), architecture.vae.num_res_blocks)
+    return {"unet": unet_layout(architecture.unet), "vae": vae, "text": Layout({})}
+
+
+def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}

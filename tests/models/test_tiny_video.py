@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlr.chain import Chain
+from rlr.models import Architecture, Frozen, Guidance, LoRA, TinyVideo, VideoCrafter, tiny_video
+from rlr.models.prediction import velocity
+from rlr.models.videocrafter.architecture import TextConfig, VAEConfig
+from rlr.modules.pretraining.video import FPS, SCALE, config, text_tower
+from rlr.samplers import DDIM
+from rlr.world.tokenizer import LENGTH, open_clip_tokenizer
+from tests.models.random_vc import small, write_random_vc
+
+SCALE_FACTOR = 0.39286282658576965
+"""That of the built-in world's autoencoder."""
+
+
+def built_in() -> Architecture:
+    """The sizes that the built-in model of clips is trained with."""
+    return Architecture(
+        unet=config(),
+        vae=VAEConfig(16, (1, 2, 4), 1, norm_groups=8, mid_attention=False),
+        text=TextConfig(open_clip_tokenizer().vocab_size, 64, 4, 3, LENGTH, 3.0),
+        scale_factor=SCALE_FACTOR,
+        scale_b=SCALE,
+        parameterization="v",
+        size=(32, 32),
+        frames=8,
+        fps=FPS,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_vc(tmp_path_factory.mktemp("tiny_video"), built_in())
+
+
+def test_a_model_of_the_built_in_size_is_written_and_read_back(folder: Path) -> None:
+    model = TinyVideo(str(folder), trainable=LoRA(rank=2))
+    assert isinstance(model, VideoCrafter)
+    assert (model.shape, model.frames, model.fps) == ((4, 8, 8, 8), 8, 8)
+    assert model.architecture.prediction is velocity
+    assert model.text.length == LENGTH
+    assert model.schedule.scale(999) == pytest.approx(0.7)
+    assert sum(w.numel() for w in model.unet.parameters() if not w.requires_grad) == pytest.approx(3.0e6, rel=0.1)
+
+
+def test_the_parts_are_those_of_pretraining() -> None:
+    vocabulary = open_clip_tokenizer().vocab_size
+    assert built_in().build_text().state_dict().keys() == text_tower(vocabulary).state_dict().keys()
+    shapes = [
+        {k: w.shape for k, w in tower.state_dict().items()}
+        for tower in (built_in().build_text(), text_tower(vocabulary))
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_prompts_become_clips(folder: Path) -> None:
+    model = Guidance(TinyVideo(str(folder), trainable=Frozen()), 3.0)
+    chain = Chain(model, DDIM(4))
+    states = chain.sample(["a red circle", "two blue squares"], chain.draw([0, 1])).states
+    clips = model.decode(states[0])
+    assert clips.shape == (2, 8, 3, 32, 32)
+    assert (clips >= 0).all()
+    assert (clips <= 1).all()
+
+
+def test_a_missing_built_in_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tiny_video.resources, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match="built-in model of clips is missing from this installation"):
+        TinyVideo()
+
+
+def test_the_packaged_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "assets" / "tiny_video").mkdir(parents=True)
+    write_random_vc(tmp_path / "assets" / "tiny_video", small())
+    monkeypatch.setattr(tiny_video.resources, "files", lambda package: tmp_path)
+    model, expected = (
+        TinyVideo(trainable=Frozen()),
+        VideoCrafter(str(tmp_path / "assets" / "tiny_video"), trainable=Frozen()),
+    )
+    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    condition = model.encode(["a red circle"])
+    assert torch.equal(model.denoise(x, 500, condition), expected.denoise(x, 500, condition))
