@@ -14,12 +14,15 @@ from rlr.files import write_whole
 from rlr.models.prediction import Prediction, clean, noise, velocity
 from rlr.models.videocrafter.network import UNetConfig, build_unet
 from rlr.models.videocrafter.text import TextTower
+from rlr.schedules import Spacing, trailing, uniform
 
 CONFIG = "config.json"
 """The file beside the weights that says their sizes, if they are none of the published."""
 
 PARAMETERIZATIONS: Mapping[str, Prediction] = MappingProxyType({"eps": noise, "v": velocity, "x0": clean})
 """What a denoiser may predict, under its authors' names."""
+SPACINGS: Mapping[str, Spacing] = MappingProxyType({"uniform": uniform, "trailing": trailing})
+"""How the times of the steps may be chosen; ``uniform`` is its authors' way."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Architecture:
         scale_b: To what the signal is rescaled in noising (by :math:`s_\tau`, from 1 on); None if it is not.
         fix_scale_bug: Whether the file holds :math:`s_\tau` for each time, and not for 400 times that there are not.
         parameterization: What the denoiser predicts: ``eps`` as in its authors' models, ``v`` or ``x0``.
+        spacing: How the times of the steps are chosen: ``uniform`` as its authors do, or ``trailing``, which begins at pure
+            noise however few steps there are.
         size: Height and width of the clips that it was trained on, in pixels.
         frames: Their frames.
         fps: The frames a second that it is asked for by default.
@@ -84,16 +89,17 @@ class Architecture:
     scale_b: float | None = 0.7
     fix_scale_bug: bool = False
     parameterization: str = "eps"
+    spacing: str = "uniform"
     size: tuple[int, int] = (320, 512)
     frames: int = 16
     fps: float = 28.0
 
     def __post_init__(self) -> None:
-        if self.parameterization not in PARAMETERIZATIONS:
-            raise ValueError(
-                f"a VideoCrafter predicts one of {', '.join(PARAMETERIZATIONS)}, and {CONFIG} asks for "
-                f"parameterization={self.parameterization!r}"
-            )
+        for name, known in (("parameterization", PARAMETERIZATIONS), ("spacing", SPACINGS)):
+            if (asked := getattr(self, name)) not in known:
+                raise ValueError(
+                    f"a VideoCrafter's {name} is one of {', '.join(known)}, and {CONFIG} asks for {name}={asked!r}"
+                )
 
     @classmethod
     def read(cls, path: Path) -> "Architecture":

@@ -3,8 +3,8 @@ r"""What the file of a VideoCrafter holds of its noise schedule: tables of 1000 
 import torch
 from torch import Tensor
 
-from rlr.models.videocrafter.architecture import Architecture
-from rlr.schedules import DiscreteSchedule, RescaledSchedule, uniform
+from rlr.models.videocrafter.architecture import SPACINGS, Architecture
+from rlr.schedules import DiscreteSchedule, RescaledSchedule
 
 TIMES = 1000
 START, END = 0.00085, 0.012
@@ -39,8 +39,9 @@ def write_buffers(architecture: Architecture) -> dict[str, Tensor]:
     return {name: table.float() for name, table in tables.items()}
 
 
-def read_schedule(buffers: dict[str, Tensor]) -> DiscreteSchedule:
+def read_schedule(buffers: dict[str, Tensor], architecture: Architecture) -> DiscreteSchedule:
     """Returns the schedule that the tables state."""
+    spacing = SPACINGS[architecture.spacing]
     if "scale_arr" in buffers:
-        return RescaledSchedule(buffers["alphas_cumprod"], buffers["scale_arr"])
-    return DiscreteSchedule(buffers["alphas_cumprod"], uniform, offset=1)
+        return RescaledSchedule(buffers["alphas_cumprod"], buffers["scale_arr"], spacing)
+    return DiscreteSchedule(buffers["alphas_cumprod"], spacing, offset=1)

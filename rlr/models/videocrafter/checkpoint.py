@@ -60,7 +60,8 @@ def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = t
     compare(official_state(blanks, architecture) | buffers, state, path, "the VideoCrafter that was asked for", remedy)
     for name, layout in _layouts(architecture).items():
         fill(networks[name], layout.to_ours(_within(state, PREFIXES[name])), dtype)
-    return Parts(**networks, schedule=read_schedule({name: state[name].float().clone() for name in buffers}))
+    tables = {name: state[name].float().clone() for name in buffers}
+    return Parts(**networks, schedule=read_schedule(tables, architecture))
 
 
 def official_state(states: Mapping[str, Mapping[str, Tensor]], architecture: Architecture) -> dict[str, Tensor]:

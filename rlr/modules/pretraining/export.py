@@ -1,6 +1,6 @@
 """Writes a pretraining checkpoint as an ordinary model folder.
 
-``python -m rlr.modules.pretraining.export {vae,denoiser,reward,hpsv2} --from CHECKPOINT --to FOLDER``
+``python -m rlr.modules.pretraining.export {vae,denoiser,reward,hpsv2,video} --from CHECKPOINT --to FOLDER``
 """
 
 import argparse
@@ -11,12 +11,14 @@ from rlr.modules.pretraining.autoencoder import Autoencoder
 from rlr.modules.pretraining.denoiser import Denoiser
 from rlr.modules.pretraining.hpsv2 import HPSv2
 from rlr.modules.pretraining.reward import Reward
+from rlr.modules.pretraining.video import VideoDenoiser
 
-MODULES: dict[str, type[Autoencoder] | type[Denoiser] | type[Reward] | type[HPSv2]] = {
+MODULES: dict[str, type[Autoencoder] | type[Denoiser] | type[Reward] | type[HPSv2] | type[VideoDenoiser]] = {
     "vae": Autoencoder,
     "denoiser": Denoiser,
     "reward": Reward,
     "hpsv2": HPSv2,
+    "video": VideoDenoiser,
 }
 
 

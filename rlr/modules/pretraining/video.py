@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -11,25 +12,33 @@ from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import Tensor, nn
 
-from rlr.models.videocrafter.network import UNetConfig, build_unet, call
-from rlr.models.videocrafter.text import TextTower
+from rlr.models.videocrafter.architecture import Architecture, TextConfig, VAEConfig
+from rlr.models.videocrafter.buffers import write_buffers
+from rlr.models.videocrafter.checkpoint import export_official
+from rlr.models.videocrafter.model import MERGES
+from rlr.models.videocrafter.network import UNetConfig, call
 from rlr.modules.pretraining.base import Pretraining
-from rlr.schedules import DiscreteSchedule
-from rlr.world.tokenizer import LENGTH, open_clip_tokenizer
+from rlr.world.clips import FRAMES
+from rlr.world.render import SIDE
+from rlr.world.tokenizer import LENGTH, open_clip_tokenizer, write_merges
 
-SCALE = 0.7
-"""To what the dynamic rescale of VideoCrafter2 brings latents down, over the first 400 of 1000 times."""
 FPS = 8
 
 
-def config() -> UNetConfig:
-    """The denoiser's size: 3.0 M weights."""
-    return UNetConfig(48, (1, 2), 1, (1,), num_head_channels=12, context_dim=64, norm_groups=16)
-
-
-def text_tower(vocabulary: int) -> TextTower:
-    """The text tower's size: 0.2 M weights, three blocks of which the last is unused."""
-    return TextTower(vocabulary, width=64, heads=4, layers=3, length=LENGTH, mlp_ratio=3.0)
+def architecture(vocabulary: int, scale_factor: float) -> Architecture:
+    """The sizes: a denoiser of 3.0 M weights, a text tower of 0.2 M (its last block unused), the tiny autoencoder."""
+    return Architecture(
+        unet=UNetConfig(48, (1, 2), 1, (1,), num_head_channels=12, context_dim=64, norm_groups=16),
+        vae=VAEConfig(16, (1, 2, 4), num_res_blocks=1, norm_groups=8, mid_attention=False),
+        text=TextConfig(vocabulary, width=64, heads=4, layers=3, length=LENGTH, mlp_ratio=3.0),
+        scale_factor=scale_factor,
+        fix_scale_bug=True,
+        parameterization="v",
+        spacing="trailing",
+        size=(SIDE, SIDE),
+        frames=FRAMES,
+        fps=FPS,
+    )
 
 
 def zeroed(unet: UNet3DConditionModel) -> UNet3DConditionModel:
@@ -80,13 +89,14 @@ class VideoDenoiser(Pretraining):
     ) -> None:
         """``autoencoder`` is the folder whose latents are denoised; ``start`` a checkpoint of stills to inflate."""
         tokenizer = open_clip_tokenizer()
-        networks: dict[str, Any] = {"unet": zeroed(build_unet(config())), "text": text_tower(tokenizer.vocab_size)}
-        super().__init__(nn.ModuleDict(networks), lr, seed=seed)
-        self.tokenizer, self.gamma, self.drop = tokenizer, gamma, drop
         self.scale = AutoencoderKL.load_config(autoencoder)["scaling_factor"]
-        self.register_buffer("abar", DiscreteSchedule.scaled_linear(), persistent=False)
-        ramp = torch.cat([torch.linspace(1, SCALE, 400), torch.full((600,), SCALE)])
-        self.register_buffer("rescale", ramp, persistent=False)
+        self.architecture = architecture(tokenizer.vocab_size, self.scale)
+        unet, text = zeroed(self.architecture.build_unet()), self.architecture.build_text()
+        super().__init__(nn.ModuleDict({"unet": unet, "text": text}), lr, seed=seed)
+        self.tokenizer, self.gamma, self.drop, self.autoencoder = tokenizer, gamma, drop, autoencoder
+        tables = write_buffers(self.architecture)
+        self.register_buffer("abar", tables["alphas_cumprod"], persistent=False)
+        self.register_buffer("rescale", tables["scale_arr"], persistent=False)
         if start:
             self._inflate(start)
         self.save_hyperparameters()
@@ -126,6 +136,12 @@ class VideoDenoiser(Pretraining):
         """The weight of each time in the loss, (B,)."""
         snr = self.abar[times] * self.rescale[times] ** 2 / (1 - self.abar[times])
         return snr.clamp(max=self.gamma) / (snr + 1)
+
+    def export(self, folder: Path) -> None:
+        """Writes the averaged model in half precision, in VideoCrafter's layout, with sizes and merges beside."""
+        vae = AutoencoderKL.from_pretrained(self.autoencoder, torch_dtype=torch.float32)
+        export_official(folder, self.average["unet"], vae, self.average["text"], self.architecture)
+        write_merges(folder / MERGES)
 
 
 def per_row(values: Tensor) -> Tensor:
