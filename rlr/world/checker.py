@@ -53,7 +53,11 @@ def check(pixels: Tensor, specs: Sequence[Spec]) -> dict[str, Tensor]:
     Returns:
         For each of :data:`CLAIMS` a tensor (B,) of 1 (true), 0 (false) or NaN (the spec makes no such claim).
     """
-    things = detect(pixels)
+    return judge(pixels, detect(pixels), specs)
+
+
+def judge(pixels: Tensor, things: Sequence[list[Found]], specs: Sequence[Spec]) -> dict[str, Tensor]:
+    """:func:`check` of pictures whose things :func:`detect` has found already."""
     tones, textures = read_backgrounds(pixels)
     lines = [_judge(t, spec, tone, tex) for t, spec, tone, tex in zip(things, specs, tones, textures, strict=True)]
     return {claim: torch.tensor([line[claim] for line in lines], dtype=torch.float32) for claim in CLAIMS}

@@ -14,7 +14,7 @@ from rlr.world.caption import COLOURS, COUNTS, POSITIONS, RELATIONS, SHAPES, TEX
 from rlr.world.motion import MOTIONS
 
 LENGTH = 24
-"""Tokens of a prompt, with start and end; the longest caption has 15."""
+"""Tokens of a prompt, with start and end; the longest caption of a still has 15, of a clip 17."""
 
 END, START = "<|endoftext|>", "<|startoftext|>"
 END_OF_WORD = "</w>"
