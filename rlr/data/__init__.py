@@ -10,3 +10,4 @@ from rlr.data.scenes import EncodedScenes, Scenes
 from rlr.data.stream import PromptBatch, PromptPass, PromptStream
 from rlr.data.vbench import VBenchPrompts
 from rlr.data.world import WorldPrompts
+from rlr.data.world_clips import WorldClips

@@ -10,6 +10,7 @@ from rlr.rewards.frames import AllFrames, EvenlySpaced, FrameChoice, FrameReward
 from rlr.rewards.hpsv2 import HPSv2, HPSVersion, TinyHPSv2
 from rlr.rewards.imagereward import ImageReward
 from rlr.rewards.jpeg import JPEGCompressibility, JPEGIncompressibility
+from rlr.rewards.motion import MotionCheck
 from rlr.rewards.pickscore import PickScore, TinyPickScore
 from rlr.rewards.preprocessing import CropShortest, Fit, PadLongest, PillowCropShortest, Preprocessing, Squash
 from rlr.rewards.remote import Remote

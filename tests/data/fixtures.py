@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rlr.data import HPDv2, MotionPrompts, PickAPic, PromptData, SimpleAnimals, VBenchPrompts, WorldPrompts
+from rlr.data import (
+    HPDv2,
+    MotionPrompts,
+    PickAPic,
+    PromptData,
+    SimpleAnimals,
+    VBenchPrompts,
+    WorldClips,
+    WorldPrompts,
+)
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "data"
 PICTURES = FOLDER / "pickapic_v1"
@@ -18,6 +27,7 @@ MAKERS: dict[str, Callable[..., PromptData]] = {
     "MotionPrompts": MotionPrompts,
     "SimpleAnimals": SimpleAnimals,
     "WorldPrompts": lambda **settings: WorldPrompts(train=20, held_out=9, **settings),
+    "WorldClips": lambda **settings: WorldClips(train=20, held_out=9, **settings),
 }
 """Everything that has prompts to train on."""
 

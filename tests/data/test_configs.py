@@ -6,7 +6,16 @@ import pytest
 import yaml
 
 from rlr.cli import main
-from rlr.data import HPDv2, MotionPrompts, PickAPic, PromptFile, SimpleAnimals, VBenchPrompts, WithoutWords
+from rlr.data import (
+    HPDv2,
+    MotionPrompts,
+    PickAPic,
+    PromptFile,
+    SimpleAnimals,
+    VBenchPrompts,
+    WithoutWords,
+    WorldClips,
+)
 from tests.data.fixtures import HPD, NO_PICTURES, VBENCH
 
 MODEL = """
@@ -31,6 +40,7 @@ CONFIGS = {
     HPDv2: {"train": str(HPD), "benchmark": str(HPD), "styles": ["photo", "anime"], "per_style": 2},
     MotionPrompts: {"categories": ["clothes"], "samples_per_prompt": 2},
     SimpleAnimals: {"seed": 3},
+    WorldClips: {"train": 8, "held_out": 4},
     VBenchPrompts: {"path": str(VBENCH), "dimensions": ["imaging_quality"]},
 }
 
