@@ -6,12 +6,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoProcessor, CLIPModel, CLIPTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from rlr.data.clips import EncodedClips
 from rlr.data.scenes import EncodedScenes, Scenes
 from rlr.modules.pretraining.autoencoder import Autoencoder
 from rlr.modules.pretraining.denoiser import Denoiser
 from rlr.modules.pretraining.export import main as export
+from rlr.modules.pretraining.hpsv2 import HPSv2
 from rlr.modules.pretraining.reward import Reward, build_clip, renormalised
+from rlr.modules.pretraining.video import VideoDenoiser
 from rlr.world.tokenizer import build_tokenizer
+from tests.modules.small_video import shrink
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +26,10 @@ def vae(tmp_path_factory):
     return str(folder)
 
 
-@pytest.fixture(params=["autoencoder", "denoiser", "reward"])
-def recipe(request, vae):
-    """How to build the module and the data of one of the three trainings, small."""
+@pytest.fixture(params=["autoencoder", "denoiser", "reward", "hpsv2", "video"])
+def recipe(request, vae, monkeypatch):
+    """How to build the module and the data of one of the trainings, small."""
+    shrink(monkeypatch)
     small = {"size": 40, "batch_size": 4, "held_out": 4}
     return {
         "autoencoder": (lambda: Autoencoder(channels=(8, 8, 8)), lambda: Scenes(**small)),
@@ -33,6 +38,8 @@ def recipe(request, vae):
             lambda: EncodedScenes(vae, **small),
         ),
         "reward": (lambda: Reward(vae, width=16, layers=1, text_layers=1), lambda: Scenes(**small)),
+        "hpsv2": (lambda: HPSv2(vae, width=16, layers=1, text_layers=1), lambda: Scenes(**small)),
+        "video": (lambda: VideoDenoiser(vae), lambda: EncodedClips(vae, **{**small, "size": 8})),
     }[request.param]
 
 
@@ -73,6 +80,7 @@ def test_training_moves_the_weights_and_the_average_follows(recipe, tmp_path):
         assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith(part))
 
 
+@pytest.mark.parametrize("recipe", ["autoencoder", "denoiser", "reward", "hpsv2"], indirect=True)
 def test_validation_runs(recipe):
     module, data = recipe[0](), recipe[1]()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}

@@ -1,0 +1,186 @@
+"""The text-to-video model begins as a model of its frames, and learns from stills without touching what joins them."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch import nn
+
+from rlr.data.clips import EncodedClips
+from rlr.models.videocrafter.network import build_unet, call
+from rlr.modules.pretraining.autoencoder import Autoencoder
+from rlr.modules.pretraining.video import FPS, SCALE, VideoDenoiser, still, temporal, zeroed
+from tests.modules.small_video import CONFIG, shrink
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vae")
+    seed_everything(0)
+    Autoencoder(channels=(8, 8, 8)).export(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def module(vae, monkeypatch):
+    shrink(monkeypatch)
+    seed_everything(0)
+    return VideoDenoiser(vae)
+
+
+def network(identity=True):
+    """A denoiser in float64 whose frames are joined by random layers, or by the identity."""
+    torch.manual_seed(0)
+    unet = build_unet(CONFIG).double().eval().requires_grad_(False)
+    for layer in temporal(unet):
+        for weight in layer.parameters():
+            nn.init.normal_(weight, std=0.2)
+    return zeroed(unet) if identity else unet
+
+
+def inputs(frames=5):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 4, frames, 8, 8, generator=generator, dtype=torch.float64)
+    text = torch.randn(2, 6, 16, generator=generator, dtype=torch.float64)
+    return x, torch.tensor([900, 40]), text, torch.tensor([8, 8])
+
+
+def one_by_one(unet, x, *rest):
+    return torch.cat([call(unet, x[:, :, k : k + 1], *rest) for k in range(x.shape[2])], 2)
+
+
+def test_layers_that_join_frames_are_found():
+    names = {type(layer).__name__ for layer in temporal(network())}
+    assert names == {"TransformerTemporalModel", "TemporalConvLayer"}
+
+
+def test_a_zeroed_network_predicts_each_frame_of_a_clip_alone():
+    unet, given = network(), inputs()
+    torch.testing.assert_close(call(unet, *given), one_by_one(unet, *given), atol=1e-10, rtol=0)
+    joined = network(identity=False)
+    assert (call(joined, *given) - one_by_one(joined, *given)).abs().max() > 1e-2
+
+
+def test_a_still_network_is_the_zeroed_one():
+    joined, given, frame = network(identity=False), inputs(), inputs(1)
+    with still(joined):
+        clip, picture = call(joined, *given), call(joined, *frame)
+    torch.testing.assert_close(clip, call(network(), *given), atol=1e-10, rtol=0)
+    torch.testing.assert_close(picture, call(network(), *frame), atol=1e-10, rtol=0)
+    assert (picture - call(joined, *frame)).abs().max() > 1e-2
+
+
+def test_after_the_context_the_network_is_whole_again():
+    unet, given = network(identity=False), inputs()
+    before = call(unet, *given)
+    with pytest.raises(RuntimeError, match="in between"), still(unet):
+        raise RuntimeError("in between")
+    assert torch.equal(call(unet, *given), before)
+
+
+# ---------------------------------------------------------------- training
+
+
+def run(module, vae, folder=None, steps=3, **data):
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, EncodedClips(vae, size=6, batch_size=3, held_out=2, **data))
+    if folder:
+        trainer.save_checkpoint(folder / "last.ckpt")
+    return trainer
+
+
+def joining(networks):
+    """Names and copies of the weights that join frames."""
+    parts = {id(w) for layer in temporal(networks["unet"]) for w in layer.parameters()}
+    return {name: w.clone() for name, w in networks.named_parameters() if id(w) in parts}
+
+
+@pytest.mark.parametrize("stills", [True, False])
+def test_stills_leave_what_joins_frames_untouched(module, vae, stills):
+    before, all_before = joining(module.networks), {n: w.clone() for n, w in module.networks.named_parameters()}
+    run(module, vae, stills=stills)
+    for networks in (module.networks, module.average):
+        same = [torch.equal(weight, before[name]) for name, weight in joining(networks).items()]
+        assert all(same) if stills else not any(same[-2:])
+    others = [n for n in all_before if n not in before and "resblocks.1" not in n]
+    moved = [n for n in others if not torch.equal(dict(module.networks.named_parameters())[n], all_before[n])]
+    assert len(moved) > 0.9 * len(others)
+
+
+def test_clips_start_from_the_average_of_stills(module, vae, tmp_path):
+    run(module, vae, tmp_path, stills=True)
+    inflated = VideoDenoiser(vae, start=str(tmp_path / "last.ckpt"))
+    for networks in (inflated.networks, inflated.average):
+        for name, weight in networks.state_dict().items():
+            assert torch.equal(weight, module.average.state_dict()[name])
+
+
+CAPTIONS = ["a red circle growing", "a blue cross moving left"]
+
+
+def loss(module, predict, mean, seed=0):
+    """The training loss on latents without spread, with ``predict`` in the network's place."""
+    module.predict, module.log = predict, lambda *_: None
+    module.noise = lambda: torch.Generator().manual_seed(seed)
+    return module.training_step({"mean": mean, "std": torch.zeros_like(mean), "captions": CAPTIONS}, 0)
+
+
+def test_the_loss_is_zero_for_the_true_velocity_alone(module):
+    """From x = a s z + b e and the clean z, the velocity is a e − b s z with e = (x − a s z) / b."""
+    mean = torch.randn(2, 8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    clean = mean.transpose(1, 2) * module.scale
+
+    def velocity(scale):
+        def predict(networks, x, times, captions):
+            abar, s = (row[times].view(-1, 1, 1, 1, 1) for row in (module.abar, scale))
+            a, b = abar.sqrt(), (1 - abar).sqrt()
+            return a * (x - a * s * clean) / b - b * s * clean
+
+        return predict
+
+    for seed in range(5):
+        assert loss(module, velocity(module.rescale), mean, seed) < 1e-8
+    assert max(loss(module, velocity(torch.ones(1000)), mean, seed) for seed in range(5)) > 1e-3
+
+
+def test_latents_are_rescaled_as_in_videocrafter(module):
+    assert module.rescale[0] == 1
+    assert (module.rescale[400:] == SCALE).all()
+    assert (module.rescale[:400].diff() < 0).all()
+    assert len(module.rescale) == len(module.abar) == 1000
+
+
+def test_the_weights_of_min_snr_are_bounded_by_gamma(module):
+    snr = module.abar * module.rescale**2 / (1 - module.abar)
+    weight = module.weight(torch.arange(1000))
+    assert (weight * (snr + 1)).max() == pytest.approx(5.0, rel=1e-4)
+    torch.testing.assert_close(weight[snr < 5], (snr / (snr + 1))[snr < 5])
+
+
+@pytest.mark.parametrize(("drop", "seen"), [(0.0, CAPTIONS), (1.0, ["", ""])])
+def test_captions_are_dropped_as_often_as_said(module, drop, seen):
+    module.drop = drop
+    told = []
+    loss(module, lambda networks, x, times, captions: told.extend(captions) or x, torch.zeros(2, 8, 4, 8, 8))
+    assert told == seen
+
+
+def test_the_network_is_told_the_rate_and_the_captions(module):
+    """A clip's prediction depends on both, and on its own caption alone."""
+    x, times = torch.randn(2, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 500])
+    with torch.no_grad():
+        said, other = (module.predict(module.average, x, times, texts) for texts in (CAPTIONS, [CAPTIONS[0], ""]))
+        text = module.average["text"](module.tokenizer(CAPTIONS))
+        at_rate, slower = (call(module.average["unet"], x, times, text, torch.full((2,), f)) for f in (FPS, 4))
+    assert torch.equal(said, at_rate)
+    assert not torch.allclose(said, slower)
+    torch.testing.assert_close(said[0], other[0])
+    assert not torch.allclose(said[1], other[1])
