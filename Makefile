@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 ARGS ?=
 SHAPE ?= tiny
 
-.PHONY: help install lock lint format test test-slow demo bench clean
+.PHONY: help install lock lint format test test-slow demo demo-video bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "%-12s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test-slow: install ## the tests that take more than a minute
 
 demo: install ## align the built-in model with RLR on this machine's CPU; results in runs/demo
 	$(PYTHON) -m rlr.demo $(ARGS)
+
+demo-video: install ## the same for clips: align the built-in text-to-video model; results in runs/demo-video
+	$(PYTHON) -m rlr.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
 	$(PYTHON) -m benchmarks.step --shape $(SHAPE) $(ARGS)

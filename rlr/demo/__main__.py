@@ -66,7 +66,7 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
     module, watch = align(options, overrides, folder)
     result = report(module, watch, command, options.config, started)
     paths = result.save(folder)
-    say(f"\n{table(result.comparisons)}\n")
+    say(f"\n{table(result.comparisons, result.world.labels)}\n")
     say(f"{result.story.noise} Done in {time.monotonic() - started:.0f} s.\n")
     for path in paths:
         say(str(path))

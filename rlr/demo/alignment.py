@@ -45,7 +45,7 @@ def report(module: Alignment, watch: Watch, command: str, config: str, started: 
     Raises:
         SystemExit: If the run was interrupted before the model was aligned.
     """
-    if watch.base is None or watch.aligned is None:
+    if watch.world is None or watch.base is None or watch.aligned is None:
         raise SystemExit("the alignment was interrupted, so there is nothing to compare; run the demo again")
     method = type(module.estimator).__name__
     facts = {
@@ -54,7 +54,7 @@ def report(module: Alignment, watch: Watch, command: str, config: str, started: 
         "seed": watch.seed,
         "updates": len(watch.training),
         "estimator": method,
-        "reward": type(module.reward).__name__,
+        "reward": module.reward.label,
         "samples seen": module.progress.samples,
         "trained weights": sum(weight.numel() for weight in module.weights),
         "device": device(module.device),
@@ -63,4 +63,4 @@ def report(module: Alignment, watch: Watch, command: str, config: str, started: 
         "seconds": {"alignment": watch.times["alignment"], "total": time.monotonic() - started},
         "versions": versions(),
     }
-    return Report(watch.base, watch.aligned, watch.curves, method, facts)
+    return Report(watch.world, watch.base, watch.aligned, watch.curves, method, facts)

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
+from rlr.demo.world import World
 from rlr.evaluation.diversity import diversity
 from rlr.evaluation.sampling import paint
 from rlr.rewards.base import Reward
-from rlr.world.caption import parse
-from rlr.world.checker import check
 
 Progress = Callable[[int, int], None]
 """Told how many samples of how many are made."""
@@ -23,7 +22,7 @@ class Evaluation:
 
     Args:
         prompts: The :math:`N` prompts.
-        pixels: The samples in [0, 1], with shape :math:`(N, S, 3, H, W)`.
+        pixels: The samples in [0, 1], with shape :math:`(N, S, 3, H, W)`, or :math:`(N, S, F, 3, H, W)` for clips.
         scores: Measurements by name, each with shape :math:`(N, S)` or :math:`(N, 1)`; NaN where a prompt does not
             make the claim.
     """
@@ -39,6 +38,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
+    world: World,
     chain: Chain,
     reward: Reward,
     prompts: Sequence[str],
@@ -49,12 +49,15 @@ def evaluate(
 ) -> Evaluation:
     r"""Samples every prompt on noises that depend on ``seed``, prompt and sample only, and measures the samples.
 
-    Two models evaluated with the same seed therefore see the same noise, and differences are paired.
+    Two models evaluated with the same seed therefore see the same noise, and differences are paired. For the same reason
+    the reward must not draw frames of clips: called on a whole clip, a :class:`~rlr.rewards.FrameReward` takes the mean
+    over its frames, of which updates draw some, so that no frame's luck is in the difference.
 
     Args:
+        world: What the prompts are of.
         chain: The model with its sampler.
         reward: The reward.
-        prompts: The :math:`N` prompts, captions of :mod:`rlr.world`.
+        prompts: The :math:`N` prompts, captions of that world.
         samples: The number :math:`S` of samples of each prompt; diversity needs two.
         seed: The seed of all noises.
         batch: How many samples are made at once.
@@ -66,18 +69,10 @@ def evaluate(
         pixels.append(painted.pixels)
         rewards.append(reward(painted.pixels, painted.prompts).float().cpu())
         progress(painted.rows[-1] + 1, len(lines))
-    images = torch.cat(pixels).float().cpu()
-    scores = {"reward": torch.cat(rewards), **exact_check(images, lines)}
-    images = images.unflatten(0, (len(prompts), samples))
+    made = torch.cat(pixels).float().cpu()
+    scores = {"reward": torch.cat(rewards), **world.check(made, lines)}
+    made = made.unflatten(0, (len(prompts), samples))
     folded = {name: values.unflatten(0, (len(prompts), samples)) for name, values in scores.items()}
     if samples > 1:
-        folded["diversity"] = diversity(images)[:, None]
-    return Evaluation(prompts, images, folded)
-
-
-def exact_check(pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """Returns the claims of :func:`rlr.world.checker.check`; ``novel`` repeats ``all`` for pairs never trained on."""
-    specs = [parse(prompt) for prompt in prompts]
-    checks = check(pixels, specs)
-    new = torch.tensor([spec.novel for spec in specs])
-    return {**checks, "novel": checks["all"].where(new, torch.nan)}
+        folded["diversity"] = diversity(made)[:, None]
+    return Evaluation(prompts, made, folded)

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from PIL import Image
 
 from rlr.demo.evaluate import Evaluation
-from rlr.evaluation.pictures import Card, picture
+from rlr.demo.media import Media, Picture
+from rlr.demo.world import World
+from rlr.evaluation.pictures import Card, png
+
+FIRST = 12
+"""How many prompts are shown at first sight; the samples of the others stand still."""
 
 
 @dataclass(frozen=True)
@@ -15,31 +20,33 @@ class Pair:
 
     Args:
         prompt: The prompt.
-        images: The two samples, base first.
+        stills: An image of each of the two samples, base first.
+        media: The samples as the page shows them.
         rewards: Their rewards.
         correct: Whether the exact check found nothing wrong.
     """
 
     prompt: str
-    images: tuple[Image.Image, Image.Image]
+    stills: tuple[Image.Image, Image.Image]
+    media: tuple[Media, Media]
     rewards: tuple[float, float]
     correct: tuple[bool, bool]
 
 
-def pairs(base: Evaluation, aligned: Evaluation, sample: int = 0) -> list[Pair]:
+def pairs(world: World, base: Evaluation, aligned: Evaluation, sample: int = 0) -> list[Pair]:
     """Returns the given sample of every prompt, before and after."""
-    both = (base, aligned)
-    return [
-        Pair(
-            prompt,
-            (picture(base.pixels[i, sample]), picture(aligned.pixels[i, sample])),
-            (base.scores["reward"][i, sample].item(), aligned.scores["reward"][i, sample].item()),
-            tuple(bool(e.scores["all"][i, sample] > 0) for e in both),  # type: ignore[arg-type]
-        )
-        for i, prompt in enumerate(base.prompts)
-    ]
+    return [_pair(world, (base, aligned), i, sample) for i in range(len(base.prompts))]
+
+
+def _pair(world: World, both: tuple[Evaluation, Evaluation], i: int, sample: int) -> Pair:
+    pixels = [e.pixels[i, sample] for e in both]
+    stills = [world.still(x) for x in pixels]
+    media = [world.media(x) for x in pixels] if i < FIRST else [Picture(png(image)) for image in stills]
+    rewards = [e.scores["reward"][i, sample].item() for e in both]
+    correct = [bool(e.scores["all"][i, sample] > 0) for e in both]
+    return Pair(both[0].prompts[i], tuple(stills), tuple(media), tuple(rewards), tuple(correct))  # type: ignore[arg-type]
 
 
 def cards(shown: Sequence[Pair]) -> list[Card]:
     """Returns the pairs as they are drawn, marked by the exact check."""
-    return [Card(pair.prompt, pair.images, ("base", "aligned"), pair.correct) for pair in shown]
+    return [Card(pair.prompt, pair.stills, ("base", "aligned"), pair.correct) for pair in shown]

@@ -1,18 +1,4 @@
-"""What the measurements are called in the table, the figures and the page."""
-
-LABELS = {
-    "reward": "reward",
-    "all": "exact check: all correct",
-    "novel": "… of colour–shape pairs never trained on",
-    "count": "… count",
-    "colour": "… colours",
-    "shape": "… shapes",
-    "binding": "… colour with shape",
-    "place": "… position or relation",
-    "background": "… background",
-    "diversity": "diversity",
-}
-"""Every measurement's label, in the order of the table."""
+"""Measurements as text."""
 
 NUMBERS = ("reward", "diversity")
 """Measurements that are not shares, and so not shown in per cent."""

@@ -1,20 +1,17 @@
 """The report as one HTML file that needs no other: images are inside, nothing is fetched."""
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
 
-from rlr.demo.grid import Pair
-from rlr.demo.labels import LABELS, show
+from rlr.demo.grid import FIRST, Pair
+from rlr.demo.labels import show
+from rlr.demo.media import Picture
 from rlr.demo.table import rows
-from rlr.evaluation.pictures import png
+from rlr.demo.world import World
 from rlr.evaluation.statistics import Comparison
-
-TILES = ("all", "reward", "diversity")
-FIRST = 12
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,8 @@ class Story:
     Args:
         title: The heading.
         lead: What was done and what came of it.
-        noise: How the numbers above the pictures are to be read.
+        check: What the exact check is, in apposition.
+        noise: How the numbers above the samples are to be read.
         reading: How the table is to be read.
         method: The method in a paragraph.
         limits: What this does not show.
@@ -32,6 +30,7 @@ class Story:
 
     title: str
     lead: str
+    check: str
     noise: str
     reading: str
     method: str
@@ -39,6 +38,7 @@ class Story:
 
 
 def page(
+    world: World,
     story: Story,
     comparisons: Mapping[str, Comparison],
     shown: Sequence[Pair],
@@ -48,6 +48,7 @@ def page(
     """Returns the page.
 
     Args:
+        world: What the prompts are of.
         story: Its sentences.
         comparisons: The measurements.
         shown: A pair of samples for every prompt.
@@ -55,16 +56,17 @@ def page(
         facts: What one needs to repeat the run, by name.
     """
     template = Template(files("rlr.demo").joinpath("page.html").read_text(encoding="utf-8"))
-    light, dark = map(_inline, curves)
+    light, dark = (Picture(content).inline for content in curves)
     sentences = {name: escape(text) for name, text in vars(story).items()}
     return template.substitute(
         sentences,
-        tiles=_lines(_tile(name, comparisons[name]) for name in TILES),
+        tiles=_lines(_tile(world.labels[name], name, comparisons[name]) for name in world.tiles),
         first=min(FIRST, len(shown)),
         cards=_lines(map(_card, shown[:FIRST])),
         count=max(len(shown) - FIRST, 0),
         others=_lines(map(_card, shown[FIRST:])),
-        rows=_lines(map(_row, rows(comparisons))),
+        layout=world.layout,
+        rows=_lines(map(_row, rows(comparisons, world.labels))),
         light=light,
         dark=dark,
         facts=_lines(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts.items()),
@@ -75,14 +77,10 @@ def _lines(parts: Iterable[str]) -> str:
     return "\n".join(parts)
 
 
-def _inline(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
-
-
-def _tile(name: str, value: Comparison) -> str:
+def _tile(label: str, name: str, value: Comparison) -> str:
     low, high = (show(name, bound, signed=True) for bound in (value.low, value.high))
     return (
-        f'<div class="tile"><dt>{escape(LABELS[name])}</dt><dd class="move">{show(name, value.base)} '
+        f'<div class="tile"><dt>{escape(label)}</dt><dd class="move">{show(name, value.base)} '
         f"<span>→</span> {show(name, value.aligned)}</dd>"
         f'<dd class="by">{show(name, value.difference, signed=True)}, 95 % interval {low} … {high}</dd></div>'
     )
@@ -101,8 +99,8 @@ def _card(pair: Pair) -> str:
 
 def _figure(pair: Pair, k: int, name: str) -> str:
     mark, word = ("✓", "right") if pair.correct[k] else ("✗", "wrong")
-    alt = escape(f"{name}: {pair.prompt} ({word})")
+    element = pair.media[k].element(f"{name}: {pair.prompt} ({word})")
     return (
-        f'<figure><img src="{_inline(png(pair.images[k]))}" alt="{alt}">'
+        f"<figure>{element}"
         f'<figcaption><span class="{word}">{mark}</span><span>{name}</span><span>{pair.rewards[k]:.2f}</span></figcaption></figure>'
     )

@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from functools import partial
 
-from rlr.demo.labels import LABELS, show
+from rlr.demo.labels import show
 from rlr.evaluation.statistics import Comparison
 from rlr.evaluation.table import HEAD, Line, cells, columns
 
 
-def rows(comparisons: Mapping[str, Comparison]) -> list[Line]:
+def rows(comparisons: Mapping[str, Comparison], labels: Mapping[str, str]) -> list[Line]:
     """Returns one row of text a measurement: label, base, aligned, difference, interval."""
-    names = [name for name in LABELS if name in comparisons]
-    return [(LABELS[name], *cells(comparisons[name], partial(show, name))) for name in names]
+    return [
+        (label, *cells(comparisons[name], partial(show, name))) for name, label in labels.items() if name in comparisons
+    ]
 
 
-def table(comparisons: Mapping[str, Comparison]) -> str:
+def table(comparisons: Mapping[str, Comparison], labels: Mapping[str, str]) -> str:
     """Returns the comparisons as lines of aligned columns."""
-    return columns([HEAD, *rows(comparisons)])
+    return columns([HEAD, *rows(comparisons, labels)])

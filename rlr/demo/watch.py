@@ -2,16 +2,18 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from rlr.chain import Chain
+from rlr.demo.clips import Clips
 from rlr.demo.curves import Curves
 from rlr.demo.evaluate import Evaluation, evaluate
+from rlr.demo.stills import Stills
+from rlr.demo.world import World
+from rlr.models.base import DiffusionModel
 from rlr.modules.alignment import Alignment
-from rlr.rewards.base import Reward
-from rlr.world.prompts import held_out_prompts
 
 FOLLOWED = ("reward", "all")
 """Measurements whose curves are drawn."""
@@ -23,8 +25,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def world_of(model: DiffusionModel) -> World:
+    """Returns what a model makes: pictures of the built-in world, or its clips."""
+    return Stills() if model.fps is None else Clips(model.fps)
+
+
 class Watch(Callback):
-    r"""Evaluates on held-out prompts of the built-in world at the start, at the end and every few updates between.
+    r"""Evaluates on held-out prompts of the model's :class:`~rlr.demo.world.World` at the start, at the end and every few updates between.
 
     Args:
         prompts: The number :math:`N` of held-out prompts.
@@ -35,12 +42,13 @@ class Watch(Callback):
     """
 
     def __init__(self, prompts: int = 120, samples: int = 2, every: int = 10, looks: int = 60, seed: int = 0) -> None:
-        # a caption may be drawn twice: four times as many leave enough different ones
-        self.prompts = list(dict.fromkeys(held_out_prompts(4 * prompts, seed)))[:prompts]
+        self.number = prompts
         self.samples = samples
         self.every = every
         self.looks = looks
         self.seed = seed
+        self.world: World | None = None
+        self.prompts: list[str] = []
         self.base: Evaluation | None = None
         self.aligned: Evaluation | None = None
         self.updates: list[int] = []
@@ -56,6 +64,9 @@ class Watch(Callback):
         return Curves(self.updates, held_out, min(self.looks, len(self.prompts)), self.training)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Alignment)
+        self.world = world_of(pl_module.chain.model)
+        self.prompts = self.world.prompts(self.number, self.seed)
         self.base = self._evaluate(pl_module, "the base model")
         self._note(0, self.base)
         self.times["started"] = time.monotonic()
@@ -95,16 +106,16 @@ class Watch(Callback):
 
     def _look(self, module: LightningModule) -> Evaluation:
         # sample 0 of a prompt has the same noise in a look as in a whole evaluation
-        return evaluate(*_parts(module), self.prompts[: self.looks], 1, self.seed)
+        return self._sample(module, self.prompts[: self.looks], 1)
 
     def _evaluate(self, module: LightningModule, what: str) -> Evaluation:
         say(f"sampling {len(self.prompts)} held-out prompts × {self.samples} with {what} …")
-        return evaluate(*_parts(module), self.prompts, self.samples, self.seed)
+        return self._sample(module, self.prompts, self.samples)
 
-
-def _parts(module: LightningModule) -> tuple[Chain, Reward]:
-    assert isinstance(module, Alignment)
-    return module.chain, module.reward
+    def _sample(self, module: LightningModule, prompts: Sequence[str], samples: int) -> Evaluation:
+        assert isinstance(module, Alignment)
+        assert self.world is not None
+        return evaluate(self.world, module.chain, module.reward, prompts, samples, self.seed)
 
 
 def _first(values: Tensor, count: int) -> float:

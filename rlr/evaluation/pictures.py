@@ -2,8 +2,8 @@
 
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -81,21 +81,28 @@ def film(images: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(canvas) for canvas in canvases])).permute(0, 3, 1, 2)
 
 
-def grid(cards: Sequence[Card], title: str, subtitle: str) -> Image.Image:
-    """Draws the cards, four a row."""
-    shown = [scaled(image) for image in cards[0].images]
+def grid(
+    cards: Sequence[Card],
+    title: str,
+    subtitle: str,
+    columns: int = COLUMNS,
+    size: Callable[[Image.Image], Image.Image] = scaled,
+) -> Image.Image:
+    """Draws the cards, ``columns`` a row, with their images as large as ``size`` makes them."""
+    shown = [size(image) for image in cards[0].images]
     width = sum(image.width + GAP for image in shown) - GAP + 2 * PADDING
     height = max(image.height for image in shown) + 3 * LINE + 10 + 2 * PADDING + LINE
-    count = -(-len(cards) // COLUMNS)
+    count = -(-len(cards) // columns)
     top = MARGIN + 76
-    size = (2 * MARGIN + COLUMNS * (width + GAP) - GAP, top + count * (height + GAP) - GAP + MARGIN)
-    canvas = Image.new("RGB", size, PAPER)
+    extent = (2 * MARGIN + columns * (width + GAP) - GAP, top + count * (height + GAP) - GAP + MARGIN)
+    canvas = Image.new("RGB", extent, PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN, MARGIN - 6), title, INK, _font(28, bold=True))
     draw.text((MARGIN, MARGIN + 34), subtitle, FAINT, _font(16))
     for k, card in enumerate(cards):
-        row, column = divmod(k, COLUMNS)
-        _card(canvas, card, MARGIN + column * (width + GAP), top + row * (height + GAP), width, height)
+        row, column = divmod(k, columns)
+        sized = replace(card, images=[size(image) for image in card.images])
+        _card(canvas, sized, MARGIN + column * (width + GAP), top + row * (height + GAP), width, height)
     return canvas
 
 
@@ -106,7 +113,7 @@ def _card(canvas: Image.Image, card: Card, x: int, y: int, width: int, height: i
     for k, line in enumerate(wrap(card.prompt, width - 2 * PADDING, font)[:3]):
         draw.text((x + PADDING, y + PADDING + k * LINE), line, INK, font)
     left, top = x + PADDING, y + PADDING + 3 * LINE + 4
-    for k, image in enumerate(map(scaled, card.images)):
+    for k, image in enumerate(card.images):
         canvas.paste(image, (left, top))
         mark = None if card.marks is None else card.marks[k]
         _caption(draw, card.captions[k], mark, left, top + image.height + 6)
