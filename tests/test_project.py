@@ -41,7 +41,7 @@ def test_every_target_is_listed_by_make_help() -> None:
     assert all(len(line.split(maxsplit=1)) == 2 for line in printed.splitlines())
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "lint", "bench"])
+@pytest.mark.parametrize("target", ["demo", "demo-video", "test", "test-slow", "lint", "bench"])
 def test_targets_install_what_they_need(target: str) -> None:
     # -W: as if the lock had just changed
     dry = subprocess.run(

@@ -42,7 +42,7 @@ class Report:
         return compare(self.base.scores, self.aligned.scores)
 
     def save(self, folder: Path) -> list[Path]:
-        """Writes the files and returns their paths, the page first."""
+        """Writes the files and returns their paths, the page first; of those in folders the folders."""
         shown = pairs(self.world, self.base, self.aligned)
         light, dark = draw(self.curves, LIGHT), draw(self.curves, DARK)
         facts = {name: _text(value) for name, value in self.facts.items()}
@@ -55,11 +55,11 @@ class Report:
             "before_after.png": png(sheet),
             "curves.png": light,
             "results.json": f"{json.dumps(self.numbers, indent=2, ensure_ascii=False)}\n".encode(),
-            **self.world.files([pair.media for pair in shown[:FIRST]]),
         }
-        for name, content in files.items():
+        further = self.world.files([pair.media for pair in shown[:FIRST]])
+        for name, content in {**files, **further}.items():
             write_whole(folder / name, content)
-        return [folder / name for name in files]
+        return [*(folder / name for name in files), *sorted({(folder / name).parent for name in further})]
 
     @property
     def numbers(self) -> dict[str, object]:

@@ -31,7 +31,7 @@ def world_of(model: DiffusionModel) -> World:
 
 
 class Watch(Callback):
-    r"""Evaluates on held-out prompts of the model's :class:`~rlr.demo.world.World` at the start, at the end and every few updates between.
+    r"""Evaluates on held-out prompts of what the model makes, at the start, at the end and every few updates between.
 
     Args:
         prompts: The number :math:`N` of held-out prompts.

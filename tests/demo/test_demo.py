@@ -74,6 +74,8 @@ def test_the_page_serves_phones_and_dark_rooms(finished: Path) -> None:
     assert 'name="viewport"' in page
     assert page.count("prefers-color-scheme: dark") == 2
     assert "$" not in page
+    assert "<video" not in page
+    assert not (finished / "videos").exists()
 
 
 def test_pictures_open(finished: Path) -> None:
@@ -116,10 +118,11 @@ def test_numbers(finished: Path) -> None:
 def test_the_base_is_the_model_before_any_update(finished: Path) -> None:
     from rlr.chain import Chain
     from rlr.demo.evaluate import evaluate
+    from rlr.demo.stills import Stills
     from rlr.samplers import DDIM
 
     numbers = json.loads((finished / "results.json").read_text(encoding="utf-8"))
-    base = evaluate(Chain(Smear(), DDIM(3)), Light(), numbers["prompts"]).mean("reward")
+    base = evaluate(Stills(), Chain(Smear(), DDIM(3)), Light(), numbers["prompts"]).mean("reward")
     assert numbers["results"]["reward"]["base"] == pytest.approx(base, abs=1e-6)
     assert numbers["results"]["reward"]["aligned"] != numbers["results"]["reward"]["base"]
 
@@ -161,9 +164,10 @@ def test_options_that_make_no_sense(
 def test_evaluation_leaves_the_global_generator_alone() -> None:
     from rlr.chain import Chain
     from rlr.demo.evaluate import evaluate
+    from rlr.demo.stills import Stills
     from rlr.samplers import DDIM
 
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    evaluate(Chain(Smear(), DDIM(2)), Light(), ["a red circle", "a blue square"])
+    evaluate(Stills(), Chain(Smear(), DDIM(2)), Light(), ["a red circle", "a blue square"])
     assert torch.equal(state, torch.get_rng_state())

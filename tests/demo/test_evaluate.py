@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from rlr.chain import Chain
-from rlr.demo.evaluate import evaluate
-from rlr.demo.labels import LABELS, show
+from rlr.demo.evaluate import Evaluation
+from rlr.demo.evaluate import evaluate as evaluate_world
+from rlr.demo.labels import show
+from rlr.demo.stills import Stills
 from rlr.evaluation.statistics import compare
 from rlr.samplers import DDIM
 from rlr.world.caption import parse
@@ -11,6 +13,10 @@ from rlr.world.prompts import held_out_prompts
 from tests.demo.toy import Light, Smear
 
 PROMPTS = held_out_prompts(6)
+
+
+def evaluate(*args, **settings) -> Evaluation:
+    return evaluate_world(Stills(), *args, **settings)
 
 
 def chain(steps: int = 3) -> Chain:
@@ -45,7 +51,7 @@ def test_new_pairs_are_scored_apart() -> None:
 
 
 def test_every_measurement_has_a_label() -> None:
-    assert set(evaluate(chain(), Light(), PROMPTS).scores) == set(LABELS)
+    assert set(evaluate(chain(), Light(), PROMPTS).scores) == set(Stills.labels)
 
 
 def test_comparison_of_a_model_with_itself_is_zero() -> None:

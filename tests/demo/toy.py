@@ -1,4 +1,4 @@
-"""A model that draws 32 × 32 pictures for captions of the built-in world without having learned anything."""
+"""Models that draw 32 × 32 pictures and clips for captions of the built-in world without having learned anything."""
 
 import zlib
 from collections.abc import Sequence
@@ -33,6 +33,23 @@ class Smear(DiffusionModel):
 
     def decode(self, x: Tensor) -> Tensor:
         return x.add(1).div(2).clamp(0, 1)
+
+
+class SmearClips(Smear):
+    """The same in every frame of a clip of five, on latents whose pixels are squares of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape = (3, 5, 8, 8)
+        self.frames, self.fps = 5, 8.0
+
+    def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+        frames = x.transpose(1, 2).flatten(0, 1)
+        colours = condition.map(lambda c: c.repeat_interleave(self.frames, 0))
+        return super().denoise(frames, time, colours).unflatten(0, (len(x), self.frames)).transpose(1, 2)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return super().decode(x.transpose(1, 2)).repeat_interleave(4, -1).repeat_interleave(4, -2)
 
 
 class Light(Reward):

@@ -51,8 +51,11 @@ def test_what_is_exported_reads_back_as_the_published_reward_and_scores_the_same
 def test_it_is_exported_by_name(exported):
     assert MODULES["hpsv2"] is HPSv2
     assert {path.name for path in exported.iterdir()} == {WEIGHTS, CONFIG, MERGES}
+
+
+def test_a_caption_that_is_longer_than_it_reads_is_named(exported):
+    reward = Published(str(exported / WEIGHTS), architecture=f"local-dir:{exported}", merges=str(exported / MERGES))
     with pytest.warns(UserWarning, match="reads 24 tokens and ignores the end of 1"):
-        reward = Published(str(exported / WEIGHTS), architecture=f"local-dir:{exported}", merges=str(exported / MERGES))
         reward(torch.rand(1, 3, 32, 32), ["a red circle " * 20])
 
 

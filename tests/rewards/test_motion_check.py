@@ -1,5 +1,4 @@
 import pytest
-import torch
 
 from rlr.rewards import MotionCheck
 from rlr.world.clips import draw_clips
