@@ -151,9 +151,12 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
+    if isinstance(args["estimator"]["init_args"].get("zeroth"), dict):
+        small.append("--model.init_args.estimator.init_args.zeroth.init_args.directions=1")
     if "VideoCrafter" in str(args["model"]):
-        # its sizes are then those of the folder
-        small += [f"{inner}.{name}=null" for name in ("variant", "frames", "size", "fps")]
+        # 8 steps are one of the numbers at which it is sampled
+        small[1] = "--model.init_args.sampler.init_args.steps=8"
+        small += [f"{inner}.frames=2", f"{inner}.size=[16,16]", "--data.init_args.batch_size=2"]
     framed = args["reward"]["class_path"].endswith(".FrameReward")
     reward = "--model.init_args.reward" + (".init_args.reward" if framed else "")
     scored = args["reward"]["init_args"]["reward"] if framed else args["reward"]

@@ -8,13 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -188,8 +187,8 @@ def merged(network: nn.Module) -> dict[str, Tensor]:
     state = {name.replace(".base_layer.", "."): w for name, w in network.state_dict().items() if ".lora_" not in name}
     for name, layer in network.named_modules():
         if isinstance(layer, BaseTunerLayer):
-            addition = cast(LoraLayer, layer).get_delta_weight(ADAPTER)
-            state[f"{name}.weight"] = cast(nn.Linear, layer.get_base_layer()).weight + addition
+            tuned = cast(Any, layer)
+            state[f"{name}.weight"] = tuned.get_base_layer().weight + tuned.get_delta_weight(ADAPTER)
     return state
 
 

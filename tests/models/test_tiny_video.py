@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from rlr.chain import Chain
-from rlr.models import Architecture, Frozen, Guidance, LoRA, TinyVideo, VideoCrafter, tiny_video
+from rlr.models import Frozen, Guidance, LoRA, TinyVideo, VideoCrafter, tiny_video
 from rlr.models.prediction import velocity
-from rlr.models.videocrafter.architecture import TextConfig, VAEConfig
-from rlr.modules.pretraining.video import FPS, SCALE, config, text_tower
+from rlr.modules.pretraining.video import architecture
 from rlr.samplers import DDIM
 from rlr.world.tokenizer import LENGTH, open_clip_tokenizer
 from tests.models.random_vc import small, write_random_vc
@@ -16,24 +15,11 @@ SCALE_FACTOR = 0.39286282658576965
 """That of the built-in world's autoencoder."""
 
 
-def built_in() -> Architecture:
-    """The sizes that the built-in model of clips is trained with."""
-    return Architecture(
-        unet=config(),
-        vae=VAEConfig(16, (1, 2, 4), 1, norm_groups=8, mid_attention=False),
-        text=TextConfig(open_clip_tokenizer().vocab_size, 64, 4, 3, LENGTH, 3.0),
-        scale_factor=SCALE_FACTOR,
-        scale_b=SCALE,
-        parameterization="v",
-        size=(32, 32),
-        frames=8,
-        fps=FPS,
-    )
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_random_vc(tmp_path_factory.mktemp("tiny_video"), built_in())
+    return write_random_vc(
+        tmp_path_factory.mktemp("tiny_video"), architecture(open_clip_tokenizer().vocab_size, SCALE_FACTOR)
+    )
 
 
 def test_a_model_of_the_built_in_size_is_written_and_read_back(folder: Path) -> None:
@@ -44,16 +30,6 @@ def test_a_model_of_the_built_in_size_is_written_and_read_back(folder: Path) -> 
     assert model.text.length == LENGTH
     assert model.schedule.scale(999) == pytest.approx(0.7)
     assert sum(w.numel() for w in model.unet.parameters() if not w.requires_grad) == pytest.approx(3.0e6, rel=0.1)
-
-
-def test_the_parts_are_those_of_pretraining() -> None:
-    vocabulary = open_clip_tokenizer().vocab_size
-    assert built_in().build_text().state_dict().keys() == text_tower(vocabulary).state_dict().keys()
-    shapes = [
-        {k: w.shape for k, w in tower.state_dict().items()}
-        for tower in (built_in().build_text(), text_tower(vocabulary))
-    ]
-    assert shapes[0] == shapes[1]
 
 
 def test_prompts_become_clips(folder: Path) -> None:

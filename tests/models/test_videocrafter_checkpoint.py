@@ -167,7 +167,8 @@ def test_something_else_is_no_checkpoint(tmp_path: Path) -> None:
         ('{"unet": {"width": 3}}', "does not describe a VideoCrafter .*width"),
         ('{"unet": 3}', "does not describe a VideoCrafter"),
         ("[]", "does not describe a VideoCrafter"),
-        ('{"parameterization": "score"}', "predicts one of eps, v, x0, .* parameterization='score'"),
+        ('{"parameterization": "score"}', "parameterization is one of eps, v, x0, .* parameterization='score'"),
+        ('{"spacing": "linspace"}', "spacing is one of uniform, trailing, .* spacing='linspace'"),
     ],
 )
 def test_a_wrong_description_is_one_sentence(random_vc: Path, tmp_path: Path, content: str, fact: str) -> None:

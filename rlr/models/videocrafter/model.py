@@ -18,6 +18,7 @@ from rlr.models.videocrafter.checkpoint import WEIGHTS, export_official, load_of
 from rlr.models.videocrafter.network import call
 from rlr.models.videocrafter.prompts import OpenCLIPPrompts
 from rlr.models.videocrafter.recompute import recompute
+from rlr.schedules import DiscreteSchedule
 from rlr.weights import Published, find
 
 CHECKPOINT, MERGES = "model.ckpt", "merges.txt.gz"
@@ -64,6 +65,8 @@ class VideoCrafter(DiffusionModel):
         FileNotFoundError: If there is no file.
         ValueError: If it is another model's, or a size or the frame rate is out of range.
     """
+
+    schedule: DiscreteSchedule
 
     def __init__(
         self,

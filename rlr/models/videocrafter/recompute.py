@@ -31,9 +31,10 @@ def recompute(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, LAYERS):
             # its class and not its method: a copy of the network must not call the original's
-            module.__class__ = _recomputed(type(module))
+            kind: Any = type(module)
+            module.__class__ = _recomputed(kind)
 
 
 @cache
-def _recomputed(kind: type) -> type:
+def _recomputed(kind: Any) -> Any:
     return type(f"Recomputed{kind.__name__}", (Recomputed, kind), {})
