@@ -4,11 +4,17 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 ARGS ?=
 SHAPE ?= tiny
+# of eval-vbench
+CKPT ?=
+CONFIG ?=
+PROMPTS ?=
+SAMPLES ?=
+VIDEOS ?=
 
-.PHONY: help install lock lint format test test-slow demo demo-video bench clean
+.PHONY: help install lock lint format test test-slow demo demo-video bench eval-vbench vbench-weights clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "%-15s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## create .venv with exactly the locked packages (installs uv where it is missing)
 
@@ -47,6 +53,14 @@ demo-video: install ## the same for clips: align the built-in text-to-video mode
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
 	$(PYTHON) -m benchmarks.step --shape $(SHAPE) $(ARGS)
+
+eval-vbench: install ## VBench of CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the clips in the folder VIDEOS
+	$(PYTHON) -m rlr.vbench eval $(strip $(if $(CKPT),--ckpt "$(CKPT)") $(if $(CONFIG),--config "$(CONFIG)") \
+		$(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
+		$(if $(SAMPLES),--samples $(SAMPLES)) $(ARGS))
+
+vbench-weights: install ## what each dimension of VBench loads, where it goes, and whether it is there
+	@$(PYTHON) -m rlr.vbench weights $(ARGS)
 
 clean: ## delete caches and builds, but neither .venv nor runs
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -123,8 +123,12 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def main(args: ArgsType = None) -> LightningCLI:
+def main(args: ArgsType = None, kind: type[CLI] = CLI) -> LightningCLI:
     """Parses ``args`` (default: ``sys.argv``), builds module, data and trainer, and runs the subcommand.
+
+    Args:
+        args: The arguments.
+        kind: The command line; a subclass may add to a run what no config says.
 
     Raises:
         SystemExit: With status 2, after one sentence on stderr, for a mistake in config or data.
@@ -132,7 +136,7 @@ def main(args: ArgsType = None) -> LightningCLI:
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)
     try:
-        return CLI(
+        return kind(
             LightningModule,
             LightningDataModule,
             subclass_mode_model=True,
