@@ -199,8 +199,8 @@ def test_full_size_sides_are_multiples_of_64() -> None:
 
 
 def test_settings_take_the_place_of_the_defaults(random_vc: Path) -> None:
-    model = VideoCrafter(str(random_vc), trainable=Frozen(), frames=2, size=(24, 32), fps=12)
-    assert (model.shape, model.frames, model.fps) == ((4, 2, 12, 16), 2, 12)
+    model = VideoCrafter(str(random_vc), trainable=Frozen(), frames=2, size=(24, 32), fps=12, playback=6)
+    assert (model.shape, model.frames, model.fps) == ((4, 2, 12, 16), 2, 6)
     assert model.encode(["a", "b"]).tensors["fps"].tolist() == [12, 12]
     assert model.decode(torch.zeros(1, *model.shape)).shape == (1, 2, 3, 24, 32)
 

@@ -80,6 +80,7 @@ class Architecture:
         size: Height and width of the clips that it was trained on, in pixels.
         frames: Their frames.
         fps: The frames a second that it is asked for by default.
+        playback: The frames a second at which its clips are played by default.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -93,6 +94,7 @@ class Architecture:
     size: tuple[int, int] = (320, 512)
     frames: int = 16
     fps: float = 28.0
+    playback: float = 10.0
 
     def __post_init__(self) -> None:
         for name, known in (("parameterization", PARAMETERIZATIONS), ("spacing", SPACINGS)):

@@ -55,6 +55,7 @@ class VideoCrafter(DiffusionModel):
         frames: The number :math:`F` of frames; by default that of training.
         size: Height and width in pixels, multiples of 64 for published sizes; by default those of training.
         fps: The frames a second that the denoiser is asked for, in [1, 60]: more make smaller motions.
+        playback: The frames a second at which files of its clips are played, in [1, 60]; no input of the denoiser.
         checkpointing: Whether the denoiser's layers keep only their inputs and are computed again in the backward pass.
             It concerns steps with gradient, thus replayed ones; a roll-out is as fast as without.
         decode_chunk: How many frames are decoded at once, or None for all. Where a gradient is asked for and there are
@@ -77,6 +78,7 @@ class VideoCrafter(DiffusionModel):
         frames: int | None = None,
         size: tuple[int, int] | None = None,
         fps: float | None = None,
+        playback: float | None = None,
         checkpointing: bool = False,
         decode_chunk: int | None = 1,
         cache: int = 256,
@@ -85,7 +87,8 @@ class VideoCrafter(DiffusionModel):
         file = find(path, [Published(CHECKPOINT), Published(WEIGHTS)])
         self.architecture = architecture = _architecture(variant, file)
         self.frames = _check_frames(architecture.frames if frames is None else frames)
-        self.fps = _check_rate(architecture.fps if fps is None else fps)
+        self.asked = _check_rate(architecture.fps if fps is None else fps)
+        self.fps = _check_rate(architecture.playback if playback is None else playback)
         self.decode_chunk = _check_chunk(decode_chunk)
         height, width = _check_size(architecture.size if size is None else size, architecture.multiple)
         factor = architecture.vae.factor
@@ -106,7 +109,7 @@ class VideoCrafter(DiffusionModel):
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         text = self.text(prompts)
-        return Condition({"text": text, "fps": text.new_full((len(prompts),), self.fps, dtype=torch.float32)})
+        return Condition({"text": text, "fps": text.new_full((len(prompts),), self.asked, dtype=torch.float32)})
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         text = condition.tensors["text"].to(self.dtype)

@@ -38,6 +38,7 @@ def architecture(vocabulary: int, scale_factor: float) -> Architecture:
         size=(SIDE, SIDE),
         frames=FRAMES,
         fps=FPS,
+        playback=FPS,
     )
 
 
