@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
 
 from rlr.chain import Chain
-from rlr.models import Architecture, Frozen, Variant, VideoCrafter
+from rlr.models import Architecture, DiffusionModel, Frozen, Variant, VideoCrafter
 from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import official_state
 from rlr.samplers import DDIM
@@ -210,6 +211,17 @@ def test_a_tokenizer_of_another_vocabulary_is_refused(random_vc: Path, tmp_path:
     (tmp_path / "merges.txt.gz").unlink()
     with pytest.raises(ValueError, match="the tokenizer has 49408 tokens and the text tower embeddings of"):
         VideoCrafter(path)
+
+
+def test_a_config_names_a_variant_or_describes_one(random_vc: Path) -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--model", type=DiffusionModel)
+    named = parser.parse_args(["--model=VideoCrafter", "--model.variant=v1_1024"])
+    assert named.model.init_args.variant is Variant.v1_1024
+    described = ["--model=VideoCrafter", f"--model.path={random_vc}", f"--model.variant={json.dumps(asdict(small()))}"]
+    model = parser.instantiate_classes(parser.parse_args([*described, "--model.size=[24, 16]"])).model
+    assert model.shape == (4, 4, 12, 8)
+    assert torch.equal(estimate(model), estimate(VideoCrafter(str(random_vc), size=(24, 16))))
 
 
 def test_a_description_is_read_as_it_was_written(tmp_path: Path) -> None:

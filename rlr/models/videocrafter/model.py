@@ -175,7 +175,7 @@ def _check_rate(fps: float) -> float:
     low, high = RATES
     if not low <= fps <= high:
         raise ValueError(
-            f"VideoCrafter's fps must lie in [{low:g}, {high:g}], and {fps:g} does not; its authors take 8 to 28"
+            f"VideoCrafter's fps must lie in [{low:g}, {high:g}], and {fps:g} does not; its authors' programs take 16 to 28"
         )
     return fps
 
