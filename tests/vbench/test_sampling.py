@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ from tests.modules.toy import Replay
 from tests.vbench.toy import PROMPTS, Clips, write_info
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*")
+
+ROOT = Path(__file__).parents[2]
 
 
 def align(reward=None):
@@ -271,3 +274,13 @@ def test_a_checkpoint_without_a_config(tmp_path):
         FileNotFoundError, match=r"there is no logs/version_\*/config.yaml in .*; name the config with --c"
     ):
         config_of(tmp_path / "checkpoints" / "last.ckpt")
+
+
+def test_a_shipped_config_is_sampled_from(info, random_vc, tmp_path, monkeypatch):
+    """Its reward, within another, and its data give way."""
+    monkeypatch.chdir(ROOT)
+    data = {"folder": str(tmp_path / "videos"), "dimensions": ["background_consistency"], "path": str(info)}
+    data |= {"evaluation_samples": 1, "batch_size": 1, "fps": 8.0, "enlarge": 2}
+    path = f"--model.init_args.model.init_args.path={random_vc}"
+    assert Source(ROOT / "configs" / "video" / "tiny_rlr.yaml", None, [path]).sample(data, tmp_path)
+    assert read_video(tmp_path / "videos" / "an alley, at night-0.mp4").frames.shape == (4, 3, 32, 32)
