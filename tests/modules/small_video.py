@@ -1,20 +1,28 @@
 """A text-to-video model in training, small enough for laws about its training."""
 
+from dataclasses import replace
+
 import pytest
 
+from rlr.models.videocrafter.architecture import Architecture, TextConfig, VAEConfig
 from rlr.models.videocrafter.network import UNetConfig
-from rlr.models.videocrafter.text import TextTower
 from rlr.modules.pretraining import video
 from rlr.world.tokenizer import LENGTH
 
 CONFIG = UNetConfig(16, (1, 2), 1, (1,), num_head_channels=8, context_dim=16, norm_groups=8)
+ORIGINAL = video.architecture
+
+
+def small(vocabulary: int, scale_factor: float) -> Architecture:
+    """The architecture with smaller parts; its autoencoder is ``Autoencoder(channels=(8, 8, 8))``."""
+    return replace(
+        ORIGINAL(vocabulary, scale_factor),
+        unet=CONFIG,
+        text=TextConfig(vocabulary, 16, 2, 2, LENGTH, 2.0),
+        vae=VAEConfig(8, (1, 1, 1), num_res_blocks=1, norm_groups=8, mid_attention=False),
+    )
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every :class:`~rlr.modules.pretraining.video.VideoDenoiser` small."""
-    monkeypatch.setattr(video, "config", lambda: CONFIG)
-    monkeypatch.setattr(
-        video,
-        "text_tower",
-        lambda vocabulary: TextTower(vocabulary, width=16, heads=2, layers=2, length=LENGTH, mlp_ratio=2.0),
-    )
+    monkeypatch.setattr(video, "architecture", small)
