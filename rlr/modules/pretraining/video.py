@@ -70,8 +70,9 @@ class VideoDenoiser(Pretraining):
     r"""Predicts the velocity :math:`v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1-\bar\alpha_t}\,s_t z` of rescaled latents.
 
     Minimises :math:`w_t \,\|\hat v(x_t, t, c) - v\|^2` at :math:`x_t = \sqrt{\bar\alpha_t}\,s_t z +
-    \sqrt{1-\bar\alpha_t}\,\epsilon` with VideoCrafter2's rescale :math:`s_t` and min-SNR weights (Hang et al. 2023)
-    :math:`w_t = \min(\mathrm{SNR}_t, \gamma) / (\mathrm{SNR}_t + 1)`. The caption :math:`c` is empty with probability
+    \sqrt{1-\bar\alpha_t}\,\epsilon` with VideoCrafter2's rescale :math:`s_t` and weights :math:`w_t = \min(\mathrm{SNR}_t + 1,
+    \gamma) / (\mathrm{SNR}_t + 1)`: min-SNR weights (Hang et al. 2023) would next to ignore high noise, at which it is decided where
+    things move to. The caption :math:`c` is empty with probability
     ``drop``, which classifier-free guidance needs. Rows of one frame train the spatial layers alone: first those, on
     many pictures, then the whole on clips, as VideoCrafter is inflated from a text-to-image model.
     """
@@ -136,7 +137,7 @@ class VideoDenoiser(Pretraining):
     def weight(self, times: Tensor) -> Tensor:
         """The weight of each time in the loss, (B,)."""
         snr = self.abar[times] * self.rescale[times] ** 2 / (1 - self.abar[times])
-        return snr.clamp(max=self.gamma) / (snr + 1)
+        return (snr + 1).clamp(max=self.gamma) / (snr + 1)
 
     def export(self, folder: Path) -> None:
         """Writes the averaged model in half precision, in VideoCrafter's layout, with sizes and merges beside."""
