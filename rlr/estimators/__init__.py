@@ -9,6 +9,7 @@ from rlr.estimators.base import Estimator as Estimator
 from rlr.estimators.base import Objective as Objective
 from rlr.estimators.base import Term as Term
 from rlr.estimators.control_variate import LookAhead as LookAhead
+from rlr.estimators.ddpo import DDPO as DDPO
 from rlr.estimators.draft_lv import DRaFTLV as DRaFTLV
 from rlr.estimators.first_order import AllSteps as AllSteps
 from rlr.estimators.first_order import Depth as Depth
@@ -17,9 +18,17 @@ from rlr.estimators.first_order import GaussianSteps as GaussianSteps
 from rlr.estimators.first_order import UniformSteps as UniformSteps
 from rlr.estimators.half_order import HalfOrder as HalfOrder
 from rlr.estimators.half_order_rlr import HalfOrderRLR as HalfOrderRLR
+from rlr.estimators.official_rlr import OfficialRLR as OfficialRLR
 from rlr.estimators.perturbation import DirectionPerSample as DirectionPerSample
 from rlr.estimators.perturbation import Perturbation as Perturbation
 from rlr.estimators.perturbation import SharedDirection as SharedDirection
 from rlr.estimators.refl import ReFL as ReFL
 from rlr.estimators.rlr import RLR as RLR
+from rlr.estimators.statistics import PromptStatistics as PromptStatistics
+from rlr.estimators.statistics import RoundStatistics as RoundStatistics
+from rlr.estimators.statistics import Statistics as Statistics
+from rlr.estimators.statistics import Unscaled as Unscaled
+from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
+from rlr.estimators.surrogates import ScoreFunction as ScoreFunction
+from rlr.estimators.surrogates import Surrogate as Surrogate
 from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
