@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from rlr.rewards.base import Reward
+from rlr.rewards.base import Excerpt, Reward
 
 
 class DoubledRange(Reward):
@@ -22,6 +22,7 @@ class DoubledRange(Reward):
         self.reward = reward
         self.differentiable = reward.differentiable
         self.higher_is_better = reward.higher_is_better
+        self.reads_pictures, self.reads_clips = reward.reads_pictures, reward.reads_clips
         self.scales = reward.scales
 
     @property
@@ -30,6 +31,10 @@ class DoubledRange(Reward):
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return self.reward(samples / 2 + 0.5, prompts)
+
+    def excerpt(self, frames: int, seed: int) -> Excerpt:
+        inner = self.reward.excerpt(frames, seed)
+        return Excerpt(inner.frames, lambda samples, prompts: inner.score(samples / 2 + 0.5, prompts))
 
     def memory(self) -> dict[str, Tensor]:
         return self.reward.memory()
