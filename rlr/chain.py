@@ -1,9 +1,10 @@
 r"""The denoising chain :math:`x_T \to \dots \to x_0`: recorded once without gradient, replayed at will with it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,14 @@ Within = Callable[[int], AbstractContextManager[object]]
 def unchanged(t: int) -> AbstractContextManager[object]:
     """The default surroundings of a step: none."""
     return nullcontext()
+
+
+Observe = Callable[[int, Gaussian, Tensor], None]
+"""What is told of step :math:`t` of a roll-out: its transition, and the state that was drawn from it."""
+
+
+def unobserved(t: int, transition: Gaussian, x: Tensor) -> None:
+    """The default observer: none."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,16 @@ class Trajectory:
     states: Tensor
     noises: Tensor
     seed: int = 0
+
+    def take(self, rows: Tensor) -> Self:
+        """Returns the roll-out of some of its samples, given by their numbers in the batch."""
+        return replace(
+            self,
+            prompts=[self.prompts[i] for i in rows.tolist()],
+            condition=self.condition.map(lambda c: c[rows.to(c.device)]),
+            states=self.states[:, rows.to(self.states.device)],
+            noises=self.noises[:, rows.to(self.noises.device)],
+        )
 
 
 class Chain(nn.Module):
@@ -73,6 +92,10 @@ class Chain(nn.Module):
         r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""
         return self.sampler.std(t, self.grid)
 
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        r"""Returns the condition of :math:`B` prompts."""
+        return self.model.encode(prompts)
+
     def denoise(self, x: Tensor, t: int, condition: Condition) -> Tensor:
         r"""Returns :math:`\hat x_0(x_t)`, with the shape of ``x``."""
         return self.model.denoise(x, self.grid.times[t], condition.at(t))
@@ -94,7 +117,14 @@ class Chain(nn.Module):
         return torch.stack(noises, 1).to(self.model.device)
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[str], noises: Tensor, seed: int = 0, within: Within = unchanged) -> Trajectory:
+    def sample(
+        self,
+        prompts: Sequence[str],
+        noises: Tensor,
+        seed: int = 0,
+        within: Within = unchanged,
+        observe: Observe = unobserved,
+    ) -> Trajectory:
         r"""Rolls the chain out on given noises and records it, without gradient.
 
         Args:
@@ -102,22 +132,27 @@ class Chain(nn.Module):
             noises: The noises, with shape :math:`(T + 1, B, *)`; ``noises[T]`` is :math:`x_T`.
             seed: Handed on to the trajectory.
             within: What surrounds each step, such as shifted weights.
+            observe: What is told of each step.
         """
-        condition = self.model.encode(prompts)
+        condition = self.encode(prompts)
         states = torch.empty_like(noises)
         states[self.steps] = noises[self.steps]
         for t in range(self.steps, 0, -1):
             with within(t):
-                states[t - 1] = self.transition(states[t], t, condition).sample(noises[t - 1])
+                transition = self.transition(states[t], t, condition)
+            states[t - 1] = transition.sample(noises[t - 1])
+            observe(t, transition, states[t - 1])
         return Trajectory(prompts, condition, states, noises, seed)
 
-    def replay(self, trajectory: Trajectory, start: int, stop: int) -> Gaussian:
+    def replay(self, trajectory: Trajectory, start: int, stop: int, held: Container[int] = ()) -> Gaussian:
         r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient, on the recorded noises.
 
         Args:
             trajectory: The recorded roll-out; ``states[start]`` enters as a constant.
             start: The first state of the segment.
             stop: The last one, :math:`0 \leq` ``stop`` :math:`<` ``start`` :math:`\leq T`.
+            held: Steps whose predicted noise is a constant: they have no graph of the model, and what is left of the
+                gradient through them is that of the latent's own path.
 
         Returns:
             The last transition, :math:`p_\theta(x_\mathrm{stop} \mid \cdot)`. Its ``sample`` of the recorded noise
@@ -125,8 +160,19 @@ class Chain(nn.Module):
         """
         x = trajectory.states[start]
         for t in range(start, stop + 1, -1):
-            x = self._step(x, t, trajectory.condition).sample(trajectory.noises[t - 1])
-        return self._step(x, stop + 1, trajectory.condition)
+            x = self._replayed(x, t, trajectory.condition, held).sample(trajectory.noises[t - 1])
+        return self._replayed(x, stop + 1, trajectory.condition, held)
+
+    def _replayed(self, x: Tensor, t: int, condition: Condition, held: Container[int]) -> Gaussian:
+        return self._held(x, t, condition) if t in held else self._step(x, t, condition)
+
+    def _held(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
+        with torch.no_grad():
+            denoised = self.denoise(x, t, condition)
+        if x.requires_grad:
+            # zero, with the gradient of x̂₀ = (x_t − σ_t ẑ) / α_t where ẑ is a constant
+            denoised = denoised + (x - x.detach()) / self.grid.alphas[t]
+        return self.sampler.transition(denoised, x, t, self.grid)
 
     def _step(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
         if not self.checkpoint:

@@ -44,12 +44,15 @@ def test_there_is_a_config_for_every_row_of_the_table():
         for method in ("rlr", "alignprop", "ddpo")
         for reward in ("pickscore", "hpsv2", "aes", "imagereward")
     }
+    assert len(rows) == 24
     clips = {
         f"vc2_{method}_{reward}" for method in ("rlr", "vader", "ddpo") for reward in ("hpsv2", "pickscore", "aes")
     }
-    assert rows | clips | {"tiny_rlr", "tiny_backprop", "tiny_reinforce", "sd14_rlr_jpeg"} <= {
-        path.stem for path in ALIGNMENTS
+    tiny = {
+        f"tiny_{name}" for name in ("rlr", "backprop", "reinforce", "ddpo", "alignprop", "draft1", "draft_lv", "refl")
     }
+    presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
+    assert rows | clips | tiny | presets | {"sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}
 
 
 def test_every_part_is_used():
@@ -157,9 +160,9 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
         # 8 steps are one of the numbers at which it is sampled
         small[1] = "--model.init_args.sampler.init_args.steps=8"
         small += [f"{inner}.frames=2", f"{inner}.size=[16,16]", "--data.init_args.batch_size=2"]
-    framed = args["reward"]["class_path"].endswith(".FrameReward")
-    reward = "--model.init_args.reward" + (".init_args.reward" if framed else "")
-    scored = args["reward"]["init_args"]["reward"] if framed else args["reward"]
+    wrapped = "reward" in args["reward"]["init_args"]
+    reward = "--model.init_args.reward" + (".init_args.reward" if wrapped else "")
+    scored = args["reward"]["init_args"]["reward"] if wrapped else args["reward"]
     if scored["class_path"].rpartition(".")[2] in NETWORKS:
         small += [f"{reward}=PickScore", f"{reward}.init_args.path={FOLDER}"]
     if config["data"]["class_path"].endswith(".PickAPic"):

@@ -194,7 +194,13 @@ def test_the_configuration_page_lists_every_argument() -> None:
     rows = {cells[0]: cells[-1] for cells in table}
     first = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
     assert set(inspect.signature(ImageAlignment).parameters) <= first
-    for name in ("RLR", "HalfOrderRLR", "FirstOrder", "HalfOrder", "ZerothOrder"):
+    estimators = [
+        name
+        for name, member in vars(rlr.estimators).items()
+        if isinstance(member, type) and issubclass(member, rlr.estimators.Estimator) and not inspect.isabstract(member)
+    ]
+    assert {"RLR", "HalfOrderRLR", "FirstOrder", "HalfOrder", "ZerothOrder", "DDPO", "AlignProp"} <= set(estimators)
+    for name in estimators:
         arguments = {
             a for a in inspect.signature(getattr(rlr.estimators, name)).parameters if not a.endswith("_weight")
         }

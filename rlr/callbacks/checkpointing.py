@@ -3,7 +3,6 @@
 import errno
 import io
 import pickle
-import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ LAUNCHER = ".temp.ckpt"
 
 class Checkpointing(ModelCheckpoint):
     r"""Keeps ``last.ckpt``, rewritten every ``every`` updates and when training ends.
+
+    Where one batch brings several updates, it is written after the first batch that reaches the next multiple.
 
     An update with a gradient that is not finite changes no weight, so the last checkpoint is always a good one.
 
@@ -42,14 +43,22 @@ class Checkpointing(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self._updates = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._updates = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        with warnings.catch_warnings():
-            # the state after the update is what a resumed run must start from
-            warnings.filterwarnings("ignore", ".*ModelCheckpoint with manual optimization.*")
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        every, before, self._updates = self._every_n_train_steps, self._updates, trainer.global_step
+        # one batch may bring several updates, and pass the one to write after
+        if self._updates // every == before // every or self._should_skip_saving_checkpoint(trainer):
+            return
+        candidates = self._monitor_candidates(trainer)
+        self._save_topk_checkpoint(trainer, candidates)
+        self._save_last_checkpoint(trainer, candidates)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._should_skip_saving_checkpoint(trainer):

@@ -80,9 +80,8 @@ class SampleGrid(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        update = trainer.global_step
-        # several batches may make one update
-        if self.every and update != self._done and update % self.every == 0:
+        # several batches may make one update, and one may bring several
+        if self.every and trainer.global_step // self.every > self._done // self.every:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -76,13 +76,14 @@ class Watch(Callback):
     ) -> None:
         self._rewards.append(float(trainer.callback_metrics["reward/mean"]))
         update = trainer.global_step
-        # several batches may make one update
-        if update == len(self.training):
+        before = len(self.training)
+        # several batches may make one update, and one may bring several
+        if update == before:
             return
-        self.training.append(sum(self._rewards) / len(self._rewards))
+        self.training.extend([sum(self._rewards) / len(self._rewards)] * (update - before))
         self._rewards.clear()
         self._tell(update, trainer.max_steps)
-        if self.every and update % self.every == 0 and update != trainer.max_steps:
+        if self.every and update // self.every > before // self.every and update != trainer.max_steps:
             self._note(update, self._look(pl_module))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

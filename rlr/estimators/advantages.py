@@ -7,6 +7,7 @@ samples of all ranks count as one batch; only these scalars travel.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,6 +31,15 @@ def gather(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(world_size())]
     dist.all_gather(parts, values.contiguous())
     return torch.stack(parts)
+
+
+def gather_texts(texts: Sequence[str]) -> list[list[str]]:
+    r"""Returns the :math:`B` texts of each of the :math:`W` ranks."""
+    if world_size() == 1:
+        return [list(texts)]
+    parts: list[list[str]] = [[]] * world_size()
+    dist.all_gather_object(parts, [str(text) for text in texts])
+    return parts
 
 
 class Baseline(ABC):

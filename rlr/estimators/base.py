@@ -62,6 +62,10 @@ class Estimator(ABC):
     def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
         """Yields the surrogate losses; the caller runs each backward before it asks for the next."""
 
+    def metrics(self) -> dict[str, float]:
+        """Returns what it has to say, by name, of the updates since it was last asked; nothing by default."""
+        return {}
+
     def state_dict(self) -> dict[str, object]:
         """Returns what the estimator remembers from one update to the next; nothing by default."""
         return {}

@@ -6,6 +6,7 @@ estimates :math:`g_k + \dots + g_1` without bias. It is the gradient only for :m
 *truncated backpropagation*: hardly any variance, and the bias of all that is cut off.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
@@ -57,6 +58,36 @@ class UniformSteps(Depth):
         return int(torch.randint(min(self.low, high), high + 1, (), generator=generator))
 
 
+class GaussianSteps(Depth):
+    r"""A depth drawn anew for each update from a normal distribution, rounded up, and again while not in 1 … T - 1.
+
+    AlignProp's later code draws the first kept step of 50, :math:`\lfloor \mathcal{N}(42, 5^2) \rfloor`, which is the
+    default here.
+
+    Args:
+        mean: The mean, before rounding.
+        std: The standard deviation.
+    """
+
+    def __init__(self, mean: float = 8.0, std: float = 5.0) -> None:
+        if not (mean > 0 and std > 0):
+            raise ValueError(f"GaussianSteps needs mean > 0 and std > 0, and got {mean} and {std}")
+        self.mean = mean
+        self.std = std
+
+    def draw(self, steps: int, generator: torch.Generator) -> int:
+        if self.mean - 5 * self.std > steps:
+            raise ValueError(
+                f"GaussianSteps(mean={self.mean}, std={self.std}) hardly ever draws a depth within a chain of {steps} steps; "
+                "lower its mean"
+            )
+        depth = 0
+        # a chain of one step has but that
+        while not 1 <= depth <= max(steps - 1, 1):
+            depth = math.ceil(self.mean + self.std * torch.randn((), generator=generator).item())
+        return depth
+
+
 class FirstOrder(Estimator):
     r"""Reward backpropagation through the last steps of the chain (ReFL, DRaFT-K, AlignProp, VADER).
 
@@ -68,12 +99,14 @@ class FirstOrder(Estimator):
 
     Args:
         steps: The number :math:`k` of steps, or how it is drawn.
+        weight: A factor on the loss. Adam does not see it, a norm to clip to does.
     """
 
-    def __init__(self, steps: int | Depth = 1) -> None:
+    def __init__(self, steps: int | Depth = 1, weight: float = 1.0) -> None:
         if isinstance(steps, int) and steps < 1:
             raise ValueError(f"FirstOrder backpropagates through at least one step, and got steps={steps}")
         self.steps = steps
+        self.weight = weight
 
     @property
     def differentiable(self) -> bool:
@@ -87,7 +120,7 @@ class FirstOrder(Estimator):
             )
 
     def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        yield first_order(chain, trajectory, objective, self._depth(chain, trajectory.seed))
+        yield first_order(chain, trajectory, objective, self._depth(chain, trajectory.seed), self.weight)
 
     def _depth(self, chain: Chain, seed: int) -> int:
         if isinstance(self.steps, int):

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory, Within
+from rlr.chain import Chain, Trajectory, Within, unchanged
 from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Objective, Term, score
 from rlr.estimators.perturbation import DirectionPerSample, Perturbation, SharedDirection
@@ -148,8 +148,7 @@ class ZerothOrder(Estimator):
 
     @staticmethod
     def _rewards(chain: Chain, trajectory: Trajectory, objective: Objective, within: Within | None) -> Tensor:
-        surroundings = {} if within is None else {"within": within}
-        x = chain.sample(trajectory.prompts, trajectory.noises, trajectory.seed, **surroundings).states[0]
+        x = chain.sample(trajectory.prompts, trajectory.noises, trajectory.seed, within or unchanged).states[0]
         return score(objective, x)
 
     def _within(self, chain: Chain, steps: Collection[int], scale: float, seed: int, k: int, batch: int) -> Within:

@@ -1,21 +1,20 @@
 r"""The one training step of every method, for pictures and videos alike.
 
 A roll-out is recorded, the estimator turns it into surrogate losses one at a time, each is backpropagated before the
-next is built, and the optimiser steps on the sum. Nothing here knows the method, the model or the reward.
+next is built, and the optimiser steps on the sum. An estimator that replays keeps its roll-outs first, and then makes several
+updates of them. Nothing here knows the method, the model or the reward.
 
 Every random number is a function of the seed and of how many samples the run has seen: sample :math:`i` of the run
 has its own noise, whatever batch, rank or micro-batch it falls into, and whether or not the run was interrupted.
 """
 
 import math
-import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
@@ -24,18 +23,21 @@ from torch import Tensor, nn
 
 from rlr.chain import Chain, Trajectory
 from rlr.data.stream import PromptBatch
-from rlr.estimators.base import Estimator, Term
+from rlr.estimators.base import Estimator, Term, score
 from rlr.estimators.divergence import Penalty, path_divergence
+from rlr.estimators.replay import Experience, Minibatch, ReplayEstimator
 from rlr.models.base import DiffusionModel
 from rlr.modules.ledger import Ledger
 from rlr.modules.meter import Meter
 from rlr.modules.objective import Objective
 from rlr.modules.offload import Offload
+from rlr.modules.randomness import random_state, set_random_state
+from rlr.modules.round import Round
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
 from rlr.seeding import spawn
 
-SAMPLE, BATCH, EVALUATION, FRAMES = 1, 2, 3, 4
+SAMPLE, BATCH, EVALUATION, FRAMES, ROUND = 1, 2, 3, 4, 5
 """What a seed is for."""
 
 STATE = "alignment"
@@ -49,6 +51,7 @@ class Progress:
     Args:
         batches: Batches seen by each rank.
         samples: Samples seen by all ranks together.
+        updates: Updates made; skipped ones do not count.
         reward_calls: Samples scored in training by all ranks together.
         failures: Updates skipped in a row.
         running: The exponential mean of the reward.
@@ -56,6 +59,7 @@ class Progress:
 
     batches: int = 0
     samples: int = 0
+    updates: int = 0
     reward_calls: int = 0
     failures: int = 0
     running: float | None = None
@@ -94,7 +98,8 @@ class Alignment(LightningModule):
         weight_decay: AdamW's weight decay.
         optimizer: Makes another optimiser than AdamW from the weights; the three arguments above are then unused.
         clip_norm: The largest norm of the gradient; longer ones are scaled down to it.
-        accumulate: How many batches make one update; their mean gradient is stepped on.
+        accumulate: How many batches are rolled out before the weights change. They make one update, with their mean
+            gradient; or a round, of which an estimator that replays, such as DDPO, makes several.
         warmup: Over how many updates the learning rate rises linearly to its full value.
         cooldown: Over how many of the last updates of ``trainer.max_steps`` it falls linearly towards 0: what single
             noisy gradients have left in the weights then averages out.
@@ -141,6 +146,7 @@ class Alignment(LightningModule):
         self.chain = Chain(model, sampler, checkpoint_steps)
         self.reward = reward.requires_grad_(False)
         self.estimator = estimator
+        self._replays = estimator if isinstance(estimator, ReplayEstimator) else None
         self.lr, self.betas, self.weight_decay, self.optimizer = lr, betas, weight_decay, optimizer
         self.clip_norm, self.accumulate, self.warmup, self.cooldown = clip_norm, accumulate, warmup, cooldown
         self.log_terms, self.max_bad_steps, self.seed = log_terms, max_bad_steps, seed
@@ -154,6 +160,7 @@ class Alignment(LightningModule):
         self.log_kl_every = log_kl_every if model.remembers else 0
         self.objective = Objective(model, reward)
         self.progress = Progress()
+        self._round = Round()
         self._norm: Tensor | None = None
         self._bad: str | None = None
         self._overflow = False
@@ -177,6 +184,10 @@ class Alignment(LightningModule):
         self.reward.check(clips=frames is not None)
         if frames is not None:
             self.reward.excerpt(frames, 0)  # a choice of frames that there are not fails here and not in training
+        if self.penalty and self.penalty.full and self._replays:
+            raise ValueError(
+                f"kl_full needs roll-outs of the present weights, and {estimator} goes over older ones; set kl_full to false"
+            )
         self.estimator.check(self.chain)
         if self.penalty:
             self.penalty.check(self.chain)
@@ -186,6 +197,17 @@ class Alignment(LightningModule):
         if stage == "fit" and not self.chain.model.trainable:
             raise ValueError(
                 f"{type(self.chain.model).__name__} has no trainable weight; give it a LoRA, or unfreeze its weights"
+            )
+        if stage == "fit" and self._replays:
+            self._check_end(self._replays.parts * self._replays.epochs)
+
+    def _check_end(self, updates: int) -> None:
+        """Warns of an end inside a round of so many updates."""
+        if self.trainer.max_steps > 0 and self.trainer.max_steps % updates:
+            warnings.warn(
+                f"trainer.max_steps={self.trainer.max_steps} ends inside a round of {updates} updates, and a run continued "
+                f"from there does not make up for the rest of it; set max_steps to a multiple of {updates}",
+                stacklevel=2,
             )
 
     def train(self, mode: bool = True) -> Self:
@@ -206,29 +228,67 @@ class Alignment(LightningModule):
         self._restore()
         meter, ledger = Meter(self.device), Ledger(self.weights, self.log_terms)
         with meter.phase("rollout"):
-            trajectory = self._roll_out(batch.prompts)
-        rewards = self._backward(trajectory, ledger, meter)
+            trajectory = self._roll_out(batch.prompts, self.progress.samples)
+        rewards = self._take(trajectory, ledger, meter)
         self._note(ledger, rewards)
         self._count(len(batch.prompts), rewards)
-        self._log_divergence(trajectory, meter)
         if self.progress.batches % self.accumulate == 0:
-            with meter.phase("optimizer"):
-                self._update()
+            ledger = self._learn(ledger, meter)
+        self._log_divergence(trajectory, meter)
         self._log_step(rewards, ledger, meter)
 
-    def _roll_out(self, prompts: list[str]) -> Trajectory:
-        first = self.progress.samples + self.global_rank * len(prompts)
+    def _roll_out(self, prompts: Sequence[str], number: int) -> Trajectory:
+        """Rolls out a batch whose first sample, on rank 0, has this number in the run."""
+        first = number + self.global_rank * len(prompts)
         noises = self.chain.draw([spawn(self.seed, SAMPLE, first + i) for i in range(len(prompts))])
-        return self.estimator.rollout(self.chain, prompts, noises, spawn(self.seed, BATCH, self.progress.samples))
+        return self.estimator.rollout(self.chain, prompts, noises, spawn(self.seed, BATCH, number))
 
-    def _backward(self, trajectory: Trajectory, ledger: Ledger, meter: Meter) -> Tensor:
+    def _take(self, trajectory: Trajectory, ledger: Ledger, meter: Meter) -> Tensor:
+        """Backpropagates a roll-out, or keeps it for the updates of its round; returns its rewards."""
+        if self._replays is None:
+            return self._backward(self._terms(trajectory), ledger, meter, self.accumulate)
+        with meter.phase("score"):
+            rewards = score(self._objective(trajectory), trajectory.states[0])
+        self._round.keep(self.progress.samples, trajectory, rewards)
+        return rewards
+
+    def _objective(self, trajectory: Trajectory) -> Callable[[Tensor], Tensor]:
+        # the same frames of clips on all ranks
+        return self.objective.of(trajectory.prompts, spawn(self.seed, FRAMES, self.progress.samples))
+
+    def _learn(self, ledger: Ledger, meter: Meter) -> Ledger:
+        """Makes the update, or the updates, of the batches since the last; returns the ledger of the last one."""
+        kept = self._round.take()
+        if kept:
+            self._share_failure()
+        if kept and self._replays and self._bad is None:
+            return self._replay(self._replays, kept, meter)
+        # a round with a bad reward is one skipped update
+        with meter.phase("optimizer"):
+            self._update()
+        return ledger
+
+    def _replay(self, estimator: ReplayEstimator, kept: list[Experience], meter: Meter) -> Ledger:
+        """Goes over a round, and steps after each part of it."""
+        ledger = Ledger(self.weights, self.log_terms)
+        for minibatches in estimator.updates(self.chain, kept, spawn(self.seed, ROUND, self.progress.samples)):
+            if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+                break
+            ledger = Ledger(self.weights, self.log_terms)
+            for minibatch in minibatches:
+                self._backward(self._replayed(estimator, minibatch), ledger, meter, minibatch.portions)
+            self._note(ledger)
+            with meter.phase("optimizer"):
+                self._update()
+        return ledger
+
+    def _backward(self, terms: Iterator[Term], ledger: Ledger, meter: Meter, portions: float) -> Tensor:
         """Runs the backward of each term before asking for the next, and returns the roll-out's rewards."""
-        terms = self._terms(trajectory)
         rewards = None
         with self._unsynchronised():
             meter.start()
             while (term := self._next(terms)) is not None:
-                ledger.enter(term, lambda loss: self.manual_backward(loss / self.accumulate))
+                ledger.enter(term, lambda loss: self.manual_backward(loss / portions))
                 meter.stop(term.name)
                 rewards = term.rewards
                 del term  # its graph must be gone before the next one is built
@@ -250,25 +310,29 @@ class Alignment(LightningModule):
     def _terms(self, trajectory: Trajectory) -> Iterator[Term]:
         """The estimator's terms, and after them those of the penalty."""
         rewards = None
-        # the same frames on all ranks
-        objective = self.objective.of(trajectory.prompts, spawn(self.seed, FRAMES, self.progress.samples))
-        for term in self.estimator.losses(self.chain, trajectory, objective):
+        for term in self.estimator.losses(self.chain, trajectory, self._objective(trajectory)):
             rewards = term.rewards
             yield term
             del term  # as in the estimator itself
         if self.penalty and rewards is not None:
             yield from self.penalty.terms(self.chain, trajectory, rewards)
 
+    def _replayed(self, estimator: ReplayEstimator, minibatch: Minibatch) -> Iterator[Term]:
+        """The estimator's terms of kept roll-outs, and those of the penalty."""
+        yield from estimator.terms(self.chain, minibatch)
+        if self.penalty:
+            yield from self.penalty.terms(self.chain, minibatch.trajectory, minibatch.rewards)
+
     def _unsynchronised(self) -> AbstractContextManager[object]:
         # gradients are averaged over ranks once, before the update: which term is the last is known only afterwards
         strategy = self.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _note(self, ledger: Ledger, rewards: Tensor) -> None:
+    def _note(self, ledger: Ledger, rewards: Tensor | None = None) -> None:
         """Keeps the first failure since the last update; float16 may overflow until its scale is found."""
         overflow_allowed = self._scale > 1
         failure = ledger.failure(gradients=not overflow_allowed)
-        if not rewards.isfinite().all():
+        if rewards is not None and not rewards.isfinite().all():
             reward = f"the reward {type(self.reward).__name__}"
             # an estimator may have dropped the sample, and its losses are finite
             failure = f"{failure} (neither is {reward})" if failure else f"{reward} is not finite"
@@ -297,6 +361,7 @@ class Alignment(LightningModule):
         self._average_over_ranks()
         if self._bad is None:
             optimizer.step()
+            self.progress.updates += 1
             if (self.warmup or self.cooldown) and not self._overflow:
                 self.lr_schedulers().step()  # type: ignore[union-attr]
         optimizer.zero_grad()
@@ -310,9 +375,15 @@ class Alignment(LightningModule):
         for weight in self.weights:
             weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
             weight.grad = strategy.reduce(weight.grad, reduce_op="mean")
+        self._share_failure()
+
+    def _share_failure(self) -> None:
+        if self.trainer.world_size == 1:
+            return
+        strategy: Any = self.trainer.strategy
         failures = strategy.reduce(torch.tensor(float(self._bad is not None), device=self.device), reduce_op="sum")
         if failures.item() and self._bad is None:
-            self._bad = "a loss or gradient on another process is not finite"
+            self._bad = "a loss, gradient or reward on another process is not finite"
 
     def _guard(self, failure: str | None) -> None:
         """Counts updates skipped in a row, and stops after ``max_bad_steps`` of them."""
@@ -360,8 +431,11 @@ class Alignment(LightningModule):
 
     def _log_divergence(self, trajectory: Trajectory, meter: Meter) -> None:
         """Logs how far the batch's paths are from the base model's, where that is known or due."""
-        divergence = self.penalty.path if self.penalty else None
-        if divergence is None and self._divergence_due:
+        divergence = None
+        if self.penalty:
+            # of this batch's terms, not of earlier ones
+            divergence, self.penalty.path = self.penalty.path, None
+        elif self._divergence_due:
             with meter.phase("kl"):
                 divergence = path_divergence(self.chain, trajectory).mean()
         if divergence is not None:
@@ -377,6 +451,7 @@ class Alignment(LightningModule):
         spread = rewards.std() if n > 1 else rewards.new_zeros(())
         self.log_dict({"reward/mean": rewards.mean(), "reward/std": spread}, sync_dist=True, batch_size=n)
         self.log_dict(dict(self._facts(ledger, meter)), batch_size=n)
+        self.log_dict(self.estimator.metrics(), sync_dist=True, batch_size=n)
 
     def _facts(self, ledger: Ledger, meter: Meter) -> Iterator[tuple[str, Any]]:
         """What this rank's step was: gradients by kind before averaging over ranks, costs, counts."""
@@ -433,9 +508,10 @@ class Alignment(LightningModule):
             "progress": asdict(self.progress),
             "estimator": self.estimator.state_dict(),
             "reward": self.reward.memory(),
-            "random": _random_state(),
+            "random": random_state(),
             "gradients": self._pending_gradients(),
             "bad": self._bad,
+            "round": self._round.state(),
         }
 
     def _pending_gradients(self) -> dict[str, Tensor]:
@@ -488,26 +564,9 @@ class Alignment(LightningModule):
         if not self._resumed:
             return
         state, self._resumed = self._resumed, {}
-        _set_random_state(state["random"])
+        set_random_state(state["random"])
         for name, gradient in state["gradients"].items():
             self.chain.model.trainable[name].grad = gradient.to(self.device)
-
-
-def _random_state() -> dict[str, Any]:
-    """The global generators' states, of types that ``torch.load(weights_only=True)`` reads."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "python": random.getstate(),
-    }
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"].cpu())
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])
+        if self._replays:
+            expected = self.progress.batches % self.accumulate
+            self._round.restore(state.get("round", []), expected, self.device, self._roll_out)

@@ -1,0 +1,135 @@
+r"""What rewards are compared with and divided by, once a round of roll-outs is scored.
+
+.. math:: A_i = \frac{R_i - m_i}{s_i}
+
+The samples of all ranks count as one round. Dividing by :math:`s_i` makes a learning rate fit every reward, and changes
+the scale of the gradient from round to round; a mean :math:`m_i` that holds :math:`R_i` itself shrinks it a little.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.estimators.advantages import Baseline, LeaveOneOut, gather, gather_texts, rank
+
+
+class Statistics(ABC):
+    r"""A choice of :math:`m_i` and :math:`s_i`."""
+
+    @abstractmethod
+    def advantages(self, prompts: Sequence[Sequence[str]], rewards: Sequence[Tensor]) -> list[Tensor]:
+        r"""Returns the :math:`A_i` of a round.
+
+        Args:
+            prompts: The prompts of each batch of this rank.
+            rewards: The rewards of each batch, with shape :math:`(B)`.
+
+        Returns:
+            The advantages of each batch, with shape :math:`(B)`.
+        """
+
+    def state_dict(self) -> dict[str, object]:
+        """Returns what is remembered from one round to the next."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:  # noqa: B027 - a hook
+        """Restores what :meth:`state_dict` returned."""
+
+
+class Unscaled(Statistics):
+    r"""A baseline and no division, :math:`A_i = R_i - b_i`: unbiased where the baseline is.
+
+    Args:
+        baseline: The baseline; by default the mean of the other samples of the round.
+    """
+
+    def __init__(self, baseline: Baseline | None = None) -> None:
+        self.baseline = baseline or LeaveOneOut()
+
+    def advantages(self, prompts: Sequence[Sequence[str]], rewards: Sequence[Tensor]) -> list[Tensor]:
+        return list(self.baseline.advantages(torch.cat(list(rewards))).split([len(r) for r in rewards]))
+
+    def state_dict(self) -> dict[str, object]:
+        return dict(self.baseline.state_dict())
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.baseline.load_state_dict(state)  # type: ignore[arg-type]
+
+
+class RoundStatistics(Statistics):
+    r"""Mean and standard deviation (with :math:`1 / n`) of the whole round.
+
+    Args:
+        epsilon: What is added to the standard deviation.
+    """
+
+    def __init__(self, epsilon: float = 1e-8) -> None:
+        self.epsilon = epsilon
+
+    def advantages(self, prompts: Sequence[Sequence[str]], rewards: Sequence[Tensor]) -> list[Tensor]:
+        mean, std = moments(torch.cat([gather(r).flatten() for r in rewards]))
+        return [((r - mean) / (std + self.epsilon)).to(r.dtype) for r in rewards]
+
+
+class PromptStatistics(Statistics):
+    r"""Mean and standard deviation of the last rewards of the sample's own prompt, those of this round included.
+
+    A prompt with fewer than ``least`` rewards so far is compared with the whole round. Rewards that are not finite are
+    not remembered.
+
+    References:
+        | Training Diffusion Models with Reinforcement Learning (Black et al., 2023), Section 4.2
+        | https://arxiv.org/abs/2305.13301
+
+    Args:
+        buffer: How many rewards of a prompt are remembered.
+        least: From how many on they are used, at most ``buffer``.
+        epsilon: What is added to the standard deviation.
+    """
+
+    def __init__(self, buffer: int = 16, least: int = 16, epsilon: float = 1e-6) -> None:
+        if not 1 <= least <= buffer:
+            raise ValueError(
+                f"PromptStatistics needs 1 <= least <= buffer, and got least={least}, buffer={buffer}; with fewer "
+                "rewards remembered than needed it would never be used"
+            )
+        self.buffer = buffer
+        self.least = least
+        self.epsilon = epsilon
+        self.seen: dict[str, deque[float]] = {}
+
+    def advantages(self, prompts: Sequence[Sequence[str]], rewards: Sequence[Tensor]) -> list[Tensor]:
+        everyone = [gather(r) for r in rewards]
+        # in the order of the samples of the run, which does not depend on the number of ranks
+        for texts, values in zip(map(gather_texts, prompts), everyone, strict=True):
+            self._remember([text for part in texts for text in part], values.flatten())
+        whole = moments(torch.cat([values.flatten() for values in everyone]))
+        return [self._compare(p, values[rank()], whole) for p, values in zip(prompts, everyone, strict=True)]
+
+    def _remember(self, prompts: Sequence[str], rewards: Tensor) -> None:
+        for prompt, reward in zip(prompts, rewards.tolist(), strict=True):
+            if torch.tensor(reward).isfinite():
+                self.seen.setdefault(prompt, deque(maxlen=self.buffer)).append(reward)
+
+    def _compare(self, prompts: Sequence[str], rewards: Tensor, whole: tuple[float, float]) -> Tensor:
+        means, stds = zip(*(self._moments(str(prompt), whole) for prompt in prompts), strict=True)
+        return (rewards - rewards.new_tensor(means)) / (rewards.new_tensor(stds) + self.epsilon)
+
+    def _moments(self, prompt: str, whole: tuple[float, float]) -> tuple[float, float]:
+        seen = self.seen.get(prompt, ())
+        return moments(torch.tensor(list(seen), dtype=torch.float64)) if len(seen) >= self.least else whole
+
+    def state_dict(self) -> dict[str, object]:
+        return {"seen": {prompt: list(rewards) for prompt, rewards in self.seen.items()}}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.seen = {prompt: deque(rewards, maxlen=self.buffer) for prompt, rewards in state["seen"].items()}  # type: ignore[attr-defined]
+
+
+def moments(rewards: Tensor) -> tuple[float, float]:
+    r"""Returns mean and standard deviation (with :math:`1 / n`) of rewards :math:`(n)`."""
+    values = rewards.double()
+    return values.mean().item(), values.std(correction=0).item()

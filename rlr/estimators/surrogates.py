@@ -1,0 +1,74 @@
+r"""Surrogates: what a policy gradient makes of an advantage and a likelihood.
+
+Write :math:`\ell` for the log-likelihood of a recorded step under the present weights and :math:`\ell_0` for that under the
+weights it was recorded with.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Surrogate(ABC):
+    """A loss of each sample, in terms of its advantage and its likelihoods."""
+
+    on_policy: bool = False
+    """Whether the loss is right only while the weights are those of the roll-out."""
+
+    @abstractmethod
+    def loss(self, advantages: Tensor, log_probs: Tensor, recorded: Tensor) -> Tensor:
+        r"""Returns the losses, with shape :math:`(B)`.
+
+        Args:
+            advantages: The :math:`A_i`, with shape :math:`(B)`.
+            log_probs: The :math:`\ell_i`, with a graph.
+            recorded: The :math:`\ell_{0, i}`.
+        """
+
+    def clipped(self, change: Tensor) -> Tensor:
+        r"""Returns which samples are out of range, from :math:`\ell - \ell_0`."""
+        return torch.zeros_like(change, dtype=torch.bool)
+
+
+class ScoreFunction(Surrogate):
+    r"""REINFORCE, :math:`-A \, \ell` (DDPO's score-function form)."""
+
+    on_policy = True
+
+    def loss(self, advantages: Tensor, log_probs: Tensor, recorded: Tensor) -> Tensor:
+        return -advantages * log_probs
+
+
+class ImportanceRatio(Surrogate):
+    r"""The clipped importance ratio of proximal policy optimisation.
+
+    .. math:: \max\bigl(-A \rho, \; -A \, \mathrm{clip}(\rho, 1 - c, 1 + c)\bigr), \qquad \rho = e^{\ell - \ell_0}
+
+    Its gradient is that of :class:`ScoreFunction` where :math:`\rho = 1`. A sample whose ratio has already gone further than
+    :math:`c` in the direction of its advantage has none.
+
+    References:
+        | Proximal Policy Optimization Algorithms (Schulman et al., 2017), Eq. 7
+        | https://arxiv.org/abs/1707.06347
+
+    Args:
+        clip: The range :math:`c > 0`; None does not clip.
+        limit: The largest :math:`|\ell - \ell_0|`, beyond which it is cut off and has no gradient; None is without.
+    """
+
+    def __init__(self, clip: float | None = 1e-4, limit: float | None = None) -> None:
+        if (clip is not None and not clip > 0) or (limit is not None and not limit > 0):
+            raise ValueError(f"ImportanceRatio's clip and limit must be positive or None, and got {clip} and {limit}")
+        self.clip = clip
+        self.limit = limit
+
+    def loss(self, advantages: Tensor, log_probs: Tensor, recorded: Tensor) -> Tensor:
+        change = log_probs - recorded
+        ratio = (change if self.limit is None else change.clamp(-self.limit, self.limit)).exp()
+        if self.clip is None:
+            return -advantages * ratio
+        return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - self.clip, 1 + self.clip))
+
+    def clipped(self, change: Tensor) -> Tensor:
+        return super().clipped(change) if self.clip is None else (change.exp() - 1).abs() > self.clip

@@ -1,0 +1,294 @@
+"""AlignProp, DRaFT-LV, ReFL: what they draw has the published law, and what they differentiate is what they say."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators import AlignProp, AllSteps, DRaFTLV, FirstOrder, GaussianSteps, ReFL
+from rlr.models.base import Condition
+from rlr.samplers import DDIM
+from rlr.seeding import spawn
+from tests.estimators.problems import TARGET, Affine, Curved, estimate, linear_chain, quadratic, wavy
+
+T, BATCH = 6, 5
+RARE = 1e-4
+"""A law whose draws would be rarer than this is taken to be another."""
+
+
+def rollout(chain: Chain, seed: int = 0, batch: int = BATCH) -> Trajectory:
+    generator = torch.Generator().manual_seed(seed)
+    noises = torch.randn((chain.steps + 1, batch, 2), generator=generator, dtype=torch.float64)
+    return chain.sample(["x"] * batch, noises, seed)
+
+
+def gradient(estimator, chain: Chain, trajectory: Trajectory, objective=quadratic) -> Tensor:  # type: ignore[no-untyped-def]
+    chain.zero_grad()
+    for term in estimator.losses(chain, trajectory, objective):
+        term.loss.backward()
+    return -torch.cat([p.grad.flatten() for p in chain.model.trainable.values()])
+
+
+# --- AlignProp -------------------------------------------------------------------------------------------------------
+
+
+def published(steps: int, low: int, high: int) -> dict[tuple[int, ...], float]:
+    """The probability of every set of kept steps, from the code's rule: in iteration i detach if i < randint."""
+    found: dict[tuple[int, ...], float] = Counter()
+    for drawn in product(range(low, high + 1), repeat=steps):
+        found[tuple(steps - i for i, r in enumerate(drawn) if not i < r)] += 1
+    del found[()]
+    total = sum(found.values())
+    return {kept: count / total for kept, count in found.items()}
+
+
+@pytest.mark.parametrize(("steps", "low", "high"), [(3, 0, None), (4, 1, 3), (4, 2, 5)])
+def test_sets_of_kept_steps_are_as_likely_as_published(steps: int, low: int, high: int | None) -> None:
+    law = published(steps, low, steps if high is None else high)
+    estimator, n = AlignProp(low, high), 2000
+    seen = Counter(tuple(estimator.kept(steps, seed)) for seed in range(n))
+    assert set(seen) <= set(law)
+    observed, expected = zip(*((seen[kept], n * p) for kept, p in law.items()), strict=True)
+    assert stats.chisquare(observed, expected).pvalue > RARE
+
+
+def test_of_50_steps_each_is_kept_as_often_as_published() -> None:
+    """Step i = 50 − t with probability (i + 1) / 51, independently: 25 of them on average."""
+    n = 2000
+    kept = torch.zeros(n, 50)
+    for seed in range(n):
+        kept[seed, [50 - t for t in AlignProp().kept(50, seed)]] = 1
+    p = torch.arange(1, 51) / 51
+    z = (kept.mean(0) - p) / (p * (1 - p) / n).sqrt()
+    assert stats.chi2.sf(z.square().sum().item(), 50) > RARE
+    # independent: the number kept has the variance of a sum of independent ones
+    assert kept.sum(1).mean().item() == pytest.approx(25, abs=4 * (p * (1 - p)).sum().item() ** 0.5 / n**0.5)
+    assert kept.sum(1).var().item() == pytest.approx((p * (1 - p)).sum().item(), rel=4 * (2 / n) ** 0.5)
+
+
+def test_one_depth_for_the_chain_is_told_apart() -> None:
+    """The paper's prose draws one K; its sets of kept steps are other ones."""
+    n, law = 4000, published(3, 0, 3)
+    seen = Counter(tuple(range(1 + seed % 3, 0, -1)) for seed in range(n))
+    observed, expected = zip(*((seen[kept], n * p) for kept, p in law.items()), strict=True)
+    assert stats.chisquare(observed, expected).pvalue < 1e-20
+
+
+def by_hand(chain: Chain, trajectory: Trajectory, kept: list[int]) -> Tensor:
+    """The published loop: DDIM in terms of the predicted noise, which is detached in the steps not kept."""
+    w = chain.model.w.detach().clone().requires_grad_()
+    x, grid = trajectory.states[chain.steps], chain.grid
+    for t in range(chain.steps, 0, -1):
+        a, s, b, q = grid.alphas[t], grid.sigmas[t], grid.alphas[t - 1], grid.sigmas[t - 1]
+        noise = (x - a * (w[0] * x + w[1] + w[2] * grid.times[t])) / s
+        noise = noise if t in kept else noise.detach()
+        std = chain.std(t)
+        x = b * (x - s * noise) / a + (q**2 - std**2) ** 0.5 * noise + std * trajectory.noises[t - 1]
+    return torch.autograd.grad(quadratic(x).mean(), w)[0]
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_its_gradient_is_that_of_the_published_loop(eta: float) -> None:
+    chain = linear_chain(T, DDIM(T, eta))
+    seen = set()
+    for seed in range(12):
+        trajectory = rollout(chain, seed)
+        kept = AlignProp().kept(T, trajectory.seed)
+        seen.add(tuple(kept))
+        found = gradient(AlignProp(), chain, trajectory)
+        torch.testing.assert_close(found, by_hand(chain, trajectory, kept), rtol=1e-9, atol=1e-12)
+        # holding x̂₀ instead of the noise is another thing
+        assert len(kept) == kept[0] or not torch.allclose(found, held_estimate(chain, trajectory, kept), rtol=1e-3)
+    assert len(seen) > 8
+
+
+def held_estimate(chain: Chain, trajectory: Trajectory, kept: list[int]) -> Tensor:
+    """Sabotage: the prediction of the clean sample is detached, not that of the noise."""
+    w = chain.model.w.detach().clone().requires_grad_()
+    x = trajectory.states[chain.steps]
+    for t in range(chain.steps, 0, -1):
+        denoised = w[0] * x + w[1] + w[2] * chain.grid.times[t]
+        denoised = denoised if t in kept else denoised.detach()
+        x = chain.sampler.transition(denoised, x, t, chain.grid).sample(trajectory.noises[t - 1])
+    return torch.autograd.grad(quadratic(x).mean(), w)[0]
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_held_steps_replay_to_the_bit_and_ask_the_model_without_a_graph(checkpoint: bool) -> None:
+    chain, graphs = Chain(Curved(), DDIM(T), checkpoint), []
+
+    class Watching(Curved):
+        def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+            graphs.append(torch.is_grad_enabled())
+            return super().denoise(x, time, condition)
+
+    trajectory = rollout(chain)
+    watched = Chain(Watching(), DDIM(T), checkpoint)
+    x = watched.replay(trajectory, T, 0, held={2, 4, 5}).sample(trajectory.noises[0])
+    assert torch.equal(x, trajectory.states[0])
+    assert graphs == [True, False, False, True, False, True]
+    x.sum().backward()
+    assert watched.model.out.weight.grad.abs().max() > 0
+
+
+def test_with_all_steps_kept_it_is_full_backpropagation() -> None:
+    chain = Chain(Curved(), DDIM(T))
+    trajectory = rollout(chain)
+    found = gradient(AlignProp(0, 0, weight=0.5), chain, trajectory, wavy)
+    assert torch.equal(found, 0.5 * gradient(FirstOrder(AllSteps()), chain, trajectory, wavy))
+
+
+def test_a_depth_drawn_from_a_normal_is_as_likely_as_published() -> None:
+    """50 − ⌊N(42, 5²)⌋, drawn again outside of [1, 50)."""
+    n = 4000
+    seen = Counter(GaussianSteps().draw(50, torch.Generator().manual_seed(spawn(seed, 0))) for seed in range(n))
+    cdf = stats.norm(42, 5).cdf
+    total = cdf(50) - cdf(1)
+    law = {50 - cut: (cdf(cut + 1) - cdf(cut)) / total for cut in range(1, 50)}
+    assert set(seen) <= set(law)
+    common = [depth for depth, p in law.items() if n * p >= 5]
+    observed = [*(seen[d] for d in common), sum(seen[d] for d in law if d not in common)]
+    expected = [*(n * law[d] for d in common), n * sum(p for d, p in law.items() if d not in common)]
+    assert stats.chisquare(observed, expected).pvalue > RARE
+
+
+def test_draws_are_in_the_chain_however_short() -> None:
+    assert {GaussianSteps().draw(3, torch.Generator().manual_seed(seed)) for seed in range(50)} == {1, 2}
+    assert GaussianSteps().draw(1, torch.Generator().manual_seed(0)) == 1
+
+
+# --- DRaFT-LV --------------------------------------------------------------------------------------------------------
+
+
+def test_it_is_the_mean_over_its_noises() -> None:
+    """Against the gradient of each scored latent by itself, its noise read off from what the model was asked."""
+    asked: list[Tensor] = []
+
+    class Watching(Affine):
+        def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+            asked.append(x.detach().clone())
+            return super().denoise(x, time, condition)
+
+    chain = Chain(Watching(), DDIM(T))
+    trajectory = rollout(chain)
+    asked.clear()
+    found = gradient(DRaFTLV(noises=3, weight=2.0), chain, trajectory)
+    assert len(asked) == 4
+    assert torch.equal(asked[0], trajectory.states[1])
+    noised = asked[1:]
+    noises = [(x - chain.grid.alphas[1] * trajectory.states[0]) / chain.grid.sigmas[1] for x in noised]
+    assert len({noise.sum().item() for noise in noises}) == 3
+    parts = [gradient(FirstOrder(1), chain, trajectory)]
+    for x in noised:
+        w = chain.model.w.detach().clone().requires_grad_()
+        denoised = w[0] * x + w[1] + w[2] * chain.grid.times[1]
+        parts.append(torch.autograd.grad(quadratic(denoised).mean(), w)[0])
+    torch.testing.assert_close(found, 2.0 * torch.stack(parts).mean(0), rtol=1e-12, atol=1e-14)
+
+
+def test_it_is_unbiased_for_its_objective() -> None:
+    """E over ε of ∇R(x̂₀(α₁ x₀ + σ₁ ε)) is closed for an affine model and a quadratic reward."""
+    chain = linear_chain(T)
+    trajectory = rollout(chain)
+    own = gradient(FirstOrder(1), chain, trajectory)
+    w, time = chain.model.w.detach(), chain.grid.times[1]
+    mean, variance = chain.grid.alphas[1] * trajectory.states[0], chain.grid.sigmas[1] ** 2
+    error = w[0] * mean + w[1] + w[2] * time - TARGET
+    slopes = [(error * mean + w[0] * variance).sum(1), error.sum(1), time * error.sum(1)]
+    expected = (own + 2 * torch.stack([-2 * slope.mean() for slope in slopes])) / 3
+
+    def draw(seed: int) -> Tensor:
+        again = Trajectory(trajectory.prompts, trajectory.condition, trajectory.states, trajectory.noises, seed)
+        return gradient(DRaFTLV(noises=2), chain, again)
+
+    draws = torch.stack([draw(seed) for seed in range(300)])
+    deviations = (draws.mean(0) - expected).abs() / (draws.std(0) / 300**0.5)
+    assert deviations.max() < 4
+    # a fault of the size of the noise's own part would be seen
+    blind = (own + 2 * torch.stack([-2 * (error * mean).sum(1).mean(), *(-2 * s.mean() for s in slopes[1:])])) / 3
+    assert ((draws.mean(0) - blind).abs() / (draws.std(0) / 300**0.5)).max() > 10
+
+
+def test_more_noises_are_quieter() -> None:
+    chain = linear_chain(T)
+    trajectory = rollout(chain)
+
+    def spread(noises: int) -> float:
+        trajectories = (
+            Trajectory(trajectory.prompts, trajectory.condition, trajectory.states, trajectory.noises, seed)
+            for seed in range(60)
+        )
+        draws = torch.stack([gradient(DRaFTLV(noises), chain, again) for again in trajectories])
+        # of the part that the noises make
+        return draws.var(0).sum().item() * ((noises + 1) / noises) ** 2
+
+    assert spread(8) < 0.25 * spread(1)
+
+
+# --- ReFL ------------------------------------------------------------------------------------------------------------
+
+
+def test_refl_is_autograd_of_the_reward_of_the_prediction_at_the_drawn_step() -> None:
+    chain = linear_chain(T)
+    drawn = set()
+    for seed in range(20):
+        trajectory = rollout(chain, seed)
+        t = ReFL(window=4).step(trajectory.seed)
+        drawn.add(t)
+        w = chain.model.w.detach().clone().requires_grad_()
+        denoised = w[0] * trajectory.states[t] + w[1] + w[2] * chain.grid.times[t]
+        expected = torch.autograd.grad(quadratic(denoised).mean(), w)[0]
+        torch.testing.assert_close(gradient(ReFL(window=4), chain, trajectory), expected, rtol=1e-12, atol=1e-14)
+        (term,) = ReFL(window=4).losses(chain, trajectory, quadratic)
+        assert term.steps == (t,)
+        torch.testing.assert_close(term.rewards, quadratic(denoised).detach())
+    assert drawn == {1, 2, 3, 4}
+
+
+def test_its_step_is_uniform() -> None:
+    seen = Counter(ReFL().step(seed) for seed in range(3000))
+    assert sorted(seen) == list(range(1, 11))
+    assert stats.chisquare(list(seen.values())).pvalue > RARE
+
+
+def test_above_the_ceiling_there_is_no_gradient() -> None:
+    chain = linear_chain(T)
+    trajectory = rollout(chain)
+    t = ReFL(3).step(trajectory.seed)
+    denoised = chain.denoise(trajectory.states[t], t, trajectory.condition)
+    rewards = quadratic(denoised).detach()
+    ceiling = rewards.median().item()
+    (expected,) = torch.autograd.grad(quadratic(denoised)[rewards < ceiling].sum() / BATCH, chain.model.w)
+    # the published form, relu(c − R), of the median itself is at its kink
+    found = gradient(ReFL(3, ceiling=ceiling - 1e-9, weight=2.0), chain, trajectory)
+    torch.testing.assert_close(found, 2 * expected, rtol=1e-10, atol=1e-12)
+
+
+REFUSED = [
+    (lambda: AlignProp(3, 2), "0 <= low <= high"),
+    (lambda: AlignProp(T).check(linear_chain(T)), "set low to 5 at most"),
+    (lambda: DRaFTLV(0), "at least one noise"),
+    (lambda: ReFL(0), "window of at least one"),
+    (lambda: ReFL(7).check(linear_chain(T)), "longer than the chain of 6 steps"),
+    (lambda: GaussianSteps(0), "mean > 0"),
+    (lambda: GaussianSteps(90, 2).draw(50, torch.Generator()), "lower its mean"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_impossible_settings_are_refused(case: int) -> None:
+    action, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        action()
+
+
+def test_they_need_a_reward_with_a_gradient_and_no_noise() -> None:
+    chain = linear_chain(T, DDIM(T, 0.0))
+    for estimator in (AlignProp(), DRaFTLV(), ReFL(3), FirstOrder(GaussianSteps(2, 1))):
+        assert estimator.differentiable
+        estimator.check(chain)
+        assert estimate(estimator, chain, quadratic, 4, 0).abs().max() > 0

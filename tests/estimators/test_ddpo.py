@@ -1,0 +1,340 @@
+"""DDPO: its first gradient is REINFORCE's, its later ones are those of its loss, written out here a second time."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from rlr.chain import Chain
+from rlr.estimators import (
+    DDPO,
+    Baseline,
+    Estimator,
+    HalfOrder,
+    ImportanceRatio,
+    LeaveOneOut,
+    RoundStatistics,
+    ScoreFunction,
+    Unscaled,
+)
+from rlr.estimators.replay import Experience, record
+from rlr.samplers import DDIM
+from tests.estimators.problems import (
+    Affine,
+    Cosine,
+    Curved,
+    deviation,
+    estimate,
+    exact_gradients,
+    linear_chain,
+    quadratic,
+    wavy,
+)
+
+D, T, BATCH = 2, 6, 8
+"""The toys have latents of two dimensions."""
+
+CHAINS = {"linear": (linear_chain, quadratic), "curved": (lambda: Chain(Curved(), DDIM(T)), wavy)}
+
+
+def plain(**settings) -> DDPO:
+    """DDPO whose only difference from REINFORCE is its likelihood's mean over dimensions."""
+    return DDPO(**{"parts": 1, "statistics": Unscaled(), "advantage_clip": None, "mean_over_steps": False, **settings})
+
+
+class Standardised(Baseline):
+    """The advantages of RoundStatistics, for REINFORCE."""
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        return (rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-8)
+
+
+@pytest.mark.parametrize("surrogate", [ImportanceRatio(), ImportanceRatio(None), ScoreFunction()])
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_first_gradient_is_reinforce_s_over_the_dimension(name: str, surrogate) -> None:  # type: ignore[no-untyped-def]
+    chain, reward = CHAINS[name][0](), CHAINS[name][1]
+    first = estimate(plain(surrogate=surrogate), chain, reward, BATCH, 3)
+    torch.testing.assert_close(first, estimate(HalfOrder(1), chain, reward, BATCH, 3) / D, rtol=1e-12, atol=1e-14)
+
+
+def test_as_published_it_is_also_over_the_steps_and_of_standardised_rewards() -> None:
+    chain = linear_chain(T)
+    published = DDPO(parts=1, statistics=RoundStatistics(), advantage_clip=None)
+    expected = estimate(HalfOrder(1, baseline=Standardised()), chain, quadratic, BATCH, 3) / (D * T)
+    torch.testing.assert_close(estimate(published, chain, quadratic, BATCH, 3), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_sum_over_dimensions_would_be_noticed() -> None:
+    class Summed(DDPO):
+        def terms(self, chain, minibatch):  # type: ignore[no-untyped-def]
+            for term in super().terms(chain, minibatch):
+                yield type(term)(term.name, D * term.loss, term.steps, term.rewards)
+
+    chain = linear_chain()
+    settings = {"parts": 1, "statistics": Unscaled(), "advantage_clip": None, "mean_over_steps": False}
+    first = estimate(Summed(**settings), chain, quadratic, BATCH, 3)
+    assert not torch.allclose(first, estimate(HalfOrder(1), chain, quadratic, BATCH, 3) / D, rtol=0.1)
+
+
+class TimesD(Estimator):
+    """DDPO's terms times the dimension, in the units of the gradient."""
+
+    def __init__(self, inner: DDPO) -> None:
+        self.inner = inner
+
+    def rollout(self, *args):  # type: ignore[no-untyped-def]
+        return self.inner.rollout(*args)
+
+    def losses(self, chain, trajectory, objective):  # type: ignore[no-untyped-def]
+        for term in self.inner.losses(chain, trajectory, objective):
+            yield type(term)(term.name, D * term.loss, term.steps, term.rewards)
+
+
+def test_on_drawn_steps_its_mean_is_the_gradient_still() -> None:
+    chain = linear_chain(T)
+    estimator = TimesD(plain(timestep_fraction=0.5))
+    assert deviation(estimator, chain, quadratic, exact_gradients(chain).sum(0), count=100) < 4
+
+
+# --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def kept(chain: Chain, batches: int = 3, batch: int = 4) -> list[Experience]:
+    """Roll-outs of a round, on the chain's weights."""
+    found = []
+    for k in range(batches):
+        noises = torch.randn((T + 1, batch, 2), generator=torch.Generator().manual_seed(100 + k), dtype=torch.float64)
+        trajectory = record(chain, [f"{k}.{i}" for i in range(batch)], noises, k)
+        found.append(Experience(trajectory, quadratic(trajectory.states[0])))
+    return found
+
+
+def gradient_of(estimator: DDPO, chain: Chain, minibatches) -> Tensor:  # type: ignore[no-untyped-def]
+    """Returns minus the gradient of one update."""
+    chain.zero_grad()
+    for minibatch in minibatches:
+        for term in estimator.terms(chain, minibatch):
+            (term.loss / minibatch.portions).backward()
+    return -torch.cat([p.grad.flatten() for p in chain.model.trainable.values()])
+
+
+def test_every_epoch_takes_every_sample_once_in_a_new_order() -> None:
+    chain = linear_chain(T)
+    estimator = DDPO(parts=5, epochs=2, minibatch=2)
+    updates = [list(minibatches) for minibatches in estimator.updates(chain, kept(chain), 0)]
+    assert len(updates) == 10
+    for update in updates:
+        sizes = [len(minibatch.rewards) for minibatch in update]
+        assert all(m.portions * n == sum(sizes) for m, n in zip(update, sizes, strict=True))
+        assert max(sizes) <= 2
+    prompts = [[p for m in update for p in m.trajectory.prompts] for update in updates]
+    everyone = sorted(f"{k}.{i}" for k in range(3) for i in range(4))
+    one, other = ([p for update in prompts[k : k + 5] for p in update] for k in (0, 5))
+    assert sorted(one) == sorted(other) == everyone
+    assert one != other
+    assert [m.fresh for update in updates for m in update] == [True] * len(updates[0]) + [False] * sum(
+        len(u) for u in updates[1:]
+    )
+
+
+def test_what_belongs_to_a_sample_stays_with_it() -> None:
+    chain = linear_chain(T)
+    round_ = kept(chain)
+    rewards = torch.cat([e.rewards for e in round_])
+    advantages = (rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-8)
+    estimator = DDPO(parts=2, statistics=RoundStatistics(), minibatch=3, advantage_clip=0.5)
+    for minibatches in estimator.updates(chain, round_, 0):
+        for m in minibatches:
+            for row, prompt in enumerate(m.trajectory.prompts):
+                k, i = map(int, prompt.split("."))
+                own = round_[k].trajectory
+                assert torch.equal(m.trajectory.states[:, row], own.states[:, i])
+                assert torch.equal(m.trajectory.log_probs[:, row], own.log_probs[:, i])
+                assert m.rewards[row] == round_[k].rewards[i]
+                assert m.advantages[row].item() == pytest.approx(advantages[4 * k + i].clamp(-0.5, 0.5).item())
+
+
+@pytest.mark.parametrize("minibatch", [1, 3, 5, 12, None])
+def test_an_update_does_not_depend_on_its_minibatches(minibatch: int | None) -> None:
+    chain = linear_chain(T)
+    (update,) = DDPO(parts=1, minibatch=minibatch).updates(chain, kept(chain), 0)
+    (whole,) = DDPO(parts=1, minibatch=12).updates(chain, kept(chain), 0)
+    found = gradient_of(DDPO(parts=1), chain, update)
+    torch.testing.assert_close(found, gradient_of(DDPO(parts=1), chain, whole), rtol=1e-11, atol=1e-14)
+
+
+def test_a_round_of_fewer_samples_than_parts_has_fewer_updates() -> None:
+    chain = linear_chain(T)
+    assert len(list(DDPO(parts=9).updates(chain, kept(chain, batches=1), 0))) == 4
+
+
+# --- after the first update ------------------------------------------------------------------------------------------
+
+
+def loss_by_hand(chain: Chain, old: Tensor, clip: float, minibatch) -> Tensor:  # type: ignore[no-untyped-def]
+    """The published loss, from the weights of the roll-out and the present ones, with torch's own normal density."""
+    total: Tensor = torch.zeros((), dtype=torch.float64)
+    x = minibatch.trajectory.states
+    for t in range(1, T + 1):
+
+        def log_prob(w: Tensor, t: int = t) -> Tensor:
+            denoised = w[0] * x[t] + w[1] + w[2] * chain.grid.times[t]
+            p = chain.sampler.transition(denoised, x[t], t, chain.grid)
+            return Normal(p.mean, p.std).log_prob(x[t - 1]).mean(1)
+
+        ratio = (log_prob(chain.model.w) - log_prob(old)).exp()
+        a = minibatch.advantages
+        total = total + torch.max(-a * ratio, -a * ratio.clamp(1 - clip, 1 + clip)).mean() / T
+    return total
+
+
+@pytest.mark.parametrize("clip", [0.02, 0.5])
+def test_a_later_gradient_is_that_of_the_published_loss(clip: float) -> None:
+    chain = linear_chain(T)
+    old = chain.model.w.detach().clone()
+    estimator = DDPO(parts=1, surrogate=ImportanceRatio(clip), minibatch=12)
+    ((minibatch,),) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
+    chain.model.w.data += torch.tensor([0.03, -0.02, 0.05], dtype=torch.float64)
+    found = gradient_of(estimator, chain, [minibatch])
+    chain.zero_grad()
+    loss_by_hand(chain, old, clip, minibatch).backward()
+    torch.testing.assert_close(found, -chain.model.w.grad, rtol=1e-9, atol=1e-12)
+    with pytest.warns(UserWarning, match="not the recorded one"):
+        share = estimator.metrics()["ddpo/clip_fraction"]
+    assert (0 < share < 1) if clip < 0.1 else share < 0.05
+
+
+def test_samples_beyond_the_range_have_no_gradient_in_the_direction_of_their_advantage() -> None:
+    surrogate = ImportanceRatio(0.2)
+    for advantage, ratio, loss, slope in [
+        (1.0, 1.1, -1.1, -1.1),
+        (1.0, 1.5, -1.2, 0.0),
+        (1.0, 0.5, -0.5, -0.5),
+        (-1.0, 1.5, 1.5, 1.5),
+        (-1.0, 0.5, 0.8, 0.0),
+    ]:
+        log_prob = torch.tensor([ratio], dtype=torch.float64).log().requires_grad_()
+        found = surrogate.loss(torch.tensor([advantage]), log_prob, torch.zeros(1))
+        found.sum().backward()
+        assert found.item() == pytest.approx(loss)
+        assert log_prob.grad.item() == pytest.approx(slope)
+
+
+def test_a_limit_cuts_off_the_logarithm() -> None:
+    log_prob = torch.tensor([30.0, 1.0], requires_grad=True)
+    ImportanceRatio(None, limit=20.0).loss(torch.ones(2), log_prob, torch.zeros(2)).sum().backward()
+    assert log_prob.grad[0] == 0
+    assert log_prob.grad[1] == pytest.approx(-(torch.tensor(1.0).exp().item()))
+
+
+# --- what is said about it -------------------------------------------------------------------------------------------
+
+
+def test_the_ratio_of_the_first_update_is_exactly_one() -> None:
+    chain, estimator = linear_chain(T), DDPO(parts=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for update in estimator.updates(chain, kept(chain), 0):
+            gradient_of(estimator, chain, update)
+        assert estimator.metrics() == {"ddpo/approx_kl": 0.0, "ddpo/clip_fraction": 0.0, "ddpo/ratio_first": 1.0}
+    assert estimator.metrics() == {}
+
+
+def test_a_replay_that_is_not_the_record_is_told_once() -> None:
+    chain, estimator = linear_chain(T), DDPO(parts=1)
+    round_ = kept(chain)
+    chain.model.w.data[1] += 0.01
+    for expected in (1, 0):
+        for update in estimator.updates(chain, round_, 0):
+            gradient_of(estimator, chain, update)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            metrics = estimator.metrics()
+        assert len(told) == expected
+        assert abs(metrics["ddpo/ratio_first"] - 1) > 1e-3
+    with pytest.warns(UserWarning, match="must be 1; use precision 32-true or minibatches"):
+        DDPO()._check_first(1.001)
+
+
+def test_metrics_are_the_published_ones() -> None:
+    chain, estimator = linear_chain(T), DDPO(parts=1, surrogate=ImportanceRatio(0.01))
+    old = chain.model.w.detach().clone()
+    (update,) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
+    chain.model.w.data[0] += 0.02
+    gradient_of(estimator, chain, update)
+    changes = []
+    for m in update:
+        for t in range(1, T + 1):
+            now, then = (
+                Normal(p.mean, p.std).log_prob(m.trajectory.states[t - 1]).mean(1)
+                for p in (
+                    chain.sampler.transition(
+                        w[0] * m.trajectory.states[t] + w[1] + w[2] * chain.grid.times[t],
+                        m.trajectory.states[t],
+                        t,
+                        chain.grid,
+                    )
+                    for w in (chain.model.w.detach(), old)
+                )
+            )
+            changes.append(now - then)
+    change = torch.cat(changes)
+    with pytest.warns(UserWarning, match="not the recorded one"):
+        metrics = estimator.metrics()
+    assert metrics["ddpo/approx_kl"] == pytest.approx(0.5 * change.square().mean().item(), rel=1e-6)
+    assert metrics["ddpo/clip_fraction"] == pytest.approx(((change.exp() - 1).abs() > 0.01).double().mean().item())
+    assert metrics["ddpo/ratio_first"] == pytest.approx(change[change.abs().argmax()].exp().item(), rel=1e-6)
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_each_sample_draws_its_own_share_of_the_steps() -> None:
+    chain = linear_chain(T)
+    estimator = DDPO(parts=1, timestep_fraction=0.5, minibatch=12)
+    ((minibatch,),) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
+    counts = torch.zeros(T)
+    for seed in range(200):
+        again = replace(minibatch, trajectory=replace(minibatch.trajectory, seed=seed))
+        drawn = estimator._steps(chain, again)
+        assert drawn.sum(1).tolist() == [3] * 12
+        assert len(drawn.unique(dim=0)) > 1
+        counts += drawn.sum(0)
+    # of 2400 samples each step is drawn by a half, with a standard deviation of sqrt(600)
+    assert (counts - 1200).abs().max() < 4 * 600**0.5
+
+
+def test_a_fraction_that_leaves_no_step_leaves_one() -> None:
+    chain = linear_chain(T)
+    (experience, *_) = kept(chain)
+    terms = list(DDPO(timestep_fraction=0.01).losses(chain, experience.trajectory, quadratic))
+    assert 1 <= len(terms) <= 4
+
+
+REFUSED = [
+    (lambda: DDPO(surrogate=ScoreFunction()), "set DDPO's parts and epochs to 1"),
+    (lambda: DDPO(parts=0), "parts, epochs and minibatch of at least 1"),
+    (lambda: DDPO(timestep_fraction=0), r"timestep_fraction in \(0, 1\]"),
+    (lambda: DDPO(advantage_clip=-1), "advantage_clip > 0"),
+    (lambda: ImportanceRatio(0), "clip and limit must be positive"),
+    (lambda: DDPO().check(Chain(Affine(Cosine()), DDIM(T, eta=0))), "DDPO needs noise in step 1"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(REFUSED)))
+def test_impossible_settings_are_refused(case: int) -> None:
+    action, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        action()
+
+
+def test_the_baseline_s_memory_is_kept() -> None:
+    one, other = DDPO(), DDPO()
+    chain = linear_chain(T)
+    estimate(one, chain, quadratic, BATCH, 0)
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(estimate(one, chain, quadratic, BATCH, 1), estimate(other, chain, quadratic, BATCH, 1))
+    assert isinstance(Unscaled().baseline, LeaveOneOut)

@@ -1,0 +1,381 @@
+"""Rounds of kept roll-outs in the training step: several updates each, counted, logged, resumed, shared among ranks."""
+
+import multiprocessing
+import os
+import signal
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from rlr.callbacks import Checkpointing, SafeCheckpointIO
+from rlr.data import Prompts
+from rlr.estimators import DDPO, HalfOrder, ImportanceRatio, PromptStatistics, ScoreFunction, Unscaled, Zero, statistics
+from rlr.modules.round import Round
+from tests.modules.test_ddp import Leave
+from tests.modules.toy import WORDS, AffineModel, Hard, Level, Remembering, align, prompts, run, weights
+
+D = 12
+"""The dimensions of the toy's latents."""
+
+
+def sgd(w):
+    return torch.optim.SGD(w, 1.0)
+
+
+def ddpo(**settings):
+    """Two parts, two epochs: four updates a round."""
+    clipped = {"parts": 2, "epochs": 2, "surrogate": ImportanceRatio(0.05), "statistics": PromptStatistics(4, 2)}
+    return DDPO(**{**clipped, **settings})
+
+
+def module(estimator=None, **settings):
+    """Rounds of two batches, of a black box."""
+    toy = {"model": AffineModel(dtype="float64", frozen=False), "reward": Hard(), "accumulate": 2}
+    return align(**{**toy, "estimator": estimator or ddpo(), **settings})
+
+
+def test_one_update_is_reinforce_s_over_the_dimension():
+    """Over two batches, with SGD: the weights move D times less far."""
+    plain = DDPO(1, surrogate=ScoreFunction(), statistics=Unscaled(Zero()), advantage_clip=None, mean_over_steps=False)
+    ratio = DDPO(1, statistics=Unscaled(Zero()), advantage_clip=None, mean_over_steps=False, minibatch=3)
+    moved = []
+    for estimator in (HalfOrder(1, baseline=Zero()), plain, ratio):
+        one = module(estimator, optimizer=sgd)
+        start = weights(one)
+        run(one, prompts(4), 1, precision="64-true")
+        assert one.progress.batches == 2
+        moved.append(weights(one) - start)
+    assert moved[0].norm() > 0.1
+    for found in moved[1:]:
+        torch.testing.assert_close(D * found, moved[0], rtol=1e-9, atol=1e-12)
+
+
+def test_a_round_makes_its_updates_and_all_is_counted():
+    one, steps = module(), []
+    step = one.training_step
+    one.training_step = lambda *args: (step(*args), steps.append(one.trainer.global_step))[0]
+    run(one, prompts(4), 8)
+    assert steps == [0, 4, 4, 8]
+    assert vars(one.progress) == {
+        "batches": 4,
+        "samples": 16,
+        "updates": 8,
+        "reward_calls": 16,
+        "failures": 0,
+        "running": one.progress.running,
+    }
+
+
+def test_roll_outs_are_of_the_weights_at_the_beginning_of_the_round():
+    one, seen = module(), []
+    roll_out = one._roll_out
+    one._roll_out = lambda *args: seen.append(weights(one).clone()) or roll_out(*args)
+    run(one, prompts(4), 8)
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[2], seen[3])
+    assert not torch.equal(seen[1], seen[2])
+
+
+def test_max_steps_ends_inside_a_round_and_says_so():
+    one = module()
+    with pytest.warns(UserWarning, match="max_steps=6 ends inside a round of 4 updates"):
+        trainer = run(one, prompts(4), 6)
+    assert trainer.global_step == one.progress.updates == 6
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*ends inside a round.*")
+        run(module(), prompts(4), 8)
+
+
+def test_warm_up_and_cool_down_count_updates():
+    one, rates = module(warmup=3, cooldown=3, lr=0.04), []
+    step = one.on_before_optimizer_step
+    one.on_before_optimizer_step = lambda o: rates.append(o.param_groups[0]["lr"]) or step(o)
+    run(one, prompts(4), 8)
+    expected = [1 / 3, 2 / 3, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert rates == pytest.approx([0.04 * rate for rate in expected])
+
+
+def test_it_raises_the_reward():
+    one, rewards = module(ddpo(surrogate=ImportanceRatio(0.2)), lr=0.1, accumulate=1), []
+    watch = one.objective.watch
+    one.objective.watch = lambda r: rewards.append(r.mean().item()) or watch(r)
+    run(one, prompts(16), 80)
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.05
+
+
+def logged(one, steps, **settings):
+    """What is logged under ddpo/, by batch."""
+    found, log = [], one.log_dict
+
+    def watch(values, **more):
+        found.append({name: value for name, value in values.items() if name.startswith("ddpo/")})
+        log(values, **more)
+
+    one.log_dict = watch
+    run(one, prompts(4), steps, **settings)
+    return found[2::3]
+
+
+def test_what_is_logged_of_a_round():
+    nothing, first, _, second = logged(module(clip_norm=1.0), 8)
+    assert nothing == {}
+    for found in (first, second):
+        assert found["ddpo/ratio_first"] == 1.0
+        assert found["ddpo/approx_kl"] > 0
+        assert 0 < found["ddpo/clip_fraction"] < 1
+
+
+def test_terms_and_phases_are_logged():
+    one = module(reward=Level())
+    metrics = run(one, prompts(4), 4).logged_metrics
+    assert metrics["gradient/half_order"] == pytest.approx(metrics["gradient/total"].item(), rel=1e-4)
+    for phase in ("rollout", "half_order", "optimizer", "score"):
+        assert metrics[f"seconds/{phase}"] > 0
+
+
+def test_a_replay_in_another_mode_is_told():
+    """Dropout that is left on in training is the classic one."""
+    one = module()
+    learn = one._learn
+
+    def careless(*args):
+        one.chain.model.dropout.train(True)
+        try:
+            return learn(*args)
+        finally:
+            one.chain.model.dropout.train(False)
+
+    one._learn = careless
+    with pytest.warns(UserWarning, match="before the first update and must be 1"):
+        run(one, prompts(4), 4)
+
+
+def test_a_bad_reward_skips_its_round_and_counts_as_one_update():
+    class Moody(Hard):
+        calls = 0
+
+        def forward(self, samples, texts):
+            self.calls += 1
+            return super().forward(samples, texts) * (float("nan") if self.calls == 2 else 1)
+
+    one = module(reward=Moody(), max_bad_steps=2)
+    with pytest.warns(UserWarning, match=r"the reward Moody is not finite, so this update is skipped \(batch 2\)"):
+        run(one, prompts(4), 4)
+    assert vars(one.progress) == {**vars(one.progress), "batches": 4, "updates": 4, "failures": 0}
+    assert weights(one).isfinite().all()
+
+
+def test_a_bad_update_leaves_the_others_of_its_round():
+    class Faulty(DDPO):
+        calls = 0
+
+        def terms(self, chain, minibatch):
+            for term in super().terms(chain, minibatch):
+                self.calls += 1
+                yield type(term)(
+                    term.name, term.loss * (float("nan") if self.calls == 6 else 1), term.steps, term.rewards
+                )
+
+    one = module(Faulty(parts=2, epochs=2))
+    with pytest.warns(UserWarning, match="half_order term of steps t = 3 is not finite"):
+        run(one, prompts(4), 3)
+    assert one.progress.batches == 2
+    assert one.progress.updates == 3
+
+
+def test_the_divergence_is_fined_in_every_update():
+    settings = {"model": Remembering(frozen=False), "accumulate": 2}
+    free, held = (module(**{**settings, "model": Remembering(frozen=False)}, kl_weight=w) for w in (0.0, 5.0))
+    for one in (free, held):
+        one.log_kl_every = 1
+        run(one, prompts(4), 24)
+    assert held.trainer.callback_metrics["kl/path"] < 0.5 * free.trainer.callback_metrics["kl/path"]
+    with pytest.raises(ValueError, match="kl_full needs roll-outs of the present weights, and DDPO"):
+        module(**settings, kl_weight=1.0, kl_full=True)
+
+
+# ---------------------------------------------------------------- resuming
+
+ROUNDS, UPDATES = 4, 16
+
+
+def data():
+    """Five prompts, so that they repeat, and epochs that end inside a round."""
+    return Prompts(list(WORDS[:5]), batch_size=4, samples_per_prompt=2)
+
+
+def train(folder, steps=UPDATES, resume=False, kill=None, every=1):
+    one = module(model=AffineModel(frozen=False), clip_norm=0.5, warmup=6)
+    if kill is not None:
+        torch.set_num_threads(1)  # a forked child has none of its parent's threads
+        step = one.training_step
+
+        def deadly(batch, batch_idx):
+            if one.progress.batches == kill:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(batch, batch_idx)
+
+        one.training_step = deadly
+    run(
+        one,
+        data(),
+        steps,
+        enable_checkpointing=True,
+        callbacks=[Checkpointing(every, str(folder), keep=True)],
+        plugins=[SafeCheckpointIO()],
+        ckpt_path=str(folder / "last.ckpt") if resume else None,
+    )
+    return one
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("whole"))
+
+
+def test_checkpoints_are_written_when_a_multiple_is_passed(tmp_path):
+    train(tmp_path, every=6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "step=12.ckpt", "step=8.ckpt"]
+
+
+@pytest.mark.parametrize("kill", [3, 6])
+def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path, kill):
+    """Batch 3 is inside a round, batch 6 begins one."""
+    child = multiprocessing.get_context("fork").Process(target=train, args=(tmp_path, UPDATES, False, kill))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    resumed = train(tmp_path, resume=True)
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+    assert resumed.progress == uninterrupted.progress
+
+
+def stopped(folder, batches=5, **settings):
+    """Saves a checkpoint inside a round."""
+    one = module(model=AffineModel(frozen=False), clip_norm=0.5, warmup=6, **settings)
+    step = one.training_step
+
+    def saving(batch, batch_idx):
+        step(batch, batch_idx)
+        if one.progress.batches == batches:
+            one.trainer.should_stop = True
+
+    one.training_step = saving
+    trainer = run(one, data(), UPDATES, plugins=[SafeCheckpointIO()], min_steps=0)
+    assert len(one._round.kept) == 1
+    trainer.save_checkpoint(folder / "last.ckpt")
+
+
+def test_resuming_inside_a_round_makes_its_roll_outs_again(uninterrupted, tmp_path):
+    stopped(tmp_path)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)["alignment"]
+    assert [one["number"] for one in state["round"]] == [16]
+    # no states of the chain
+    assert (tmp_path / "last.ckpt").stat().st_size < 40_000
+    resumed = train(tmp_path, resume=True)
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+    assert resumed.progress == uninterrupted.progress
+
+
+def test_the_law_can_fail(uninterrupted, tmp_path):
+    """With other rewards for the roll-outs of the round, the resumed run ends elsewhere."""
+    stopped(tmp_path)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    checkpoint["alignment"]["round"][0]["rewards"] += torch.arange(4.0)
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    assert not torch.equal(weights(train(tmp_path, resume=True)), weights(uninterrupted))
+
+
+def test_roll_outs_that_cannot_be_made_again_are_done_without(tmp_path):
+    stopped(tmp_path)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for one in checkpoint["alignment"]["round"]:
+        one["prompts"], one["rewards"] = 2 * one["prompts"], one["rewards"].repeat(2, 1)
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    with pytest.warns(UserWarning, match="lies inside a round, after 1 of its batches"):
+        resumed = train(tmp_path, resume=True)
+    assert weights(resumed).isfinite().all()
+
+
+def test_a_prompt_that_is_more_than_text_is_not_kept():
+    class Staged(str):
+        pass
+
+    one = module()
+    trajectory = one.estimator.rollout(one.chain, [Staged("one"), "two"], one.chain.draw([0, 1]), 0)
+    kept = Round()
+    kept.keep(0, trajectory, torch.zeros(2))
+    assert kept.state() == []
+
+
+# ---------------------------------------------------------------- ranks
+
+
+def two(folder, batch_size, steps, estimator, **settings):
+    callbacks = [Leave(folder), *settings.pop("callbacks", [])]
+    one = module(estimator, clip_norm=0.1)
+    run(
+        one,
+        prompts(batch_size),
+        steps,
+        strategy="ddp_fork",
+        devices=2,
+        callbacks=callbacks,
+        precision="64-true",
+        **settings,
+    )
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_two_processes_equal_one(tmp_path):
+    """One part a round, gone over twice: the statistics of prompts are over both ranks, in the order of the run."""
+    one = module(ddpo(parts=1), clip_norm=0.1)
+    run(one, prompts(4), 8, precision="64-true")
+    left = two(tmp_path, 2, 8, ddpo(parts=1))
+    start = weights(module())
+    assert (weights(one) - start).norm() > 0.05
+    for rank in left:
+        torch.testing.assert_close(rank["weights"], weights(one), atol=1e-6, rtol=0)
+        assert rank["progress"] == {**vars(one.progress), "running": rank["progress"]["running"]}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_statistics_of_each_rank_alone_would_be_noticed(tmp_path, monkeypatch):
+    """The law above can fail: a forked process inherits what is patched here."""
+    monkeypatch.setattr(statistics, "gather", lambda values: values.unsqueeze(0))
+    monkeypatch.setattr(statistics, "gather_texts", lambda texts: [list(texts)])
+    monkeypatch.setattr(statistics, "rank", lambda: 0)
+    one = module(ddpo(parts=1), clip_norm=0.1)
+    run(one, prompts(4), 8, precision="64-true")
+    left = two(tmp_path, 2, 8, ddpo(parts=1))
+    assert (left[0]["weights"] - weights(one)).abs().max() > 1e-4
+
+
+class SaveAfter(Callback):
+    """Saves a checkpoint after so many batches."""
+
+    def __init__(self, batches, path):
+        self.batches, self.path = batches, path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if pl_module.progress.batches == self.batches:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+def test_a_pair_that_resumes_inside_a_round_equals_an_uninterrupted_one(tmp_path):
+    def trained(folder, **settings):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        settings = {"plugins": [SafeCheckpointIO()], **settings}
+        return two(tmp_path / folder, 2, 8, ddpo(), **settings)
+
+    whole = trained("whole")
+    path = str(tmp_path / "inside.ckpt")
+    trained("part", callbacks=[SaveAfter(3, path)])
+    assert len(torch.load(path, weights_only=True)["alignment"]["round"]) == 1
+    resumed = trained("part", ckpt_path=path)
+    assert torch.equal(resumed[0]["weights"], whole[0]["weights"])
+    assert torch.equal(resumed[1]["weights"], whole[0]["weights"])
