@@ -71,7 +71,7 @@ class VideoDenoiser(Pretraining):
 
     Minimises :math:`w_t \,\|\hat v(x_t, t, c) - v\|^2` at :math:`x_t = \sqrt{\bar\alpha_t}\,s_t z +
     \sqrt{1-\bar\alpha_t}\,\epsilon` with VideoCrafter2's rescale :math:`s_t` and weights :math:`w_t = \min(\mathrm{SNR}_t + 1,
-    \gamma) / (\mathrm{SNR}_t + 1)`: min-SNR weights (Hang et al. 2023) would next to ignore high noise, at which it is decided where
+    \gamma) / (\mathrm{SNR}_t + 1)`: min-SNR weights (Hang et al. 2023) next to ignore high noise, at which it is decided where
     things move to. The caption :math:`c` is empty with probability
     ``drop``, which classifier-free guidance needs. Rows of one frame train the spatial layers alone: first those, on
     many pictures, then the whole on clips, as VideoCrafter is inflated from a text-to-image model.
