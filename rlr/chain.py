@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlr.gaussian import Gaussian
 from rlr.models.base import Condition, DiffusionModel
+from rlr.models.staged import encode
 from rlr.samplers import Sampler
 from rlr.schedules import Grid
 
@@ -93,8 +94,8 @@ class Chain(nn.Module):
         return self.sampler.std(t, self.grid)
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        r"""Returns the condition of :math:`B` prompts."""
-        return self.model.encode(prompts)
+        r"""Returns the condition of :math:`B` prompts; that of a staged prompt changes with the step."""
+        return encode(self.model, prompts, self.steps)
 
     def denoise(self, x: Tensor, t: int, condition: Condition) -> Tensor:
         r"""Returns :math:`\hat x_0(x_t)`, with the shape of ``x``."""

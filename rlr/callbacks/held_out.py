@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lightning.pytorch import Trainer
 
 from rlr.data.prompts import PromptData
+from rlr.models.staged import StagedPrompt
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,13 @@ class HeldOut:
     @property
     def key(self) -> dict[str, object]:
         """What the samples depend on."""
-        digest = hashlib.sha256("\n".join(self.prompts).encode()).hexdigest()
+        digest = hashlib.sha256("\n".join(map(_whole, self.prompts)).encode()).hexdigest()
         return {"prompts": digest, "number": len(self.prompts), "samples": self.samples}
+
+
+def _whole(prompt: str) -> str:
+    """Returns a prompt with its stages, if it has any."""
+    return repr(prompt) if isinstance(prompt, StagedPrompt) else prompt
 
 
 def held_out(
