@@ -17,7 +17,7 @@ from rlr.chain import Chain, Trajectory
 from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Objective, Term, score
 from rlr.estimators.control_variate import LookAhead
-from rlr.estimators.segments import Segment, check_stochastic, partition
+from rlr.estimators.segments import Segment, Span, check_span, check_stochastic, partition, reach
 from rlr.seeding import spawn
 
 
@@ -60,6 +60,8 @@ class HalfOrder(Estimator):
         spare: The last steps of the chain that are left to others: covers steps :math:`T, \dots,` ``spare`` + 1.
         baseline: The baseline; by default :class:`~rlr.estimators.advantages.LeaveOneOut`.
         control: A control variate, which needs a differentiable reward; by default none.
+        span: The only steps to cover, first and last (of 50 steps, ``[33, 17]`` is the middle third); by default all
+            but the spared ones. The gradients of other steps are then not estimated.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class HalfOrder(Estimator):
         spare: int = 0,
         baseline: Baseline | None = None,
         control: LookAhead | None = None,
+        span: Span | None = None,
     ) -> None:
         if length < 1 or spare < 0 or (segments is not None and segments < 1):
             raise ValueError(
@@ -80,6 +83,7 @@ class HalfOrder(Estimator):
         self.spare = spare
         self.baseline = baseline or LeaveOneOut()
         self.control = control
+        self.span = span
 
     @property
     def differentiable(self) -> bool:
@@ -91,6 +95,7 @@ class HalfOrder(Estimator):
                 f"HalfOrder(length={self.length}) does not fit the {chain.steps - self.spare} steps it is to cover; "
                 f"set length to {chain.steps - self.spare} at most, or raise the sampler's steps"
             )
+        check_span(chain, self.spare, self.span, self.length, "HalfOrder")
         check_stochastic(chain, [s.stop for s in self.partition(chain)], "HalfOrder")
 
     def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
@@ -125,8 +130,8 @@ class HalfOrder(Estimator):
                 yield self.control.term(chain, trajectory, objective, rewards, segment, weight)
 
     def partition(self, chain: Chain) -> list[Segment]:
-        """Returns the segments that cover the chain."""
-        return partition(chain.steps, self.spare, self.length)
+        """Returns the segments that cover the chain, or the span of it."""
+        return partition(*reach(chain, self.spare, self.span), self.length)
 
     def _choose(self, segments: list[Segment], seed: int) -> list[Segment]:
         if self.segments is None or self.segments >= len(segments):

@@ -15,6 +15,7 @@ from rlr.estimators.base import Estimator, Objective, Term
 from rlr.estimators.control_variate import LookAhead
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
+from rlr.estimators.segments import Span
 
 
 class HalfOrderRLR(Estimator):
@@ -34,6 +35,8 @@ class HalfOrderRLR(Estimator):
         control: The control variate; by default none.
         first_weight: The weight of the first-order term; 1 where no bias is wanted.
         half_weight: The weight of the half-order terms, likewise.
+        span: The only steps that half order covers, first and last, such as those of one group of a staged prompt; by
+            default all that first order leaves. The gradients of other steps are then not estimated.
     """
 
     def __init__(
@@ -45,11 +48,12 @@ class HalfOrderRLR(Estimator):
         control: LookAhead | None = None,
         first_weight: float = 1.0,
         half_weight: float = 1.0,
+        span: Span | None = None,
     ) -> None:
         if steps < 1:
             raise ValueError(f"HalfOrderRLR's first order covers at least one step, not {steps}; or use HalfOrder")
         self.steps = steps
-        self.half = HalfOrder(length, segments, steps, baseline, control)
+        self.half = HalfOrder(length, segments, steps, baseline, control, span)
         self.first_weight = first_weight
         self.half_weight = half_weight
 

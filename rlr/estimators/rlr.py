@@ -23,7 +23,7 @@ from rlr.estimators.base import Estimator, Objective, Term, score
 from rlr.estimators.control_variate import LookAhead
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
-from rlr.estimators.segments import Segment, check_stochastic
+from rlr.estimators.segments import Segment, Span, check_span, check_stochastic, reach
 from rlr.estimators.zeroth_order import ZerothOrder
 from rlr.seeding import spawn
 
@@ -56,6 +56,9 @@ class RLR(Estimator):
         first_weight: The weight of the first-order term; 1 where no bias is wanted.
         half_weight: The weight of the half-order term, likewise.
         zeroth_weight: The weight of the zeroth-order term, likewise.
+        span: The steps within which the sub-chain is drawn, first and last, such as those of one group of a staged
+            prompt (of 50 steps, ``[33, 17]`` is the middle third); by default all that first order leaves. Zeroth order
+            covers the rest as always, so the estimate stays unbiased.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class RLR(Estimator):
         first_weight: float = 1.0,
         half_weight: float = 1.0,
         zeroth_weight: float = 1.0,
+        span: Span | None = None,
     ) -> None:
         if steps < 0:
             raise ValueError(f"RLR's first order covers steps >= 0 steps, and got steps={steps}")
@@ -79,8 +83,13 @@ class RLR(Estimator):
         self.first_weight = first_weight
         self.half_weight = half_weight
         self.zeroth_weight = zeroth_weight
+        self.span = span
         if not (steps or self.half or self.zeroth):
             raise ValueError("RLR has no term left; set steps >= 1, half or zeroth")
+        if span is not None and not half:
+            raise ValueError(
+                "RLR's span is that of its half-order term, and half is false; leave out span, or set half"
+            )
 
     @property
     def differentiable(self) -> bool:
@@ -94,15 +103,22 @@ class RLR(Estimator):
                 f"of {chain.steps} steps; set length to {chain.steps - self.steps} at most"
             )
         if self.half:
-            check_stochastic(chain, range(self.steps, chain.steps - self.length + 1), "RLR's half order")
+            check_span(chain, self.steps, self.span, self.length, "RLR")
+            check_stochastic(chain, self._stops(chain), "RLR's half order")
         if self.zeroth:
             self.zeroth.check(chain)
 
     def segment(self, chain: Chain, seed: int) -> Segment:
-        r"""Returns the half-order sub-chain of a roll-out, :math:`j` uniform on :math:`k, \dots, T - h`."""
+        r"""Returns the half-order sub-chain of a roll-out, :math:`j` uniform on :math:`k, \dots, T - h`, or in the span."""
+        stops = self._stops(chain)
         generator = torch.Generator().manual_seed(spawn(seed, 3))
-        j = int(torch.randint(self.steps, chain.steps - self.length + 1, (), generator=generator))
+        j = int(torch.randint(stops.start, stops.stop, (), generator=generator))
         return Segment(j + self.length, j)
+
+    def _stops(self, chain: Chain) -> range:
+        r"""The states :math:`x_j` in which the sub-chain may end."""
+        part = reach(chain, self.steps, self.span)
+        return range(part.stop, part.start - self.length + 1)
 
     def rest(self, chain: Chain, seed: int) -> tuple[int, ...]:
         r"""Returns the steps :math:`C` of the zeroth-order term."""

@@ -18,9 +18,43 @@ class Segment(NamedTuple):
         return tuple(range(self.start, self.stop, -1))
 
 
+Span = tuple[int, int]
+"""Steps of a chain, first and last, both included: the first has the larger number."""
+
+
 def partition(start: int, stop: int, length: int) -> list[Segment]:
     r"""Cuts steps ``start`` … ``stop + 1`` into segments of ``length``, the last one perhaps shorter."""
     return [Segment(s, max(s - length, stop)) for s in range(start, stop, -length)]
+
+
+def reach(chain: Chain, spare: int, span: Span | None) -> Segment:
+    r"""Returns the part of the chain from which sub-chains are taken: all but the last ``spare`` steps, or ``span``."""
+    return Segment(chain.steps, spare) if span is None else Segment(span[0], span[1] - 1)
+
+
+def check_span(chain: Chain, spare: int, span: Span | None, length: int, owner: str) -> None:
+    r"""Raises if a span is not among the steps that are there to be covered, or is shorter than a sub-chain.
+
+    Args:
+        chain: The chain.
+        spare: The last steps of the chain, which others cover.
+        span: The span.
+        length: The length :math:`h` of a sub-chain.
+        owner: Who asks, for the message.
+    """
+    if span is None:
+        return
+    first, last = span
+    if not chain.steps >= first >= last > spare:
+        raise ValueError(
+            f"{owner} takes sub-chains from steps {chain.steps} … {spare + 1} of this chain, and span={list(span)} is no "
+            "part of them; give its first and its last step, the larger number first"
+        )
+    if length > first - last + 1:
+        raise ValueError(
+            f"a sub-chain of length={length} does not fit into {owner}'s span={list(span)} of {first - last + 1} steps; "
+            "set length lower, or widen the span"
+        )
 
 
 def check_stochastic(chain: Chain, stops: Iterable[int], owner: str) -> None:

@@ -1,0 +1,78 @@
+"""Half order in a part of the chain only: it stays in there, and what it claims to estimate is known exactly."""
+
+from collections import Counter
+
+import pytest
+
+from rlr.estimators import RLR, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
+from tests.estimators.problems import deviation, linear_chain, quadratic
+from tests.estimators.test_exactness import SMALL, STEPS, WHOLE, claimed
+from tests.estimators.test_terms import curved_chain, rollout, wavy
+
+UNBIASED = {
+    "half order": (HalfOrder(2, span=(5, 3)), [3, 4, 5]),
+    "half order, one segment of two": (HalfOrder(1, segments=1, span=(5, 4)), [4, 5]),
+    "half order, look-ahead": (HalfOrder(2, span=(STEPS, 4), control=LookAhead()), [4, 5, 6]),
+    "half-order RLR": (HalfOrderRLR(2, span=(5, 3)), [1, 3, 4, 5]),
+    "half-order RLR, two steps of first order": (HalfOrderRLR(1, None, 2, span=(4, 3)), [1, 2, 3, 4]),
+    "RLR": (RLR(2, span=(5, 3), zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+    "RLR, one choice only": (RLR(2, span=(4, 3), zeroth=ZerothOrder(scale=SMALL)), WHOLE),
+}
+
+
+@pytest.mark.parametrize("name", UNBIASED)
+def test_the_mean_is_the_gradient_of_the_steps_claimed(name):
+    estimator, steps = UNBIASED[name]
+    chain = linear_chain()
+    estimator.check(chain)
+    assert deviation(estimator, chain, quadratic, claimed(steps)) < 4
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [HalfOrderRLR(2, None, span=(5, 3)), RLR(2, span=(5, 4), zeroth=False)],
+    ids=["half-order RLR", "RLR without zeroth order"],
+)
+def test_what_is_left_out_is_missing_from_the_whole(estimator):
+    assert deviation(estimator, linear_chain(), quadratic, claimed(WHOLE), count=800, batch=256) > 10
+
+
+def test_sub_chains_are_drawn_in_the_span_alone_and_reach_all_of_it():
+    chain, estimator = curved_chain(12), RLR(3, span=(9, 4))
+    drawn = Counter(estimator.segment(chain, seed) for seed in range(400))
+    assert {segment.steps for segment in drawn} == {(9, 8, 7), (8, 7, 6), (7, 6, 5), (6, 5, 4)}
+    # uniform: 100 of each, with a standard deviation of 8.7
+    assert max(drawn.values()) - min(drawn.values()) < 60
+
+
+def test_zeroth_order_covers_what_the_sub_chain_leaves():
+    chain, estimator = curved_chain(8), RLR(2, steps=2, span=(6, 4))
+    for seed in range(20):
+        first, half, zeroth = estimator.losses(chain, rollout(estimator, chain, seed=seed), wavy)
+        assert set(half.steps) <= {6, 5, 4}
+        assert sorted((*first.steps, *half.steps, *zeroth.steps)) == list(range(1, 9))
+
+
+def test_without_a_span_everything_is_as_it_was():
+    chain = curved_chain(8)
+    for seed in range(20):
+        assert RLR(3).segment(chain, seed) == RLR(3, span=(8, 2)).segment(chain, seed)
+    assert HalfOrder(2).partition(chain) == HalfOrder(2, span=(8, 1)).partition(chain)
+
+
+REFUSED = {
+    "beyond the chain": (lambda: RLR(2, span=(9, 4)).check(curved_chain(8)), r"span=\[9, 4\] is no part of them"),
+    "into first order": (lambda: RLR(2, span=(5, 1)).check(curved_chain(8)), r"from steps 8 … 2 of this chain"),
+    "upside down": (lambda: HalfOrder(1, span=(3, 5)).check(curved_chain(8)), "the larger number first"),
+    "spared": (lambda: HalfOrderRLR(1, None, 3, span=(5, 3)).check(curved_chain(8)), "from steps 8 … 4"),
+    "too short": (lambda: RLR(3, span=(5, 4)).check(curved_chain(8)), "length=3 does not fit into RLR's span"),
+    "of nothing": (lambda: RLR(half=False, span=(5, 4)), "half is false"),
+    "no noise": (lambda: RLR(2, span=(5, 4)).check(curved_chain(8, eta=0.0)), "needs noise in step 4"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_span_that_cannot_be_is_refused(case):
+    action, told = REFUSED[case]
+    with pytest.raises(ValueError, match=told):
+        action()
