@@ -11,7 +11,9 @@ from torch import Tensor
 
 from rlr.evaluation.pictures import picture, png
 from rlr.files import write_whole
+from rlr.models.staged import StagedPrompt
 from rlr.modules.alignment import Alignment, Prediction
+from rlr.modules.doodl import DOODL
 from rlr.video import write_video
 
 
@@ -47,6 +49,8 @@ class PredictionWriter(BasePredictionWriter):
                 "reward": prediction.rewards[i].item(),
                 "scores": _scores(pl_module, prediction.rewards[i].item()),
                 "checkpoint": checkpoint,
+                **_stages(prediction.prompts[i]),
+                **(prediction.notes[i] if prediction.notes else {}),
             }
             _write(folder / f"{number:05d}", prediction.samples[i], prediction.fps)
             text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
@@ -61,9 +65,16 @@ def _write(stem: Path, pixels: Tensor, fps: float | None) -> None:
         write_video(stem.with_suffix(".mp4"), pixels, fps)
 
 
+def _stages(prompt: str) -> dict[str, object]:
+    """Returns what a staged prompt says to which steps."""
+    if not isinstance(prompt, StagedPrompt):
+        return {}
+    return {"stages": list(prompt.stages), "starts": list(prompt.starts)}
+
+
 def _scores(module: LightningModule, score: float) -> dict[str, float]:
     """Returns a score by the reward's name, version included, raw and on its published scales."""
-    if not isinstance(module, Alignment):
+    if not isinstance(module, Alignment | DOODL):
         return {}
     label, scales = module.reward.label, module.reward.scales
     return {label: score, **{f"{label} {name}": factor * score for name, factor in scales.items()}}

@@ -1,6 +1,7 @@
 """LightningModules: what is trained, and the training step."""
 
 from rlr.modules.alignment import Alignment, Prediction
+from rlr.modules.doodl import DOODL
 from rlr.modules.image import ImageAlignment
 from rlr.modules.objective import Objective
 from rlr.modules.pretraining import autoencoder, denoiser, reward

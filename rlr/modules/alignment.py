@@ -10,7 +10,7 @@ has its own noise, whatever batch, rank or micro-batch it falls into, and whethe
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
@@ -75,6 +75,7 @@ class Prediction(NamedTuple):
         seeds: The seed of each one's noise.
         rewards: The rewards, with shape :math:`(B)`.
         fps: Frames a second of clips; None for pictures.
+        notes: Further facts of each, as plain data for its file; none by default.
     """
 
     samples: Tensor
@@ -83,6 +84,7 @@ class Prediction(NamedTuple):
     seeds: list[int]
     rewards: Tensor
     fps: float | None = None
+    notes: Sequence[Mapping[str, Any]] = ()
 
 
 class Alignment(LightningModule):
