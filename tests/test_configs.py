@@ -1,12 +1,13 @@
 """Every config that is shipped is parsed, and every alignment takes a step with a small random model in its place."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from rlr.cli import main
-from rlr.modules import Alignment
+from rlr.modules import DOODL, Alignment
 from tests.data.fixtures import NO_PICTURES
 from tests.rewards.folder import FOLDER
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
 PARTS = sorted((ROOT / "configs").glob("*/parts/*.yaml"))
 FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
-ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_")]
+LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
+ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
 
@@ -139,16 +141,29 @@ def makes_clips(config: dict) -> bool:
 def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     """The arguments that make a config small: a random model, a random reward, few steps and samples."""
     args = config["model"]["init_args"]
-    guided = args["model"]["class_path"].endswith(".Guidance")
-    inner = "--model.init_args.model.init_args" + (".model.init_args" if guided else "")
     small = [
-        f"{inner}.path={folder}",
+        *common(config, folder, out),
         # as short as the estimators' terms allow
         f"--model.init_args.sampler.init_args.steps={min(args['sampler']['init_args']['steps'], 10)}",
         "--model.init_args.accumulate=1",
-        "--data.init_args.batch_size=8",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
+    ]
+    span = args["estimator"]["init_args"].get("span")
+    if span and span[0] > 10:
+        small.append("--model.init_args.estimator.init_args.span=[7, 4]")
+    return small
+
+
+def common(config: dict, folder: Path, out: Path) -> list[str]:
+    """Those that serve whatever is done: a random model, a random reward, few samples, a CPU."""
+    args, data = config["model"]["init_args"], config["data"]
+    guided = args["model"]["class_path"].endswith(".Guidance")
+    inner = "--model.init_args.model.init_args" + (".model.init_args" if guided else "")
+    staged = ".data.init_args" if data["class_path"].endswith(".DCoT") else ""
+    small = [
+        f"{inner}.path={folder}",
+        f"--data.init_args{staged}.batch_size=8",
         "--trainer.accelerator=cpu",
         "--trainer.precision=32-true",
         f"--trainer.default_root_dir={out}",
@@ -168,6 +183,21 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     if config["data"]["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
     return small
+
+
+@pytest.mark.parametrize("path", LATENTS, ids=name)
+def test_optimises_latents(path, random_sd, resolved, tmp_path):
+    small = [
+        *common(resolved(path), random_sd(), tmp_path),
+        "--model.init_args.steps=4",
+        "--model.init_args.iterations=1",
+    ]
+    cli = main(["predict", f"--config={path}", *small, "--trainer.limit_predict_batches=1"])
+    assert isinstance(cli.model, DOODL)
+    assert (cli.model.momentum, cli.model.perturbation, cli.model.edict.mixing) == (0.9, 1e-4, 0.93)
+    assert len(list((tmp_path / "predictions").glob("*.png"))) > 1
+    story = json.loads((tmp_path / "predictions" / "00000.json").read_text())
+    assert story["reward_path"] == [story["reward_before"], story["reward"]]
 
 
 def test_results_go_to_a_folder_named_as_the_config(random_sd, resolved, tmp_path, monkeypatch):
