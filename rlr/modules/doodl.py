@@ -23,7 +23,7 @@ from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Objective as Score
 from rlr.models.base import DiffusionModel
-from rlr.modules.alignment import EVALUATION, Prediction
+from rlr.modules.alignment import EVALUATION, FRAMES, Prediction
 from rlr.modules.edict import EDICT
 from rlr.modules.objective import Objective
 from rlr.rewards.base import Reward
@@ -76,6 +76,7 @@ class DOODL(LightningModule):
             raise ValueError(
                 f"DOODL backpropagates the reward, and {type(reward).__name__} has no gradient; use a differentiable one"
             )
+        reward.check(clips=model.frames is not None)
         self.chain = Chain(model, DDIM(steps, eta=0.0))
         self.edict = EDICT(self.chain, mixing)
         self.reward = reward.requires_grad_(False)
@@ -108,13 +109,15 @@ class DOODL(LightningModule):
     def generate(self, batch: PromptBatch) -> Prediction:
         """Samples a batch from optimised latents, and notes the rewards on the way there."""
         prompts, seeds = list(batch.prompts), [spawn(self.seed, EVALUATION, index) for index in batch.indices]
-        x, path = self.optimise(self.chain.draw(seeds)[self.chain.steps], prompts, seeds)
-        samples = self.chain.model.decode(self._sample(x, prompts)[0])
-        rewards = self.objective.rate(samples, prompts)
-        paths = torch.stack([*path, rewards], 1).tolist()
-        notes = [{"reward_before": path[0], "reward_path": path} for path in paths]
-        fps = self.chain.model.fps
-        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, fps, notes)
+        start = self.chain.draw(seeds)[self.chain.steps]
+        _, before = self._show(start, prompts)
+        x, path = self.optimise(start, prompts, seeds)
+        samples, rewards = self._show(x, prompts)
+        notes = [
+            {"reward_before": before[i].item(), "reward_path": [scores[i].item() for scores in path]}
+            for i in range(len(prompts))
+        ]
+        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps, notes)
 
     def optimise(self, x: Tensor, prompts: list[str], seeds: list[int]) -> tuple[Tensor, list[Tensor]]:
         r"""Moves latents up the reward.
@@ -125,14 +128,14 @@ class DOODL(LightningModule):
             seeds: Decide the perturbations, sample :math:`i`'s ``seeds[i]`` alone.
 
         Returns:
-            The last latents, and the rewards before each iteration, each with shape :math:`(B)`.
+            The last latents, and the rewards seen in each iteration, each with shape :math:`(B)`.
 
         Raises:
             FloatingPointError: If a gradient is not finite.
         """
         length, velocity, path = norms(x), torch.zeros_like(x), []
         for k in range(self.iterations):
-            gradient, rewards = self.gradient(x, prompts)
+            gradient, rewards = self.gradient(x, prompts, spawn(self.seed, FRAMES, k))
             self._check(gradient, k)
             path.append(rewards)
             velocity = self.momentum * velocity + (self.scale * gradient).clamp(-self.clip, self.clip)
@@ -140,24 +143,28 @@ class DOODL(LightningModule):
             x = x * length / norms(x)
         return x, path
 
-    def gradient(self, x: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
+    def gradient(self, x: Tensor, prompts: list[str], seed: int = 0) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`\frac14 (\partial_x + \partial_y) (R(x_0) + R(y_0))` and the rewards of :math:`x_0`.
 
         Args:
             x: The latents :math:`x_T = y_T`, with shape :math:`(B, *)`.
             prompts: The :math:`B` prompts.
+            seed: Decides which frames of clips are seen by a reward that draws some.
 
         Returns:
             The gradient, with shape :math:`(B, *)`, and the rewards, with shape :math:`(B)`.
         """
-        condition, objective = self.chain.encode(prompts), self.objective.of(prompts)
+        condition, objective = self.chain.encode(prompts), self.objective.of(prompts, seed)
         pair = self.edict.sample(torch.stack([x, x]), condition)
         slopes, scores = zip(*(slope(objective, end) for end in pair), strict=True)
         _, gradient = self.edict.pull_back(pair, torch.stack(slopes) / 2, condition)
         return gradient.mean(0), self.objective.sign * scores[0]
 
-    def _sample(self, x: Tensor, prompts: list[str]) -> Tensor:
-        return self.edict.sample(torch.stack([x, x]), self.chain.encode(prompts))
+    def _show(self, x: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        """Returns the samples of latents, and their rewards."""
+        end, _ = self.edict.sample(torch.stack([x, x]), self.chain.encode(prompts))
+        samples = self.chain.model.decode(end)
+        return samples, self.objective.rate(samples, prompts)
 
     def _noise(self, x: Tensor, seeds: list[int], k: int) -> Tensor:
         shape = tuple(x.shape[1:])
