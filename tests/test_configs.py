@@ -17,6 +17,9 @@ PARTS = sorted((ROOT / "configs").glob("*/parts/*.yaml"))
 FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
 LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
+SAME = ("_hpsv2", "_aes", "_imagereward")
+"""How the names of rows end that take the step of the row of PickScore, once a small PickScore takes their reward's place."""
+STEPS = [pytest.param(p, marks=pytest.mark.slow) if p.stem.endswith(SAME) else p for p in ALIGNMENTS]
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
 
@@ -121,7 +124,7 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
     assert all(reward["init_args"]["preprocessing"] == "official" for reward in rewards)
 
 
-@pytest.mark.parametrize("path", ALIGNMENTS, ids=name)
+@pytest.mark.parametrize("path", STEPS, ids=name)
 def test_takes_a_step(path, random_sd, random_vc, resolved, tmp_path):
     config = resolved(path)
     folder = random_vc if makes_clips(config) else random_sd()
