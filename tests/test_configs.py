@@ -19,7 +19,10 @@ LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
 SAME = ("_hpsv2", "_aes", "_imagereward")
 """How the names of rows end that take the step of the row of PickScore, once a small PickScore takes their reward's place."""
-STEPS = [pytest.param(p, marks=pytest.mark.slow) if p.stem.endswith(SAME) else p for p in ALIGNMENTS]
+STEPS, OPTIMISED = (
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem.endswith(SAME) else p for p in paths]
+    for paths in (ALIGNMENTS, LATENTS)
+)
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
 
@@ -188,7 +191,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     return small
 
 
-@pytest.mark.parametrize("path", LATENTS, ids=name)
+@pytest.mark.parametrize("path", OPTIMISED, ids=name)
 def test_optimises_latents(path, random_sd, random_vc, resolved, tmp_path):
     config = resolved(path)
     folder = random_vc if makes_clips(config) else random_sd()
