@@ -1,12 +1,12 @@
-"""Moving scenes for pretraining, as the posterior of an autoencoder."""
+"""Moving scenes for pretraining, and single frames of them beside, as the posterior of an autoencoder."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from diffusers import AutoencoderKL
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from rlr.data.scenes import Batches, Stream, Table
 from rlr.world.clips import draw_clips
@@ -16,18 +16,47 @@ from rlr.world.prompts import held_out_clips, training_clips
 CHUNK = 64
 
 
-class EncodedClips(LightningDataModule):
-    r"""Batches of ``mean`` and ``std``, :math:`(B, F, 4, 8, 8)` in float16, and ``captions``, B strings.
+Batch = dict[str, Table]
+"""``clips`` and ``stills``, or one of them."""
 
-    The latents are not scaled.
+
+class Beside(IterableDataset):
+    """Several endless streams, a batch of each at a time."""
+
+    def __init__(self, streams: dict[str, Stream]) -> None:
+        self.streams = streams
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batches in zip(*self.streams.values(), strict=True):
+            yield dict(zip(self.streams, batches, strict=True))
+
+
+class Clips(Dataset):
+    """The rows of a table of clips in order, some at a time."""
+
+    def __init__(self, table: Table, batch_size: int) -> None:
+        self.batches = Batches(table, batch_size)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, k: int) -> Batch:
+        return {"clips": self.batches[k]}
+
+
+class EncodedClips(LightningDataModule):
+    r"""Batches of ``clips`` and ``stills``, each of which has ``mean``, ``std`` and ``captions``.
+
+    ``mean`` and ``std`` are float16, :math:`(B, F, 4, 8, 8)`, and not scaled; ``captions`` are B strings. A row of
+    ``stills`` is one frame, :math:`F = 1`, with the caption of its clip.
 
     Args:
         autoencoder: A folder in the layout of diffusers.
         size: How many clips to render for training.
-        batch_size: Rows of a batch.
+        batch_size: Clips of a batch; 0 for none.
         seed: Decides captions, scenes and order.
         held_out: How many clips with held-out captions to render for validation.
-        stills: Whether a row is one frame, :math:`F = 1`, with the caption of its clip.
+        stills: Single frames of a batch; 0 for none.
     """
 
     def __init__(
@@ -37,7 +66,7 @@ class EncodedClips(LightningDataModule):
         batch_size: int = 16,
         seed: int = 0,
         held_out: int = 48,
-        stills: bool = False,
+        stills: int = 0,
     ) -> None:
         super().__init__()
         self.autoencoder, self.size, self.batch_size = autoencoder, size, batch_size
@@ -48,7 +77,7 @@ class EncodedClips(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Renders and encodes once, however often it is called."""
         if not self.training:
-            self.training = self._rows(self.table(training_clips(self.size, self.seed)))
+            self.training = self.table(training_clips(self.size, self.seed))
             self.validation = self.table(held_out_clips(self.held_out, self.seed))
 
     @torch.no_grad()
@@ -62,22 +91,29 @@ class EncodedClips(LightningDataModule):
             stds.append(posterior.std.half().unflatten(0, pixels.shape[:2]))
         return {"mean": torch.cat(means), "std": torch.cat(stds), "captions": captions}
 
-    def _rows(self, table: Table) -> Table:
-        if not self.stills:
-            return table
-        frames = len(table["mean"][0])
-        captions = [caption for caption in table["captions"] for _ in range(frames)]
-        tensors = {name: column.flatten(0, 1)[:, None] for name, column in table.items() if isinstance(column, Tensor)}
+    def frames(self) -> Table:
+        """Every frame of the training clips as a row of its own, with the caption of its clip."""
+        length = len(self.training["mean"][0])
+        captions = [caption for caption in self.training["captions"] for _ in range(length)]
+        tensors = {k: column.flatten(0, 1)[:, None] for k, column in self.training.items() if isinstance(column, Tensor)}
         return {**tensors, "captions": captions}
 
     def train_dataloader(self) -> DataLoader:
-        """The endless stream, from the trainer's step on."""
+        """The endless streams, from the trainer's step on."""
+        streams = {}
+        if self.batch_size:
+            streams["clips"] = self._stream(self.training, self.batch_size)
+        if self.stills:
+            streams["stills"] = self._stream(self.frames(), self.stills)
+        return DataLoader(Beside(streams), batch_size=None)
+
+    def _stream(self, table: Table, rows: int) -> Stream:
         trainer = self.trainer
         assert trainer is not None
         steps = trainer.accumulate_grad_batches * trainer.world_size
-        start: Callable[[], int] = lambda: trainer.global_step * steps + trainer.global_rank  # noqa: E731
-        return DataLoader(Stream(self.training, self.batch_size, self.seed, start, trainer.world_size), batch_size=None)
+        start = lambda: trainer.global_step * steps + trainer.global_rank  # noqa: E731
+        return Stream(table, rows, self.seed, start, trainer.world_size)
 
     def val_dataloader(self) -> DataLoader:
         """The held-out clips, once."""
-        return DataLoader(Batches(self.validation, 24), batch_size=None)
+        return DataLoader(Clips(self.validation, 24), batch_size=None)

@@ -17,6 +17,8 @@ from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import export_official
 from rlr.models.videocrafter.model import MERGES
 from rlr.models.videocrafter.network import UNetConfig, call
+from rlr.data.clips import Batch
+from rlr.data.scenes import Table
 from rlr.modules.pretraining.base import Pretraining
 from rlr.world.clips import FRAMES
 from rlr.world.render import SIDE
@@ -74,7 +76,8 @@ class VideoDenoiser(Pretraining):
     \gamma) / (\mathrm{SNR}_t + 1)`: min-SNR weights (Hang et al. 2023) next to ignore high noise, at which it is decided where
     things move to. The caption :math:`c` is empty with probability
     ``drop``, which classifier-free guidance needs. Rows of one frame train the spatial layers alone: first those, on
-    many pictures, then the whole on clips, as VideoCrafter is inflated from a text-to-image model.
+    many pictures, as VideoCrafter is inflated from a text-to-image model, then the whole on clips, with
+    pictures beside: one costs a sixteenth of a clip, and shows as many things.
     """
 
     abar: Tensor
@@ -109,23 +112,33 @@ class VideoDenoiser(Pretraining):
         self.networks.load_state_dict(averaged)
         self.average.load_state_dict(averaged)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The loss of the class on a batch of ``mean``, ``std`` and ``captions``."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The losses of the class on clips and on stills, whichever the batch has, added."""
         generator = self.noise()
-        mean, std = (batch[name].float().transpose(1, 2) for name in ("mean", "std"))
+        losses = {name: self.loss(self.networks, rows, generator) for name, rows in batch.items()}
+        self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
+        return torch.stack(list(losses.values())).sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The loss of the average on held-out clips, at times and noises that are the same every time."""
+        generator = torch.Generator().manual_seed(batch_idx)
+        for name, rows in batch.items():
+            self.log(f"validation/{name}", self.loss(self.average, rows, generator), batch_size=len(rows["captions"]))
+
+    def loss(self, networks: Any, rows: Table, generator: torch.Generator) -> Tensor:
+        """The loss of the class on ``mean`` and ``std`` (B, F, 4, 8, 8) and ``captions``."""
+        mean, std = (torch.as_tensor(rows[name]).float().transpose(1, 2) for name in ("mean", "std"))
         clean = (mean + std * torch.randn(mean.shape, generator=generator)) * self.scale
         epsilon = torch.randn(mean.shape, generator=generator)
         times = torch.randint(len(self.abar), (len(clean),), generator=generator)
         dropped = torch.rand(len(clean), generator=generator) < self.drop
-        captions = ["" if d else c for c, d in zip(batch["captions"], dropped.tolist(), strict=True)]
+        captions = ["" if d else c for c, d in zip(rows["captions"], dropped.tolist(), strict=True)]
         signal, noise = self.abar[times].sqrt(), (1 - self.abar[times]).sqrt()
         scaled = clean * per_row(self.rescale[times])
         noisy = per_row(signal) * scaled + per_row(noise) * epsilon
         velocity = per_row(signal) * epsilon - per_row(noise) * scaled
-        predicted = self.predict(self.networks, noisy, times, captions)
-        loss = ((predicted - velocity).square().mean((1, 2, 3, 4)) * self.weight(times)).mean()
-        self.log("train/loss", loss)
-        return loss
+        predicted = self.predict(networks, noisy, times, captions)
+        return ((predicted - velocity).square().mean((1, 2, 3, 4)) * self.weight(times)).mean()
 
     def predict(self, networks: Any, x: Tensor, times: Tensor, captions: Sequence[str]) -> Tensor:
         """The velocity that networks predict of noisy latents (B, 4, F, 8, 8)."""
