@@ -38,8 +38,11 @@ format: install ## let ruff rewrite what it can
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
+# a file of tests on one core at a time: that is faster than all cores for one test
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile
+
 test: install ## the tests, without those marked slow, gpu or weights
-	$(PYTHON) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: install ## the tests that take more than a minute
 	$(PYTHON) -m pytest -m slow $(ARGS)

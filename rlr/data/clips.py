@@ -57,6 +57,9 @@ class EncodedClips(LightningDataModule):
         seed: Decides captions, scenes and order.
         held_out: How many clips with held-out captions to render for validation.
         stills: Single frames of a batch; 0 for none.
+
+    Raises:
+        ValueError: If a batch has neither.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class EncodedClips(LightningDataModule):
         held_out: int = 48,
         stills: int = 0,
     ) -> None:
+        if batch_size + stills < 1:
+            raise ValueError("EncodedClips would make empty batches: batch_size and stills are 0; set one of them")
         super().__init__()
         self.autoencoder, self.size, self.batch_size = autoencoder, size, batch_size
         self.seed, self.held_out, self.stills = seed, held_out, stills
@@ -95,7 +100,9 @@ class EncodedClips(LightningDataModule):
         """Every frame of the training clips as a row of its own, with the caption of its clip."""
         length = len(self.training["mean"][0])
         captions = [caption for caption in self.training["captions"] for _ in range(length)]
-        tensors = {k: column.flatten(0, 1)[:, None] for k, column in self.training.items() if isinstance(column, Tensor)}
+        tensors = {
+            k: column.flatten(0, 1)[:, None] for k, column in self.training.items() if isinstance(column, Tensor)
+        }
         return {**tensors, "captions": captions}
 
     def train_dataloader(self) -> DataLoader:

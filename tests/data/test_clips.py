@@ -43,20 +43,37 @@ def test_the_latents_are_those_of_the_rendered_frames(vae):
 
 
 def test_stills_are_the_frames_of_the_same_clips_with_their_captions(vae):
-    clips, stills = ready(vae).training, ready(vae, stills=True).training
-    assert torch.equal(stills["mean"], clips["mean"].flatten(0, 1)[:, None])
-    assert stills["captions"] == [caption for caption in clips["captions"] for _ in range(8)]
+    data = ready(vae)
+    stills = data.frames()
+    assert torch.equal(stills["mean"], data.training["mean"].flatten(0, 1)[:, None])
+    assert torch.equal(stills["std"], data.training["std"].flatten(0, 1)[:, None])
+    assert stills["captions"] == [caption for caption in data.training["captions"] for _ in range(8)]
 
 
-def test_batches_have_the_shapes_that_are_said(vae):
-    for stills, frames in ((False, 8), (True, 1)):
-        data = ready(vae, stills=stills)
-        batch = next(iter(data.train_dataloader()))
-        assert batch["mean"].shape == batch["std"].shape == (4, frames, 4, 8, 8)
-        assert batch["mean"].dtype == torch.float16
-        assert len(batch["captions"]) == 4
-        (held_out,) = data.val_dataloader()
-        assert held_out["mean"].shape == (3, 8, 4, 8, 8)
+@pytest.mark.parametrize(("clips", "stills"), [(4, 0), (0, 5), (4, 5)])
+def test_batches_have_the_rows_and_shapes_that_are_said(vae, clips, stills):
+    data = ready(vae, batch_size=clips, stills=stills)
+    expected = {name: shape for name, shape in {"clips": (clips, 8), "stills": (stills, 1)}.items() if shape[0]}
+    batch = next(iter(data.train_dataloader()))
+    assert batch.keys() == expected.keys()
+    for name, shape in expected.items():
+        rows = batch[name]
+        assert rows["mean"].shape == rows["std"].shape == (*shape, 4, 8, 8)
+        assert rows["mean"].dtype == torch.float16
+        assert len(rows["captions"]) == shape[0]
+
+
+def test_validation_goes_through_the_held_out_clips_once(vae):
+    data = ready(vae)
+    (held_out,) = data.val_dataloader()
+    assert held_out.keys() == {"clips"}
+    assert held_out["clips"]["captions"] == data.validation["captions"]
+    assert held_out["clips"]["mean"].shape == (3, 8, 4, 8, 8)
+
+
+def test_a_batch_of_nothing_is_refused(vae):
+    with pytest.raises(ValueError, match="batch_size"):
+        EncodedClips(vae, batch_size=0)
 
 
 def test_training_and_validation_share_no_picture(vae):
@@ -68,11 +85,12 @@ def test_training_and_validation_share_no_picture(vae):
 
 
 def test_a_run_that_starts_late_sees_what_an_uninterrupted_one_would(vae):
-    whole = list(islice(ready(vae).train_dataloader(), 5))
-    late = list(islice(ready(vae, step=3).train_dataloader(), 2))
+    whole = list(islice(ready(vae, stills=5).train_dataloader(), 5))
+    late = list(islice(ready(vae, step=3, stills=5).train_dataloader(), 2))
     for one, other in zip(whole[3:], late, strict=True):
-        assert one["captions"] == other["captions"]
-        assert torch.equal(one["mean"], other["mean"])
+        for name in ("clips", "stills"):
+            assert one[name]["captions"] == other[name]["captions"]
+            assert torch.equal(one[name]["mean"], other[name]["mean"])
 
 
 def test_rendering_once_is_enough(vae):

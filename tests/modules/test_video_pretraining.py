@@ -92,7 +92,7 @@ def run(module, vae, folder=None, steps=3, **data):
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    trainer.fit(module, EncodedClips(vae, size=6, batch_size=3, held_out=2, **data))
+    trainer.fit(module, EncodedClips(vae, **{"size": 6, "batch_size": 3, "held_out": 2, **data}))
     if folder:
         trainer.save_checkpoint(folder / "last.ckpt")
     return trainer
@@ -107,7 +107,7 @@ def joining(networks):
 @pytest.mark.parametrize("stills", [True, False])
 def test_stills_leave_what_joins_frames_untouched(module, vae, stills):
     before, all_before = joining(module.networks), {n: w.clone() for n, w in module.networks.named_parameters()}
-    run(module, vae, stills=stills)
+    run(module, vae, **({"batch_size": 0, "stills": 3} if stills else {}))
     for networks in (module.networks, module.average):
         same = [torch.equal(weight, before[name]) for name, weight in joining(networks).items()]
         assert all(same) if stills else not any(same[-2:])
@@ -117,7 +117,7 @@ def test_stills_leave_what_joins_frames_untouched(module, vae, stills):
 
 
 def test_clips_start_from_the_average_of_stills(module, vae, tmp_path):
-    run(module, vae, tmp_path, stills=True)
+    run(module, vae, tmp_path, batch_size=0, stills=3)
     inflated = VideoDenoiser(vae, start=str(tmp_path / "last.ckpt"))
     for networks in (inflated.networks, inflated.average):
         for name, weight in networks.state_dict().items():
@@ -129,9 +129,41 @@ CAPTIONS = ["a red circle growing", "a blue cross moving left"]
 
 def loss(module, predict, mean, seed=0):
     """The training loss on latents without spread, with ``predict`` in the network's place."""
-    module.predict, module.log = predict, lambda *_: None
-    module.noise = lambda: torch.Generator().manual_seed(seed)
-    return module.training_step({"mean": mean, "std": torch.zeros_like(mean), "captions": CAPTIONS}, 0)
+    module.predict, generator = predict, torch.Generator().manual_seed(seed)
+    return module.loss(module.networks, rows(mean), generator)
+
+
+def rows(mean):
+    return {"mean": mean, "std": torch.zeros_like(mean), "captions": CAPTIONS}
+
+
+def test_the_losses_of_clips_and_of_stills_are_added(module):
+    clips, stills = (torch.randn(2, frames, 4, 8, 8, generator=torch.Generator().manual_seed(0)) for frames in (8, 1))
+    logged, noise = {}, torch.Generator().manual_seed(3)
+    module.log_dict, module.noise = logged.update, lambda: noise
+    module.eval()
+    total = module.training_step({"clips": rows(clips), "stills": rows(stills)}, 0)
+    again = torch.Generator().manual_seed(3)
+    parts = [module.loss(module.networks, rows(part), again) for part in (clips, stills)]
+    assert logged == {"train/clips": parts[0], "train/stills": parts[1]}
+    assert total == parts[0] + parts[1]
+    assert parts[1] > 0
+
+
+def test_validation_measures_the_average_the_same_way_every_time(module):
+    mean, seen = torch.randn(2, 8, 4, 8, 8, generator=torch.Generator().manual_seed(0)), []
+    module.log = lambda name, value, **_: seen.append((name, value.item()))
+    module.networks.requires_grad_(False)
+    for _ in range(2):
+        module.validation_step({"clips": rows(mean)}, 0)
+        for weight in module.networks.parameters():
+            weight.add_(1.0)
+    assert seen[0] == seen[1]
+    assert seen[0][0] == "validation/clips"
+    for weight in module.average.parameters():
+        weight.add_(0.1)
+    module.validation_step({"clips": rows(mean)}, 0)
+    assert seen[2] != seen[0]
 
 
 def test_the_loss_is_zero_for_the_true_velocity_alone(module):

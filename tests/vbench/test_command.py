@@ -176,6 +176,12 @@ def test_unknown_options(capsys, tmp_path):
         assert "unrecognized arguments" in capsys.readouterr().err
 
 
+def recipe(*words):
+    """What make would run, also where make itself runs this test and would announce the folder."""
+    call = ["make", "--no-print-directory", "-n", *words]
+    return subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
@@ -185,12 +191,10 @@ def test_unknown_options(capsys, tmp_path):
     ],
 )
 def test_variables_of_the_makefile(variables, words):
-    call = ["make", "-n", "eval-vbench", *variables]
-    dry = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    dry = recipe("eval-vbench", *variables)
     assert shlex.split(dry.split("-m rlr.vbench eval ")[1]) == shlex.split(words)
 
 
 def test_weights_have_a_target():
-    call = ["make", "-n", "vbench-weights"]
-    dry = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    dry = recipe("vbench-weights")
     assert dry.splitlines()[-1].split()[1:] == ["-m", "rlr.vbench", "weights"]

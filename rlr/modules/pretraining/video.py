@@ -12,13 +12,13 @@ from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import Tensor, nn
 
+from rlr.data.clips import Batch
+from rlr.data.scenes import Table
 from rlr.models.videocrafter.architecture import Architecture, TextConfig, VAEConfig
 from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import export_official
 from rlr.models.videocrafter.model import MERGES
 from rlr.models.videocrafter.network import UNetConfig, call
-from rlr.data.clips import Batch
-from rlr.data.scenes import Table
 from rlr.modules.pretraining.base import Pretraining
 from rlr.world.clips import FRAMES
 from rlr.world.render import SIDE
