@@ -1,0 +1,5 @@
+"""The experiments that the command line knows."""
+
+from experiments.base import Experiment
+
+EXPERIMENTS: tuple[type[Experiment], ...] = ()

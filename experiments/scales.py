@@ -1,0 +1,103 @@
+"""The sizes at which the experiments are run."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+RUNS = ROOT / "runs" / "experiments"
+
+
+def cpu_seconds() -> float:
+    """Returns the CPU seconds of this process and of those it has waited for: other load does not change them."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A size.
+
+    Args:
+        name: Its name on the command line, and of its folder of results.
+        title: What is trained and scored, in words.
+        config: The config that runs of this size start from, relative to the repository.
+        prompts: The class of the prompts.
+        steps: The steps of the sampler.
+        samples: The samples of a held-out prompt.
+        weights: Folders on the hub that have to be there.
+        gpu: Whether it is meant for a GPU.
+        clock: Tells the seconds that a cell costs: of the CPU where it computes, of the wall where a GPU does.
+        results: Where rows and pages are kept.
+        runs: Where training runs leave their files.
+    """
+
+    name: str
+    title: str
+    config: str
+    prompts: str
+    steps: int
+    samples: int
+    weights: tuple[str, ...] = ()
+    gpu: bool = False
+    clock: Callable[[], float] = cpu_seconds
+    results: Path = RESULTS
+    runs: Path = RUNS
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return torch.device("cuda" if self.gpu else "cpu")
+
+    def missing(self) -> str | None:
+        """Returns one sentence about what this machine lacks, or None."""
+        if self.gpu and not torch.cuda.is_available():
+            return f"the set {self.name} ({self.title}) needs a GPU, and there is none; take --set tiny, or a machine with one"
+        absent = [folder for folder in self.weights if not _cached(folder)]
+        if absent:
+            return (
+                f"the set {self.name} needs the weights {', '.join(absent)}, which are not on this machine; fetch them "
+                f"with `hf download {absent[0]}`"
+            )
+        return None
+
+
+def _cached(folder: str) -> bool:
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        return any(repo.repo_id == folder for repo in scan_cache_dir().repos)
+    except CacheNotFound:
+        return False
+
+
+TINY = Scale("tiny", "the built-in model and its own rewards", "configs/image/tiny_rlr.yaml", "WorldPrompts", 5, 2)
+SD14 = Scale(
+    "sd14",
+    "Stable Diffusion 1.4 and 2.1 with the paper's rewards",
+    "configs/image/sd14_rlr_pickscore.yaml",
+    "PickAPic",
+    50,
+    1,
+    weights=("CompVis/stable-diffusion-v1-4",),
+    gpu=True,
+    clock=time.perf_counter,
+)
+VC2 = Scale(
+    "vc2",
+    "VideoCrafter 2 with the paper's rewards of frames",
+    "configs/video/vc2_rlr_hpsv2.yaml",
+    "VBenchPrompts",
+    25,
+    5,
+    weights=("VideoCrafter/VideoCrafter2",),
+    gpu=True,
+    clock=time.perf_counter,
+)
+SCALES = {scale.name: scale for scale in (TINY, SD14, VC2)}
