@@ -191,6 +191,15 @@ def test_latents_are_rescaled_as_in_videocrafter(module):
     assert len(module.rescale) == len(module.abar) == 1000
 
 
+@pytest.mark.parametrize(("frames", "median"), [(1, 500), (4, 667), (8, 739)])
+def test_clips_are_seen_at_more_noise_than_pictures(module, frames, median):
+    """A share u is moved to s u / (1 + (s-1) u), and 1/2 to s / (1 + s), with s the root of the number of frames."""
+    times = module.times(20_000, frames, torch.Generator().manual_seed(0))
+    assert times.min() >= 0
+    assert times.max() <= 999
+    assert times.float().median() == pytest.approx(median, abs=8)
+
+
 def test_weights_are_one_at_high_noise_and_bounded_by_gamma_at_low(module):
     snr = module.abar * module.rescale**2 / (1 - module.abar)
     weight = module.weight(torch.arange(1000))

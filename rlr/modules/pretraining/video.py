@@ -130,7 +130,7 @@ class VideoDenoiser(Pretraining):
         mean, std = (torch.as_tensor(rows[name]).float().transpose(1, 2) for name in ("mean", "std"))
         clean = (mean + std * torch.randn(mean.shape, generator=generator)) * self.scale
         epsilon = torch.randn(mean.shape, generator=generator)
-        times = torch.randint(len(self.abar), (len(clean),), generator=generator)
+        times = self.times(len(clean), clean.shape[2], generator)
         dropped = torch.rand(len(clean), generator=generator) < self.drop
         captions = ["" if d else c for c, d in zip(rows["captions"], dropped.tolist(), strict=True)]
         signal, noise = self.abar[times].sqrt(), (1 - self.abar[times]).sqrt()
@@ -139,6 +139,15 @@ class VideoDenoiser(Pretraining):
         velocity = per_row(signal) * epsilon - per_row(noise) * scaled
         predicted = self.predict(networks, noisy, times, captions)
         return ((predicted - velocity).square().mean((1, 2, 3, 4)) * self.weight(times)).mean()
+
+    def times(self, count: int, frames: int, generator: torch.Generator) -> Tensor:
+        r"""Random times of clips of ``frames`` :math:`F` frames, later ones more often.
+
+        A uniform share :math:`u` of the schedule becomes :math:`s u / (1 + (s-1) u)` with :math:`s = \sqrt F`: frames that show
+        the same tell it at more noise than one does (Esser et al. 2024, Equation 23, with pixels for frames).
+        """
+        u, s = torch.rand(count, generator=generator), frames**0.5
+        return (len(self.abar) * s * u / (1 + (s - 1) * u)).long().clamp(max=len(self.abar) - 1)
 
     def predict(self, networks: Any, x: Tensor, times: Tensor, captions: Sequence[str]) -> Tensor:
         """The velocity that networks predict of noisy latents (B, 4, F, 8, 8)."""
