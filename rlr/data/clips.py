@@ -48,9 +48,7 @@ class EncodedClips(LightningDataModule):
     r"""Batches of ``clips`` and ``stills``, each of which has ``mean``, ``std`` and ``captions``.
 
     ``mean`` and ``std`` are float16, :math:`(B, F, 4, 8, 8)`, and not scaled; ``captions`` are B strings. A row of
-    ``stills`` is the *first* frame of a clip, :math:`F = 1`, with its caption. There, what moves left stands to the right: an
-    effect of two factors, caption and place, that is learnt quickly. In clips it is one of three, with time, of which no two
-    tell anything, and was not learnt at all without the stills.
+    ``stills`` is the *first* frame of a clip, :math:`F = 1`, with its caption: there, what moves left stands to the right.
 
     Args:
         autoencoder: A folder in the layout of diffusers.
