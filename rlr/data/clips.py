@@ -1,6 +1,9 @@
 """Moving scenes for pretraining, and first frames of them beside, as the posterior of an autoencoder."""
 
 from collections.abc import Iterator
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
@@ -9,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from rlr.data.scenes import Batches, Stream, Table
+from rlr.files import write_whole
 from rlr.world.clips import draw_clips
 from rlr.world.motion import parse_clip
 from rlr.world.prompts import held_out_clips, training_clips
@@ -57,6 +61,7 @@ class EncodedClips(LightningDataModule):
         seed: Decides captions, scenes and order.
         held_out: How many clips with held-out captions to render for validation.
         stills: First frames of a batch; 0 for none.
+        cache: A file that keeps what was rendered and encoded, for another run of the same settings.
 
     Raises:
         ValueError: If a batch has neither.
@@ -70,11 +75,13 @@ class EncodedClips(LightningDataModule):
         seed: int = 0,
         held_out: int = 48,
         stills: int = 0,
+        cache: str | None = None,
     ) -> None:
         if batch_size + stills < 1:
             raise ValueError("EncodedClips would make empty batches: batch_size and stills are 0; set one of them")
         super().__init__()
         self.autoencoder, self.size, self.batch_size = autoencoder, size, batch_size
+        self.cache = Path(cache) if cache else None
         self.seed, self.held_out, self.stills = seed, held_out, stills
         self.training: Table = {}
         self.validation: Table = {}
@@ -82,8 +89,31 @@ class EncodedClips(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Renders and encodes once, however often it is called."""
         if not self.training:
-            self.training = self.table(training_clips(self.size, self.seed))
-            self.validation = self.table(held_out_clips(self.held_out, self.seed))
+            captions = training_clips(self.size, self.seed), held_out_clips(self.held_out, self.seed)
+            self.training, self.validation = self._kept(captions) or self._keep([self.table(c) for c in captions])
+
+    def _kept(self, captions: tuple[list[str], list[str]]) -> list[Table]:
+        """The tables in the file, or none, if it is not there or of other settings."""
+        if self.cache is None or not self.cache.exists():
+            return []
+        kept = torch.load(self.cache, weights_only=True)
+        same = (kept["seed"], kept["encoder"]) == (self.seed, self._encoder)
+        return kept["tables"] if same and [t["captions"] for t in kept["tables"]] == list(captions) else []
+
+    def _keep(self, tables: list[Table]) -> list[Table]:
+        if self.cache is not None:
+            buffer = BytesIO()
+            torch.save({"seed": self.seed, "encoder": self._encoder, "tables": tables}, buffer)
+            write_whole(self.cache, buffer.getvalue())
+        return tables
+
+    @property
+    def _encoder(self) -> str:
+        """A digest of the autoencoder's weights."""
+        digest = sha256()
+        for path in sorted(Path(self.autoencoder).glob("*.safetensors")):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     @torch.no_grad()
     def table(self, captions: list[str]) -> Table:

@@ -93,6 +93,24 @@ def test_a_run_that_starts_late_sees_what_an_uninterrupted_one_would(vae):
             assert torch.equal(one[name]["mean"], other[name]["mean"])
 
 
+def test_what_was_rendered_is_read_from_its_file_by_a_run_of_the_same_settings_alone(vae, tmp_path, monkeypatch):
+    cache = str(tmp_path / "new" / "data.pt")
+    first = ready(vae, cache=cache)
+    drawn = []
+    monkeypatch.setattr("rlr.data.clips.draw_clips", lambda clips, seed: drawn.append(seed) or draw_clips(clips, seed))
+    again = ready(vae, cache=cache, batch_size=2, stills=3)
+    assert not drawn
+    for one, other in ((first.training, again.training), (first.validation, again.validation)):
+        assert one["captions"] == other["captions"]
+        assert torch.equal(one["mean"], other["mean"])
+        assert torch.equal(one["std"], other["std"])
+    ready(vae, cache=cache, seed=1)
+    assert drawn == [1, 1]
+    Autoencoder(channels=(8, 8, 8)).export(tmp_path / "other")
+    ready(str(tmp_path / "other"), cache=cache, seed=1)
+    assert len(drawn) == 4
+
+
 def test_rendering_once_is_enough(vae):
     data = ready(vae)
     table = data.training
