@@ -77,6 +77,9 @@ class Experiment(ABC):
     note: ClassVar[str] = ""
     """What is measured, in a sentence or two."""
 
+    source: ClassVar[str] = ""
+    """The experiment whose rows are shown, where they are not its own; both then have the same cells."""
+
     published: ClassVar[Sequence[Table]] = ()
     """The paper's own numbers, which are shown beside ours."""
 

@@ -71,7 +71,7 @@ class Session:
 
     def __init__(self, experiment: Experiment, scale: Scale, options: Namespace) -> None:
         self.experiment, self.scale, self.options = experiment, scale, options
-        self.results = Results.of(scale, experiment.name)
+        self.results = Results.of(scale, experiment.source or experiment.name)
 
     def run(self) -> int:
         """Measures what is to be measured, and returns the exit status."""

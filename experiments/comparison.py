@@ -1,0 +1,98 @@
+"""Methods that are trained alike, for every reward and seed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from experiments.base import Cell, Experiment, Row
+from experiments.cost import costs
+from experiments.methods import Method, Target
+from experiments.scales import Scale
+from experiments.training import Training
+from experiments.tuning import Choice
+
+START, CURVE, SAMPLES, SECONDS = "start", "curve", "samples", "seconds"
+"""What a row is measured at: the base model, a point on the way, equal samples, equal seconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is compared at a scale.
+
+    Args:
+        models: The methods by the name of the model that they train.
+        targets: The rewards to train for.
+        layer: The config of the evaluation.
+        samples: How many samples each method takes.
+        every: How many samples lie between two points of a curve.
+        rates: Gives methods their learning rates.
+        seconds: How many seconds each method takes, for a comparison at equal seconds, too.
+    """
+
+    models: Mapping[str, Sequence[Method]]
+    targets: Sequence[Target]
+    layer: str
+    samples: int
+    every: int
+    rates: Callable[[Scale], Choice]
+    seconds: float | None = None
+
+    def budgets(self, method: Method, cost: Mapping[str, float]) -> dict[int, str]:
+        """Returns the numbers of updates after which to evaluate, each with what it is measured at.
+
+        Args:
+            method: The method.
+            cost: The seconds an update of each method, where seconds are compared.
+        """
+        marks = {method.updates(samples): CURVE for samples in range(self.every, self.samples, self.every)}
+        equal = method.updates(self.samples)
+        ends = {equal: SAMPLES}
+        if self.seconds is not None:
+            timed = method.updates_in(self.seconds, cost[method.name])
+            # a run that is longer in seconds has a curve up to there
+            further = range(method.updates(self.every), timed, method.updates(self.every))
+            marks.update(dict.fromkeys(further, CURVE))
+            ends[timed] = f"{ends[timed]} {SECONDS}" if timed in ends else SECONDS
+        return dict(sorted({**marks, **ends}.items()))
+
+
+class Comparison(Experiment):
+    """Runs of every method, reward and seed."""
+
+    plans: ClassVar[Mapping[str, Plan]]
+    """By the name of the scale."""
+
+    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
+        if scale.name not in self.plans:
+            raise ValueError(f"{self.name} has no set {scale.name}; choose from {', '.join(self.plans)}")
+        return list(self._cells(scale, self.plans[scale.name], seeds))
+
+    def _cells(self, scale: Scale, plan: Plan, seeds: Sequence[int]) -> Iterator[Cell]:
+        choice, cost = plan.rates(scale), costs(scale) if plan.seconds is not None else {}
+        for seed in seeds:
+            for model, methods in plan.models.items():
+                for target in plan.targets:
+                    for method in methods:
+                        key: dict[str, str | int] = {"model": model, "reward": target.name, "method": method.name}
+                        budgets = plan.budgets(method, cost)
+                        run = Training(choice(method).towards(target), method.layer or plan.layer, seed, tuple(budgets))
+                        yield _marked(run.cell(scale, self.source or self.name, {**key, "seed": seed}), budgets, target)
+
+
+def _marked(cell: Cell, budgets: Mapping[int, str], target: Target) -> Cell:
+    """Returns the cell whose rows say what they are measured at, and repeat the reward that was trained for."""
+
+    def work() -> list[Row]:
+        rows: list[Row] = []
+        for row in cell.work():
+            marks: Row = {"at": {0: START, **budgets}[int(float(row["update"]))], "proxy": row[target.label]}
+            gains: Row = {"proxy gain": row[f"{target.label} gain"]} if f"{target.label} gain" in row else {}
+            rows.append({**marks, **gains, **row})
+        return rows
+
+    return Cell(cell.key, cell.recipe, work)
+
+
+def at(rows: Sequence[Row], mark: str) -> list[Row]:
+    """Returns the rows that are measured at something, the model before training included where it is asked for."""
+    return [row for row in rows if mark in str(row.get("at", "")).split()]

@@ -1,0 +1,102 @@
+"""A training run seen from held-out prompts: what it has learnt by when, and what that has cost."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from experiments.base import Row
+from experiments.scales import cpu_seconds
+from rlr.callbacks.reward_evaluation import Listener, RewardEvaluation
+from rlr.evaluation.results import Measurement, Results
+from rlr.evaluation.statistics import Comparison
+from rlr.modules.alignment import Alignment
+
+DIGITS = 6
+"""Significant digits of a number in a row."""
+
+
+class Points(RewardEvaluation):
+    """An evaluation before training and after given numbers of updates.
+
+    Args:
+        updates: These numbers; the last is that of the whole run.
+        options: As in :class:`~rlr.callbacks.RewardEvaluation`, but for ``every``.
+    """
+
+    def __init__(self, updates: Sequence[int], **options: Any) -> None:
+        super().__init__(every=0, **options)
+        self.updates = updates
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        # one batch may bring several updates
+        if any(self._done < update <= trainer.global_step for update in self.updates):
+            self._evaluate(trainer, pl_module)
+
+
+class Curve(Callback, Listener):
+    """Keeps a row for every evaluation; stands before the callback that evaluates, whose time it then leaves out.
+
+    Rows are part of the checkpoint, so those of a resumed run are complete. Seconds are CPU seconds on a CPU, and those of
+    the wall on a GPU.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self.seconds = 0.0
+        """What the training steps have cost, without any evaluation."""
+        self._began = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        self._began = _clock(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        self.seconds += _clock(pl_module) - self._began
+
+    def on_evaluation(self, trainer: Trainer, pl_module: LightningModule, results: Results) -> None:
+        assert isinstance(pl_module, Alignment)
+        progress = pl_module.progress
+        spent: Row = {
+            "update": float(trainer.global_step),
+            "samples": float(progress.samples),
+            "reward_calls": float(progress.reward_calls),
+            "step_seconds": _short(self.seconds),
+        }
+        for name, measurements in results.sets.items():
+            self.rows.append({**spent, "prompts": name, **dict(_numbers(measurements))})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
+
+
+def _numbers(measurements: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
+    """Yields, on the published scale, each score and, beside a base model, the difference with its interval."""
+    for measurement in measurements:
+        value, (label, factor) = measurement.value, measurement.published
+        if isinstance(value, Comparison):
+            yield label, _short(factor * value.aligned)
+            yield f"{label} gain", _short(factor * value.difference)
+            yield f"{label} low", _short(factor * value.low)
+            yield f"{label} high", _short(factor * value.high)
+        else:
+            yield label, _short(factor * value.mean)
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
+
+
+def _clock(module: LightningModule) -> float:
+    if module.device.type != "cuda":
+        return cpu_seconds()
+    torch.cuda.synchronize(module.device)
+    return time.perf_counter()

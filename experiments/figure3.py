@@ -1,0 +1,56 @@
+"""The paper's Figure 3: what truncated backpropagation comes to."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from experiments.base import Figure, Row, Table
+from experiments.comparison import SAMPLES, Comparison, Plan
+from experiments.methods import SD_TARGETS, TINY_TARGETS, TRUNCATED, Method, truncations
+from experiments.shown import curves, details, measurements
+from experiments.summary import grouped
+from experiments.tuning import configured, tuned
+
+_SD14 = Method("K", "configs/image/sd14_draft1_pickscore.yaml", samples=32)
+# one that goes through more steps keeps a graph of several: recomputed in the backward pass
+_DEEP = _SD14.but("model.init_args.checkpoint_steps=true")
+
+
+class Figure3(Comparison):
+    """Backpropagation through the last K steps, for several K, in longer runs."""
+
+    name = "figure3"
+    title = "Figure 3: truncated backpropagation"
+    note = (
+        "Backpropagation through the last K steps of the chain, all with the learning rate that was best for K = 2. Means "
+        "over seeds, bands from the least to the largest. A collapse shows as a fall of diversity or of the exact check "
+        "while the reward rises."
+    )
+    plans: ClassVar[Mapping[str, Plan]] = {
+        "tiny": Plan(
+            {"Tiny": truncations(TRUNCATED, ("1", "2", "3", "5"), ("K = 1", "K = 2", "K = 3", "K = 5, all"))},
+            TINY_TARGETS[:1],
+            "experiments/configs/tiny.yaml",
+            samples=1920,
+            every=320,
+            rates=tuned(TRUNCATED.name),
+        ),
+        "sd14": Plan(
+            {
+                "SD1.4": truncations(
+                    _DEEP, ("1", "5", "10", "25", "AllSteps"), ("K = 1", "K = 5", "K = 10", "K = 25", "K = 50, all")
+                )
+            },
+            SD_TARGETS[:1],
+            "experiments/configs/sd14.yaml",
+            samples=12800,
+            every=1600,
+            rates=configured,
+        ),
+    }
+
+    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+        shown: list[Table | Figure] = []
+        for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():
+            ys = [(name, name) for name in measurements(group)]
+            shown.append(curves(group, [("update", "updates")], ys, f"{model} trained for {reward}, on {prompts}"))
+        return [*shown, *details(rows, SAMPLES, "At the end")]

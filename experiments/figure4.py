@@ -1,0 +1,33 @@
+"""The paper's Figure 4: how fast the reward rises with each method."""
+
+from collections.abc import Sequence
+
+from experiments.base import Figure, Row, Table
+from experiments.shown import curves
+from experiments.summary import grouped
+from experiments.table2 import Table2
+
+GOLD = "ExactCheck"
+
+
+class Figure4(Table2):
+    """The runs of Table 2 on their way, against what they cost."""
+
+    name = "figure4"
+    source = "table2"
+    title = "Figure 4: sample efficiency"
+    note = (
+        "The runs of Table 2 on held-out prompts: means over seeds, bands from the least to the largest. The reward that is "
+        "trained for stands above the exact check of the picture, which takes no part in training: where the first rises "
+        "and the second falls, the reward is gamed."
+    )
+    published = ()
+
+    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+        xs = (("reward_calls", "reward calls"), ("step_seconds", "seconds of training"))
+        figures: list[Table | Figure] = []
+        for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():
+            gold = [(GOLD, "exact check")] if any(GOLD in row for row in group) else []
+            ys = [("proxy", str(reward)), *gold]
+            figures.append(curves(group, xs, ys, f"{model} trained for {reward}, on {prompts}"))
+        return figures

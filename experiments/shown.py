@@ -1,0 +1,91 @@
+"""Runs side by side: tables of what they end with, and their curves."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from experiments.base import Figure, Row, Table
+from experiments.comparison import START, at
+from experiments.summary import grouped, mean_of, numbers
+
+COSTS = (("update", "updates", 0), ("reward_calls", "reward calls", 0), ("step_seconds", "seconds", 0))
+
+
+def measurements(rows: Sequence[Row]) -> list[str]:
+    """Returns the names of what was measured, in the order of the columns."""
+    names = [name.removesuffix(" gain") for row in rows for name in row if name.endswith(" gain")]
+    return [name for name in dict.fromkeys(names) if name != "proxy"]
+
+
+def overview(rows: Sequence[Row], mark: str, title: str, note: str = "") -> Table:
+    """Returns the reward that was trained for, a line each method, a column each set of prompts and reward."""
+    ends = at(rows, mark)
+    columns = list(dict.fromkeys((str(row["prompts"]), str(row["reward"])) for row in ends))
+    base = [_cells(model, "base", group, columns) for (model,), group in grouped(at(rows, START), "model").items()]
+    methods = [_cells(*map(str, key), group, columns) for key, group in grouped(ends, "model", "method").items()]
+    lines = [line for start in base for line in (start, *(line for line in methods if line[0] == start[0]))]
+    return Table(title, ("model", "method", *(f"{prompts}: {reward}" for prompts, reward in columns)), lines, note)
+
+
+def _cells(model: str | float, method: str, rows: Sequence[Row], columns: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    groups = grouped(rows, "prompts", "reward")
+    return str(model), method, *(mean_of(groups.get(column, []), "proxy") for column in columns)
+
+
+def details(rows: Sequence[Row], mark: str, title: str, note: str = "") -> list[Table]:
+    """Returns a table of all measurements and costs for each model, set of prompts and trained reward."""
+    tables = []
+    for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():
+        names = measurements(group)
+        head = ("method", *names, f"gain in {reward}", *(shown for _, shown, _ in COSTS), "runs")
+        lines = [_line("base", at(group, START), names)]
+        lines += [_line(str(method), ends, names) for (method,), ends in grouped(at(group, mark), "method").items()]
+        tables.append(Table(f"{title}: {model} trained for {reward}, on {prompts}", head, lines, note))
+    return tables
+
+
+def _line(name: str, rows: Sequence[Row], names: Sequence[str]) -> tuple[str, ...]:
+    costs = (mean_of(rows, column, decimals) for column, _, decimals in COSTS)
+    scores = (mean_of(rows, measured, 2 if _large(rows, measured) else 3) for measured in names)
+    return name, *scores, mean_of(rows, "proxy gain"), *costs, str(len(rows))
+
+
+def _large(rows: Sequence[Row], name: str) -> bool:
+    return max(map(abs, numbers(rows, name)), default=0.0) >= 2
+
+
+def curves(
+    rows: Sequence[Row], xs: Sequence[tuple[str, str]], ys: Sequence[tuple[str, str]], title: str, note: str = ""
+) -> Figure:
+    """Returns a figure of means over seeds, with bands from the least to the largest.
+
+    Args:
+        rows: Rows that differ in method, seed and update.
+        xs: Columns and names of the horizontal axes, one a column of drawings.
+        ys: Columns and names of the vertical axes, one a row of drawings.
+        title: Its title.
+        note: Its note.
+    """
+
+    def draw(canvas: Canvas) -> None:
+        grid = canvas.subplots(len(ys), len(xs), squeeze=False)
+        for line, (y, vertical) in zip(grid, ys, strict=True):
+            for axes, (x, horizontal) in zip(line, xs, strict=True):
+                _draw(axes, rows, x, y)
+                axes.set(xlabel=horizontal, ylabel=vertical)
+        grid[0][0].legend(fontsize=7)
+
+    return Figure(title, draw, note, (4.4 * len(xs), 2.7 * len(ys)))
+
+
+def _draw(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
+    for (method,), group in grouped(rows, "method").items():
+        points = [
+            (numbers(p, x), numbers(p, y))
+            for _, p in sorted(grouped(group, "update").items(), key=lambda item: float(item[0][0]))
+        ]
+        points = [(a, b) for a, b in points if a and b]
+        across = [sum(a) / len(a) for a, _ in points]
+        axes.plot(across, [sum(b) / len(b) for _, b in points], label=str(method), linewidth=1.2)
+        axes.fill_between(across, [min(b) for _, b in points], [max(b) for _, b in points], alpha=0.15)

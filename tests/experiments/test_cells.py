@@ -1,0 +1,286 @@
+"""What every experiment would run: its commands parse, and its budgets are equal."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from experiments.base import Cell, Figure, Row, Table
+from experiments.comparison import SAMPLES, SECONDS, START, Plan
+from experiments.cost import MEASURED, WARM, Cost, costs
+from experiments.figure3 import Figure3
+from experiments.figure4 import Figure4
+from experiments.methods import RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations, stable_diffusion
+from experiments.page import Page
+from experiments.registry import EXPERIMENTS
+from experiments.results import Results
+from experiments.scales import ROOT, SD14, TINY, VC2, Scale
+from experiments.table2 import Table2
+from experiments.table4 import Table4
+from experiments.table5 import Table5
+from experiments.tuning import RATES, SEED, Tuning, tuned
+from experiments.tuning import SAMPLES as TRIED
+from rlr.cli import main
+
+SEEDS = (0, 1, 2)
+COST = {method.name: 0.5 + 0.25 * k for k, method in enumerate(TINY_METHODS)}
+"""Seconds an update, to compute with."""
+
+SETS = [
+    *((experiment, TINY) for experiment in (Cost, Tuning, Table2, Figure3, Table4, Table5)),
+    *((experiment, SD14) for experiment in (Table2, Figure3, Table4, Table5)),
+]
+
+
+def named(value: object) -> str:
+    return str(getattr(value, "name", value))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Callable[[Scale], Scale]:
+    """Moves a scale to a folder with costs and tuned rates; of every method the rate in the middle is best."""
+    folder = tmp_path_factory.mktemp("measured")
+
+    def moved(scale: Scale) -> Scale:
+        return replace(scale, results=folder / "results", runs=folder / "runs")
+
+    tiny = moved(TINY)
+    for cell in Cost().cells(tiny, ()):
+        Results.of(tiny, "cost").add(cell, [{"step_seconds": COST[str(cell.key["method"])]}], {})
+    for cell in Tuning().cells(tiny, ()):
+        score = 2.0 if cell.key["lr"] == RATES[1] else 1.0
+        Results.of(tiny, "tuning").add(cell, [{"samples": TRIED, "TinyPickScore": score}], {})
+    return moved
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch) -> Callable[[list[str]], dict]:
+    """Returns what the command line makes of some words."""
+
+    def parsed(words: list[str]) -> dict:
+        monkeypatch.chdir(ROOT)
+        with pytest.raises(SystemExit) as exit_:
+            main([*words, "--print_config"])
+        assert exit_.value.code == 0, words
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return parsed
+
+
+def distinct(cells: list[Cell]) -> list[Cell]:
+    """Of cells that differ in seed, reward or rate alone, the first."""
+    found: dict[object, Cell] = {}
+    for cell in cells:
+        found.setdefault((cell.key.get("model"), cell.key.get("method")), cell)
+    return list(found.values())
+
+
+def held(tree: dict, path: str) -> object:
+    """What a config holds at a dotted path; of a class its short name."""
+    for name in path.split("."):
+        tree = tree[name] if name in tree else tree["init_args"][name]
+    return tree["class_path"].split(".")[-1] if isinstance(tree, dict) else tree
+
+
+# ---------------------------------------------------------------- commands
+
+
+@pytest.mark.parametrize(("experiment", "scale"), SETS, ids=named)
+def test_commands_parse_with_every_word_in_its_place(experiment, scale, place, printed) -> None:
+    for cell in distinct(list(experiment().cells(place(scale), SEEDS))):
+        words = shlex.split(cell.recipe)[2:]
+        config = printed(words)
+        for word in words[3:]:
+            path, given = word.removeprefix("--").split("=")
+            if not path.startswith("trainer.callbacks"):
+                assert held(config, path) == yaml.safe_load(given) or held(config, path) == float(given), cell.recipe
+        points = config["trainer"]["callbacks"][-1]["init_args"]["updates"]
+        assert points == sorted(points)
+        assert points[-1] == config["trainer"]["max_steps"]
+
+
+def test_every_experiment_is_known_and_has_its_page_without_rows(place, tmp_path) -> None:
+    assert {experiment.name for experiment in EXPERIMENTS} >= {e.name for e, _ in SETS} | {"figure4"}
+    for experiment in EXPERIMENTS:
+        Page(experiment(), "command", [], (3, 0)).write(tmp_path)
+        assert "0 of 3 cells" in (tmp_path / f"{experiment.name}.md").read_text()
+
+
+def test_the_first_seed_of_all_cells_comes_first(place) -> None:
+    for experiment in (Table2, Figure3, Table4, Table5):
+        seeds = [cell.key["seed"] for cell in experiment().cells(place(TINY), SEEDS)]
+        assert seeds == sorted(seeds)
+        assert set(seeds) == set(SEEDS)
+
+
+@pytest.mark.parametrize("experiment", [Table2, Table4, Cost, Tuning])
+def test_a_set_that_an_experiment_has_not_is_told(experiment, place) -> None:
+    with pytest.raises(ValueError, match=r"vc2|alone"):
+        experiment().cells(place(VC2), SEEDS)
+
+
+def test_no_two_cells_have_one_key(place) -> None:
+    for experiment, scale in SETS:
+        keys = [cell.title for cell in experiment().cells(place(scale), SEEDS)]
+        assert len(keys) == len(set(keys))
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@pytest.mark.parametrize("method", [*TINY_METHODS, *ablations(RLR), *stable_diffusion("sd14")], ids=named)
+def test_a_method_says_how_many_samples_its_config_takes_an_update(method, printed) -> None:
+    target = Target("", "", "aes") if "sd14" in method.config else TINY_TARGETS[1]
+    towards = method.towards(target)
+    config = printed(["fit", f"--config={towards.config}", *(f"--{word}" for word in towards.overrides)])
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    parts = model["estimator"]["init_args"].get("parts", 1)
+    assert (method.samples, method.parts) == (data["batch_size"] * model["accumulate"] / parts, parts)
+
+
+@pytest.mark.parametrize("plan", [*Table2.plans.values(), *Table5.plans.values(), *Table4.plans.values()])
+def test_equal_samples_are_equal(plan: Plan) -> None:
+    for methods in plan.models.values():
+        for method in methods:
+            (updates,) = (u for u, mark in plan.budgets(method, COST | {method.name: 1.0}).items() if SAMPLES in mark)
+            assert updates * method.samples == plan.samples
+            assert updates % method.parts == 0
+
+
+def test_equal_seconds_are_equal_to_half_a_round() -> None:
+    plan = Table2.plans["tiny"]
+    for method in TINY_METHODS:
+        budgets = plan.budgets(method, COST)
+        (updates,) = (u for u, mark in budgets.items() if SECONDS in mark)
+        assert abs(updates * COST[method.name] - plan.seconds) <= COST[method.name] * method.parts / 2
+        assert updates % method.parts == 0
+        assert list(budgets) == sorted(budgets)
+
+
+def test_one_update_may_be_the_end_of_both_budgets() -> None:
+    method = Method("m", "")
+    plan = Plan({}, [], "", samples=64, every=32, rates=tuned(), seconds=4.0)
+    assert plan.budgets(method, {"m": 1.0}) == {2: "curve", 4: "samples seconds"}
+    assert plan.budgets(method, {"m": 0.5}) == {2: "curve", 4: "samples", 6: "curve", 8: "seconds"}
+    assert plan.budgets(method, {"m": 2.0}) == {2: "seconds", 4: "samples"}
+
+
+def test_a_budget_that_is_no_whole_round_is_refused() -> None:
+    method = Method("DDPO", "", samples=16, parts=4)
+    assert method.updates(128) == 8
+    for samples in (96, 100, 0):
+        with pytest.raises(ValueError, match="whole number of rounds"):
+            method.updates(samples)
+
+
+# ---------------------------------------------------------------- tuning and cost
+
+
+def prompts_of(layer: str) -> dict:
+    """The settings of the only set of prompts of an evaluation."""
+    callback = yaml.safe_load((ROOT / layer).read_text())["trainer"]["callbacks"][-1]
+    (prompts,) = callback["init_args"]["prompts"].values()
+    return prompts["init_args"]
+
+
+def test_every_method_has_as_many_tries_on_prompts_and_a_seed_of_their_own(place) -> None:
+    cells = Tuning().cells(place(TINY), SEEDS)
+    tries = {name: [c.key["lr"] for c in cells if c.key["method"] == name] for name in {c.key["method"] for c in cells}}
+    assert all(sorted(found) == sorted(RATES) for found in tries.values())
+    assert SEED not in SEEDS
+    held_out, validation = (prompts_of(f"experiments/configs/{name}.yaml") for name in ("tiny", "tiny_validation"))
+    assert held_out["seed"] != validation["seed"]
+    assert all("tiny_validation.yaml" in cell.recipe for cell in cells)
+
+
+def test_the_best_rate_of_each_method_is_taken(place) -> None:
+    for cell in Table2().cells(place(TINY), (0,)):
+        assert f"--model.init_args.lr={RATES[1]}" in cell.recipe
+    for cell in Figure3().cells(place(TINY), (0,)):
+        assert f"--model.init_args.lr={RATES[1]}" in cell.recipe
+
+
+def test_without_costs_or_rates_one_sentence_says_what_to_run(place, tmp_path) -> None:
+    empty = replace(TINY, results=tmp_path)
+    with pytest.raises(ValueError, match=r"run\.py cost --set tiny"):
+        costs(empty)
+    with pytest.raises(ValueError, match=r"run\.py tuning --set tiny"):
+        Table5().cells(empty, (0,))
+
+
+def test_a_cost_is_a_difference_over_the_measured_updates() -> None:
+    early: Row = {"update": float(WARM), "step_seconds": 9.0, "samples": 64.0, "reward_calls": 192.0}
+    late: Row = {"update": float(MEASURED), "step_seconds": 17.0, "samples": 320.0, "reward_calls": 960.0}
+    assert Cost()._row([early, late]) == {"step_seconds": 8 / (MEASURED - WARM), "samples": 16, "reward_calls": 48}
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def run_of(method: str, seed: int, gain: float) -> list[Row]:
+    """The rows of a run that gains ``gain`` an update."""
+    marks = {0: START, 2: "curve", 4: f"{SAMPLES} {SECONDS}"}
+    common: Row = {"model": "Tiny", "reward": "R", "method": method, "seed": str(seed), "prompts": "held_out"}
+    return [
+        {
+            **common,
+            "at": mark,
+            "update": float(u),
+            "reward_calls": 16.0 * u,
+            "step_seconds": float(u),
+            "proxy": 10 + gain * u,
+            "proxy gain": gain * u,
+            "R": 10 + gain * u,
+            "R gain": gain * u,
+            "ExactCheck": 0.5,
+            "ExactCheck gain": 0.0,
+        }
+        for u, mark in marks.items()
+    ]
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return [
+        row
+        for seed in SEEDS
+        for name, gain in (("A", 1.0), ("B", 2.0))
+        for row in run_of(name, seed, gain + 0.1 * seed)
+    ]
+
+
+def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
+    overview, details, *_ = Table2().show(rows)
+    assert isinstance(overview, Table)
+    assert isinstance(details, Table)
+    # 4, 4.4 and 4.8 above 10: standard error 0.4 / √3
+    assert list(overview.lines) == [
+        ("Tiny", "base", "10.00 ± 0.00"),
+        ("Tiny", "A", "14.40 ± 0.23"),
+        ("Tiny", "B", "18.40 ± 0.23"),
+    ]
+    assert [line[-1] for line in details.lines] == ["6", "3", "3"]
+    assert {len(line) for line in details.lines} == {len(details.head)}
+
+
+def test_figures_are_drawn_from_rows_of_any_number_of_seeds(rows, tmp_path) -> None:
+    for some in (rows, rows[:3], rows[:1]):
+        for experiment in (Figure3(), Figure4()):
+            figures = [item for item in experiment.show(some) if isinstance(item, Figure)]
+            assert len(figures) == 1
+    Page(Figure4(), "command", rows, (6, 6)).write(tmp_path)
+    assert (tmp_path / "figure4.png").stat().st_size < 150_000
+
+
+def test_the_table_of_stages_has_the_papers_four_rows() -> None:
+    rows = [row for name in ("RLR without DCoT", "RLR-DCoT") for row in run_of(name, 0, 1.0)]
+    (table,) = Table4().show(rows)
+    assert [line[0] for line in table.lines] == ["base", "base, DCoT", "RLR without DCoT", "RLR-DCoT"]
+
+
+def test_figure_4_has_the_cells_of_table_2(place) -> None:
+    scale = place(TINY)
+    assert [c.recipe for c in Figure4().cells(scale, SEEDS)] == [c.recipe for c in Table2().cells(scale, SEEDS)]
+    assert Figure4.source == Table2.name

@@ -1,0 +1,98 @@
+"""A training run as a cell, end to end, with a model that takes no time."""
+
+from dataclasses import replace
+
+import pytest
+
+from experiments.methods import Method, Target
+from experiments.scales import ROOT
+from experiments.training import Training
+from rlr.modules import Alignment
+
+METHOD = Method("toy", "tests/experiments/toy_run.yaml", samples=4)
+LAYER = "tests/experiments/toy_layer.yaml"
+POINTS = (2, 4)
+
+
+def costless(rows):
+    """The rows without what differs from run to run."""
+    return [{name: value for name, value in row.items() if name != "step_seconds"} for row in rows]
+
+
+@pytest.fixture
+def training() -> Training:
+    return Training(METHOD, LAYER, 0, POINTS)
+
+
+@pytest.fixture
+def rows(training, tmp_path):
+    return training.run(tmp_path / "whole", tmp_path / "base")
+
+
+def test_a_run_has_a_row_for_its_start_and_for_each_point(rows, tmp_path) -> None:
+    assert [row["update"] for row in rows] == [0, *POINTS]
+    assert [row["samples"] for row in rows] == [0, 8, 16]
+    assert [row["reward_calls"] for row in rows] == [0, 8, 16]
+    assert rows[0]["Brightness gain"] == 0
+    # the toy learns to be bright
+    assert 0 < rows[1]["Brightness gain"] < rows[2]["Brightness gain"]
+    assert rows[2]["Brightness low"] <= rows[2]["Brightness gain"] <= rows[2]["Brightness high"]
+    assert rows[2]["Brightness"] == pytest.approx(rows[0]["Brightness"] + rows[2]["Brightness gain"], abs=1e-5)
+    assert 0 == rows[0]["step_seconds"] < rows[1]["step_seconds"] <= rows[2]["step_seconds"]
+    # its checkpoint would be of no further use
+    assert not (tmp_path / "whole" / "checkpoints").exists()
+
+
+def test_a_killed_run_goes_on_to_the_rows_of_one_that_was_not(training, rows, tmp_path, monkeypatch) -> None:
+    step = Alignment.training_step
+    seen = []
+
+    def killed(self, *arguments):
+        seen.append(1)
+        if len(seen) == 4:
+            raise RuntimeError("killed")
+        return step(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Alignment, "training_step", killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            training.run(tmp_path / "killed", tmp_path / "base")
+    assert len(seen) == 4
+    monkeypatch.setattr(Alignment, "training_step", lambda self, *a: (seen.append(2), step(self, *a))[1])
+    again = training.run(tmp_path / "killed", tmp_path / "base")
+    # of four updates three were in the checkpoint
+    assert seen.count(2) == 1
+    assert costless(again) == costless(rows)
+
+
+def test_points_on_the_way_do_not_change_the_run(training, rows, tmp_path) -> None:
+    other = replace(training, points=(1, 3, 4)).run(tmp_path / "other", tmp_path / "base")
+    assert costless(other)[-1] == costless(rows)[-1]
+
+
+def test_runs_share_the_scores_of_the_base_model(training, rows, tmp_path, monkeypatch) -> None:
+    kept = []
+    monkeypatch.setattr("rlr.callbacks.base_scores.BaseScores.keep", lambda *a: kept.append(a))
+    other = replace(training, seed=1).run(tmp_path / "other", tmp_path / "base")
+    assert not kept
+    assert other[0] == {**rows[0]}
+    assert costless(other)[-1] != costless(rows)[-1]
+
+
+def test_a_run_of_another_recipe_has_another_folder(training, scale, monkeypatch) -> None:
+    folders = []
+    monkeypatch.setattr(Training, "run", lambda self, folder, base: folders.append((folder, base)))
+    for run in (training, replace(training, seed=1), replace(training, method=METHOD.but("model.init_args.lr=0.1"))):
+        run.cell(scale, "toy", {"method": "a b", "seed": 0}).work()
+    assert len({folder for folder, _ in folders}) == 3
+    assert len({base for _, base in folders}) == 1
+    assert all(folder.is_relative_to(scale.runs / "tiny" / "toy") for folder, _ in folders)
+
+
+def test_the_recipe_is_the_command() -> None:
+    target = Target("Light", "Light", suffix="run", overrides=("model.init_args.reward=tests.demo.toy.Light",))
+    method = Method("toy", "tests/experiments/toy_{reward}.yaml").towards(target)
+    recipe = Training(method, LAYER, 3, (1,)).recipe
+    assert recipe.startswith("python train.py fit --config=tests/experiments/toy_run.yaml ")
+    assert "--model.init_args.reward=tests.demo.toy.Light --seed_everything=3 --model.init_args.seed=3" in recipe
+    assert (ROOT / "tests/experiments/toy_run.yaml").is_file()
