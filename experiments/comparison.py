@@ -26,7 +26,7 @@ class Plan:
         samples: How many samples each method takes.
         every: How many samples lie between two points of a curve.
         rates: Gives methods their learning rates.
-        seconds: How many seconds each method takes, for a comparison at equal seconds, too.
+        reference: The method whose samples' seconds each method takes, for a comparison at equal seconds, too.
     """
 
     models: Mapping[str, Sequence[Method]]
@@ -35,7 +35,7 @@ class Plan:
     samples: int
     every: int
     rates: Callable[[Scale], Choice]
-    seconds: float | None = None
+    reference: Method | None = None
 
     def budgets(self, method: Method, cost: Mapping[str, float]) -> dict[int, str]:
         """Returns the numbers of updates after which to evaluate, each with what it is measured at.
@@ -47,13 +47,22 @@ class Plan:
         marks = {method.updates(samples): CURVE for samples in range(self.every, self.samples, self.every)}
         equal = method.updates(self.samples)
         ends = {equal: SAMPLES}
-        if self.seconds is not None:
-            timed = method.updates_in(self.seconds, cost[method.name])
+        if self.reference is not None:
+            timed = method.updates_in(self.seconds(cost), cost[method.name])
             # a run that is longer in seconds has a curve up to there
             further = range(method.updates(self.every), timed, method.updates(self.every))
             marks.update(dict.fromkeys(further, CURVE))
             ends[timed] = f"{ends[timed]} {SECONDS}" if timed in ends else SECONDS
         return dict(sorted({**marks, **ends}.items()))
+
+    def seconds(self, cost: Mapping[str, float]) -> float:
+        """Returns the seconds that each method may take in a comparison at equal seconds.
+
+        Args:
+            cost: The seconds an update of each method.
+        """
+        assert self.reference is not None
+        return self.reference.updates(self.samples) * cost[self.reference.name]
 
 
 class Comparison(Experiment):
@@ -68,7 +77,7 @@ class Comparison(Experiment):
         return list(self._cells(scale, self.plans[scale.name], seeds))
 
     def _cells(self, scale: Scale, plan: Plan, seeds: Sequence[int]) -> Iterator[Cell]:
-        choice, cost = plan.rates(scale), costs(scale) if plan.seconds is not None else {}
+        choice, cost = plan.rates(scale), costs(scale) if plan.reference else {}
         for seed in seeds:
             for model, methods in plan.models.items():
                 for target in plan.targets:

@@ -41,8 +41,8 @@ class Table4(Comparison):
             {"Tiny": [method.but("model.init_args.cooldown=0") for method in (_WHOLE, _STAGED)]},
             TINY_TARGETS,
             _TINY[0],
-            samples=1280,
-            every=640,
+            samples=960,
+            every=320,
             rates=tuned(HALF_ORDER.name),
         ),
         "sd14": Plan(

@@ -34,8 +34,8 @@ class Table5(Comparison):
             {"Tiny": (*ablations(RLR), RLR)},
             TINY_TARGETS[:1],
             "experiments/configs/tiny.yaml",
-            samples=1280,
-            every=640,
+            samples=960,
+            every=320,
             rates=tuned(),
         ),
         "sd14": Plan(

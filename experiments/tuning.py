@@ -10,7 +10,7 @@ from experiments.summary import best, grouped, mean_of, numbers
 from experiments.training import Training
 
 RATES = ("3.0e-4", "1.0e-3", "3.0e-3")
-SAMPLES = 768
+SAMPLES = 640
 """Samples of a try."""
 SEED = 100
 """Of training; no other experiment has it."""

@@ -154,17 +154,18 @@ def test_equal_seconds_are_equal_to_half_a_round() -> None:
     for method in TINY_METHODS:
         budgets = plan.budgets(method, COST)
         (updates,) = (u for u, mark in budgets.items() if SECONDS in mark)
-        assert abs(updates * COST[method.name] - plan.seconds) <= COST[method.name] * method.parts / 2
+        assert abs(updates * COST[method.name] - plan.seconds(COST)) <= COST[method.name] * method.parts / 2
         assert updates % method.parts == 0
         assert list(budgets) == sorted(budgets)
 
 
 def test_one_update_may_be_the_end_of_both_budgets() -> None:
-    method = Method("m", "")
-    plan = Plan({}, [], "", samples=64, every=32, rates=tuned(), seconds=4.0)
-    assert plan.budgets(method, {"m": 1.0}) == {2: "curve", 4: "samples seconds"}
-    assert plan.budgets(method, {"m": 0.5}) == {2: "curve", 4: "samples", 6: "curve", 8: "seconds"}
-    assert plan.budgets(method, {"m": 2.0}) == {2: "seconds", 4: "samples"}
+    method, reference = Method("m", ""), Method("r", "", samples=8)
+    # eight updates of half a second
+    plan = Plan({}, [], "", samples=64, every=32, rates=tuned(), reference=reference)
+    assert plan.budgets(method, {"m": 1.0, "r": 0.5}) == {2: "curve", 4: "samples seconds"}
+    assert plan.budgets(method, {"m": 0.5, "r": 0.5}) == {2: "curve", 4: "samples", 6: "curve", 8: "seconds"}
+    assert plan.budgets(method, {"m": 2.0, "r": 0.5}) == {2: "seconds", 4: "samples"}
 
 
 def test_a_budget_that_is_no_whole_round_is_refused() -> None:
