@@ -104,7 +104,7 @@ class Session:
         try:
             rows = cell.work()
             self.results.add(cell, rows, made(self.scale, self.scale.clock() - start))
-        except (Exception, SystemExit):
+        except Exception:
             # the next may still work, and what there is stays
             LOG.exception("the cell %s failed; the others go on, and the next call measures it", cell.title)
             return False

@@ -23,14 +23,17 @@ def overview(rows: Sequence[Row], mark: str, title: str, note: str = "") -> Tabl
     ends = at(rows, mark)
     columns = list(dict.fromkeys((str(row["prompts"]), str(row["reward"])) for row in ends))
     base = [_cells(model, "base", group, columns) for (model,), group in grouped(at(rows, START), "model").items()]
-    methods = [_cells(*map(str, key), group, columns) for key, group in grouped(ends, "model", "method").items()]
+    ended = grouped(ends, "model", "method")
+    methods = [_cells(model, method, group, columns) for (model, method), group in ended.items()]
     lines = [line for start in base for line in (start, *(line for line in methods if line[0] == start[0]))]
     return Table(title, ("model", "method", *(f"{prompts}: {reward}" for prompts, reward in columns)), lines, note)
 
 
-def _cells(model: str | float, method: str, rows: Sequence[Row], columns: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+def _cells(
+    model: str | float, method: str | float, rows: Sequence[Row], columns: Sequence[tuple[str, str]]
+) -> tuple[str, ...]:
     groups = grouped(rows, "prompts", "reward")
-    return str(model), method, *(mean_of(groups.get(column, []), "proxy") for column in columns)
+    return str(model), str(method), *(mean_of(groups.get(column, []), "proxy") for column in columns)
 
 
 def details(rows: Sequence[Row], mark: str, title: str, note: str = "") -> list[Table]:

@@ -27,11 +27,11 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float], decimals: int = 2, scale: float = 1.0) -> str:
-    """Returns mean ± standard error as a text, the mean alone for one value, and a dash for none."""
+    """Returns mean ± standard error as a text, the mean alone where the values are one, and a dash for none."""
     if not values:
         return "–"
     mean = _text(scale * fmean(values), decimals)
-    return mean if len(values) < 2 else f"{mean} ± {_text(scale * standard_error(values), decimals)}"
+    return mean if len(set(values)) < 2 else f"{mean} ± {_text(scale * standard_error(values), decimals)}"
 
 
 def mean_of(rows: Sequence[Row], name: str, decimals: int = 2, scale: float = 1.0) -> str:

@@ -36,7 +36,7 @@ class Table2(Comparison):
         "seconds is what these runs took, without evaluation, on whatever load the machine had. Learning rates are those of the "
         "experiment `tuning`."
     )
-    published = (Table("Table 2", _HEAD, _PAPER),)
+    published: ClassVar[Sequence[Table]] = (Table("Table 2", _HEAD, _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
         "tiny": Plan(
             {"Tiny": TINY_METHODS},

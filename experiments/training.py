@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning.pytorch.cli import LightningCLI
 
 from experiments.base import Cell, Row
 from experiments.curve import Curve
 from experiments.methods import Method
 from experiments.scales import ROOT, Scale
+
+MISTAKE = 2
+"""The status with which ``train.py`` ends after a mistake in config or data, or a run that diverged."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,8 @@ class Training:
             folder: The run's own, of which only the config is left at the end.
             base: The folder of the base model's scores, which all runs of an experiment share.
         """
-        from rlr.cli import main
-
         with chdir(ROOT):
-            cli = main(self.arguments(folder, base))
+            cli = _called(self.arguments(folder, base))
             curve = next(c for c in cli.trainer.callbacks if isinstance(c, Curve))  # type: ignore[attr-defined]
         rows = curve.rows
         del cli
@@ -86,6 +88,19 @@ class Training:
         if not rows or rows[-1]["update"] != self.points[-1]:
             raise RuntimeError(f"the run in {folder} ended before update {self.points[-1]}; start the experiment again")
         return rows
+
+
+def _called(words: Sequence[str]) -> LightningCLI:
+    """Runs ``train.py`` in this process."""
+    from rlr.cli import main
+
+    try:
+        return main(list(words))
+    except SystemExit as left:
+        if left.code == MISTAKE:
+            raise RuntimeError("the run stopped with a mistake, which it has told above") from left
+        # the trainer makes an exit of an interrupt, and the next cell must not begin
+        raise KeyboardInterrupt from left
 
 
 def _release() -> None:

@@ -12,7 +12,8 @@ from tests.experiments.toy import Toy
 def test_means_over_seeds_with_their_standard_errors() -> None:
     # 1, 2, 3: standard deviation 1
     assert spread([1.0, 2.0, 3.0]) == f"2.00 ± {1 / math.sqrt(3):.2f}"
-    assert (spread([-1.0], 1), spread([])) == ("−1.0", "–")
+    # what does not depend on the seed has no error
+    assert (spread([-1.0], 1), spread([3.0, 3.0]), spread([])) == ("−1.0", "3.00", "–")
     assert standard_error([0.0, 2.0]) == pytest.approx(1.0)
 
 

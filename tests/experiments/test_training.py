@@ -96,3 +96,13 @@ def test_the_recipe_is_the_command() -> None:
     assert recipe.startswith("python train.py fit --config=tests/experiments/toy_run.yaml ")
     assert "--model.init_args.reward=tests.demo.toy.Light --seed_everything=3 --model.init_args.seed=3" in recipe
     assert (ROOT / "tests/experiments/toy_run.yaml").is_file()
+
+
+@pytest.mark.parametrize(("status", "error"), [(2, RuntimeError), (1, KeyboardInterrupt)])
+def test_a_mistake_fails_the_cell_and_an_interrupt_stops_the_experiment(status, error, training, tmp_path, monkeypatch):
+    def leave(words: list[str]) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr("rlr.cli.main", leave)
+    with pytest.raises(error):
+        training.run(tmp_path / "run", tmp_path / "base")
