@@ -6,6 +6,7 @@ from rlr.rewards.brightness import Brightness
 from rlr.rewards.clipscore import CLIPScore
 from rlr.rewards.combine import AsIs, Combine, RunningZScore, Scaling
 from rlr.rewards.doubled import DoubledRange
+from rlr.rewards.dynamic import DynamicCheck
 from rlr.rewards.exact import ExactCheck
 from rlr.rewards.frames import AllFrames, EvenlySpaced, FrameChoice, FrameReward, RandomFrame
 from rlr.rewards.hpsv2 import HPSv2, HPSVersion, TinyHPSv2
