@@ -11,7 +11,7 @@ from rlr.modules import edict
 from rlr.modules.edict import EDICT
 from rlr.samplers import DDIM
 from rlr.schedules import RectifiedFlow
-from tests.estimators.problems import Affine, Curved, Toy
+from tests.estimators.problems import Affine, Curved, Plane
 
 CAPTIONS = ["a red circle on a white background", "two blue squares"]
 
@@ -94,7 +94,7 @@ def test_another_inverse_is_none(fault, monkeypatch):
 # ---------------------------------------------------------------- what it samples
 
 
-class SameNoise(Toy):
+class SameNoise(Plane):
     """Sees the same noise in everything."""
 
     def __init__(self) -> None:
