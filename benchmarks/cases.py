@@ -10,8 +10,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from rlr.estimators import RLR, AllSteps, FirstOrder, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
+from benchmarks.toy import Points
+from rlr.chain import Chain
+from rlr.estimators import (
+    DDPO,
+    RLR,
+    AlignProp,
+    AllSteps,
+    DRaFTLV,
+    FirstOrder,
+    HalfOrder,
+    HalfOrderRLR,
+    LookAhead,
+    OfficialRLR,
+    ReFL,
+    ZerothOrder,
+)
 from rlr.estimators.base import Estimator
+from rlr.samplers import DDIM
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,8 @@ class Case:
 
 
 LENGTH = 4
+SEED = 0
+"""Decides what the estimators draw in the update that is timed."""
 
 
 def _first_order(steps: int) -> Callable[[int], Needs]:
@@ -51,6 +69,22 @@ def _look_ahead(total: int, length: int) -> Needs:
     # every segment predicts the clean sample where it ends, and differentiates that prediction
     segments = ceil((total - 1) / length)
     return Needs(0, total + segments, 0, 1 + segments)
+
+
+def _align_prop(total: int) -> Needs:
+    kept = len(AlignProp().kept(total, SEED))
+    return Needs(total - kept, kept, 0, 1)
+
+
+def _refl(total: int) -> Needs:
+    # the steps after the drawn one are of no use to it
+    return Needs(total - ReFL(2).step(SEED), 1, 0, 1)
+
+
+def _official(total: int) -> Needs:
+    # a draw of the last step is no term; steps drawn twice are backpropagated twice
+    drawn = [t for t in OfficialRLR(2).steps(Chain(Points(1), DDIM(total)), SEED) if t > 1]
+    return Needs(total - 1 - len(set(drawn)), 1 + len(drawn), 0, 1)
 
 
 CASES = (
@@ -82,4 +116,9 @@ CASES = (
         lambda: HalfOrderRLR(LENGTH, segments=None, control=LookAhead()),
         lambda total: _look_ahead(total, LENGTH),
     ),
+    Case("DDPO, first update", lambda: DDPO(1), lambda total: Needs(0, total, 1, 0)),
+    Case("AlignProp", AlignProp, _align_prop),
+    Case("DRaFTLV(2)", lambda: DRaFTLV(2), lambda total: Needs(total - 1, 3, 0, 3)),
+    Case("ReFL(2)", lambda: ReFL(2), _refl),
+    Case("OfficialRLR(2)", lambda: OfficialRLR(2), _official),
 )

@@ -16,7 +16,7 @@ import diffusers
 import torch
 import transformers
 
-from benchmarks.cases import CASES, Case, Needs
+from benchmarks.cases import CASES, SEED, Case, Needs
 from benchmarks.measure import Passes, counted, peak_bytes, seconds
 from benchmarks.shapes import SHAPES, write
 from rlr.chain import Chain
@@ -75,7 +75,7 @@ class Bench:
     def update(self, case: Case) -> None:
         """Does one update."""
         estimator = case.make()
-        trajectory = estimator.rollout(self.chain, self.prompts, self.noises, 0)
+        trajectory = estimator.rollout(self.chain, self.prompts, self.noises, SEED)
         terms = estimator.losses(self.chain, trajectory, self.objective)
         for term in terms:
             term.loss.backward()
@@ -147,7 +147,7 @@ def options(args: Sequence[str] | None) -> Namespace:
     parser.add_argument("--dtype", help="type of the frozen weights (tiny float32, sd14 bfloat16)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="updates timed; the median counts (%(default)s)")
-    parser.add_argument("--only", default="", help="only estimators with this in their name")
+    parser.add_argument("--only", nargs="*", help="only estimators with one of these in their name")
     parser.add_argument("--checkpoint", action="store_true", help="replayed steps keep their input only")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the JSON file (%(default)s)")
     found = parser.parse_args(args)
@@ -185,7 +185,7 @@ def main(args: Sequence[str] | None = None) -> None:
     say(table([]))
     units, rows = bench.units(), []
     for case in CASES:
-        if given.only in case.name:
+        if not given.only or any(part in case.name for part in given.only):
             rows.append(bench.row(case, units))
             say(line(rows[-1]))
     result = {
