@@ -1,0 +1,124 @@
+"""The gradients that Table 1 estimates, and what it takes to know them."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from benchmarks.accuracy import Reference, deep, draw_reference
+from benchmarks.linear import exact_gradients, linear_chain, quadratic
+from benchmarks.problem import Problem
+from rlr.chain import Chain
+from rlr.files import write_whole
+from rlr.models import Tiny
+from rlr.modules.objective import Objective
+from rlr.rewards import TinyPickScore
+from rlr.samplers import DDIM
+from rlr.seeding import spawn
+from rlr.world.prompts import training_prompts
+
+REFERENCE, DRAW = 1, 2
+"""What a seed is for: estimates and their reference share no noise."""
+
+
+class Known(ABC):
+    """A problem whose gradient is known, exactly or well.
+
+    Args:
+        steps: The steps :math:`T` of its chain.
+        batch: The samples :math:`B` of an estimate.
+        draws: The estimates of each estimator.
+    """
+
+    name: str
+    title: str
+
+    def __init__(self, steps: int, batch: int, draws: int) -> None:
+        self.steps, self.batch, self.draws = steps, batch, draws
+
+    @property
+    def recipe(self) -> str:
+        """The settings, in words."""
+        return f"{self.title}, DDIM, T = {self.steps}, eta = 1, batch {self.batch}, {self.draws} draws"
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those of the estimates."""
+        return [spawn(0, DRAW, k) for k in range(self.draws)]
+
+    @cached_property
+    @abstractmethod
+    def problem(self) -> Problem:
+        """The problem itself, made when it is needed."""
+
+    @cached_property
+    @abstractmethod
+    def reference(self) -> Reference:
+        """Its gradient."""
+
+
+class Linear(Known):
+    """The affine model, whose gradient is exact."""
+
+    name = "linear"
+    title = "affine model of two dimensions, quadratic reward"
+
+    @cached_property
+    def problem(self) -> Problem:
+        return Problem(linear_chain(self.steps), quadratic, ["x"] * self.batch)
+
+    @cached_property
+    def reference(self) -> Reference:
+        each = exact_gradients(self.problem.chain)
+        return Reference.exact(each.sum(0), each[deep(self.steps) :].sum(0))
+
+
+class Images(Known):
+    r"""The built-in image model with fresh LoRA weights and its own reward; the gradient is a mean of draws.
+
+    Args:
+        steps: The steps :math:`T`.
+        batch: The samples :math:`B` of an estimate, each of its own prompt.
+        draws: The estimates of each estimator.
+        full: The gradients of full backpropagation behind the reference.
+        folder: Where these are kept, since they cost minutes.
+    """
+
+    name = "images"
+    title = "Tiny with LoRA of rank 4 before any update, no guidance, TinyPickScore"
+
+    def __init__(self, steps: int, batch: int, draws: int, full: int, folder: Path) -> None:
+        super().__init__(steps, batch, draws)
+        self.full, self.folder = full, folder
+
+    @property
+    def recipe(self) -> str:
+        return f"{super().recipe}, reference of {self.full} full gradients"
+
+    @cached_property
+    def problem(self) -> Problem:
+        chain = Chain(Tiny(), DDIM(self.steps, eta=1.0)).eval()
+        prompts: Sequence[str] = training_prompts(self.batch, 0)
+        return Problem(chain, Objective(chain.model, TinyPickScore()).of(prompts), prompts)
+
+    @cached_property
+    def reference(self) -> Reference:
+        path = self.folder / f"table1_T{self.steps}_B{self.batch}_N{self.full}.pt"
+        if not path.is_file():
+            drawn = draw_reference(self.problem, self.reference_seeds(self.full))
+            self._keep(path, torch.stack(drawn))
+        return Reference.drawn(*torch.load(path, weights_only=True))
+
+    @staticmethod
+    def reference_seeds(count: int) -> list[int]:
+        """Returns those of the reference."""
+        return [spawn(0, REFERENCE, k) for k in range(count)]
+
+    @staticmethod
+    def _keep(path: Path, draws: torch.Tensor) -> None:
+        buffer = io.BytesIO()
+        torch.save(draws, buffer)
+        write_whole(path, buffer.getvalue())

@@ -1,0 +1,146 @@
+"""Table 1 of the paper: bias, variance and memory of every way to estimate the gradient."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from benchmarks.accuracy import accuracy
+from benchmarks.estimators import ENTRIES, Entry
+from benchmarks.measure import peak_bytes
+from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.problems import Images, Known, Linear
+from experiments.scales import TINY, Scale
+from experiments.summary import grouped
+
+MIB = 2**20
+
+
+def measure(known: Known, entry: Entry) -> Row:
+    """Returns what draws of an estimator tell, and what one of them costs."""
+    problem, reference = known.problem, known.reference
+    entry.make(known.steps).check(problem.chain)
+    factor = entry.scale(problem)
+    start = time.process_time()
+    draws = torch.stack([problem.gradient(entry.make(known.steps), seed) for seed in known.seeds])
+    spent = (time.process_time() - start) / known.draws
+    device = problem.chain.model.device
+    peak = peak_bytes(lambda: problem.gradient(entry.make(known.steps), known.seeds[0]), device)
+    found = asdict(accuracy(factor * draws, reference))
+    return {**found, "peak_mib": peak / MIB, "cpu_seconds": spent, "reference_error": reference.error}
+
+
+class Table1(Experiment):
+    """Bias and variance against a gradient that is known: exactly on a linear chain, by many draws on the image model."""
+
+    name = "table1"
+    title = "Table 1: bias, variance and memory of gradient estimators"
+    note = (
+        "One run of many draws; errors are standard errors over draws. All numbers but memory and time are "
+        "relative to the norm of the gradient g. The bias comes from an unbiased estimate of its square, with an "
+        "interval of two standard errors; the cosine is that of one draw with g, on average; the deep cosine is "
+        "that with the part of g that goes through the weights of the early, noisy steps ⌊T/2⌋ + 1 … T alone, "
+        "all of which backpropagation truncated to T/2 steps leaves out. Memory is the most bytes "
+        "of tensors alive at once in one estimate (the first draw) beyond weights and noises; seconds are those "
+        "of one thread of a CPU, for one estimate. T is the number of steps, D that of a latent's dimensions, s "
+        "the standard deviation of rewards, h = 2 the length of a segment. DDPO's likelihood is a mean over D "
+        "dimensions and its loss one over T steps, and published it divides rewards by s: its draws are "
+        "multiplied by DT or DTs. The released code's weigh the last step by 0.05: its draws are multiplied by "
+        "20. AlignProp, DRaFT-LV and ReFL have weight 1. V1, RLR's first order alone, is FirstOrder(1)."
+    )
+    published = (
+        Table(
+            "Table 1",
+            ("method", "unbiased", "variance", "memory"),
+            (
+                ("First-order", "yes", "small", "large"),
+                ("Half-order", "yes", "medium", "medium"),
+                ("Zeroth-order", "yes", "large", "small"),
+                ("Truncated BP", "no", "small", "medium"),
+            ),
+        ),
+    )
+
+    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
+        """The seeds do not matter: draws take their place."""
+        if scale.gpu:
+            raise ValueError(
+                f"Table 1 needs hundreds of full gradients and is measured for the set {TINY.name} alone; "
+                "docs/method.md tells how they carry over"
+            )
+        problems = (Linear(10, 16, 400), Images(5, 8, 12, 64, scale.runs))
+        return [self._cell(known, entry) for known in problems for entry in ENTRIES]
+
+    def _cell(self, known: Known, entry: Entry) -> Cell:
+        key = {"problem": known.name, "estimator": entry.name}
+        return Cell(key, known.recipe, partial(_rows, known, entry))
+
+    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+        groups = grouped(rows, "problem")
+        tables = [_table(group) for group in groups.values()]
+        images = groups.get((Images.name,), [])
+        return [*tables, *([_figure(images)] if images else [])]
+
+
+def _rows(known: Known, entry: Entry) -> list[Row]:
+    return [measure(known, entry)]
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    head = ("estimator", "share of g", "bias", "variance", "cosine", "deep cosine", "peak MiB", "s / estimate")
+    error = float(rows[0]["reference_error"])
+    note = "g is exact." if not error else f"The square of ‖g‖ is known to ± {error:.0%}, an error that all rows share."
+    return Table(str(rows[0]["recipe"]), head, [_line(row) for row in rows], note)
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    def plus(name: str, show: Callable[[float], str]) -> str:
+        return f"{show(float(row[name]))} ± {show(float(row[f'{name}_error']))}"
+
+    bias, least, most, peak, spent = (float(row[k]) for k in ("bias", "least", "most", "peak_mib", "cpu_seconds"))
+    return (
+        str(row["estimator"]),
+        plus("share", lambda x: f"{x:.2f}"),
+        f"{bias:.3g} ({least:.3g} … {most:.3g})",
+        plus("variance", lambda x: f"{x:.3g}"),
+        plus("cosine", lambda x: f"{x:.3f}"),
+        plus("deep_cosine", lambda x: f"{x:.3f}"),
+        f"{peak:.3g}",
+        f"{spent:.2g}",
+    )
+
+
+def _figure(rows: Sequence[Row]) -> Figure:
+    def draw(canvas: Canvas) -> None:
+        panels = canvas.subplots(1, 3, sharey=True)
+        names, at = [str(row["estimator"]) for row in rows], range(len(rows))
+        _biases(panels[0], rows)
+        _bars(panels[1], rows, "variance", "variance / ‖g‖²")
+        _bars(panels[2], rows, "peak_mib", "peak MiB")
+        panels[0].set_yticks(at, names, fontsize=7)
+        panels[0].invert_yaxis()
+
+    note = (
+        "Bars of the bias are intervals of two standard errors; those that reach beyond 2 are cut off. "
+        "Variance and memory are logarithmic."
+    )
+    return Figure(f"Figure 1: {rows[0]['recipe']}", draw, note, (10.5, 0.24 * len(rows) + 1.2))
+
+
+def _biases(axes: Axes, rows: Sequence[Row]) -> None:
+    for k, row in enumerate(rows):
+        least, most = (min(float(row[name]), 2.1) for name in ("least", "most"))
+        axes.plot([least, most], [k, k], linewidth=3, color="tab:blue", solid_capstyle="butt")
+        axes.plot([float(row["bias"])], [k], "|", color="black")
+    axes.set(xlabel="bias / ‖g‖", xlim=(-0.05, 2.0))
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _bars(axes: Axes, rows: Sequence[Row], name: str, label: str) -> None:
+    axes.barh(range(len(rows)), [float(row[name]) for row in rows], height=0.6, color="tab:gray", log=True)
+    axes.set(xlabel=label)
+    axes.grid(axis="x", alpha=0.3)

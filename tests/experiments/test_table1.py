@@ -1,0 +1,98 @@
+"""Table 1: what is measured is what the problems know, and the page says it."""
+
+from functools import cached_property
+
+import pytest
+import torch
+from matplotlib.figure import Figure as Canvas
+
+from benchmarks.estimators import ENTRIES, FULL
+from benchmarks.problem import Problem
+from experiments.base import Figure, Row, Table
+from experiments.problems import Images, Known, Linear
+from experiments.scales import SD14, TINY
+from experiments.table1 import Table1, measure
+from rlr.chain import Chain
+from rlr.modules.objective import Objective
+from rlr.rewards import Brightness
+from rlr.samplers import DDIM
+from tests.demo.toy import Smear
+
+NAMES = {entry.name: entry for entry in ENTRIES}
+
+
+class Smeared(Images):
+    """The image problem with a model of one moment."""
+
+    @cached_property
+    def problem(self) -> Problem:
+        chain = Chain(Smear(), DDIM(self.steps)).eval()
+        prompts = ["a"] * self.batch
+        return Problem(chain, Objective(chain.model, Brightness()).of(prompts), prompts)
+
+
+def test_there_is_a_cell_for_every_estimator_on_both_problems() -> None:
+    cells = Table1().cells(TINY, (0, 1, 2))
+    assert len(cells) == 2 * len(ENTRIES) == len({cell.title for cell in cells})
+    assert [c.key for c in cells] == [c.key for c in Table1().cells(TINY, ())]
+    assert {cell.recipe.split(",")[0] for cell in cells} == {Linear.title.split(",")[0], Images.title.split(",")[0]}
+    with pytest.raises(ValueError, match="measured for the set tiny alone"):
+        Table1().cells(SD14, (0,))
+
+
+def test_what_is_known_of_the_linear_chain() -> None:
+    known = Linear(10, 8, 100)
+    full, truncated, half = (
+        measure(known, NAMES[name]) for name in (FULL.name, "FirstOrder(1)", "HalfOrderRLR(1), all segments")
+    )
+    assert known.reference.error == 0
+    assert full["least"] == 0
+    assert half["least"] == 0
+    assert truncated["least"] > 0.1
+    assert truncated["variance"] < full["variance"] < half["variance"]
+    assert full["peak_mib"] > truncated["peak_mib"]
+    assert full["cpu_seconds"] > 0
+
+
+def test_the_reference_of_images_is_drawn_once_and_kept(tmp_path) -> None:
+    known = Smeared(5, 4, 6, 12, tmp_path)
+    first = known.reference
+    (path,) = tmp_path.iterdir()
+    draws = torch.load(path, weights_only=True)
+    assert draws.shape[:2] == (2, 12)
+    again = Smeared(5, 4, 6, 12, tmp_path)
+    again.__dict__["problem"] = None  # another drawing would fail
+    assert torch.equal(again.reference.full.draws, first.full.draws)
+    row = measure(known, FULL)
+    assert row["share"] == pytest.approx(1, abs=0.2)
+
+
+def test_estimates_and_reference_share_no_noise() -> None:
+    known = Smeared(5, 4, 6, 12, TINY.runs)
+    assert not set(known.seeds) & set(Smeared.reference_seeds(12))
+    assert len(set(known.seeds)) == 6
+
+
+def rows(known: Known, *names: str) -> list[Row]:
+    return [
+        {"problem": known.name, "estimator": name, "recipe": known.recipe, **measure(known, NAMES[name])}
+        for name in names
+    ]
+
+
+def test_the_page_shows_all_that_is_measured() -> None:
+    shown = Table1().show(rows(Linear(10, 8, 20), "FirstOrder(1)", "AlignProp"))
+    (table,) = shown
+    assert isinstance(table, Table)
+    assert [line[0] for line in table.lines] == ["FirstOrder(1)", "AlignProp"]
+    assert all(len(line) == len(table.head) for line in table.lines)
+    assert table.note == "g is exact."
+
+
+def test_the_figure_is_drawn(tmp_path) -> None:
+    known = Smeared(5, 4, 6, 12, tmp_path)
+    *_, figure = Table1().show(rows(known, FULL.name, "FirstOrder(1)"))
+    assert isinstance(figure, Figure)
+    canvas = Canvas()
+    figure.draw(canvas)
+    assert len(canvas.axes) == 3
