@@ -1,0 +1,268 @@
+"""Table 6 of the paper: the memory of an update, by method."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from statistics import fmean
+
+import torch
+
+from benchmarks.measure import peak_bytes
+from benchmarks.parked import Bytes, CountedOffload
+from benchmarks.shapes import write
+from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.scales import SD14, TINY, Scale
+from experiments.summary import grouped
+from rlr.chain import Chain
+from rlr.estimators import DDPO, RLR, AlignProp, AllSteps, FirstOrder, HalfOrderRLR, LookAhead
+from rlr.estimators.base import Estimator, Objective
+from rlr.models import Guidance, LoRA, StableDiffusion, Tiny
+from rlr.models.base import DiffusionModel
+from rlr.modules.objective import Objective as Scored
+from rlr.rewards import Brightness, Reward, TinyPickScore
+from rlr.samplers import DDIM
+
+MIB = 2**20
+LENGTH = 4
+
+
+@dataclass(frozen=True)
+class Body:
+    r"""What an update is made with.
+
+    Args:
+        title: It, in words.
+        steps: The steps :math:`T`.
+        batch: The samples :math:`B`.
+        model: Makes the base model.
+        reward: Makes the reward.
+    """
+
+    title: str
+    steps: int
+    batch: int
+    model: Callable[[], DiffusionModel]
+    reward: Callable[[], Reward]
+
+
+def random_sd14() -> DiffusionModel:
+    """Returns Stable Diffusion 1.4 with random weights in bfloat16: memory does not depend on their values."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write("sd14", Path(folder), torch.bfloat16)
+        return StableDiffusion(str(path), dtype="bfloat16", trainable=LoRA())
+
+
+BODIES = {
+    TINY.name: Body("Tiny with LoRA of rank 4, guidance 5, TinyPickScore", 20, 4, Tiny, TinyPickScore),
+    SD14.name: Body(
+        "networks of Stable Diffusion 1.4, bfloat16, LoRA of rank 4, guidance 5, mean brightness for a reward",
+        50,
+        2,
+        random_sd14,
+        Brightness,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Saving:
+    """What is done to save memory."""
+
+    name: str
+    checkpoint: bool
+    offload: bool
+
+
+PLAIN = Saving("nothing", False, False)
+OFFLOAD = Saving("offload_activations", False, True)
+SAVINGS = (PLAIN, Saving("checkpoint_steps", True, False), OFFLOAD, Saving("both", True, True))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method.
+
+    Args:
+        name: Its name in tables.
+        make: Makes its estimator.
+        draws: Over how many draws of it memory is averaged.
+        saving: What is done to save memory where it is compared as in the paper.
+    """
+
+    name: str
+    make: Callable[[], Estimator]
+    draws: int = 1
+    saving: Saving = PLAIN
+
+
+ENTRIES = (
+    Entry("DDPO", lambda: DDPO(1)),
+    Entry("AlignProp, mean of 4 draws", AlignProp, 4, OFFLOAD),
+    Entry("AlignProp, largest draw", lambda: AlignProp(0, 0), saving=OFFLOAD),
+    Entry("full backpropagation", lambda: FirstOrder(AllSteps()), saving=OFFLOAD),
+    Entry("DRaFT-1", lambda: FirstOrder(1)),
+    Entry("RLR", lambda: RLR(LENGTH)),
+    Entry("half-order RLR, one segment", lambda: HalfOrderRLR(LENGTH)),
+    Entry("half-order RLR, all segments, look-ahead", lambda: HalfOrderRLR(LENGTH, None, control=LookAhead())),
+)
+
+
+class Updates:
+    """Updates of a body.
+
+    Args:
+        body: The body.
+        device: Where it computes.
+    """
+
+    def __init__(self, body: Body, device: torch.device) -> None:
+        self.body, self.device = body, device
+        self.model = Guidance(body.model(), 5.0).to(device).eval()
+        self.prompts = ["a red circle left of a blue square"] * body.batch
+        self.reward = body.reward().to(device).eval()
+        self.objective: Objective = Scored(self.model, self.reward).of(self.prompts)
+        self.noises = self._chain(PLAIN).draw(range(body.batch))
+
+    def _chain(self, saving: Saving) -> Chain:
+        return Chain(self.model, DDIM(self.body.steps, eta=1.0), saving.checkpoint).eval()
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights, the reward's included."""
+        parts = [*self.model.parameters(), *self.reward.parameters()]
+        return sum(weight.numel() * weight.element_size() for weight in parts)
+
+    def memory(self, entry: Entry, saving: Saving) -> Row:
+        """Returns the most memory that updates take, on average over an entry's draws."""
+        found = [self._one(entry.make(), saving, seed) for seed in range(entry.draws)]
+        return {
+            "device_mib": fmean(device for device, _ in found) / MIB,
+            "ram_mib": fmean(waiting for _, waiting in found) / MIB,
+            "weights_mib": self.weights / MIB,
+        }
+
+    def _one(self, estimator: Estimator, saving: Saving, seed: int) -> tuple[int, int]:
+        chain, waiting = self._chain(saving), Bytes()
+        estimator.check(chain)
+
+        def offloading() -> AbstractContextManager[object]:
+            weights = [*self.model.parameters(), *self.reward.parameters()]
+            return CountedOffload(weights, waiting) if saving.offload else nullcontext()
+
+        peak = peak_bytes(lambda: self._update(estimator, chain, seed, offloading), self.device)
+        return peak, waiting.peak
+
+    def _update(
+        self, estimator: Estimator, chain: Chain, seed: int, offloading: Callable[[], AbstractContextManager[object]]
+    ) -> None:
+        optimizer = torch.optim.AdamW(self.model.trainable.values(), 0.0)
+        trajectory = estimator.rollout(chain, self.prompts, self.noises, seed)
+        terms = estimator.losses(chain, trajectory, self.objective)
+        while True:
+            with offloading():
+                term = next(terms, None)
+            if term is None:
+                break
+            term.loss.backward()
+            del term  # its graph must be gone before the next is built
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@cache
+def updates(name: str, device: torch.device) -> Updates:
+    """Returns the updates of a set, made once."""
+    return Updates(BODIES[name], device)
+
+
+class Table6(Experiment):
+    """The most bytes of tensors that an update has alive at once."""
+
+    name = "table6"
+    title = "Table 6: memory of an update"
+    note = (
+        "The most bytes of tensors alive at once in one update (roll-out, backward of every term, AdamW), beyond "
+        "weights and noises: on a CPU from the sizes of all tensors made, on a GPU as its allocator tells. What "
+        "offload_activations moves is counted apart, also where the device is a CPU. AlignProp draws in each step"
+        " whether it keeps its gradient, about half of them; its largest draw keeps all. DDPO and RLR hold the "
+        "graph of one term at a time. RLR's segments have 4 steps. The seeds of the command do not matter."
+    )
+    published = (
+        Table(
+            "Table 6, Stable Diffusion 1.4, weights included",
+            ("method", "VRAM", "system RAM", "total", "x DDPO"),
+            (
+                ("DDPO", "12.4 GB", "0 GB", "12.4 GB", "1.0"),
+                ("AlignProp", "25.4 GB", "78.5 GB", "103.9 GB", "8.4"),
+                ("RLR", "22.4 GB", "0 GB", "22.4 GB", "1.8"),
+            ),
+            "The last column is computed from the others. Batch, precision and length of the sub-chain are not told.",
+        ),
+    )
+
+    def missing(self, scale: Scale) -> str | None:
+        """Random weights will do."""
+        return replace(scale, weights=()).missing()
+
+    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
+        body = BODIES.get(scale.name)
+        if body is None:
+            raise ValueError(
+                f"Table 6 is about the sets {', '.join(BODIES)}, not about {scale.name}; take one of these"
+            )
+        recipe = f"{body.title}, DDIM, T = {body.steps}, batch {body.batch}"
+        return [
+            Cell({"method": entry.name, "saving": saving.name}, recipe, partial(_rows, scale, entry, saving))
+            for entry in ENTRIES
+            for saving in SAVINGS
+        ]
+
+    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+        return [_overview(rows), _as_published(rows)]
+
+
+def _rows(scale: Scale, entry: Entry, saving: Saving) -> list[Row]:
+    return [updates(scale.name, scale.device).memory(entry, saving)]
+
+
+def _overview(rows: Sequence[Row]) -> Table:
+    lines = []
+    for (method,), group in grouped(rows, "method").items():
+        found = {str(row["saving"]): row for row in group}
+        lines.append((str(method), *(_told(found.get(saving.name)) for saving in SAVINGS)))
+    weights = float(rows[0]["weights_mib"])
+    note = (
+        "MiB on the device, and where activations are offloaded + MiB that wait in the CPU's memory. "
+        f"Weights take {weights:.0f} MiB beside."
+    )
+    return Table(str(rows[0]["recipe"]), ("method", *(saving.name for saving in SAVINGS)), lines, note)
+
+
+def _told(row: Row | None) -> str:
+    if row is None:
+        return "–"
+    waiting = float(row["ram_mib"])
+    return f"{float(row['device_mib']):.0f}" + (f" + {waiting:.0f}" if waiting else "")
+
+
+def _as_published(rows: Sequence[Row]) -> Table:
+    """Returns what the paper compares: AlignProp offloads, the others do not."""
+    savings = {entry.name: entry.saving.name for entry in ENTRIES}
+    chosen = [row for row in rows if row["saving"] == savings.get(str(row["method"]))]
+    least = next((sum(_memory(row)) for row in chosen if row["method"] == ENTRIES[0].name), None)
+    lines = [_shares(row, least) for row in chosen]
+    note = "MiB, weights included. As in the paper, backpropagation through many steps offloads and the others do not."
+    return Table("As in the paper", ("method", "device", "CPU", "total", "x DDPO"), lines, note)
+
+
+def _memory(row: Row) -> tuple[float, float]:
+    return float(row["weights_mib"]) + float(row["device_mib"]), float(row["ram_mib"])
+
+
+def _shares(row: Row, least: float | None) -> tuple[str, ...]:
+    device, waiting = _memory(row)
+    share = f"{(device + waiting) / least:.1f}" if least else "–"
+    return str(row["method"]), f"{device:.0f}", f"{waiting:.0f}", f"{device + waiting:.0f}", share
