@@ -15,7 +15,7 @@ from rlr.chain import Chain
 from rlr.files import write_whole
 from rlr.models import Tiny
 from rlr.modules.objective import Objective
-from rlr.rewards import TinyPickScore
+from rlr.rewards import Reward
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
 from rlr.world.prompts import training_prompts
@@ -77,9 +77,11 @@ class Linear(Known):
 
 
 class Images(Known):
-    r"""The built-in image model with fresh LoRA weights and its own reward; the gradient is a mean of draws.
+    r"""The built-in image model with fresh LoRA weights; the gradient is a mean of draws.
 
     Args:
+        name: Names the problem.
+        reward: The reward.
         steps: The steps :math:`T`.
         batch: The samples :math:`B` of an estimate, each of its own prompt.
         draws: The estimates of each estimator.
@@ -87,12 +89,12 @@ class Images(Known):
         folder: Where these are kept, since they cost minutes.
     """
 
-    name = "images"
-    title = "Tiny with LoRA of rank 4 before any update, no guidance, TinyPickScore"
-
-    def __init__(self, steps: int, batch: int, draws: int, full: int, folder: Path) -> None:
+    def __init__(
+        self, name: str, reward: type[Reward], steps: int, batch: int, draws: int, full: int, folder: Path
+    ) -> None:
         super().__init__(steps, batch, draws)
-        self.full, self.folder = full, folder
+        self.name, self.reward, self.full, self.folder = name, reward, full, folder
+        self.title = f"Tiny with LoRA of rank 4 before any update, no guidance, {reward.__name__}"
 
     @property
     def recipe(self) -> str:
@@ -102,11 +104,11 @@ class Images(Known):
     def problem(self) -> Problem:
         chain = Chain(Tiny(), DDIM(self.steps, eta=1.0)).eval()
         prompts: Sequence[str] = training_prompts(self.batch, 0)
-        return Problem(chain, Objective(chain.model, TinyPickScore()).of(prompts), prompts)
+        return Problem(chain, Objective(chain.model, self.reward()).of(prompts), prompts)
 
     @cached_property
     def reference(self) -> Reference:
-        path = self.folder / f"table1_T{self.steps}_B{self.batch}_N{self.full}.pt"
+        path = self.folder / f"table1_{self.name}_T{self.steps}_B{self.batch}_N{self.full}.pt"
         if not path.is_file():
             drawn = draw_reference(self.problem, self.reference_seeds(self.full))
             self._keep(path, torch.stack(drawn))

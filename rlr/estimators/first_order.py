@@ -89,7 +89,7 @@ class GaussianSteps(Depth):
 
 
 class FirstOrder(Estimator):
-    r"""Reward backpropagation through the last steps of the chain (ReFL, DRaFT-K, AlignProp, VADER).
+    r"""Reward backpropagation through the last steps of the chain (DRaFT, DRaFT-K, VADER, later AlignProp).
 
     References:
         | Directly Fine-Tuning Diffusion Models on Differentiable Rewards (Clark et al., 2024)
