@@ -97,7 +97,8 @@ def _rows(known: Known, entry: Entry) -> list[Row]:
 def _table(rows: Sequence[Row]) -> Table:
     head = ("estimator", "share of g", "bias", "variance", "cosine", "deep cosine", "peak MiB", "s / estimate")
     error = float(rows[0]["reference_error"])
-    note = "g is exact." if not error else f"The square of ‖g‖ is known to ± {error:.0%}, an error that all rows share."
+    exact = "g is exact. Memory of a model of three weights says nothing of larger ones."
+    note = exact if not error else f"The square of ‖g‖ is known to ± {error:.0%}, an error that all rows share."
     return Table(str(rows[0]["recipe"]), head, [_line(row) for row in rows], note)
 
 
