@@ -94,3 +94,7 @@ class Experiment(ABC):
     @abstractmethod
     def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         """Returns what the rows say; any number of cells may still be missing."""
+
+    def missing(self, scale: Scale) -> str | None:
+        """Returns one sentence about what this machine lacks to measure at that scale, or None."""
+        return scale.missing()

@@ -84,7 +84,7 @@ class Session:
             self._list(chosen)
             return 0
         missing = [cell for cell in chosen if not self.results.measured(cell)]
-        if missing and (lacking := self.scale.missing()):
+        if missing and (lacking := self.experiment.missing(self.scale)):
             LOG.error("%s", lacking)
             return 1
         failed = sum(not self._measure(cell, f"{k + 1}/{len(missing)}") for k, cell in enumerate(missing))
