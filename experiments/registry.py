@@ -5,8 +5,20 @@ from experiments.cost import Cost
 from experiments.figure3 import Figure3
 from experiments.figure4 import Figure4
 from experiments.table2 import Table2
+from experiments.table3 import Table3
 from experiments.table4 import Table4
 from experiments.table5 import Table5
 from experiments.tuning import Tuning
+from experiments.tuning_video import TuningVideo
 
-EXPERIMENTS: tuple[type[Experiment], ...] = (Cost, Tuning, Table2, Figure3, Figure4, Table4, Table5)
+EXPERIMENTS: tuple[type[Experiment], ...] = (
+    Cost,
+    Tuning,
+    TuningVideo,
+    Table2,
+    Table3,
+    Figure3,
+    Figure4,
+    Table4,
+    Table5,
+)
