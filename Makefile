@@ -52,7 +52,7 @@ demo: install ## align the built-in model with RLR on this machine's CPU; result
 
 demo-video: install ## the same for clips: align the built-in text-to-video model; results in runs/demo-video
 	$(PYTHON) -m rlr.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video \
-		--updates 40 --prompts 60 --every 20 $(ARGS)
+		--updates 32 --prompts 60 --every 16 $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
 	$(PYTHON) -m benchmarks.step --shape $(SHAPE) $(ARGS)

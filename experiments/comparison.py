@@ -85,10 +85,10 @@ class Comparison(Experiment):
                         key: dict[str, str | int] = {"model": model, "reward": target.name, "method": method.name}
                         budgets = plan.budgets(method, cost)
                         run = Training(choice(method).towards(target), method.layer or plan.layer, seed, tuple(budgets))
-                        yield _marked(run.cell(scale, self.source or self.name, {**key, "seed": seed}), budgets, target)
+                        yield marked(run.cell(scale, self.source or self.name, {**key, "seed": seed}), budgets, target)
 
 
-def _marked(cell: Cell, budgets: Mapping[int, str], target: Target) -> Cell:
+def marked(cell: Cell, budgets: Mapping[int, str], target: Target) -> Cell:
     """Returns the cell whose rows say what they are measured at, and repeat the reward that was trained for."""
 
     def work() -> list[Row]:

@@ -52,12 +52,12 @@ class Curve(Callback, Listener):
         self._began = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
-        self._began = _clock(pl_module)
+        self._began = clock(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        self.seconds += _clock(pl_module) - self._began
+        self.seconds += clock(pl_module) - self._began
 
     def on_evaluation(self, trainer: Trainer, pl_module: LightningModule, results: Results) -> None:
         assert isinstance(pl_module, Alignment)
@@ -66,10 +66,10 @@ class Curve(Callback, Listener):
             "update": float(trainer.global_step),
             "samples": float(progress.samples),
             "reward_calls": float(progress.reward_calls),
-            "step_seconds": _short(self.seconds),
+            "step_seconds": short(self.seconds),
         }
         for name, measurements in results.sets.items():
-            self.rows.append({**spent, "prompts": name, **dict(_numbers(measurements))})
+            self.rows.append({**spent, "prompts": name, **dict(measured(measurements))})
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.seconds}
@@ -78,24 +78,26 @@ class Curve(Callback, Listener):
         self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
 
 
-def _numbers(measurements: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
+def measured(measurements: Sequence[Measurement]) -> Iterator[tuple[str, float]]:
     """Yields, on the published scale, each score and, beside a base model, the difference with its interval."""
     for measurement in measurements:
         value, (label, factor) = measurement.value, measurement.published
         if isinstance(value, Comparison):
-            yield label, _short(factor * value.aligned)
-            yield f"{label} gain", _short(factor * value.difference)
-            yield f"{label} low", _short(factor * value.low)
-            yield f"{label} high", _short(factor * value.high)
+            yield label, short(factor * value.aligned)
+            yield f"{label} gain", short(factor * value.difference)
+            yield f"{label} low", short(factor * value.low)
+            yield f"{label} high", short(factor * value.high)
         else:
-            yield label, _short(factor * value.mean)
+            yield label, short(factor * value.mean)
 
 
-def _short(number: float) -> float:
+def short(number: float) -> float:
+    """Returns a number as rows have it."""
     return float(f"{number:.{DIGITS}g}")
 
 
-def _clock(module: LightningModule) -> float:
+def clock(module: LightningModule) -> float:
+    """Returns the CPU seconds on a CPU, and those of the wall on a GPU once that has done what it was given."""
     if module.device.type != "cuda":
         return cpu_seconds()
     torch.cuda.synchronize(module.device)

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+RATES = ("3.0e-4", "1.0e-3", "3.0e-3")
+"""The learning rates that are tried."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -29,10 +32,12 @@ class Method:
         name: Its name in tables.
         config: The config, relative to the repository; ``{reward}`` stands for a target's suffix.
         overrides: Words of the command line without dashes, such as ``model.init_args.cooldown=0``.
-        samples: How many samples an update takes.
+        samples: How many samples an update takes; 0 for a method without training.
         parts: How many updates a round of samples makes; a run ends with a whole round.
         seeds: The words that hold the seed.
         layer: The config of the evaluation, where it is another than that of other methods.
+        rate: The word of the learning rate, or of what takes its place.
+        rates: Those that are tried.
     """
 
     name: str
@@ -42,6 +47,8 @@ class Method:
     parts: int = 1
     seeds: tuple[str, ...] = ("model.init_args.seed", "data.init_args.seed")
     layer: str = ""
+    rate: str = "model.init_args.lr"
+    rates: tuple[str, ...] = RATES
 
     def but(self, *overrides: str) -> "Method":
         """Returns the method with further words, in the place of earlier ones of the same settings."""
@@ -141,3 +148,36 @@ def staged(config: str, plain: Sequence[str], layers: tuple[str, str], samples: 
         Method("RLR without DCoT", config, tuple(plain), samples, layer=whole),
         Method("RLR-DCoT", config, (), samples, seeds=seeds, layer=told),
     )
+
+
+CLIP_TARGETS = (Target("TinyHPSv2", "TinyHPSv2 x100"),)
+"""The reward of the configs of clips."""
+
+_CONSTANT = "model.init_args.cooldown=0"
+CLIP_METHODS = (
+    Method("DDPO", "configs/video/tiny_ddpo.yaml", samples=8, parts=4),
+    Method("VADER", "configs/video/tiny_vader.yaml", (_CONSTANT,), samples=8),
+    Method("RLR", "configs/video/tiny_rlr_paper.yaml", samples=8),
+    Method("half-order RLR", "configs/video/tiny_rlr.yaml", (_CONSTANT,), samples=8),
+)
+
+ITERATIONS = 5
+"""Of DOODL."""
+# clipping decides the length of a move at this scale, so that the clip is the learning rate
+CLIP_LATENTS = Method(
+    "DOODL",
+    "configs/video/doodl_tiny.yaml",
+    ("model.init_args.steps=10", f"model.init_args.iterations={ITERATIONS}", "model.init_args.scale=100"),
+    samples=0,
+    seeds=("model.init_args.seed",),
+    rate="model.init_args.clip",
+    rates=("1.0e-2", "3.0e-2", "1.0e-1"),
+)
+
+VC2_TARGET = Target("HPSv2", "HPSv2.1 x100", "hpsv2")
+VC2_METHODS = (
+    Method("DDPO", "configs/video/vc2_ddpo_{reward}.yaml", samples=8, parts=2),
+    Method("VADER", "configs/video/vc2_vader_{reward}.yaml", samples=8),
+    Method("RLR", "configs/video/vc2_rlr_{reward}.yaml", samples=8),
+)
+VC2_LATENTS = Method("DOODL", "configs/video/doodl_vc2_{reward}.yaml", samples=0, seeds=("model.init_args.seed",))

@@ -1,21 +1,21 @@
 """The learning rate of each method: as many tries for one as for another, on prompts of their own."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from experiments.base import Cell, Experiment, Figure, Row, Table
-from experiments.methods import RLR, TINY_METHODS, TINY_TARGETS, Method, ablations
+from experiments.command import Command
+from experiments.methods import RATES, RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations
 from experiments.results import Results
 from experiments.scales import Scale
 from experiments.summary import best, grouped, mean_of, numbers
 from experiments.training import Training
 
-RATES = ("3.0e-4", "1.0e-3", "3.0e-3")
 SAMPLES = 640
 """Samples of a try."""
 SEED = 100
 """Of training; no other experiment has it."""
 TARGET = TINY_TARGETS[0]
-LR = "model.init_args.lr"
 
 Choice = Callable[[Method], Method]
 """Gives a method its learning rate."""
@@ -33,48 +33,68 @@ class Tuning(Experiment):
         "before, in about a dozen tries (README.md), which the others did not have."
     )
 
+    target: ClassVar[Target] = TARGET
+    methods: ClassVar[Sequence[Method]] = (*TINY_METHODS, *ablations(RLR))
+    samples: ClassVar[int] = SAMPLES
+    layer: ClassVar[str] = "experiments/configs/tiny_validation.yaml"
+
     def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
         if scale.gpu:
             raise ValueError("learning rates are tuned for the set tiny alone; the configs of the others say theirs")
-        return [self._cell(scale, method, rate) for rate in RATES for method in (*TINY_METHODS, *ablations(RLR))]
+        tries = zip(*(method.rates for method in self.methods), strict=True)
+        return [self._cell(scale, *pair) for rates in tries for pair in zip(self.methods, rates, strict=True)]
 
     def _cell(self, scale: Scale, method: Method, rate: str) -> Cell:
-        tried = method.towards(TARGET).but(f"{LR}={rate}")
-        run = Training(tried, "experiments/configs/tiny_validation.yaml", SEED, (method.updates(SAMPLES),))
-        return run.cell(scale, self.name, {"method": method.name, "lr": rate})
+        tried = method.towards(self.target).but(f"{method.rate}={rate}")
+        return self.run(tried).cell(scale, self.name, {"method": method.name, "lr": rate})
+
+    def run(self, method: Method) -> Command:
+        """Returns the run that tries a method with the rate that it has."""
+        return Training(method, self.layer, SEED, (method.updates(self.samples),))
 
     def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        final = [row for row in rows if row["samples"] == SAMPLES]
+        kinds = dict.fromkeys((method.rate, method.rates) for method in self.methods)
+        return [self._table(rate, rates, ended(rows)) for rate, rates in kinds]
+
+    def _table(self, rate: str, rates: Sequence[str], rows: Sequence[Row]) -> Table:
+        alike = {method.name for method in self.methods if (method.rate, method.rates) == (rate, rates)}
         lines = [
-            (str(method), *(mean_of(_at(group, rate), f"{TARGET.label} gain") for rate in RATES))
-            for (method,), group in grouped(final, "method").items()
+            (str(method), *(mean_of(_at(group, tried), f"{self.target.label} gain") for tried in rates))
+            for (method,), group in grouped(rows, "method").items()
+            if method in alike
         ]
-        return [Table(f"Gain in {TARGET.name}", ("method", *(f"lr {float(rate):g}" for rate in RATES)), lines)]
+        word = rate.rpartition(".")[2]
+        head = ("method", *(f"{word} {float(tried):g}" for tried in rates))
+        return Table(f"Gain in {self.target.name} by {word}", head, lines)
+
+
+def ended(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of the ends of tries."""
+    return [row for row in rows if row.get("update") != 0]
 
 
 def _at(rows: Sequence[Row], rate: str) -> list[Row]:
     return [row for row in rows if row["lr"] == rate]
 
 
-def tuned(name: str | None = None) -> Callable[[Scale], Choice]:
+def tuned(name: str | None = None, tuning: type[Tuning] = Tuning) -> Callable[[Scale], Choice]:
     """Returns what gives each method the best rate of its own or, of another method's, by its name."""
-    return lambda scale: _choice(scale, name)
+    return lambda scale: _choice(scale, name, tuning())
 
 
-def _choice(scale: Scale, name: str | None) -> Choice:
-    cells = Tuning().cells(scale, ())
-    rows = [row for row in Results.of(scale, Tuning.name).rows(cells) if row["samples"] == SAMPLES]
+def _choice(scale: Scale, name: str | None, tuning: Tuning) -> Choice:
+    rows = ended(Results.of(scale, tuning.name).rows(tuning.cells(scale, ())))
     tries = {method: group for (method,), group in grouped(rows, "method").items()}
 
     def choose(method: Method) -> Method:
         found = tries.get(name or method.name, [])
-        if len(found) < len(RATES):
+        if len(found) < len(method.rates):
             raise ValueError(
-                f"the learning rate of {name or method.name} is not tuned; run `python experiments/run.py tuning --set "
-                f"{scale.name}` first"
+                f"the learning rate of {name or method.name} is not tuned; run `python experiments/run.py {tuning.name} "
+                f"--set {scale.name}` first"
             )
-        (rate,) = best(found, lambda group: numbers(group, TARGET.label)[0], "lr")
-        return method.but(f"{LR}={rate}")
+        (rate,) = best(found, lambda group: numbers(group, tuning.target.label)[0], "lr")
+        return method.but(f"{method.rate}={rate}")
 
     return choose
 

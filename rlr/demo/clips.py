@@ -44,7 +44,7 @@ class Clips(World):
         "shape": "… shapes",
         "binding": "… colour with shape",
         "background": "… background",
-        "dynamic": "dynamic degree (by the exact check's tracker, not VBench's RAFT)",
+        "dynamic": "dynamic degree",
         "diversity": "diversity",
     }
     tiles = ("all", "motion", "dynamic", "reward", "diversity")
@@ -58,9 +58,9 @@ class Clips(World):
             "resamples) of the paired difference; it covers the choice of prompts and noises, not that of the training "
             "seed. Motion is that all things of a clip move as the prompt says; direction and speed are of the prompts that "
             "name one. What a prompt says of a picture has to be true in most frames. The dynamic degree is the share of "
-            "clips in which anything moves, grows or shrinks, whatever the prompt says. Diversity is the mean distance "
-            "between two samples of one prompt, frame by frame, in average colours on grids of 1 to 8 cells; a model that "
-            "collapses to one clip a prompt has 0."
+            "clips in which anything moves, grows or shrinks by the same program, whatever the prompt says; VBench's, of "
+            "the same name, measures optical flow. Diversity is the mean distance between two samples of one prompt, frame "
+            "by frame, in average colours on grids of 1 to 8 cells; a model that collapses to one clip a prompt has 0."
         ),
         method=(
             "The base is a small latent diffusion model in VideoCrafter's own format that ships with the library and was "

@@ -170,7 +170,7 @@ def test_what_is_printed(run: tuple[Path, str]) -> None:
         "reward",
         "exact check: all correct",
         "… motion",
-        "dynamic degree (by the exact check's tracker, not",
+        "dynamic degree",
     ):
         assert re.search(rf"^{re.escape(label)}.*…", printed, re.MULTILINE)
     written = [Path(line).name for line in printed.splitlines()[-5:]]

@@ -3,10 +3,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from experiments.cli import main
 from experiments.results import Results
-from experiments.scales import TINY, Scale
+from experiments.scales import ROOT, TINY, Scale
+from rlr.cli import main as train
 from tests.experiments.toy import Toy
 
 
@@ -27,3 +29,17 @@ def run(scale: Scale, monkeypatch) -> Callable[..., int]:
     for name, value in (("factor", 10), ("broken", set()), ("worked", [])):
         monkeypatch.setattr(Toy, name, value)
     return lambda *words: main(["toy", *words], experiments=(Toy,), scales={"tiny": scale})
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch) -> Callable[[list[str]], dict]:
+    """Returns what the command line makes of some words."""
+
+    def parsed(words: list[str]) -> dict:
+        monkeypatch.chdir(ROOT)
+        with pytest.raises(SystemExit) as exit_:
+            train([*words, "--print_config"])
+        assert exit_.value.code == 0, words
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return parsed

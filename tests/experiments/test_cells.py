@@ -22,7 +22,6 @@ from experiments.table4 import Table4
 from experiments.table5 import Table5
 from experiments.tuning import RATES, SEED, Tuning, tuned
 from experiments.tuning import SAMPLES as TRIED
-from rlr.cli import main
 
 SEEDS = (0, 1, 2)
 COST = {method.name: 0.5 + 0.25 * k for k, method in enumerate(TINY_METHODS)}
@@ -53,20 +52,6 @@ def place(tmp_path_factory) -> Callable[[Scale], Scale]:
         score = 2.0 if cell.key["lr"] == RATES[1] else 1.0
         Results.of(tiny, "tuning").add(cell, [{"samples": TRIED, "TinyPickScore": score}], {})
     return moved
-
-
-@pytest.fixture
-def printed(capsys, monkeypatch) -> Callable[[list[str]], dict]:
-    """Returns what the command line makes of some words."""
-
-    def parsed(words: list[str]) -> dict:
-        monkeypatch.chdir(ROOT)
-        with pytest.raises(SystemExit) as exit_:
-            main([*words, "--print_config"])
-        assert exit_.value.code == 0, words
-        return yaml.safe_load(capsys.readouterr().out)
-
-    return parsed
 
 
 def distinct(cells: list[Cell]) -> list[Cell]:

@@ -5,7 +5,12 @@ from rlr.rewards import DynamicCheck
 from rlr.world.clips import draw_clips
 from rlr.world.motion import parse_clip
 
-CAPTIONS = ["a red circle moving left", "two green hearts growing", "a blue cross standing still", "a red heart shrinking"]
+CAPTIONS = [
+    "a red circle moving left",
+    "two green hearts growing",
+    "a blue cross standing still",
+    "a red heart shrinking",
+]
 ASKED = ["whatever"] * 4
 
 

@@ -1,0 +1,178 @@
+"""VBench's scores of a method as a cell: clips are made, and the installed package judges them."""
+
+import json
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.base import Cell, Row
+from experiments.command import called, chosen, place, recipe, release, resumed
+from experiments.methods import Method
+from experiments.scales import ROOT, Scale
+from rlr.vbench.__main__ import main as vbench
+from rlr.vbench.dimensions import SIX
+from rlr.vbench.naming import Clip
+
+NOISES = "--model.init_args.seed=0"
+"""All models sample from the same noises, whatever seed they were trained with."""
+AVERAGE = "weighted_average"
+"""The column of the weighted average."""
+
+
+class Clips(ABC):
+    """What the clips are of."""
+
+    @property
+    @abstractmethod
+    def training(self) -> list[str]:
+        """The words of ``train.py`` that come first, but for the folder; none where there is nothing to do."""
+
+    @property
+    @abstractmethod
+    def judging(self) -> list[str]:
+        """The words of ``python -m rlr.vbench`` after that, but for what is judged."""
+
+    @abstractmethod
+    def make(self, folder: Path) -> list[str]:
+        """Does what comes first in a folder, or goes on, and returns the words that say what is judged."""
+
+
+@dataclass(frozen=True)
+class Base(Clips):
+    """The model before training.
+
+    Args:
+        config: A config with this model.
+    """
+
+    config: str
+
+    @property
+    def training(self) -> list[str]:
+        return []
+
+    @property
+    def judging(self) -> list[str]:
+        return ["eval", f"--config={self.config}", NOISES]
+
+    def make(self, folder: Path) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True)
+class Trained(Clips):
+    """The model after training.
+
+    Args:
+        method: How to train.
+        seed: Decides noises, training prompts and their order.
+        updates: How many updates.
+    """
+
+    method: Method
+    seed: int
+    updates: int
+
+    @property
+    def training(self) -> list[str]:
+        words = [f"--config={self.method.config}", *chosen(self.method, self.seed)]
+        return ["fit", *words, f"--trainer.max_steps={self.updates}", "--trainer.limit_val_batches=0"]
+
+    @property
+    def judging(self) -> list[str]:
+        return ["eval", NOISES]
+
+    def make(self, folder: Path) -> list[str]:
+        called([*self.training, f"--trainer.default_root_dir={folder}", *resumed(folder)])
+        release()
+        return [f"--ckpt={folder / 'checkpoints' / 'last.ckpt'}"]
+
+
+@dataclass(frozen=True)
+class Optimised(Clips):
+    """The model with optimised latents.
+
+    Args:
+        method: A config of :class:`~rlr.modules.DOODL` and what differs from it.
+        seed: Decides the latents.
+        samples: How many clips of each of VBench's prompts.
+    """
+
+    method: Method
+    seed: int
+    samples: int
+
+    @property
+    def training(self) -> list[str]:
+        words = [f"--config={self.method.config}", *chosen(self.method, self.seed)]
+        data = ["--data=VBenchPrompts", "--data.init_args.batch_size=1"]
+        return ["predict", *words, *data, f"--data.init_args.evaluation_samples={self.samples}"]
+
+    @property
+    def judging(self) -> list[str]:
+        return ["score"]
+
+    def make(self, folder: Path) -> list[str]:
+        called([*self.training, f"--trainer.default_root_dir={folder}"])
+        release()
+        call_by_prompt(folder / "predictions", folder / "videos")
+        return [f"--videos={folder / 'videos'}"]
+
+
+def call_by_prompt(predictions: Path, videos: Path) -> None:
+    """Makes a folder with the clips of a prediction under the names by which VBench finds them."""
+    videos.mkdir(parents=True, exist_ok=True)
+    seen: Counter[str] = Counter()
+    for story in sorted(predictions.glob("*.json")):
+        prompt = json.loads(story.read_text(encoding="utf-8"))["prompt"]
+        path = videos / Clip(prompt, seen[prompt]).name
+        path.unlink(missing_ok=True)
+        path.hardlink_to(story.with_suffix(".mp4"))
+        seen[prompt] += 1
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A method that VBench judges.
+
+    Args:
+        clips: What is judged.
+        samples: How many clips of each prompt.
+    """
+
+    clips: Clips
+    samples: int
+
+    @property
+    def words(self) -> list[str]:
+        """The words of ``python -m rlr.vbench``, but for folders."""
+        return [*self.clips.judging, f"--samples={self.samples}"]
+
+    @property
+    def recipe(self) -> str:
+        """The commands."""
+        first = [recipe(self.clips.training)] if self.clips.training else []
+        return " && ".join([*first, f"python -m rlr.vbench {' '.join(self.words)}"])
+
+    def cell(self, scale: Scale, experiment: str, key: Mapping[str, str | int]) -> Cell:
+        """Returns it as a cell of an experiment."""
+        folder = place(scale, experiment, key, self.recipe)
+        return Cell(key, self.recipe, lambda: self.run(folder, str(key["method"])))
+
+    def run(self, folder: Path, name: str) -> Sequence[Row]:
+        """Makes the clips that are missing, judges them, and returns a row."""
+        with chdir(ROOT):
+            words = [*self.words, *self.clips.make(folder), f"--out={folder / 'vbench'}", f"--name={name}"]
+            if vbench(words):
+                raise RuntimeError(f"VBench stopped with a mistake, which it has told above; the clips are in {folder}")
+        return [scores(folder / "vbench" / "results.json")]
+
+
+def scores(path: Path) -> Row:
+    """Returns the six scores in percent and their weighted average, as a report of VBench holds them."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    percent = {dimension.name: float(report["percent"][dimension.name]) for dimension in SIX}
+    return {**percent, AVERAGE: float(report[AVERAGE])}
