@@ -225,7 +225,7 @@ def test_the_base_is_scored_once_a_run(tmp_path):
         {"limit": 4},
         {"reward": Scaled()},
     ],
-    ids=str,
+    ids=["steps", "eta", "seed", "samples", "limit", "reward"],
 )
 def test_a_base_of_other_circumstances_is_not_used(tmp_path, change):
     evaluation = RewardEvaluation()
