@@ -1,6 +1,5 @@
 """The gradients that Table 1 estimates, and what it takes to know them."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,12 +11,12 @@ from benchmarks.accuracy import Reference, deep, draw_reference
 from benchmarks.linear import exact_gradients, linear_chain, quadratic
 from benchmarks.problem import Problem
 from rlr.chain import Chain
-from rlr.files import write_whole
 from rlr.models import Tiny
 from rlr.modules.objective import Objective
 from rlr.rewards import Reward
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
+from rlr.weights import save_whole
 from rlr.world.prompts import training_prompts
 
 REFERENCE, DRAW = 1, 2
@@ -111,16 +110,10 @@ class Images(Known):
         path = self.folder / f"table1_{self.name}_T{self.steps}_B{self.batch}_N{self.full}.pt"
         if not path.is_file():
             drawn = draw_reference(self.problem, self.reference_seeds(self.full))
-            self._keep(path, torch.stack(drawn))
+            save_whole(path, torch.stack(drawn))
         return Reference.drawn(*torch.load(path, weights_only=True))
 
     @staticmethod
     def reference_seeds(count: int) -> list[int]:
         """Returns those of the reference."""
         return [spawn(0, REFERENCE, k) for k in range(count)]
-
-    @staticmethod
-    def _keep(path: Path, draws: torch.Tensor) -> None:
-        buffer = io.BytesIO()
-        torch.save(draws, buffer)
-        write_whole(path, buffer.getvalue())

@@ -1,6 +1,7 @@
 """Weights from a file, a folder or the hub: found, checked against what the authors published, loaded without pickle."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -16,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from rlr.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -240,3 +243,10 @@ def _freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     for weight in network.parameters():
         weight.data = weight.data.to(dtype or weight.dtype, copy=True)
     return network.eval().requires_grad_(False)
+
+
+def save_whole(path: Path, content: Any) -> None:
+    """Writes tensors and plain values with ``torch.save``; the file is at every moment the old one or the new one, whole."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getbuffer())

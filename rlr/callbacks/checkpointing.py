@@ -1,7 +1,6 @@
 """Checkpoints that a crash, a full disk or a wrong file cannot spoil."""
 
 import errno
-import io
 import pickle
 import zipfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from rlr.files import write_whole
+from rlr.weights import save_whole
 
 LAUNCHER = ".temp.ckpt"
 """The file of bare weights that Lightning's forked and spawned processes hand to their parent."""
@@ -74,10 +73,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: If it cannot be written; the previous file is as it was.
         """
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
         try:
-            write_whole(Path(path), buffer.getbuffer())
+            save_whole(Path(path), checkpoint)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise OSError(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -12,13 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from rlr.data.scenes import Batches, Stream, Table
-from rlr.files import write_whole
+from rlr.weights import save_whole
 from rlr.world.clips import draw_clips
 from rlr.world.motion import parse_clip
 from rlr.world.prompts import held_out_clips, training_clips
 
 CHUNK = 64
-
 
 Batch = dict[str, Table]
 """``clips`` and ``stills``, or one of them."""
@@ -102,9 +100,7 @@ class EncodedClips(LightningDataModule):
 
     def _keep(self, tables: list[Table]) -> list[Table]:
         if self.cache is not None:
-            buffer = BytesIO()
-            torch.save({"seed": self.seed, "encoder": self._encoder, "tables": tables}, buffer)
-            write_whole(self.cache, buffer.getvalue())
+            save_whole(self.cache, {"seed": self.seed, "encoder": self._encoder, "tables": tables})
         return tables
 
     @property
@@ -132,19 +128,13 @@ class EncodedClips(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """The endless streams, from the trainer's step on."""
-        streams = {}
-        if self.batch_size:
-            streams["clips"] = self._stream(self.training, self.batch_size)
-        if self.stills:
-            streams["stills"] = self._stream(self.first_frames(), self.stills)
+        parts = {"clips": (self.training, self.batch_size), "stills": (self.first_frames(), self.stills)}
+        streams = {
+            name: Stream.following(self.trainer, table, rows, self.seed)
+            for name, (table, rows) in parts.items()
+            if rows
+        }
         return DataLoader(Beside(streams), batch_size=None)
-
-    def _stream(self, table: Table, rows: int) -> Stream:
-        trainer = self.trainer
-        assert trainer is not None
-        steps = trainer.accumulate_grad_batches * trainer.world_size
-        start = lambda: trainer.global_step * steps + trainer.global_rank  # noqa: E731
-        return Stream(table, rows, self.seed, start, trainer.world_size)
 
     def val_dataloader(self) -> DataLoader:
         """The held-out clips, once."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -58,6 +58,14 @@ class Stream(IterableDataset):
         self.start, self.stride = start, stride
         self.length = len(next(iter(table.values())))
 
+    @classmethod
+    def following(cls, trainer: Trainer | None, table: Table, batch_size: int, seed: int) -> "Stream":
+        """Returns the stream from the trainer's own step on, with every process's own part of the batches."""
+        assert trainer is not None
+        batches = trainer.accumulate_grad_batches * trainer.world_size
+        start: Callable[[], int] = lambda: trainer.global_step * batches + trainer.global_rank  # noqa: E731
+        return cls(table, batch_size, seed, start, trainer.world_size)
+
     def __iter__(self) -> Iterator[Table]:
         for step in itertools.count(self.start(), self.stride):
             index = np.random.default_rng((self.seed, step)).integers(self.length, size=self.batch_size)
@@ -100,11 +108,8 @@ class Scenes(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """The endless stream, from the trainer's step on."""
-        trainer = self.trainer
-        assert trainer is not None
-        steps = trainer.accumulate_grad_batches * trainer.world_size
-        start: Callable[[], int] = lambda: trainer.global_step * steps + trainer.global_rank  # noqa: E731
-        return DataLoader(Stream(self.training, self.batch_size, self.seed, start, trainer.world_size), batch_size=None)
+        stream = Stream.following(self.trainer, self.training, self.batch_size, self.seed)
+        return DataLoader(stream, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         """The held-out pictures, once."""
