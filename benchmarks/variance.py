@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.accuracy import Accuracy, Reference, accuracy, deep
+from benchmarks.accuracy import Accuracy, Reference, accuracy, draw_reference
 from benchmarks.estimators import ENTRIES
 from benchmarks.problem import Problem
 from benchmarks.toy import reward, trained
 from rlr.chain import Chain
-from rlr.estimators import AllSteps, FirstOrder
 from rlr.evaluation import facts
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
@@ -39,10 +38,8 @@ def problem(chain: Chain, batch: int) -> Problem:
 
 def reference(chain: Chain, draws: int, batch: int = 2000) -> Reference:
     r"""Returns :math:`g` and :math:`g_{>h}`, means of ``draws`` gradients of ``batch`` samples each."""
-    seeds, large = [spawn(1, k) for k in range(draws)], problem(chain, batch)
-    depths = (FirstOrder(AllSteps()), FirstOrder(deep(chain.steps)))
-    full, late = (large.gradients(depth, seeds).mean(0) for depth in depths)
-    return Reference.exact(full, full - late)
+    full, early = draw_reference(problem(chain, batch), [spawn(1, k) for k in range(draws)])
+    return Reference.exact(full.mean(0), early.mean(0))
 
 
 def table(rows: Sequence[Row]) -> str:

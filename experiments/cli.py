@@ -87,8 +87,11 @@ class Session:
         if missing and (lacking := self.experiment.missing(self.scale)):
             LOG.error("%s", lacking)
             return 1
-        failed = sum(not self._measure(cell, f"{k + 1}/{len(missing)}") for k, cell in enumerate(missing))
-        self._write()
+        try:
+            failed = sum(not self._measure(cell, f"{k + 1}/{len(missing)}") for k, cell in enumerate(missing))
+        finally:
+            # of what an interrupted call has measured there is a page, too
+            self._write()
         return 1 if failed else 0
 
     def _list(self, cells: Sequence[Cell]) -> None:
@@ -108,7 +111,6 @@ class Session:
             # the next may still work, and what there is stays
             LOG.exception("the cell %s failed; the others go on, and the next call measures it", cell.title)
             return False
-        self._write()
         return True
 
     def _write(self) -> None:

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +40,18 @@ class Page:
         """Writes ``NAME.md``, ``NAME.html`` and a PNG for each figure, and returns the paths."""
         shown = list(self.experiment.show(self.rows)) if self.rows else []
         names = self._pictures(shown)
-        files = {name: picture(figure) for figure, name in names}
-        files[f"{self.experiment.name}.md"] = self._markdown(shown, dict(names)).encode()
-        files[f"{self.experiment.name}.html"] = self._html(shown).encode()
+        drawn = {figure: picture(figure) for figure in names}
+        files = {name: drawn[figure] for figure, name in names.items()}
+        files[f"{self.experiment.name}.md"] = self._markdown(shown, names).encode()
+        files[f"{self.experiment.name}.html"] = self._html(shown, drawn).encode()
         for name, content in files.items():
             write_whole(folder / name, content)
         return [folder / name for name in files]
 
-    def _pictures(self, shown: Sequence[Table | Figure]) -> list[tuple[Figure, str]]:
+    def _pictures(self, shown: Sequence[Table | Figure]) -> dict[Figure, str]:
         figures = [item for item in shown if isinstance(item, Figure)]
         name = self.experiment.name
-        return [(figure, f"{name}_{k}.png" if k else f"{name}.png") for k, figure in enumerate(figures)]
+        return {figure: f"{name}_{k}.png" if k else f"{name}.png" for k, figure in enumerate(figures)}
 
     def _markdown(self, shown: Sequence[Table | Figure], names: dict[Figure, str]) -> str:
         parts = [f"# {self.experiment.title}", self.experiment.note, f"```\n{self.command}\n```", self.state]
@@ -62,9 +63,9 @@ class Page:
             parts += [f"## In the paper: {table.title}", _lines(table), table.note]
         return "\n\n".join(part for part in parts if part) + "\n"
 
-    def _html(self, shown: Sequence[Table | Figure]) -> str:
-        told = [_told(item) for item in shown]
-        told += [_told(table, "In the paper: ") for table in self.experiment.published]
+    def _html(self, shown: Sequence[Table | Figure], drawn: Mapping[Figure, bytes]) -> str:
+        told = [_told(item, _grid(item) if isinstance(item, Table) else _embedded(item, drawn[item])) for item in shown]
+        told += [_told(table, _grid(table), "In the paper: ") for table in self.experiment.published]
         title = html.escape(self.experiment.title)
         head = f"<h1>{title}</h1><p>{html.escape(self.experiment.note)}</p><pre>{html.escape(self.command)}</pre>"
         return (
@@ -105,8 +106,7 @@ def _lines(table: Table) -> str:
     return markdown([tuple(table.head), *(tuple(line) for line in table.lines)])
 
 
-def _told(item: Table | Figure, prefix: str = "") -> str:
-    body = _grid(item) if isinstance(item, Table) else _drawn(item)
+def _told(item: Table | Figure, body: str, prefix: str = "") -> str:
     return f"<h2>{html.escape(prefix + item.title)}</h2>{body}<p>{html.escape(item.note)}</p>"
 
 
@@ -117,6 +117,6 @@ def _grid(table: Table) -> str:
     return f"<table>{line(table.head, 'th')}{''.join(line(texts, 'td') for texts in table.lines)}</table>"
 
 
-def _drawn(figure: Figure) -> str:
-    data = base64.b64encode(picture(figure)).decode()
+def _embedded(figure: Figure, png: bytes) -> str:
+    data = base64.b64encode(png).decode()
     return f'<img alt="{html.escape(figure.title)}" src="data:image/png;base64,{data}">'

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -99,21 +98,8 @@ def made(scale: Scale, seconds: float) -> dict[str, str | float]:
         "device": facts.device(scale.device),
         "threads": torch.get_num_threads(),
         "date": facts.now(),
-        "commit": commit(),
+        "commit": facts.commit(ROOT, but="experiments/results") or "",
     }
-
-
-def commit(root: Path = ROOT) -> str:
-    """Returns the commit, marked where files other than results differ from it; empty outside a repository."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
-        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
 
 
 def _is_of(line: Line, cell: Cell) -> bool:

@@ -36,11 +36,21 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def commit() -> str | None:
-    """Returns the commit of the working directory, marked where files differ from it; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+def commit(root: Path | None = None, but: str | None = None) -> str | None:
+    """Returns a repository's commit, marked where files differ from it; None outside a repository.
+
+    Args:
+        root: Its root, by default the working directory.
+        but: A folder whose files may differ.
+    """
+    aside = [".", f":!{but}"] if but else []
+
+    def git(*words: str) -> str:
+        call = ["git", *words]
+        return subprocess.run(call, cwd=root, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *aside)
+        return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
