@@ -12,8 +12,9 @@ from torch import Tensor
 from rlr.evaluation.pictures import picture, png
 from rlr.files import write_whole
 from rlr.models.staged import StagedPrompt
-from rlr.modules.alignment import Alignment, Prediction
+from rlr.modules.alignment import Alignment
 from rlr.modules.doodl import DOODL
+from rlr.modules.sampling import Prediction
 from rlr.video import write_video
 
 

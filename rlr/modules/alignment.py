@@ -10,13 +10,12 @@ has its own noise, whatever batch, rank or micro-batch it falls into, and whethe
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Self
+from dataclasses import asdict
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
@@ -27,67 +26,25 @@ from rlr.estimators.base import Estimator, Term, score
 from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.estimators.replay import Experience, Minibatch, ReplayEstimator
 from rlr.models.base import DiffusionModel
+from rlr.modules.checkpoint import load_trained
 from rlr.modules.ledger import Ledger
 from rlr.modules.meter import Meter
-from rlr.modules.objective import Objective
 from rlr.modules.offload import Offload
+from rlr.modules.pace import Pace
+from rlr.modules.progress import Progress
+from rlr.modules.purposes import BATCH, FRAMES, ROUND, SAMPLE
 from rlr.modules.randomness import random_state, set_random_state
 from rlr.modules.round import Round
+from rlr.modules.sampling import Sampling
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
 from rlr.seeding import spawn
-
-SAMPLE, BATCH, EVALUATION, FRAMES, ROUND = 1, 2, 3, 4, 5
-"""What a seed is for."""
 
 STATE = "alignment"
 """The key under which a checkpoint holds what is this module's own."""
 
 
-@dataclass
-class Progress:
-    """How far a run has come.
-
-    Args:
-        batches: Batches seen by each rank.
-        samples: Samples seen by all ranks together.
-        updates: Updates made; skipped ones do not count.
-        reward_calls: Samples scored in training by all ranks together.
-        failures: Updates skipped in a row.
-        running: The exponential mean of the reward.
-    """
-
-    batches: int = 0
-    samples: int = 0
-    updates: int = 0
-    reward_calls: int = 0
-    failures: int = 0
-    running: float | None = None
-
-
-class Prediction(NamedTuple):
-    r"""Samples with what made them.
-
-    Args:
-        samples: Pixels in [0, 1], with shape :math:`(B, *)`.
-        prompts: The :math:`B` prompts.
-        indices: Their numbers in the prompt file.
-        seeds: The seed of each one's noise.
-        rewards: The rewards, with shape :math:`(B)`.
-        fps: Frames a second of clips; None for pictures.
-        notes: Further facts of each, as plain data for its file; none by default.
-    """
-
-    samples: Tensor
-    prompts: list[str]
-    indices: list[int]
-    seeds: list[int]
-    rewards: Tensor
-    fps: float | None = None
-    notes: Sequence[Mapping[str, Any]] = ()
-
-
-class Alignment(LightningModule):
+class Alignment(Sampling):
     r"""Trains a diffusion model to raise a reward, :math:`\max_\theta E[R(x_0)]`.
 
     Args:
@@ -142,16 +99,14 @@ class Alignment(LightningModule):
         log_kl_every: int = 25,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(Chain(model, sampler, checkpoint_steps), reward, seed)
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds the trained weights only; `on_load_checkpoint` is as strict
-        self.chain = Chain(model, sampler, checkpoint_steps)
-        self.reward = reward.requires_grad_(False)
         self.estimator = estimator
         self._replays = estimator if isinstance(estimator, ReplayEstimator) else None
         self.lr, self.betas, self.weight_decay, self.optimizer = lr, betas, weight_decay, optimizer
         self.clip_norm, self.accumulate, self.warmup, self.cooldown = clip_norm, accumulate, warmup, cooldown
-        self.log_terms, self.max_bad_steps, self.seed = log_terms, max_bad_steps, seed
+        self.log_terms, self.max_bad_steps = log_terms, max_bad_steps
         self.offload_activations = offload_activations
         if log_kl_every < 0 or (kl_full and not kl_weight):
             raise ValueError(
@@ -160,7 +115,6 @@ class Alignment(LightningModule):
             )
         self.penalty = Penalty(kl_weight, kl_full) if kl_weight else None
         self.log_kl_every = log_kl_every if model.remembers else 0
-        self.objective = Objective(model, reward)
         self.progress = Progress()
         self._round = Round()
         self._norm: Tensor | None = None
@@ -168,7 +122,6 @@ class Alignment(LightningModule):
         self._overflow = False
         self._resumed: dict[str, Any] = {}
         self._check()
-        self.train()
 
     def _check(self) -> None:
         estimator, reward = type(self.estimator).__name__, type(self.reward).__name__
@@ -211,12 +164,6 @@ class Alignment(LightningModule):
                 f"from there does not make up for the rest of it; set max_steps to a multiple of {updates}",
                 stacklevel=2,
             )
-
-    def train(self, mode: bool = True) -> Self:
-        """Leaves all parts in eval mode: a replayed step must equal the recorded one, and a score must not vary."""
-        super().train(False)
-        self.training = mode
-        return self
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -418,15 +365,9 @@ class Alignment(LightningModule):
             return made
         if self.cooldown and self.trainer.max_steps < 1:
             raise ValueError(f"cooldown={self.cooldown} counts from the end, and there is none; set trainer.max_steps")
-        schedule = torch.optim.lr_scheduler.LambdaLR(made, self._pace)
+        pace = Pace(self.warmup, self.cooldown, self.trainer.max_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(made, pace)
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _pace(self, update: int) -> float:
-        """The factor on the learning rate of an update, counted from 0."""
-        rise = (update + 1) / self.warmup if self.warmup else 1.0
-        updates = self.trainer.max_steps
-        fall = (updates - update) / (min(self.cooldown, updates) + 1) if self.cooldown else 1.0
-        return max(0.0, min(1.0, rise, fall))
 
     def _adamw(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(weights, self.lr, betas=self.betas, weight_decay=self.weight_decay)
@@ -469,37 +410,6 @@ class Alignment(LightningModule):
         yield "samples", float(self.progress.samples)
         yield "reward_calls", float(self.progress.reward_calls)
 
-    # ------------------------------------------------------------------ evaluation
-
-    @torch.no_grad()
-    def generate(self, batch: PromptBatch) -> Prediction:
-        """Samples and scores a batch, each sample from a seed that follows from its number in the prompt file."""
-        seeds = [spawn(self.seed, EVALUATION, index) for index in batch.indices]
-        prompts = list(batch.prompts)
-        trajectory = self.chain.sample(prompts, self.chain.draw(seeds))
-        samples = self.chain.model.decode(trajectory.states[0])
-        rewards = self.objective.rate(samples, prompts)
-        self.objective.calls = 0  # evaluation costs are no costs of training
-        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps)
-
-    def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """Logs ``val/reward``."""
-        return self._evaluate(batch, "val")
-
-    def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """Logs ``test/reward``."""
-        return self._evaluate(batch, "test")
-
-    def predict_step(self, batch: PromptBatch, batch_idx: int) -> Prediction:
-        """Returns the samples; a :class:`~rlr.callbacks.PredictionWriter` writes them."""
-        return self.generate(batch)
-
-    def _evaluate(self, batch: PromptBatch, stage: str) -> dict[str, Any]:
-        prediction = self.generate(batch)
-        n = len(prediction.prompts)
-        self.log(f"{stage}/reward", prediction.rewards.mean(), prog_bar=True, sync_dist=True, batch_size=n)
-        return prediction._asdict()
-
     # ------------------------------------------------------------------ checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -530,10 +440,11 @@ class Alignment(LightningModule):
         Raises:
             ValueError: If a weight is missing, foreign, or of another shape.
         """
-        found = self._own(checkpoint)
-        trained = self.chain.model.trainable
-        for name, weight in trained.items():
-            weight.data.copy_(found[name])
+        if STATE not in checkpoint:
+            raise ValueError(
+                f"{self._origin} is a checkpoint of another module than {type(self).__name__}; give one of its own"
+            )
+        load_trained(self.chain.model, checkpoint["state_dict"], self._origin)
         checkpoint["state_dict"] = {}
         state = checkpoint[STATE]
         self.progress = Progress(**state["progress"])
@@ -542,24 +453,10 @@ class Alignment(LightningModule):
         self._bad = state["bad"]
         self._resumed = state
 
-    def _own(self, checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-        path = self._trainer.ckpt_path if self._trainer else None
-        name, model = path or "the checkpoint", type(self.chain.model).__name__
-        if STATE not in checkpoint:
-            raise ValueError(
-                f"{name} is a checkpoint of another module than {type(self).__name__}; give one of its own"
-            )
-        found, trained = checkpoint["state_dict"], self.chain.model.trainable
-        missing, foreign = trained.keys() - found.keys(), found.keys() - trained.keys()
-        misshapen = {key for key in trained.keys() & found.keys() if trained[key].shape != found[key].shape}
-        if missing or foreign or misshapen:
-            facts = (("is missing", missing), ("is foreign", foreign), ("has another shape", misshapen))
-            told = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
-            raise ValueError(
-                f"{name} does not hold the trained weights of this {model}: {told}; load it with the config it was "
-                "trained with"
-            )
-        return found
+    @property
+    def _origin(self) -> str:
+        """What a message calls the checkpoint that is being loaded."""
+        return str(path) if self._trainer and (path := self._trainer.ckpt_path) else "the checkpoint"
 
     def _restore(self) -> None:
         """On the first step after resuming, restores what building the run has used up or dropped."""

@@ -13,25 +13,22 @@ with both chains begun at the same :math:`x_T`, and :math:`\partial_x, \partial_
 the model has only seen noise of that length.
 """
 
-from typing import Self
-
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Objective as Score
 from rlr.models.base import DiffusionModel
-from rlr.modules.alignment import EVALUATION, FRAMES, Prediction
 from rlr.modules.edict import EDICT
-from rlr.modules.objective import Objective
+from rlr.modules.purposes import EVALUATION, FRAMES
+from rlr.modules.sampling import Prediction, Sampling
 from rlr.rewards.base import Reward
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
 
 
-class DOODL(LightningModule):
+class DOODL(Sampling):
     r"""Optimises the latent of every sample, of pictures and clips alike; for ``predict`` and ``test``.
 
     The defaults are those of the published code; its guidance scale is 7.5. Samples do not depend on the batch.
@@ -66,7 +63,6 @@ class DOODL(LightningModule):
         perturbation: float = 1e-4,
         seed: int = 0,
     ) -> None:
-        super().__init__()
         if iterations < 0 or not (scale > 0 and clip > 0) or not 0 <= momentum < 1 or perturbation < 0:
             raise ValueError(
                 "DOODL needs iterations >= 0, scale > 0, clip > 0, 0 <= momentum < 1 and perturbation >= 0, and got "
@@ -77,31 +73,16 @@ class DOODL(LightningModule):
                 f"DOODL backpropagates the reward, and {type(reward).__name__} has no gradient; use a differentiable one"
             )
         reward.check(clips=model.frames is not None)
-        self.chain = Chain(model, DDIM(steps, eta=0.0))
+        super().__init__(Chain(model, DDIM(steps, eta=0.0)), reward, seed)
         self.edict = EDICT(self.chain, mixing)
-        self.reward = reward.requires_grad_(False)
-        self.objective = Objective(model, reward)
         self.iterations, self.scale, self.clip = iterations, scale, clip
-        self.momentum, self.perturbation, self.seed = momentum, perturbation, seed
-        self.train()
+        self.momentum, self.perturbation = momentum, perturbation
 
-    def train(self, mode: bool = True) -> Self:
-        """Leaves all parts in eval mode: with dropout, a step that is undone would not be the one that was taken."""
-        super().train(False)
-        self.training = mode
-        return self
-
-    def predict_step(self, batch: PromptBatch, batch_idx: int) -> Prediction:
-        """Returns the samples of optimised latents; a :class:`~rlr.callbacks.PredictionWriter` writes them."""
-        return self.generate(batch)
-
-    def test_step(self, batch: PromptBatch, batch_idx: int) -> None:
-        """Logs ``test/reward``, and ``test/reward_before`` for the initial latents."""
-        prediction = self.generate(batch)
-        n = len(prediction.prompts)
+    def _log(self, prediction: Prediction, stage: str) -> None:
+        """Logs the reward of the initial latents, too."""
+        super()._log(prediction, stage)
         before = torch.tensor([note["reward_before"] for note in prediction.notes]).mean()
-        scores = {"test/reward": prediction.rewards.mean(), "test/reward_before": before}
-        self.log_dict(scores, sync_dist=True, batch_size=n)
+        self.log(f"{stage}/reward_before", before, sync_dist=True, batch_size=len(prediction.prompts))
 
     # inference mode, if the trainer is in it, would forbid gradients of what is made in it
     @torch.inference_mode(False)

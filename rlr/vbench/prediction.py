@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rlr.data.stream import PromptBatch
 from rlr.data.vbench import SIX, VBenchPrompts
-from rlr.modules.alignment import Alignment, Prediction
+from rlr.modules.alignment import Alignment
+from rlr.modules.sampling import Prediction
 from rlr.rewards.base import Reward
 from rlr.vbench.naming import Clip
 from rlr.vbench.sampling import rate, write_clip

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rlr.evaluation.sampling import render
 from rlr.models.base import DiffusionModel
-from rlr.modules.alignment import EVALUATION, Alignment
+from rlr.modules.alignment import Alignment
+from rlr.modules.purposes import EVALUATION
 from rlr.seeding import spawn
 from rlr.vbench.naming import Clip
 from rlr.video import write_video
