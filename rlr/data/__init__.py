@@ -9,7 +9,7 @@ from rlr.data.motion import MotionPrompts
 from rlr.data.pickapic import PickAPic
 from rlr.data.prompts import PromptData, PromptFile, Prompts
 from rlr.data.scenes import EncodedScenes, Scenes
-from rlr.data.stages import StageFile, StageWriter, Templates, WorldStages
+from rlr.data.stages import Layered, StageFile, StageWriter, Templates, WorldStages
 from rlr.data.stream import PromptBatch, PromptPass, PromptStream
 from rlr.data.vbench import VBenchPrompts
 from rlr.data.world import WorldPrompts

@@ -1,5 +1,6 @@
 """Prompts of the built-in world."""
 
+from rlr.data.cleaning import PromptFilter
 from rlr.data.prompts import PromptData
 from rlr.world.prompts import held_out_prompts, training_prompts
 
@@ -16,6 +17,10 @@ class WorldPrompts(PromptData):
         evaluation_samples: The samples of each prompt in validation, test and prediction.
         seed: Decides the captions and their order.
         shuffle: Whether to read training prompts in random order.
+        keep: Says which captions are drawn; all by default.
+
+    Raises:
+        ValueError: If ``keep`` keeps fewer than one in a thousand.
     """
 
     def __init__(
@@ -27,10 +32,11 @@ class WorldPrompts(PromptData):
         evaluation_samples: int = 1,
         seed: int = 0,
         shuffle: bool = True,
+        keep: PromptFilter | None = None,
     ) -> None:
         super().__init__(batch_size, samples_per_prompt, evaluation_samples, seed, shuffle)
-        self.training = training_prompts(train, seed)
-        self.evaluation = held_out_prompts(held_out, seed)
+        self.training = training_prompts(train, seed, keep)
+        self.evaluation = held_out_prompts(held_out, seed, keep)
 
     def prompts(self, split: str) -> list[str]:
         return self.training if split == "train" else self.evaluation

@@ -1,6 +1,7 @@
 """Captions for training and for evaluation; no caption can be drawn by both functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -11,6 +12,10 @@ TRAINING_NAMING = (0.25, 0.25, 0.5)
 """As :data:`rlr.world.caption.NAMING`, for training: a texture is learnt only from captions that name it."""
 
 
+RAREST = 1000
+"""Of so many captions, a filter keeps at least one."""
+
+
 def training_spec(rng: np.random.Generator) -> Spec:
     """A random spec that training may use."""
     while not (spec := draw(rng, naming=TRAINING_NAMING)).for_training:
@@ -18,17 +23,29 @@ def training_spec(rng: np.random.Generator) -> Spec:
     return spec
 
 
-def training_prompts(n: int, seed: int = 0) -> list[str]:
-    """``n`` captions of training scenes; the k-th depends on ``seed`` and ``k`` only."""
-    return [training_spec(np.random.default_rng((seed, k))).caption for k in range(n)]
+def training_prompts(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
+    """``n`` captions of training scenes, the k-th of which depends on ``seed`` and ``k`` only; those that ``keep`` keeps."""
+    return _first(n, lambda k: training_spec(np.random.default_rng((seed, k))).caption, keep)
 
 
-def held_out_prompts(n: int, seed: int = 0) -> list[str]:
+def held_out_prompts(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
     """``n`` captions that training never drew; every third names a pair of colour and shape it never saw together.
 
-    ``rlr.world.caption.parse(caption).novel`` tells which these are.
+    ``rlr.world.caption.parse(caption).novel`` tells which these are. Of them, those that ``keep`` keeps.
     """
-    return [_held_out(np.random.default_rng((seed, k)), novel=k % 3 == 0).caption for k in range(n)]
+    return _first(n, lambda k: _held_out(np.random.default_rng((seed, k)), novel=k % 3 == 0).caption, keep)
+
+
+def _first(n: int, caption: Callable[[int], str], keep: Callable[[str], bool] | None) -> list[str]:
+    captions = (
+        list(islice(filter(keep, map(caption, range(RAREST * n))), n)) if keep else [caption(k) for k in range(n)]
+    )
+    if len(captions) < n:
+        raise ValueError(
+            f"{type(keep).__name__} keeps {len(captions)} of {RAREST * n} captions of the built-in world, and {n} are asked "
+            "for; give a filter that is less strict"
+        )
+    return captions
 
 
 def _held_out(rng: np.random.Generator, novel: bool) -> Spec:

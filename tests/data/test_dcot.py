@@ -8,7 +8,7 @@ import yaml
 
 from rlr.callbacks.held_out import HeldOut
 from rlr.cli import main
-from rlr.data import DCoT, HandPrompts, Prompts, StageFile, StageWriter, Templates, WorldPrompts, WorldStages
+from rlr.data import DCoT, HandPrompts, Layered, Prompts, StageFile, StageWriter, Templates, WorldPrompts, WorldStages
 from rlr.models import StagedPrompt
 from rlr.rewards import ExactCheck
 from rlr.world.caption import parse
@@ -157,6 +157,25 @@ def test_all_stages_of_the_world_are_captions_whose_claims_the_whole_makes():
             for claim in ("position", "relation", "texture"):
                 assert getattr(spec, claim) in (None, getattr(whole, claim))
         assert (specs[0].position, specs[0].relation) == (whole.position, whole.relation)
+
+
+def test_layered_captions_have_something_to_say_in_each_stage():
+    data = WorldPrompts(100, 60, seed=3, keep=Layered())
+    assert (len(data.prompts("train")), len(data.prompts("val"))) == (100, 60)
+    for prompt in DCoT(data, WorldStages()).prompts("val") + DCoT(data, WorldStages()).prompts("train"):
+        assert len(set(prompt.stages)) == 3
+        spec = parse(str(prompt))
+        assert spec.texture
+        assert spec.position or spec.relation
+
+
+def test_how_many_captions_are_layered():
+    data, keep = WorldPrompts(2000, 2000), Layered()
+    kept, held_out = (sum(map(keep, captions)) / 2000 for captions in (data.prompts("train"), data.prompts("val")))
+    assert kept == pytest.approx(0.2, abs=0.03)
+    assert held_out == pytest.approx(0.11, abs=0.03)
+    same = sum(len(set(stages)) == 1 for stages in WorldStages().write(data.prompts("val"))) / 2000
+    assert same == pytest.approx(0.42, abs=0.03)
 
 
 def test_the_exact_check_reads_the_whole():

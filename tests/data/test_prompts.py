@@ -144,3 +144,15 @@ def test_prompts_of_the_built_in_world():
     assert sum(parse(prompt).novel for prompt in held_out) == 10
     assert held_out == data.prompts("test") == data.prompts("predict")
     assert train != WorldPrompts(train=200, seed=6).prompts("train")
+
+
+def test_a_filter_of_the_built_in_world_draws_on_until_there_are_enough():
+    data = WorldPrompts(train=50, held_out=20, seed=5, keep=WithoutWords(["red", "on"]))
+    everything = WorldPrompts(train=5000, held_out=5000, seed=5)
+    for split, n in (("train", 50), ("val", 20)):
+        kept = [prompt for prompt in everything.prompts(split) if not {"red", "on"} & set(prompt.split())]
+        assert data.prompts(split) == kept[:n]
+    with pytest.raises(
+        ValueError, match="WithoutWords keeps 0 of 2000 captions of the built-in world, and 2 are asked for"
+    ):
+        WorldPrompts(train=2, held_out=2, keep=WithoutWords(["a", "two", "three", "four", "an"]))
