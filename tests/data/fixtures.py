@@ -4,15 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlr.data import (
+    DCoT,
     HPDv2,
     MotionPrompts,
     PickAPic,
     PromptData,
+    PromptFile,
+    Prompts,
     SimpleAnimals,
+    Templates,
     VBenchPrompts,
     WorldClips,
     WorldPrompts,
 )
+from rlr.data.cleaning import ASSETS
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "data"
 PICTURES = FOLDER / "pickapic_v1"
@@ -26,6 +31,11 @@ MAKERS: dict[str, Callable[..., PromptData]] = {
     "HPDv2": lambda **settings: HPDv2(str(HPD), str(HPD), **settings),
     "MotionPrompts": MotionPrompts,
     "SimpleAnimals": SimpleAnimals,
+    "PromptFile": lambda **settings: PromptFile(
+        str(ASSETS / "animals.txt"), str(ASSETS / "animals_held_out.txt"), **settings
+    ),
+    "Prompts": lambda **settings: Prompts([f"a number, {k}" for k in range(20)], ["a zero", "an infinity"], **settings),
+    "DCoT": lambda **settings: DCoT(SimpleAnimals(**settings), Templates()),
     "WorldPrompts": lambda **settings: WorldPrompts(train=20, held_out=9, **settings),
     "WorldClips": lambda **settings: WorldClips(train=20, held_out=9, **settings),
 }
