@@ -1,4 +1,4 @@
-"""``python experiments/run.py NAME [--set tiny|sd14|vc2] [--seeds 0 1 2] [--only TEXT ...] [--list]``."""
+"""``python experiments/run.py NAME [--set tiny|sd14|vc2] [--seeds 0 1 2] [--only TEXT ...] [--again] [--list]``."""
 
 import logging
 import sys
@@ -55,6 +55,7 @@ def parse(arguments: Sequence[str] | None, names: Sequence[str], sets: Sequence[
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="TEXT", help="cells whose key has all of these, such as method=RLR"
     )
+    parser.add_argument("--again", action="store_true", help="measure cells that are measured, too, in the place of their rows")
     parser.add_argument("--list", action="store_true", help="show the cells and their state, and measure none")
     parser.add_argument("--results", type=Path, help="another folder for rows and pages")
     return parser.parse_args(arguments)
@@ -83,7 +84,7 @@ class Session:
         if self.options.list:
             self._list(chosen)
             return 0
-        missing = [cell for cell in chosen if not self.results.measured(cell)]
+        missing = [cell for cell in chosen if self.options.again or not self.results.measured(cell)]
         if missing and (lacking := self.experiment.missing(self.scale)):
             LOG.error("%s", lacking)
             return 1

@@ -98,3 +98,15 @@ def test_listing_measures_nothing(run, caplog) -> None:
         assert run("--seeds", "0", "1", "--list") == 0
     assert Toy.worked == []
     assert [line.split()[0] for line in caplog.messages] == ["measured", "measured", "missing", "missing"]
+
+
+def test_again_measures_the_chosen_cells_in_the_place_of_their_rows(run, results) -> None:
+    run("--seeds", "1")
+    before, Toy.worked = results.lines, []
+    assert run("--seeds", "1", "--only", "method=A") == 0
+    assert Toy.worked == []
+    assert run("--seeds", "1", "--only", "method=A", "--again") == 0
+    assert Toy.worked == ["A1"]
+    values = {(line["method"], line["value"]) for line in results.lines}
+    assert len(results.lines) == len(before) == 4
+    assert values == {(line["method"], line["value"]) for line in before}
