@@ -1,42 +1,32 @@
 """The small rewards whose scores the authors' programs computed, written as files in their authors' formats."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rlr.rewards.aesthetic import Aesthetic
 from rlr.rewards.hpsv2 import HPSv2
 from rlr.rewards.imagereward import ImageReward
+from tests.rewards.vectors import FIXTURES, facts, tensors
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "rewards"
 _KEPT = TemporaryDirectory(prefix="rlr-rewards-")
 
 
-@cache
-def tensors(name: str) -> dict[str, Tensor]:
-    return load_file(FIXTURES / f"{name}.safetensors")
-
-
-@cache
-def facts(name: str) -> dict[str, Any]:
-    return json.loads((FIXTURES / f"{name}.json").read_text())
-
-
-def weights(name: str, prefix: str = "") -> dict[str, Tensor]:
+def weights(case: str, prefix: str = "") -> dict[str, Tensor]:
     """The state dict under the authors' names."""
     prefix = f"weights.{prefix}"
-    return {key.removeprefix(prefix): value for key, value in tensors(name).items() if key.startswith(prefix)}
+    return {key.removeprefix(prefix): value for key, value in tensors(case).items() if key.startswith(prefix)}
 
 
-def picture(name: str, i: int) -> Tensor:
-    """Picture i as pixels in [0, 1], with shape (1, 3, H, W); a grey one has three like channels."""
-    pixels = tensors(name)[f"inputs.image_{i}"]
+def picture(pixels: Tensor) -> Tensor:
+    """A picture file as pixels in [0, 1], with shape (1, 3, H, W); a grey one has three like channels."""
     pixels = pixels[..., None].expand(*pixels.shape, 3) if pixels.ndim == 2 else pixels
     return pixels.permute(2, 0, 1)[None] / 255
 
@@ -46,11 +36,14 @@ def to01(x: Tensor) -> Tensor:
     return (x / 2 + 0.5).clamp(0, 1)
 
 
-def matrix(reward: Any, name: str, prompts: list[str], pictures: int = 5) -> Tensor:
+def pictures(vectors: Mapping[str, Any], prefix: str = "inputs.image_") -> list[Tensor]:
+    """The picture files of a case."""
+    return [picture(vectors[key]) for key in sorted(vectors) if key.startswith(prefix)]
+
+
+def matrix(reward: Any, files: list[Tensor], prompts: list[str]) -> Tensor:
     """The scores [prompt, picture]."""
-    n = len(prompts)
-    columns = [reward(picture(name, i).expand(n, -1, -1, -1), prompts) for i in range(pictures)]
-    return torch.stack(columns, 1)
+    return torch.stack([reward(file.expand(len(prompts), -1, -1, -1), prompts) for file in files], 1)
 
 
 def gradient(reward: Any, x: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
@@ -70,11 +63,11 @@ def hpsv2_files() -> tuple[Path, str]:
     """The weights, ``{"state_dict": ...}`` in a file of torch.save, and open_clip's name of the architecture."""
     folder = Path(_KEPT.name) / "hpsv2"
     folder.mkdir()
-    state = weights("hpsv2")
+    state = weights("hpsv2_tiny")
     ids, rows = (state.pop(f"token_embedding.weight#{part}") for part in ("ids", "rows"))
     state["token_embedding.weight"] = torch.zeros(49408, rows.shape[1]).index_copy(0, ids, rows)
     torch.save({"state_dict": state, "epoch": 1}, folder / "tiny_hps.pt")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": facts("hpsv2")["model_cfg"]}))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": facts("hpsv2_tiny")["model_cfg"]}))
     return folder / "tiny_hps.pt", f"local-dir:{folder}"
 
 
@@ -88,10 +81,12 @@ def aes_files() -> tuple[Path, Path]:
     """A CLIP model in the layout of transformers, and a head in a file of torch.save."""
     folder = Path(_KEPT.name) / "aes"
     folder.mkdir()
-    config = {key: facts("aes")[key] for key in ("vision_config", "projection_dim")}
-    (folder / "config.json").write_text(json.dumps({"model_type": "clip", **config}))
-    save_file(weights("aes", "clip."), folder / "model.safetensors", {"format": "pt"})
-    torch.save(weights("aes", "mlp."), folder / "head.pth")
+    width = facts("aes_tiny")["projection_dim"]
+    vision = {**facts("aes_tiny")["vision_config"], "projection_dim": width}
+    config = {"model_type": "clip", "vision_config": vision, "projection_dim": width}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights("aes_tiny", "clip."), folder / "model.safetensors", {"format": "pt"})
+    torch.save(weights("aes_tiny", "mlp."), folder / "head.pth")
     return folder, folder / "head.pth"
 
 
@@ -105,8 +100,30 @@ def imagereward_files() -> tuple[Path, Path]:
     """A bare state dict in a file of torch.save, and the architecture."""
     folder = Path(_KEPT.name) / "imagereward"
     folder.mkdir()
-    torch.save(weights("imagereward"), folder / "ImageReward.pt")
-    return folder / "ImageReward.pt", FIXTURES / "imagereward.json"
+    torch.save(weights("imagereward_tiny"), folder / "ImageReward.pt")
+    (folder / "architecture.json").write_text(json.dumps(blip(facts("imagereward_tiny"))))
+    return folder / "ImageReward.pt", folder / "architecture.json"
+
+
+def blip(case: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The authors' two configurations under the names of transformers."""
+    vit, med = case["vit"], case["med_config"]
+    vision = {
+        "hidden_size": vit["embed_dim"],
+        "intermediate_size": 4 * vit["embed_dim"],
+        "num_hidden_layers": vit["depth"],
+        "num_attention_heads": vit["num_heads"],
+        "image_size": vit["img_size"],
+        "patch_size": vit["patch_size"],
+        "layer_norm_eps": case["vit_layer_norm_eps"],
+        "hidden_act": "gelu",
+    }
+    same = (
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("max_position_embeddings", "layer_norm_eps", "hidden_act"),
+    )
+    text = {key: med[key] for key in same} | {"encoder_hidden_size": vit["embed_dim"], "is_decoder": True}
+    return {"vision_config": vision, "text_config": text}
 
 
 def imagereward(**options: Any) -> ImageReward:

@@ -28,14 +28,5 @@ def recipe_fill(key: str, shape: Sequence[int], seed: str, offset: float, scale:
 
 
 def fill(shapes: Mapping[str, Sequence[int]], recipe: Mapping[str, Sequence[float]], seed: str) -> dict[str, Tensor]:
-    """The state dict with these shapes; ``recipe`` holds offset and scale of each key or group of keys."""
-    return {key: recipe_fill(key, shape, seed, *recipe[group(key)]) for key, shape in shapes.items()}
-
-
-def group(key: str) -> str:
-    """The key with the number of its block written ``#``."""
-    parts = key.split(".")
-    for i, part in enumerate(parts[:-1]):
-        if part in ("layers", "layer", "resblocks", "blocks") and parts[0] != "mlp" and parts[i + 1].isdigit():
-            return ".".join([*parts[: i + 1], "#", *parts[i + 2 :]])
-    return key
+    """The state dict with these shapes; ``recipe`` holds offset and scale of each key."""
+    return {key: recipe_fill(key, shape, seed, *recipe[key]) for key, shape in shapes.items()}

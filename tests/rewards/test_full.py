@@ -7,126 +7,66 @@ import gzip
 import json
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import pytest
 import torch
-from accelerate import init_empty_weights
 from open_clip.tokenizer import SimpleTokenizer, default_bpe
-from PIL import Image
 from safetensors.torch import save_file
-from transformers import (
-    BlipTextConfig,
-    BlipTextModel,
-    BlipVisionConfig,
-    BlipVisionModel,
-    CLIPConfig,
-    CLIPModel,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
 
 from rlr.rewards import PickScore
 from rlr.rewards.aesthetic import Aesthetic
-from rlr.rewards.head import Head
 from rlr.rewards.hpsv2 import HPSv2
-from rlr.rewards.imagereward import TEXT, VISION, ImageReward, convert
+from rlr.rewards.imagereward import ImageReward
 from rlr.rewards.preprocessing import Preprocessing
-from tests.rewards.authors import FIXTURES, assert_gradient, facts, gradient, tensors
-from tests.rewards.recipe import fill, group
+from tests.rewards.authors import assert_gradient, gradient, matrix, picture
+from tests.rewards.recipe import fill
 from tests.rewards.test_aesthetic import unfolded
+from tests.rewards.vectors import documents, facts, reads
 
-WIDTHS = [768, 1024, 128, 64, 16, 1]
-
-
-def shapes(module):
-    return {key: list(value.shape) for key, value in module.state_dict().items()}
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-def grouped(found):
-    """Shapes by groups of keys, all blocks of a group having the same."""
-    groups = {}
-    for key, shape in found.items():
-        assert groups.setdefault(group(key), shape) == shape
-    return groups
+def of(vectors, case):
+    """The vectors of a case, and its two picture files."""
+    own = {key.removeprefix(f"{case}/"): vectors[key] for key in vectors}
+    return own, [picture(own[f"inputs.image_{i}"]) for i in range(2)]
 
 
-def ungrouped(name, blocks):
-    """Shapes by key; ``blocks`` tells of a group how many blocks it has."""
-    known = facts("keys")[name].items()
-    return {key.replace("#", str(i)): shape for key, shape in known for i in range(blocks(key) if "#" in key else 1)}
+def weights(case, shapes):
+    """The state dict by the formula."""
+    full = facts(case)
+    return fill(shapes, full["recipe"], full["seed"])
 
 
-@pytest.fixture(scope="module")
-def nothing_drawn():
-    with init_empty_weights(include_buffers=False):
-        yield
-
-
-def clip(name):
-    return CLIPModel(CLIPConfig(**facts("full")[name]["clip_config"]))
-
-
-def test_the_keys_of_hpsv2(nothing_drawn):
-    found = shapes(open_clip.CLIP(**open_clip.get_model_config("ViT-H-14")))
-    assert grouped(found) == facts("keys")["hpsv2"]
-    assert len(found) == 686
-
-
-@pytest.mark.parametrize("name", ["pickscore", "aes"])
-def test_the_keys_of_clip(nothing_drawn, name):
-    found = shapes(clip(name))
-    assert grouped(found) == facts("keys")[name]
-    assert len(found) == facts("keys")["counts"][name]
-
-
-def test_the_keys_of_aes_are_among_those_of_clip(nothing_drawn):
-    config = facts("full")["aes"]["clip_config"]["vision_config"]
-    found = grouped(shapes(CLIPVisionModelWithProjection(CLIPVisionConfig(**config))))
-    assert found.items() <= facts("keys")["aes"].items()
-
-
-def blocks_of_blip(key):
-    return 24 if "visual" in key else 12
-
-
-def test_the_keys_of_imagereward(nothing_drawn):
-    modules = convert(ungrouped("imagereward_full", blocks_of_blip))
-    assert modules["vision"] == shapes(BlipVisionModel(BlipVisionConfig(**VISION)))
-    assert modules["text"] == shapes(BlipTextModel(BlipTextConfig(**TEXT), add_pooling_layer=False))
-    assert modules["head"] == shapes(Head(WIDTHS))
-
-
-def read(i):
-    return torch.from_numpy(np.array(Image.open(FIXTURES / f"full_{i}.png"))).permute(2, 0, 1)[None] / 255
-
-
-def of_files(reward, prompts):
-    """The scores [prompt, picture] of the two picture files, with official preprocessing."""
+def of_files(reward, files, prompts):
+    """The scores [prompt, picture] of picture files and what the network reads of them, with official preprocessing."""
     official = reward.fits[Preprocessing.official]
     before, reward.fit = reward.fit, official
-    scores = torch.stack([reward(read(i).expand(2, -1, -1, -1), prompts) for i in range(2)], 1)
+    scores, pixels = matrix(reward, files, prompts), torch.cat([reward.preprocess(file) for file in files])
     reward.fit = before
-    return scores
+    return scores, pixels
 
 
-def check_training(reward, name, prompt, atol):
-    scores, slope = gradient(reward, (read(0) * 2 - 1) * 1.15, [prompt])
-    torch.testing.assert_close(scores, tensors("full")[f"{name}.outputs.diff.scores"].flatten(), atol=atol, rtol=0)
-    assert_gradient(slope[..., 2::5, 2::5], tensors("full")[f"{name}.outputs.diff.grad_scores_sum_sub"])
+def check_training(reward, expected, file, prompt, atol):
+    scores, slope = gradient(reward, (file * 2 - 1) * 1.15, [prompt])
+    torch.testing.assert_close(scores, expected["outputs.diff.scores"].flatten(), atol=atol, rtol=0)
+    assert_gradient(slope[..., 2::5, 2::5], expected["outputs.diff.grad_scores_sum_sub"])
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_hpsv2(tmp_path):
-    full = facts("full")["hpsv2"]
-    with init_empty_weights(include_buffers=False):
-        keys = shapes(open_clip.CLIP(**open_clip.get_model_config("ViT-H-14")))
-    torch.save({"state_dict": fill(keys, full["recipe"], full["seed"])}, tmp_path / "HPS_v2.1_compressed.pt")
-    reward = HPSv2(str(tmp_path), verify=False)
-    scores = of_files(reward, full["prompts"])
-    torch.testing.assert_close(scores, tensors("full")["hpsv2.outputs.pil.scores"], atol=3e-6, rtol=0)
-    check_training(reward, "hpsv2", full["prompts"][0], 3e-6)
+@reads("full", "full_hpsv2/*")
+def test_hpsv2(tmp_path, vectors):
+    expected, files = of(vectors, "full_hpsv2")
+    state = weights("full_hpsv2", documents("lists")["keys_hpsv2_vit_h14"]["keys"])
+    torch.save({"state_dict": state}, tmp_path / "HPS_v2.1_compressed.pt")
+    reward, prompts = HPSv2(str(tmp_path), verify=False), facts("full_hpsv2")["prompts"]
+    assert facts("full_hpsv2")["open_clip_model"] in open_clip.list_models()
+    assert torch.equal(reward.tokenizer(prompts), expected["inputs.token_ids"])
+    scores, pixels = of_files(reward, files, prompts)
+    torch.testing.assert_close(scores, expected["outputs.pil.scores"], atol=3e-6, rtol=0)
+    features = reward.clip.encode_image(pixels, normalize=True)
+    torch.testing.assert_close(features, expected["outputs.pil.image_features"], atol=3e-6, rtol=0)
+    torch.testing.assert_close(reward._text_features(prompts), expected["outputs.text_features"], atol=3e-6, rtol=0)
+    check_training(reward, expected, files[0], prompts[0], 3e-6)
 
 
 def write_tokenizer(folder):
@@ -138,53 +78,67 @@ def write_tokenizer(folder):
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
 
 
-def write_clip(folder, name):
-    full = facts("full")[name]
-    with init_empty_weights(include_buffers=False):
-        keys = shapes(clip(name))
-    save_file(fill(keys, full["recipe"], full["seed"]), folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(full["clip_config"]))
-    return full
+def write_clip(folder, case, keys):
+    save_file(weights(case, documents("lists")[keys]["keys"]), folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(facts(case)["clip_config"]))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_pickscore(tmp_path):
-    full = write_clip(tmp_path, "pickscore")
+@reads("full", "full_pickscore/*")
+def test_pickscore(tmp_path, vectors):
+    expected, files = of(vectors, "full_pickscore")
+    write_clip(tmp_path, "full_pickscore", "keys_pickscore_clip_h14")
     write_tokenizer(tmp_path)
-    reward = PickScore(str(tmp_path))
-    ids = reward.tokenizer(full["prompts"], padding="max_length", max_length=77, return_tensors="pt").input_ids
-    assert torch.equal(ids, tensors("full")["pickscore.inputs.token_ids"])
-    scores = of_files(reward, full["prompts"])
-    torch.testing.assert_close(scores, tensors("full")["pickscore.outputs.pil.scores"], atol=2e-4, rtol=0)
-    check_training(reward, "pickscore", full["prompts"][0], 2e-4)
+    reward, prompts = PickScore(str(tmp_path)), facts("full_pickscore")["prompts"]
+    tokens = reward.tokenizer(prompts, padding="max_length", max_length=77, return_tensors="pt")
+    assert torch.equal(tokens.input_ids, expected["inputs.token_ids"])
+    assert torch.equal(tokens.attention_mask, expected["inputs.attention_mask"])
+    scores, pixels = of_files(reward, files, prompts)
+    torch.testing.assert_close(scores, expected["outputs.pil.scores"], atol=2e-4, rtol=0)
+    embeddings = reward.clip.get_image_features(pixel_values=pixels).pooler_output
+    torch.testing.assert_close(embeddings, expected["outputs.pil.image_embeds_raw"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reward._text_features(prompts), expected["outputs.text_features"], atol=3e-6, rtol=0)
+    check_training(reward, expected, files[0], prompts[0], 2e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_aes(tmp_path):
-    full = write_clip(tmp_path, "aes")
-    folded = tensors("aes_real_head")
-    torch.save(unfolded(folded["folded.weight"], folded["folded.bias"].squeeze()), tmp_path / "head.pth")
-    reward = Aesthetic(str(tmp_path), str(tmp_path / "head.pth"))
-    scores = of_files(reward, ["", ""])
-    torch.testing.assert_close(scores[0], tensors("full")["aes.outputs.pil.scores"].flatten(), atol=1e-5, rtol=0)
-    check_training(reward, "aes", full["prompts"][0], 1e-5)
+@reads("full", "full_aes/*")
+def test_aes(tmp_path, vectors):
+    expected, files = of(vectors, "full_aes")
+    write_clip(tmp_path, "full_aes", "keys_aes_clip_l14")
+    torch.save(unfolded(), tmp_path / "aesthetic-model.pth")
+    reward = Aesthetic(str(tmp_path), str(tmp_path))
+    scores, pixels = of_files(reward, files, ["", ""])
+    torch.testing.assert_close(scores[0], expected["outputs.pil.scores"].flatten(), atol=1e-5, rtol=0)
+    embeddings = reward.clip(pixel_values=pixels).image_embeds
+    torch.testing.assert_close(embeddings, expected["outputs.pil.image_embeds_raw"], atol=1e-5, rtol=1e-5)
+    check_training(reward, expected, files[0], facts("full_aes")["prompts"][0], 1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_imagereward(tmp_path):
-    full, expected = facts("full")["imagereward"], tensors("full")
-    keys = ungrouped("imagereward_full", blocks_of_blip)
-    positions = {key: torch.arange(512)[None] for key in keys if key.endswith("position_ids")}
-    keys = {key: shape for key, shape in keys.items() if key not in positions}
-    torch.save(fill(keys, full["recipe"], full["seed"]) | positions, tmp_path / "ImageReward.pt")
-    reward = ImageReward(str(tmp_path), str(FIXTURES / "imagereward_tokenizer"))
-    tokens = torch.stack([expected[f"imagereward.inputs.{part}"] for part in ("input_ids", "attention_mask")], 1)
-    # the tokens are given and the prompts are not
-    for text, row in zip(("first", "second"), tokens, strict=True):
-        reward.texts([text], lambda _, row=row: row[None])
-    scores = of_files(reward, ["first", "second"])
-    torch.testing.assert_close(scores, expected["imagereward.outputs.pil.scores"], atol=3e-5, rtol=0)
-    check_training(reward, "imagereward", "first", 3e-5)
+def write_words(folder):
+    """A vocabulary in BERT's format, of its size and with its special tokens, in which word i is called ``w<i>``."""
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+    (folder / "vocab.txt").write_text("\n".join(special.get(i, f"w{i}") for i in range(30522)) + "\n")
+
+
+def words(ids, mask):
+    """The prompt that has these tokens, without the two at its ends."""
+    return " ".join(f"w{i}" for i in ids[mask.bool()][1:-1].tolist())
+
+
+@reads("full", "full_imagereward/*")
+def test_imagereward(tmp_path, vectors):
+    expected, files = of(vectors, "full_imagereward")
+    shapes = documents("lists")["keys_imagereward_full"]["keys"]
+    positions = {key: torch.arange(512)[None] for key in shapes if key.endswith("position_ids")}
+    shapes = {key: shape for key, shape in shapes.items() if key not in positions}
+    torch.save(weights("full_imagereward", shapes) | positions, tmp_path / "ImageReward.pt")
+    write_words(tmp_path)
+    reward = ImageReward(str(tmp_path), str(tmp_path))
+    ids, mask = expected["inputs.input_ids"], expected["inputs.attention_mask"]
+    prompts = [words(*row) for row in zip(ids, mask, strict=True)]
+    assert torch.equal(reward._text_features(prompts), torch.stack([ids, mask], 1))
+    assert reward.tokenizer("[DEC] [ENC]").input_ids[1:-1] == [30522, 30523]
+    scores, pixels = of_files(reward, files, prompts)
+    torch.testing.assert_close(scores, expected["outputs.pil.scores"], atol=3e-5, rtol=0)
+    states = reward.vision(pixel_values=pixels).last_hidden_state
+    torch.testing.assert_close(states[:, 0], expected["outputs.pil.image_embeds_cls"], atol=3e-5, rtol=0)
+    check_training(reward, expected, files[0], prompts[0], 3e-5)

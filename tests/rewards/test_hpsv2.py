@@ -5,10 +5,12 @@ import torch
 
 from rlr.rewards.hpsv2 import HPSv2, HPSVersion
 from rlr.rewards.preprocessing import Preprocessing
-from tests.rewards.authors import assert_gradient, facts, gradient, hpsv2, hpsv2_files, matrix, picture, tensors
+from tests.rewards.authors import assert_gradient, gradient, hpsv2, hpsv2_files, matrix, pictures
+from tests.rewards.vectors import facts, reads
 
-PROMPTS = facts("hpsv2")["prompts"]
-EXPECTED = tensors("hpsv2")
+PROMPTS = facts("hpsv2_tiny")["prompts"]
+# the third prompt is longer than the model reads
+cut = pytest.mark.filterwarnings("ignore:HPSv2.1 reads 77 tokens")
 
 
 @pytest.fixture(scope="module")
@@ -21,49 +23,70 @@ def training():
     return hpsv2()
 
 
-@pytest.mark.filterwarnings("ignore:HPSv2.1 reads 77 tokens")
-def test_scores_of_files(official):
-    scores = matrix(official, "hpsv2", PROMPTS)
-    torch.testing.assert_close(scores, EXPECTED["outputs.pil.scores"], atol=3e-6, rtol=0)
+@reads("hpsv2_tiny", "weights.*")
+def test_the_network_has_the_weights_of_the_file(training, vectors):
+    found = training.clip.state_dict()
+    embedding = found.pop("token_embedding.weight")
+    ids, rows = (vectors[f"weights.token_embedding.weight#{part}"] for part in ("ids", "rows"))
+    assert torch.equal(embedding[ids], rows)
+    assert embedding.abs().sum() == rows.abs().sum()
+    assert len(found) == len(vectors) - 2
+    for key, value in found.items():
+        assert torch.equal(value, vectors[f"weights.{key}"])
 
 
-def test_what_the_network_reads_of_files(official):
-    pixels = torch.cat([official.preprocess(picture("hpsv2", i)) for i in range(5)])
-    torch.testing.assert_close(pixels, EXPECTED["outputs.pil.pixel_values"], atol=1e-5, rtol=0)
+@cut
+@reads("hpsv2_tiny", "inputs.image_*", "outputs.pil.scores")
+def test_scores_of_files(official, vectors):
+    scores = matrix(official, pictures(vectors), PROMPTS)
+    torch.testing.assert_close(scores, vectors["outputs.pil.scores"], atol=3e-6, rtol=0)
+
+
+@reads("hpsv2_tiny", "inputs.image_*", "outputs.pil.pixel_values", "outputs.pil.image_features")
+def test_what_the_network_reads_of_files(official, vectors):
+    pixels = torch.cat([official.preprocess(file) for file in pictures(vectors)])
+    torch.testing.assert_close(pixels, vectors["outputs.pil.pixel_values"], atol=1e-5, rtol=0)
     features = official.clip.encode_image(pixels, normalize=True)
-    torch.testing.assert_close(features, EXPECTED["outputs.pil.image_features"], atol=3e-6, rtol=0)
+    torch.testing.assert_close(features, vectors["outputs.pil.image_features"], atol=3e-6, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore:HPSv2.1 reads 77 tokens")
-def test_text_features(training):
+@cut
+@reads("hpsv2_tiny", "inputs.token_ids", "outputs.text_features")
+def test_text_features(training, vectors):
     features = training._text_features(PROMPTS)
-    torch.testing.assert_close(features, EXPECTED["outputs.text_features"], atol=3e-6, rtol=0)
-    assert torch.equal(training.tokenizer(PROMPTS), EXPECTED["inputs.token_ids"])
+    torch.testing.assert_close(features, vectors["outputs.text_features"], atol=3e-6, rtol=0)
+    assert torch.equal(training.tokenizer(PROMPTS), vectors["inputs.token_ids"])
 
 
-@pytest.mark.parametrize("case", facts("hpsv2")["tokens"], ids=lambda case: repr(case["prompt"]))
-def test_tokens(training, case):
-    ids = training.tokenizer([case["prompt"]])[0]
-    assert ids[: len(case["ids"])].tolist() == case["ids"]
-    assert ids[len(case["ids"]) :].sum() == 0
+@reads("lists", "hpsv2_tokenizer")
+def test_tokens(training, vectors):
+    cases = vectors["hpsv2_tokenizer"]["cases"]
+    assert len(cases) == 19
+    for case in cases:
+        ids = training.tokenizer([case["prompt"]])[0]
+        assert ids[: len(case["ids"])].tolist() == case["ids"]
+        assert ids[len(case["ids"]) :].sum() == 0
 
 
-@pytest.mark.filterwarnings("ignore:HPSv2.1 reads 77 tokens")
-def test_scores_and_gradient_of_alignprop(training):
-    scores, found = gradient(training, EXPECTED["inputs.pixels"], PROMPTS)
-    torch.testing.assert_close(scores, EXPECTED["outputs.alignprop.scores"], atol=3e-6, rtol=0)
-    torch.testing.assert_close(1 - scores, EXPECTED["outputs.alignprop.loss"], atol=3e-6, rtol=0)
-    assert_gradient(found, EXPECTED["outputs.alignprop.grad_scores_sum"])
+@cut
+@reads("hpsv2_tiny", "inputs.pixels", *(f"outputs.alignprop.{name}" for name in ("scores", "loss", "grad_scores_sum")))
+def test_scores_and_gradient_of_alignprop(training, vectors):
+    scores, found = gradient(training, vectors["inputs.pixels"], PROMPTS)
+    torch.testing.assert_close(scores, vectors["outputs.alignprop.scores"], atol=3e-6, rtol=0)
+    torch.testing.assert_close(1 - scores, vectors["outputs.alignprop.loss"], atol=3e-6, rtol=0)
+    assert_gradient(found, vectors["outputs.alignprop.grad_scores_sum"])
 
 
-@pytest.mark.filterwarnings("ignore:HPSv2.1 reads 77 tokens")
-@pytest.mark.parametrize(("pixels", "outputs"), [("pixels", "vader"), ("pixels_nonsquare", "vader_nonsquare")])
-def test_scores_and_gradient_of_vader(training, pixels, outputs):
-    scores, found = gradient(training, EXPECTED[f"inputs.{pixels}"], PROMPTS)
-    torch.testing.assert_close(scores.mean(), EXPECTED[f"outputs.{outputs}.scores_mean"], atol=3e-6, rtol=0)
-    torch.testing.assert_close(1 - scores.mean(), EXPECTED[f"outputs.{outputs}.loss_mean"], atol=3e-6, rtol=0)
-    if f"outputs.{outputs}.grad_loss_mean" in EXPECTED:
-        assert_gradient(-found / 3, EXPECTED[f"outputs.{outputs}.grad_loss_mean"])
+@cut
+@reads(
+    "hpsv2_tiny", "inputs.{x}", *(f"outputs.{{y}}.{name}" for name in ("scores_mean", "loss_mean", "grad_loss_mean"))
+)
+@pytest.mark.parametrize(("x", "y"), [("pixels", "vader"), ("pixels_nonsquare", "vader_nonsquare")])
+def test_scores_and_gradient_of_vader(training, vectors, x, y):
+    scores, found = gradient(training, vectors[f"inputs.{x}"], PROMPTS)
+    torch.testing.assert_close(scores.mean(), vectors[f"outputs.{y}.scores_mean"], atol=3e-6, rtol=0)
+    torch.testing.assert_close(1 - scores.mean(), vectors[f"outputs.{y}.loss_mean"], atol=3e-6, rtol=0)
+    assert_gradient(-found / 3, vectors[f"outputs.{y}.grad_loss_mean"])
 
 
 def test_the_version_is_in_the_name_and_the_scale_is_stated():

@@ -1,21 +1,15 @@
-"""PickScore against its authors' program and VADER's differentiable one.
-
-``tests/vectors/pickscore`` holds a random CLIP model and tokenizer in transformers' layout, and the scores and pixel
-gradients of VADER's differentiable PickScore (one picture and prompt at a time) on it, with transformers 4.46;
-``tests/fixtures/rewards/pickscore.safetensors`` what PickScore's own program makes of picture files with it.
-"""
-
-import json
+"""PickScore against its authors' program and VADER's differentiable one, which takes one picture and prompt at a time."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from rlr.rewards import PickScore
 from rlr.rewards.preprocessing import Preprocessing
-from tests.rewards.authors import assert_gradient, matrix, picture, tensors
+from tests.rewards.authors import assert_gradient, gradient, matrix, pictures
 from tests.rewards.folder import FOLDER
+from tests.rewards.vectors import facts, reads
 
+PROMPTS = facts("pickscore_tiny")["prompts"]
 # the third prompt is longer than the model reads
 pytestmark = pytest.mark.filterwarnings("ignore:PickScore reads 77 tokens")
 
@@ -26,33 +20,48 @@ def reward():
 
 
 @pytest.fixture(scope="module")
-def vectors():
-    return load_file(FOLDER / "vectors.safetensors"), json.loads((FOLDER / "prompts.json").read_text())
+def official():
+    return PickScore(str(FOLDER), preprocessing=Preprocessing.official)
 
 
+@reads("pickscore_tiny", "inputs.pixels_{shape}", "outputs.vader_{shape}.*")
 @pytest.mark.parametrize("shape", ["square", "wide", "tall"])
-def test_scores_and_gradients(reward, vectors, shape):
-    expected, prompts = vectors
-    x = expected[f"pixels_{shape}"].clone().requires_grad_()
-    scores = reward((x / 2 + 0.5).clamp(0, 1), prompts)
-    torch.testing.assert_close(scores.detach(), expected[f"scores_{shape}"], atol=2e-4, rtol=0)
-    (gradient,) = torch.autograd.grad(scores.sum(), x)
-    assert_gradient(gradient, expected[f"gradients_{shape}"])
+def test_scores_and_gradients_of_vader(reward, vectors, shape):
+    x = vectors[f"inputs.pixels_{shape}"]
+    scores, found = gradient(reward, x, PROMPTS)
+    torch.testing.assert_close(scores, vectors[f"outputs.vader_{shape}.scores"], atol=2e-4, rtol=0)
+    loss = (1 - scores / 100).abs()
+    torch.testing.assert_close(loss, vectors[f"outputs.vader_{shape}.loss"], atol=2e-6, rtol=0)
+    assert_gradient(found, vectors[f"outputs.vader_{shape}.grad_scores_sum"])
+    # the published slip, every picture with the first prompt, is another number
+    slip, _ = gradient(reward, x, PROMPTS[:1] * 3)
+    expected = vectors[f"outputs.vader_{shape}.buggy_batched_scores_mean"]
+    torch.testing.assert_close(slip.mean(), expected, atol=2e-4, rtol=0)
+    assert (slip.mean() - scores.mean()).abs() > 1
 
 
-def test_scores_and_preferences_of_files(vectors):
-    prompts, expected = vectors[1], tensors("pickscore")
-    official = PickScore(str(FOLDER), preprocessing=Preprocessing.official)
-    pixels = torch.cat([official.preprocess(picture("pickscore", i)) for i in range(5)])
-    torch.testing.assert_close(pixels, expected["outputs.pil.pixel_values"], atol=1e-5, rtol=0)
-    scores = matrix(official, "pickscore", prompts)
-    torch.testing.assert_close(scores, expected["outputs.pil.scores"], atol=2e-4, rtol=0)
-    torch.testing.assert_close(scores.softmax(-1), expected["outputs.pil.probs"], atol=1e-5, rtol=0)
+@reads("pickscore_tiny", "inputs.image_*", "outputs.pil.pixel_values", "outputs.pil.image_features")
+def test_what_the_network_reads_of_files(official, vectors):
+    files = pictures(vectors)
+    pixels = torch.cat([official.preprocess(file) for file in files])
+    torch.testing.assert_close(pixels, vectors["outputs.pil.pixel_values"], atol=1e-5, rtol=0)
+    features = torch.cat([official.features(file) for file in files])
+    torch.testing.assert_close(features, vectors["outputs.pil.image_features"], atol=3e-6, rtol=0)
 
 
-def test_tokens(reward, vectors):
-    tokens = reward.tokenizer(vectors[1], padding="max_length", truncation=True, max_length=77, return_tensors="pt")
-    assert torch.equal(tokens.input_ids, tensors("pickscore")["inputs.token_ids"])
+@reads("pickscore_tiny", "inputs.image_*", "outputs.pil.scores", "outputs.pil.probs")
+def test_scores_and_preferences_of_files(official, vectors):
+    scores = matrix(official, pictures(vectors), PROMPTS)
+    torch.testing.assert_close(scores, vectors["outputs.pil.scores"], atol=2e-4, rtol=0)
+    torch.testing.assert_close(scores.softmax(-1), vectors["outputs.pil.probs"], atol=1e-5, rtol=0)
+
+
+@reads("pickscore_tiny", "inputs.token_ids", "inputs.attention_mask", "outputs.text_features")
+def test_tokens_and_text_features(reward, vectors):
+    tokens = reward.tokenizer(PROMPTS, padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    assert torch.equal(tokens.input_ids, vectors["inputs.token_ids"])
+    assert torch.equal(tokens.attention_mask, vectors["inputs.attention_mask"])
+    torch.testing.assert_close(reward._text_features(PROMPTS), vectors["outputs.text_features"], atol=3e-6, rtol=0)
 
 
 def test_a_prompt_that_loses_its_end_is_named(reward):
@@ -60,12 +69,7 @@ def test_a_prompt_that_loses_its_end_is_named(reward):
         reward(torch.rand(2, 3, 32, 32), ["a dog", "a cat " * 80])
 
 
-def test_text_features(reward, vectors):
-    expected, prompts = vectors
-    torch.testing.assert_close(reward._text_features(prompts), expected["text_features"], atol=1e-5, rtol=1e-5)
-
-
-def test_a_prompt_is_encoded_once(reward, vectors):
+def test_a_prompt_is_encoded_once(reward):
     pixels, calls = torch.rand(3, 3, 32, 32), []
     forward = reward.clip.text_model.forward
     reward.clip.text_model.forward = lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs)

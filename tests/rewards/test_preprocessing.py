@@ -1,9 +1,7 @@
 """Each way of preprocessing against what the authors' programs make of the same pictures, at the real size 224."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from rlr.rewards.preprocessing import (
     CropShortest,
@@ -14,52 +12,57 @@ from rlr.rewards.preprocessing import (
     floor_offset,
     normalise,
 )
-from tests.rewards.authors import FIXTURES, tensors, to01
+from tests.rewards.authors import picture, to01
 from tests.rewards.recipe import recipe_fill
+from tests.rewards.vectors import reads
 
-PICTURES = (0, 1, 2, 3, 5)
+PICTURES = range(6)
 OF_FILES = {"hps_pil": PadLongest(), "clip_pil": PillowCropShortest(even_offset)}
 OF_PIXELS = {
     "vader_bilinear_squash": Squash("bilinear"),
     "vader_pickscore_bicubic": CropShortest(floor_offset),
     "refl_bicubic": CropShortest(even_offset),
 }
+# AlignProp resizes without a crop, which works for squares alone; they are the third picture and the fifth
+SQUARES = {"alignprop_bilinear_square_only": Squash("bilinear")}
+CASES = [(name, i) for name in OF_PIXELS for i in PICTURES] + [(name, i) for name in SQUARES for i in (2, 4)]
 
 
-def read(i):
-    return torch.from_numpy(np.array(Image.open(FIXTURES / f"preprocess_{i}.png"))).permute(2, 0, 1)[None] / 255
+def matches(found, grid, stats):
+    """The pixels are right on the stored grid, and mean, deviation and extremes over all of them."""
+    torch.testing.assert_close(found[0, :, 2::5, 2::5], grid, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.stack([found.mean(), found.std(), found.min(), found.max()]), stats, atol=1e-5, rtol=0
+    )
 
 
-def matches(found, name):
-    """Whether the pixels are right on the stored grid, and mean, deviation and extremes over all of them."""
-    expected = tensors("preprocess")
-    torch.testing.assert_close(found[0, :, 2::5, 2::5], expected[name], atol=1e-5, rtol=0)
-    if f"{name}.stats" in expected:
-        stats = torch.stack([found.mean(), found.std(), found.min(), found.max()])
-        torch.testing.assert_close(stats, expected[f"{name}.stats"], atol=1e-5, rtol=0)
-
-
+@reads("preprocess_224", "inputs.image_{i}", "outputs.{name}.{i}", "outputs.{name}.{i}.stats")
 @pytest.mark.parametrize("i", PICTURES)
 @pytest.mark.parametrize("name", OF_FILES)
-def test_of_files(name, i):
-    matches(normalise(OF_FILES[name](read(i), 224)), f"{name}.{i}")
+def test_of_files(vectors, name, i):
+    found = normalise(OF_FILES[name](picture(vectors[f"inputs.image_{i}"]), 224))
+    matches(found, vectors[f"outputs.{name}.{i}"], vectors[f"outputs.{name}.{i}.stats"])
 
 
-def test_the_crop_of_transformers_begins_a_pixel_earlier_where_the_surplus_is_3_mod_4():
-    pixels = normalise(PillowCropShortest(floor_offset)(read(5), 224))
-    matches(pixels, "hf_pil.5")
-    assert (pixels - normalise(PillowCropShortest(even_offset)(read(5), 224))).abs().max() > 1
-
-
+@reads("preprocess_224", "inputs.image_{i}", "outputs.hf_pil.{i}", "outputs.clip_pil.{i}")
 @pytest.mark.parametrize("i", PICTURES)
-@pytest.mark.parametrize("name", OF_PIXELS)
-def test_of_pixels_with_the_gradient(name, i):
-    x = ((read(i) * 2 - 1) * 1.15).requires_grad_()
-    found = normalise(OF_PIXELS[name](to01(x), 224))
-    matches(found.detach(), f"{name}.{i}")
+def test_the_crop_of_transformers_begins_a_pixel_earlier_where_the_surplus_is_3_mod_4(vectors, i):
+    found = normalise(PillowCropShortest(floor_offset)(picture(vectors[f"inputs.image_{i}"]), 224))
+    expected = vectors[f"outputs.hf_pil.{i}"]
+    torch.testing.assert_close(found[0, :, 2::5, 2::5], expected, atol=1e-5, rtol=0)
+    # of 260 columns the last picture keeps 227
+    assert ((expected - vectors[f"outputs.clip_pil.{i}"]).abs().max() > 1) == (i == 5)
+
+
+@reads("preprocess_224", "inputs.image_{i}", *(f"outputs.{{name}}.{{i}}{part}" for part in ("", ".stats", ".vjp")))
+@pytest.mark.parametrize(("name", "i"), CASES)
+def test_of_pixels_with_the_gradient(vectors, name, i):
+    x = ((picture(vectors[f"inputs.image_{i}"]) * 2 - 1) * 1.15).requires_grad_()
+    found = normalise((OF_PIXELS | SQUARES)[name](to01(x), 224))
+    matches(found.detach(), vectors[f"outputs.{name}.{i}"], vectors[f"outputs.{name}.{i}.stats"])
     cotangent = recipe_fill(f"cotangent.{i}", (1, 3, 224, 224), "public", 0.0, 1.0)
     (vjp,) = torch.autograd.grad(found, x, cotangent)
-    torch.testing.assert_close(vjp[0, :, 2::5, 2::5], tensors("preprocess")[f"{name}.{i}.vjp"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(vjp[0, :, 2::5, 2::5], vectors[f"outputs.{name}.{i}.vjp"], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fit", [*OF_FILES.values(), *OF_PIXELS.values()], ids=lambda fit: type(fit).__name__)
