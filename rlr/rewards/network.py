@@ -15,7 +15,7 @@ from rlr.rewards.preprocessing import Fit, Preprocessing, normalise
 
 
 class TextCache:
-    """Remembers one tensor a text, the most recently used ones.
+    """Remembers one tensor a text and precision, the most recently used ones.
 
     Args:
         capacity: How many.
@@ -23,21 +23,29 @@ class TextCache:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._rows: OrderedDict[str, Tensor] = OrderedDict()
+        self._rows: OrderedDict[tuple[str, torch.dtype], Tensor] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __call__(self, texts: Sequence[str], encode: Callable[[list[str]], Tensor]) -> Tensor:
-        """Returns the tensors of ``texts``, stacked on the CPU; ``encode`` makes those of new texts, each once."""
-        rows = {text: self._rows[text] for text in texts if text in self._rows}
+    def __call__(
+        self, texts: Sequence[str], encode: Callable[[list[str]], Tensor], dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Returns the tensors of ``texts``, stacked on the CPU.
+
+        Args:
+            texts: The texts.
+            encode: Makes the tensors of new texts, each once.
+            dtype: The precision that it computes in; what was made in another one is not used.
+        """
+        rows = {text: self._rows[text, dtype] for text in texts if (text, dtype) in self._rows}
         new = [text for text in dict.fromkeys(texts) if text not in rows]
         if new:
             # a copy each: a view would keep the batch that it was encoded in
             rows.update(zip(new, (row.clone() for row in encode(new).cpu()), strict=True))
         for text, row in rows.items():
-            self._rows[text] = row
-            self._rows.move_to_end(text)
+            self._rows[text, dtype] = row
+            self._rows.move_to_end((text, dtype))
         while len(self._rows) > self.capacity:
             self._rows.popitem(last=False)
         return torch.stack([rows[text] for text in texts])
@@ -91,7 +99,7 @@ class NetworkReward(Reward):
         """Returns one row a prompt."""
 
     def _text_features(self, prompts: Sequence[str]) -> Tensor:
-        return self.texts(prompts, self._encode_in_chunks).to(self._weight.device)
+        return self.texts(prompts, self._encode_in_chunks, self._weight.dtype).to(self._weight.device)
 
     # an inference tensor in the cache could not take part in a later backward pass
     @torch.inference_mode(False)

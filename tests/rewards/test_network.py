@@ -73,7 +73,7 @@ def test_the_cache_is_on_no_batch_and_serves_training_after_evaluation():
     reward = hpsv2()
     with torch.inference_mode():
         reward(pixels(n=3), ["seen", "in", "validation"])
-    row = reward.texts._rows["in"]
+    row = reward.texts._rows["in", torch.float32]
     assert row.untyped_storage().nbytes() == row.nbytes
     _, slope = gradient(reward, pixels(n=1) * 2 - 1, ["in"])
     assert slope.abs().max() > 0
@@ -101,6 +101,18 @@ def test_another_precision_is_that_of_the_weights(dtype):
     scores = hpsv2().to(dtype)(pixels().to(torch.float64), PROMPTS)
     assert scores.dtype == dtype
     torch.testing.assert_close(scores.float(), expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("make", [hpsv2, lambda: PickScore(str(FOLDER))], ids=["hpsv2", "pickscore"])
+def test_a_precision_that_changes_after_the_first_call_is_that_of_the_texts_too(make):
+    reward, fresh = make(), make().to(torch.bfloat16)
+    before = reward(pixels(), PROMPTS)
+    after = reward.to(torch.bfloat16)(pixels(), PROMPTS)
+    assert after.dtype == torch.bfloat16
+    assert torch.equal(after, fresh(pixels(), PROMPTS))
+    # and back: the weights are rounded by now, the texts must be so, too
+    assert reward._text_features(PROMPTS).dtype == torch.bfloat16
+    assert not torch.equal(after.float(), before)
 
 
 @pytest.mark.parametrize(
