@@ -1,10 +1,11 @@
-"""Weights from a file, a folder or the hub: found, checked against what the authors published, loaded without pickle."""
+"""Weights from a file, a folder or the hub: found, checked against what the authors published, loaded as tensors alone."""
 
 import hashlib
 import io
 import json
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -208,12 +209,21 @@ def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype | None
     return _freeze(network, dtype)
 
 
-def pretrained(kind: Any, source: str, **options: Any) -> Any:
+def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: Any) -> Any:
     """Returns what ``kind.from_pretrained`` makes of a folder or hub id; a model frozen, in eval mode and complete.
+
+    Weights in the file that the model does not have are left out with a warning that names them.
+
+    Args:
+        kind: The class.
+        source: The folder or hub id.
+        unused: How the names of weights begin that the file may have besides, without a warning; the numbers of the
+            positions, which older versions of transformers wrote down, are always among them.
+        options: What else ``from_pretrained`` is told.
 
     Raises:
         FileNotFoundError: If there is none.
-        ValueError: If the file lacks weights of the model.
+        ValueError: If the file lacks weights of the model, has them in other shapes, or holds more than tensors.
     """
     model = issubclass(kind, PreTrainedModel)
     if model:
@@ -225,16 +235,39 @@ def pretrained(kind: Any, source: str, **options: Any) -> Any:
             f"no {kind.__name__} can be loaded from {source!r}; give a local folder that holds one in the layout of "
             "transformers, or a hub id while there is a network"
         ) from error
-    return _complete(loaded[0], loaded[1]["missing_keys"], source) if model else loaded
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(
+            f"the weights in {source!r} are not those of {kind.__name__} ({_line(error)}); give the checkpoint of this very "
+            "network, of tensors alone"
+        ) from error
+    return _complete(*loaded, source, unused) if model else loaded
 
 
-def _complete(network: nn.Module, missing: set[str], source: str) -> nn.Module:
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _complete(network: nn.Module, told: Mapping[str, Iterable[str]], source: str, unused: tuple[str, ...]) -> nn.Module:
+    kind, missing = type(network).__name__, set(told["missing_keys"])
     if missing:
         raise ValueError(
-            f"{source} lacks {len(missing)} weights of {type(network).__name__}, such as {min(missing)}; give the "
-            "checkpoint of this very network"
+            f"{source} lacks {len(missing)} weights of {kind}, such as {min(missing)}; give the checkpoint of this very "
+            "network"
         )
+    tell_unread(source, kind, [key for key in told["unexpected_keys"] if not key.startswith(unused or "\n")])
     return _freeze(network)
+
+
+def tell_unread(source: Path | str, kind: str, keys: Iterable[str]) -> None:
+    """Warns of weights in a file that a network does not have, but for the numbers of positions, which are no weights."""
+    unread = sorted(key for key in keys if not key.endswith("position_ids"))
+    if unread:
+        named = ", ".join(unread[:3]) + (", …" if len(unread) > 3 else "")
+        warnings.warn(
+            f"{source} holds {len(unread)} weights that {kind} does not have and that are not read: {named}; check that it "
+            "is the file of this very network",
+            stacklevel=3,
+        )
 
 
 def _freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:

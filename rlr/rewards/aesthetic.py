@@ -10,7 +10,9 @@ References:
     | https://github.com/christophschuhmann/improved-aesthetic-predictor
 """
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -18,12 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
-from rlr.rewards.head import build_head
+from rlr.rewards.head import Head, build_head
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import Fit, PillowCropShortest, Preprocessing, Squash
 from rlr.weights import Published, find, pretrained, read_state
 
+NORM, BIAS = 17.99562477643365, 5.236645844819847
+r"""Length of :math:`w` and value of :math:`b` in the published head, by which copies of it are known."""
 HEADS = (
+    # a copy in another file, whose checksum is not known
     Published("aesthetic-model.pth"),
     Published(
         "sac+logos+ava1-l14-linearMSE.pth",
@@ -31,6 +36,8 @@ HEADS = (
         "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
     ),
 )
+_TEXT = ("text_model.", "text_projection.", "logit_scale")
+"""The rest of a CLIP model."""
 
 
 class Aesthetic(NetworkReward):
@@ -42,7 +49,12 @@ class Aesthetic(NetworkReward):
         preprocessing: ``official`` resizes bytes with Pillow and crops, ``training`` squashes (bilinear), with a
             gradient.
         chunk: How many pictures to score at once.
-        verify: Whether a file with a published name must have the published checksum.
+        verify: Whether a head with a published name must be the published one: have its checksum where that is known,
+            and amount to its affine map.
+
+    Raises:
+        FileNotFoundError: If there is no such model or head.
+        ValueError: If the weights are not those of the networks, or the head is not the one that its name promises.
     """
 
     fits: ClassVar[Mapping[Preprocessing, Fit]] = {
@@ -61,7 +73,9 @@ class Aesthetic(NetworkReward):
         super().__init__(preprocessing, chunk, cache=0)
         file = find(head, HEADS, verify)
         self.head = build_head(read_state(file), file)
-        self.clip = pretrained(CLIPVisionModelWithProjection, path)
+        if verify and file.name in {head.name for head in HEADS}:
+            _check_map(self.head, file)
+        self.clip = pretrained(CLIPVisionModelWithProjection, path, unused=_TEXT)
         self.size = self.clip.config.image_size
 
     @property
@@ -74,3 +88,13 @@ class Aesthetic(NetworkReward):
 
     def _encode(self, prompts: list[str]) -> Tensor:
         return torch.empty(len(prompts), 0)
+
+
+def _check_map(head: Head, file: Path) -> None:
+    weight, bias = head.folded()
+    norm = weight.norm().item()
+    if not (math.isclose(norm, NORM, rel_tol=1e-5) and math.isclose(bias.item(), BIAS, rel_tol=1e-5)):
+        raise ValueError(
+            f"{file} is not the published head (its w has length {norm:.6g} and its b is {bias.item():.6g}, theirs are "
+            f"{NORM:.6g} and {BIAS:.6g}); download it again, or pass verify=False if the weights are meant to be others"
+        )

@@ -29,6 +29,15 @@ class Head(nn.Module):
     def forward(self, embeddings: Tensor) -> Tensor:
         return self.layers(embeddings).squeeze(-1)
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`w`, with shape :math:`(D)`, and the number :math:`b` of the affine map, in float64."""
+        layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        weight, bias = layers[0].weight.double(), layers[0].bias.double()
+        for layer in layers[1:]:
+            matrix = layer.weight.double()
+            weight, bias = matrix @ weight, matrix @ bias + layer.bias.double()
+        return weight[0], bias[0]
+
 
 def build_head(state: dict[str, Tensor], source: Path) -> Head:
     """Returns the head with the weights of a state dict, from which it takes its widths.

@@ -12,7 +12,6 @@ References:
 """
 
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +24,7 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from rlr.rewards.head import build_head
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing, even_offset
-from rlr.weights import Published, build, find, pretrained, read_json, read_state
+from rlr.weights import Published, build, find, pretrained, read_json, read_state, tell_unread
 
 MEAN = 0.16717362830052426
 """The mean over the authors' test set."""
@@ -77,11 +76,12 @@ _IN_A_BLOCK = {
 _UNUSED = ("blip.text_encoder.embeddings.position_ids", "blip.vision_proj.", "blip.text_proj.")
 
 
-def convert(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def convert(state: Mapping[str, Tensor], source: Path | str = "ImageReward.pt") -> dict[str, dict[str, Tensor]]:
     """Sorts the weights of ``ImageReward.pt`` by module, under the names that transformers gives them.
 
     Args:
         state: The weights under their authors' names.
+        source: The file that they came from, for the warning.
 
     Returns:
         The state dicts of the modules ``vision``, ``text`` and ``head``; keys that none of them has are left out, with a
@@ -97,8 +97,7 @@ def convert(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
             modules[module][name] = value
         else:
             foreign.append(key)
-    if foreign:
-        warnings.warn(f"ImageReward reads nothing from {foreign[0]} ({len(foreign)} such keys)", stacklevel=2)
+    tell_unread(source, "ImageReward", foreign)
     return modules
 
 
@@ -142,7 +141,7 @@ class ImageReward(NetworkReward):
         super().__init__(preprocessing, chunk, cache)
         config = read_json(architecture) if architecture else {"vision_config": VISION, "text_config": TEXT}
         file = find(path, [Published("ImageReward.pt")], verify)
-        self._build(config, convert(read_state(file)), file)
+        self._build(config, convert(read_state(file), file), file)
         self.tokenizer = pretrained(BertTokenizer, tokenizer)
         # BLIP's own two; they take part in a score only if a prompt spells them out
         self.tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)

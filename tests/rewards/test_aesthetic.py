@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from rlr.rewards.aesthetic import Aesthetic
@@ -9,6 +10,7 @@ from rlr.rewards.head import build_head
 from rlr.rewards.preprocessing import Preprocessing
 from rlr.weights import read_state
 from tests.rewards.authors import aes, aes_files, assert_gradient, gradient, hpsv2, pictures, to01
+from tests.rewards.folder import FOLDER
 from tests.rewards.vectors import facts, reads, tensors
 
 PROMPTS = facts("aes_tiny")["combo_prompts"]
@@ -140,4 +142,25 @@ def test_a_head_without_a_layer_is_refused(tmp_path):
     del state["layers.6.weight"]
     torch.save(state, tmp_path / "head.pth")
     with pytest.raises(ValueError, match=r"head\.pth lacks 1 of the five layers of the head"):
+        Aesthetic(str(folder), str(tmp_path / "head.pth"))
+
+
+def test_the_tower_of_a_whole_clip_model_is_read_without_a_word(recwarn):
+    Aesthetic(str(FOLDER), str(aes_files()[1]))
+    assert not [warning for warning in recwarn if "not read" in str(warning.message)]
+
+
+def test_weights_of_another_network_beside_the_tower_are_named(tmp_path):
+    folder, head = aes_files()
+    state = load_file(folder / "model.safetensors") | {"vision_model.more": torch.zeros(1)}
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.warns(UserWarning, match=r"CLIPVisionModelWithProjection does not have .*: vision_model\.more; check"):
+        Aesthetic(str(tmp_path), str(head))
+
+
+def test_a_layer_too_many_is_refused(tmp_path):
+    folder, head = aes_files()
+    torch.save(torch.load(head, weights_only=True) | {"layers.8.bias": torch.zeros(1)}, tmp_path / "head.pth")
+    with pytest.raises(ValueError, match=r"head\.pth does not fit Head: layers\.8\.bias is foreign"):
         Aesthetic(str(folder), str(tmp_path / "head.pth"))
