@@ -17,7 +17,6 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from rlr.files import write_whole
 
@@ -206,56 +205,16 @@ def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype | None
         dtype: Their type; by default that of the file.
     """
     network.load_state_dict(state, assign=True)
-    return _freeze(network, dtype)
+    return freeze(network, dtype)
 
 
-def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: Any) -> Any:
-    """Returns what ``kind.from_pretrained`` makes of a folder or hub id; a model frozen, in eval mode and complete.
-
-    Weights in the file that the model does not have are left out with a warning that names them.
-
-    Args:
-        kind: The class.
-        source: The folder or hub id.
-        unused: How the names of weights begin that the file may have besides, without a warning; the numbers of the
-            positions, which older versions of transformers wrote down, are always among them.
-        options: What else ``from_pretrained`` is told.
-
-    Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If the file lacks weights of the model, has them in other shapes, or holds more than tensors.
-    """
-    model = issubclass(kind, PreTrainedModel)
-    if model:
-        options |= {"dtype": torch.float32, "output_loading_info": True, "weights_only": True}
-    try:
-        loaded = kind.from_pretrained(source, **options)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"no {kind.__name__} can be loaded from {source!r}; give a local folder that holds one in the layout of "
-            "transformers, or a hub id while there is a network"
-        ) from error
-    except (pickle.UnpicklingError, RuntimeError) as error:
-        raise ValueError(
-            f"the weights in {source!r} are not those of {kind.__name__} ({_line(error)}); give the checkpoint of this very "
-            "network, of tensors alone"
-        ) from error
-    return _complete(*loaded, source, unused) if model else loaded
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _complete(network: nn.Module, told: Mapping[str, Iterable[str]], source: str, unused: tuple[str, ...]) -> nn.Module:
-    kind, missing = type(network).__name__, set(told["missing_keys"])
-    if missing:
-        raise ValueError(
-            f"{source} lacks {len(missing)} weights of {kind}, such as {min(missing)}; give the checkpoint of this very "
-            "network"
-        )
-    tell_unread(source, kind, [key for key in told["unexpected_keys"] if not key.startswith(unused or "\n")])
-    return _freeze(network)
+def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
+    """Returns the network frozen and in eval mode, its weights copied to where torch puts them; ``dtype`` is their type."""
+    # readers of files leave weights anywhere in memory, and the last digits of a product depend on where: torch's own
+    # allocations begin at multiples of 64 bytes, in every process
+    for weight in network.parameters():
+        weight.data = weight.data.to(dtype or weight.dtype, copy=True)
+    return network.eval().requires_grad_(False)
 
 
 def tell_unread(source: Path | str, kind: str, keys: Iterable[str]) -> None:
@@ -268,14 +227,6 @@ def tell_unread(source: Path | str, kind: str, keys: Iterable[str]) -> None:
             "is the file of this very network",
             stacklevel=3,
         )
-
-
-def _freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    # readers of files leave weights anywhere in memory, and the last digits of a product depend on where: torch's own
-    # allocations begin at multiples of 64 bytes, in every process
-    for weight in network.parameters():
-        weight.data = weight.data.to(dtype or weight.dtype, copy=True)
-    return network.eval().requires_grad_(False)
 
 
 def save_whole(path: Path, content: Any) -> None:

@@ -5,11 +5,10 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from rlr.weights import Published, build, find, pretrained, read_state
-from tests.rewards.folder import FOLDER
+from rlr.weights import Published, build, find, read_state
 
 STATE = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
 
@@ -92,64 +91,3 @@ def test_all_that_does_not_fit_is_named(file):
     message = r"does not fit Linear: bias is missing \(1 such\), a is foreign \(2 such\), weight has another shape \(1 such\);"
     with pytest.raises(ValueError, match=message):
         build(lambda: nn.Linear(3, 2), state, file)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A CLIP model in the layout of transformers without its weights, and those."""
-    (tmp_path / "config.json").write_bytes((FOLDER / "config.json").read_bytes())
-    return tmp_path, load_file(FOLDER / "model.safetensors")
-
-
-def clip(folder):
-    from transformers import CLIPModel
-
-    return pretrained(CLIPModel, str(folder))
-
-
-def test_a_folder_of_transformers_that_lacks_a_weight(folder):
-    folder, state = folder
-    del state["visual_projection.weight"]
-    save_file(state, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks 1 weights of CLIPModel, such as visual_projection\.weight"):
-        clip(folder)
-
-
-def test_a_folder_of_transformers_with_another_shape(folder):
-    folder, state = folder
-    save_file(state | {"visual_projection.weight": torch.zeros(3, 3)}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"are not those of CLIPModel .*; give the checkpoint of this very network"):
-        clip(folder)
-
-
-def test_a_folder_of_transformers_with_weights_of_another_network(folder):
-    folder, state = folder
-    extra = {f"vision_model.extra.{i}": torch.zeros(1) for i in range(4)}
-    save_file(state | extra, folder / "model.safetensors", {"format": "pt"})
-    message = (
-        r"holds 4 weights that CLIPModel does not have and that are not read: vision_model\.extra\.0, .*\.2, …; check"
-    )
-    with pytest.warns(UserWarning, match=message):
-        clip(folder)
-
-
-def test_numbers_of_positions_are_no_weights(folder, recwarn):
-    folder, state = folder
-    numbers = {f"{tower}.embeddings.position_ids": torch.arange(5)[None] for tower in ("text_model", "vision_model")}
-    save_file(state | numbers, folder / "model.safetensors", {"format": "pt"})
-    clip(folder)
-    assert not [warning for warning in recwarn if "not read" in str(warning.message)]
-
-
-def test_the_pickled_weights_of_a_folder_of_transformers(folder):
-    folder, state = folder
-    torch.save(state, folder / "pytorch_model.bin")
-    found = clip(folder).state_dict()
-    assert all(torch.equal(found[key], value) for key, value in state.items())
-
-
-def test_code_in_the_pickled_weights_of_a_folder_of_transformers_is_not_run(folder):
-    folder, state = folder
-    torch.save(state | {"config": Code()}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"are not those of CLIPModel .*; give the checkpoint .*, of tensors alone"):
-        clip(folder)

@@ -23,7 +23,8 @@ from transformers import CLIPVisionModelWithProjection
 from rlr.rewards.head import Head, build_head
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import Fit, PillowCropShortest, Preprocessing, Squash
-from rlr.weights import Published, find, pretrained, read_state
+from rlr.rewards.pretrained import pretrained
+from rlr.weights import Published, find, read_state
 
 NORM, BIAS = 17.99562477643365, 5.236645844819847
 r"""Length of :math:`w` and value of :math:`b` in the published head, by which copies of it are known."""

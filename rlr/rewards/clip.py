@@ -11,7 +11,7 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing
-from rlr.weights import pretrained
+from rlr.rewards.pretrained import pretrained
 
 
 class CLIPReward(NetworkReward):

@@ -24,7 +24,8 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from rlr.rewards.head import build_head
 from rlr.rewards.network import NetworkReward
 from rlr.rewards.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing, even_offset
-from rlr.weights import Published, build, find, pretrained, read_json, read_state, tell_unread
+from rlr.rewards.pretrained import pretrained
+from rlr.weights import Published, build, find, read_json, read_state, tell_unread
 
 MEAN = 0.16717362830052426
 """The mean over the authors' test set."""

@@ -56,8 +56,8 @@ def check_training(reward, expected, file, prompt, atol):
 @reads("full", "full_hpsv2/*")
 def test_hpsv2(tmp_path, vectors):
     expected, files = of(vectors, "full_hpsv2")
-    state = weights("full_hpsv2", documents("lists")["keys_hpsv2_vit_h14"]["keys"])
-    torch.save({"state_dict": state}, tmp_path / "HPS_v2.1_compressed.pt")
+    shapes = documents("lists")["keys_hpsv2_vit_h14"]["keys"]
+    torch.save({"state_dict": weights("full_hpsv2", shapes)}, tmp_path / "HPS_v2.1_compressed.pt")
     reward, prompts = HPSv2(str(tmp_path), verify=False), facts("full_hpsv2")["prompts"]
     assert facts("full_hpsv2")["open_clip_model"] in open_clip.list_models()
     assert torch.equal(reward.tokenizer(prompts), expected["inputs.token_ids"])
