@@ -55,7 +55,9 @@ def parse(arguments: Sequence[str] | None, names: Sequence[str], sets: Sequence[
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="TEXT", help="cells whose key has all of these, such as method=RLR"
     )
-    parser.add_argument("--again", action="store_true", help="measure cells that are measured, too, in the place of their rows")
+    parser.add_argument(
+        "--again", action="store_true", help="measure cells that are measured, too, in the place of their rows"
+    )
     parser.add_argument("--list", action="store_true", help="show the cells and their state, and measure none")
     parser.add_argument("--results", type=Path, help="another folder for rows and pages")
     return parser.parse_args(arguments)
