@@ -1,13 +1,13 @@
 r"""What the released code of the RLR paper computes, for comparison. It is not the estimator of the paper.
 
-.. math:: L = -w_1 \, \overline{R(\mu_1)} + w_h \sum_{k = 1}^{m} \overline{
+.. math:: L = -w_1 \, \overline{R(\alpha_0 \hat x_0 + \sigma_0 \hat z_1)} + w_h \sum_{k = 1}^{m} \overline{
     \max\bigl(-A \rho_{t_k}, \; -A \, \mathrm{clip}(\rho_{t_k}, 1 - c, 1 + c)\bigr)}, \qquad A_i = \frac{R_i - \bar R}{s_R}
 
-First order is the last step's, and that step is deterministic: the sample that is scored is its mean :math:`\mu_1`. The
-:math:`m` other terms are likelihood ratios of *single* steps :math:`t_k`, uniform on :math:`1, \dots, T` and drawn with
-replacement, not of a sub-chain; the likelihood is the *mean* over the latent's dimensions; zeroth order does not occur. A
-draw of the deterministic last step is no term. So the steps are neither covered once nor weighted, and the estimate is
-biased in scale and direction.
+First order is the last step's, which is DDIM's with :math:`\eta = 0` whatever the sampler: not the mean of a step with noise,
+where the predicted noise :math:`\hat z_1` has a smaller factor than :math:`\sigma_0`. The :math:`m` other terms are likelihood
+ratios of *single* steps :math:`t_k`, uniform on :math:`1, \dots, T` and drawn with replacement, not of a sub-chain; the
+likelihood is the *mean* over the latent's dimensions; zeroth order does not occur. A draw of the deterministic last step is no
+term. So the steps are neither covered once nor weighted, and the estimate is biased in scale and direction.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +21,7 @@ from rlr.estimators.replay import Recorded, mean_log_prob, record
 from rlr.estimators.segments import check_stochastic
 from rlr.estimators.statistics import RoundStatistics, Statistics
 from rlr.estimators.surrogates import ImportanceRatio, Surrogate
+from rlr.samplers import DDIM
 from rlr.seeding import spawn
 
 
@@ -73,7 +74,7 @@ class OfficialRLR(Estimator):
 
     def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
         assert isinstance(trajectory, Recorded)
-        scored = objective(chain.replay(trajectory, 1, 0).mean)
+        scored = objective(deterministic(chain).replay(trajectory, 1, 0).mean)
         rewards = scored.detach()
         yield Term("first_order", -self.first_weight * scored.mean(), (1,), rewards)
         del scored  # its graph must be gone before the next is built
@@ -92,3 +93,8 @@ class OfficialRLR(Estimator):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.statistics.load_state_dict(state["statistics"])  # type: ignore[arg-type]
+
+
+def deterministic(chain: Chain) -> Chain:
+    r"""Returns the chain of the same model with DDIM and :math:`\eta = 0`."""
+    return Chain(chain.model, DDIM(chain.steps, eta=0.0), chain.checkpoint)

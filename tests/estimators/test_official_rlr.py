@@ -10,14 +10,17 @@ from torch.distributions import Normal
 
 import rlr.estimators
 from rlr.chain import Chain
-from rlr.estimators import RLR, HalfOrderRLR, ImportanceRatio, OfficialRLR, ZerothOrder
+from rlr.estimators import RLR, FirstOrder, HalfOrderRLR, ImportanceRatio, OfficialRLR, ZerothOrder
 from rlr.estimators.base import Estimator
+from rlr.models.base import Condition
 from rlr.rewards import Brightness, DoubledRange
 from rlr.samplers import DDIM
+from rlr.schedules import DiscreteSchedule
 from tests.estimators.problems import (
     Affine,
     Cosine,
     Curved,
+    Plane,
     deviation,
     estimate,
     exact_gradients,
@@ -35,22 +38,23 @@ def linear_reward(x: Tensor) -> Tensor:
 
 
 def by_hand(chain: Chain, trajectory, steps: list[int], first: float, half: float) -> Tensor:  # type: ignore[no-untyped-def]
-    """The gradient of 0.05 · mean(R(μ₁)) + w_h Σ mean(A · mean_D log N), the ratio being 1."""
+    """The gradient of w₁ · mean(R(α₀ x̂₀ + σ₀ ẑ)) + w_h Σ mean(A · mean_D log N), the ratio being 1."""
     w = chain.model.w.detach().clone().requires_grad_()
     x, grid = trajectory.states, chain.grid
 
-    def mean(t: int) -> Tensor:
+    def mean(t: int, std: float) -> Tensor:
         a, s, b, q = grid.alphas[t], grid.sigmas[t], grid.alphas[t - 1], grid.sigmas[t - 1]
         denoised = w[0] * x[t] + w[1] + w[2] * grid.times[t]
-        return b * denoised + (q**2 - chain.std(t) ** 2) ** 0.5 * (x[t] - a * denoised) / s
+        return b * denoised + (q**2 - std**2) ** 0.5 * (x[t] - a * denoised) / s
 
-    rewards = linear_reward(mean(1))
+    rewards = linear_reward(mean(1, 0.0))
     r = rewards.detach()
     advantages = (r - r.mean()) / (((r - r.mean()) ** 2).mean() ** 0.5 + 1e-8)
     value = first * rewards.mean()
     for t in steps:
         if t > 1:
-            value = value + half * (advantages * Normal(mean(t), chain.std(t)).log_prob(x[t - 1]).mean(1)).mean()
+            step = Normal(mean(t, chain.std(t)), chain.std(t))
+            value = value + half * (advantages * step.log_prob(x[t - 1]).mean(1)).mean()
     return torch.autograd.grad(value, w)[0]
 
 
@@ -77,7 +81,7 @@ def test_its_gradient_is_the_formula_s(draws: int, first: float, half: float) ->
 
 
 def test_a_number_worked_out_with_pencil() -> None:
-    """One dimension would do: at w = 0 every mean is linear in w, and the first-order part is b₀ − q₀ a₁ / s₁ a step."""
+    """One dimension would do: at w = 0 every mean is linear in w, and the first-order part is α₀ − σ₀ α₁ / σ₁ a step."""
     chain = linear_chain(1)
     chain.model.w.data.zero_()
     estimator = OfficialRLR(draws=0)
@@ -86,9 +90,34 @@ def test_a_number_worked_out_with_pencil() -> None:
     (term,) = estimator.losses(chain, trajectory, linear_reward)
     term.loss.backward()
     a, s, b, q = chain.grid.alphas[1], chain.grid.sigmas[1], chain.grid.alphas[0], chain.grid.sigmas[0]
-    slope = b - (q**2 - chain.std(1) ** 2) ** 0.5 * a / s
+    slope = b - q * a / s
     # R = x₁ + 2 x₂, so each weight's slope counts three times; x = 1, τ = 1
     assert (-chain.model.w.grad).tolist() == pytest.approx([0.05 * 3 * slope] * 3)
+
+
+class Noise(Plane):
+    """Predicts the noise w in every state, on Stable Diffusion's schedule."""
+
+    def __init__(self) -> None:
+        super().__init__(DiscreteSchedule(DiscreteSchedule.scaled_linear()))
+        self.w = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+        alpha, sigma = self.schedule.levels(time)
+        return (x - sigma * self.w) / alpha
+
+
+@pytest.mark.parametrize("eta", [0.05, 1.0])
+def test_the_last_step_is_without_noise_whatever_eta(eta: float) -> None:
+    """Of Stable Diffusion in 50 steps, ∂x₀/∂ẑ = σ₀ − α₀ σ₁ / α₁ = −0.0122; of the mean of a step of η = 1, −0.0207."""
+    chain, estimator = Chain(Noise(), DDIM(50, eta)), OfficialRLR(draws=0, first_weight=1.0)
+    noises = torch.ones((51, 1, 2), dtype=torch.float64)
+    trajectory = estimator.rollout(chain, ["x"], noises, 0)
+    for sampled, expected in ((estimator, -0.0122), (FirstOrder(1), {0.05: -0.0122, 1.0: -0.0207}[eta])):
+        chain.zero_grad()
+        (term,) = sampled.losses(chain, trajectory, lambda x: x[:, 0])
+        term.loss.backward()
+        assert -chain.model.w.grad.item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_it_is_not_the_paper_s_estimator() -> None:
@@ -155,6 +184,8 @@ def test_the_paper_s_preset_covers_the_chain_with_three_kinds_of_terms_and_full_
     noises = torch.randn((13, 4, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     trajectory = estimator.rollout(chain, ["x"] * 4, noises, 0)
     terms = {term.name: term.steps for term in estimator.losses(chain, trajectory, linear_reward)}
+    assert isinstance(estimator, RLR)
+    assert (estimator.first_weight, estimator.half_weight, estimator.zeroth_weight) == (1.0, 1.0, 1.0)
     assert list(terms) == ["first_order", "half_order", "zeroth_order"]
     assert terms["first_order"] == (1,)
     assert len(terms["half_order"]) == 4
