@@ -68,11 +68,15 @@ class Entry:
         name: The name.
         make: Makes it, anew for each estimate, for a chain of :math:`T` steps.
         scale: The factor that puts it into the units of the gradient.
+        eta: The :math:`\eta` of the chain that it is measured on.
+        remark: What a recipe says of it besides.
     """
 
     name: str
     make: Callable[[int], Estimator]
     scale: Callable[[Problem], float] = as_it_is
+    eta: float = 1.0
+    remark: str = ""
 
 
 def _letter(steps: int) -> Estimator:
@@ -83,6 +87,9 @@ def _letter(steps: int) -> Estimator:
 def _first_update(steps: int) -> Estimator:
     return DDPO(1, surrogate=ScoreFunction(), statistics=Unscaled(), advantage_clip=None)
 
+
+QUIET = ", last step of the estimator with eta = 0"
+"""The remark on the released code."""
 
 FULL = Entry("FirstOrder(all)", lambda T: FirstOrder(AllSteps()))
 
@@ -116,6 +123,6 @@ ENTRIES = (
         "HalfOrderRLR(T-2) after 2 steps, look-ahead, weight 0.01",
         lambda T: HalfOrderRLR(T - 2, None, 2, control=LookAhead(), half_weight=0.01),
     ),
-    Entry("OfficialRLR, aesthetic, x 20", lambda T: OfficialRLR(2, 0.05, 0.001), twenty),
-    Entry("OfficialRLR, HPSv2, x 20", lambda T: OfficialRLR(1, 0.05, 1.0), twenty),
+    Entry("OfficialRLR, aesthetic, x 20", lambda T: OfficialRLR(2, 0.05, 0.001), twenty, 0.05, QUIET),
+    Entry("OfficialRLR, HPSv2, x 20", lambda T: OfficialRLR(1, 0.05, 1.0), twenty, remark=QUIET),
 )

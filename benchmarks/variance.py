@@ -10,6 +10,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -56,15 +57,21 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def measure(options: Namespace) -> list[Row]:
-    """Measures the chosen estimators."""
-    chain = Chain(trained(), DDIM(options.steps))
-    g, small = reference(chain, options.reference), problem(chain, options.batch)
+    """Measures the chosen estimators, each on the chain of its eta."""
+    model = trained()
+
+    @cache
+    def known(eta: float) -> tuple[Reference, Problem]:
+        chain = Chain(model, DDIM(options.steps, eta))
+        return reference(chain, options.reference), problem(chain, options.batch)
+
     rows = []
     for entry in ENTRIES:
         if options.only and not any(part in entry.name for part in options.only):
             continue
+        g, small = known(entry.eta)
         seeds = [spawn(options.seed, 2, k) for k in range(options.draws)]
-        draws = torch.stack([small.gradient(entry.make(chain.steps), seed) for seed in seeds])
+        draws = torch.stack([small.gradient(entry.make(options.steps), seed) for seed in seeds])
         rows.append(Row(name=entry.name, **asdict(accuracy(entry.scale(small) * draws, g))))
     return rows
 

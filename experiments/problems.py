@@ -24,24 +24,25 @@ REFERENCE, DRAW = 1, 2
 
 
 class Known(ABC):
-    """A problem whose gradient is known, exactly or well.
+    r"""A problem whose gradient is known, exactly or well.
 
     Args:
         steps: The steps :math:`T` of its chain.
         batch: The samples :math:`B` of an estimate.
         draws: The estimates of each estimator.
+        eta: The :math:`\eta` of its chain.
     """
 
     name: str
     title: str
 
-    def __init__(self, steps: int, batch: int, draws: int) -> None:
-        self.steps, self.batch, self.draws = steps, batch, draws
+    def __init__(self, steps: int, batch: int, draws: int, eta: float = 1.0) -> None:
+        self.steps, self.batch, self.draws, self.eta = steps, batch, draws, eta
 
     @property
     def recipe(self) -> str:
         """The settings, in words."""
-        return f"{self.title}, DDIM, T = {self.steps}, eta = 1, batch {self.batch}, {self.draws} draws"
+        return f"{self.title}, DDIM, T = {self.steps}, eta = {self.eta:g}, batch {self.batch}, {self.draws} draws"
 
     @property
     def seeds(self) -> list[int]:
@@ -67,7 +68,7 @@ class Linear(Known):
 
     @cached_property
     def problem(self) -> Problem:
-        return Problem(linear_chain(self.steps), quadratic, ["x"] * self.batch)
+        return Problem(linear_chain(self.steps, DDIM(self.steps, self.eta)), quadratic, ["x"] * self.batch)
 
     @cached_property
     def reference(self) -> Reference:
@@ -86,12 +87,21 @@ class Images(Known):
         draws: The estimates of each estimator.
         full: The gradients of full backpropagation behind the reference.
         folder: Where these are kept, since they cost minutes.
+        eta: The :math:`\eta` of the chain.
     """
 
     def __init__(
-        self, name: str, reward: type[Reward], steps: int, batch: int, draws: int, full: int, folder: Path
+        self,
+        name: str,
+        reward: type[Reward],
+        steps: int,
+        batch: int,
+        draws: int,
+        full: int,
+        folder: Path,
+        eta: float = 1.0,
     ) -> None:
-        super().__init__(steps, batch, draws)
+        super().__init__(steps, batch, draws, eta)
         self.name, self.reward, self.full, self.folder = name, reward, full, folder
         self.title = f"Tiny with LoRA of rank 4 before any update, no guidance, {reward.__name__}"
 
@@ -101,13 +111,15 @@ class Images(Known):
 
     @cached_property
     def problem(self) -> Problem:
-        chain = Chain(Tiny(), DDIM(self.steps, eta=1.0)).eval()
+        chain = Chain(Tiny(), DDIM(self.steps, self.eta)).eval()
         prompts: Sequence[str] = training_prompts(self.batch, 0)
         return Problem(chain, Objective(chain.model, self.reward()).of(prompts), prompts)
 
     @cached_property
     def reference(self) -> Reference:
-        path = self.folder / f"table1_{self.name}_T{self.steps}_B{self.batch}_N{self.full}.pt"
+        # files from before there was a choice are of 1
+        eta = "" if self.eta == 1 else f"_eta{self.eta:g}"
+        path = self.folder / f"table1_{self.name}_T{self.steps}{eta}_B{self.batch}_N{self.full}.pt"
         if not path.is_file():
             drawn = draw_reference(self.problem, self.reference_seeds(self.full))
             save_whole(path, torch.stack(drawn))

@@ -12,7 +12,7 @@ from benchmarks.problem import Problem
 from experiments.base import Figure, Row, Table
 from experiments.problems import Images, Known, Linear
 from experiments.scales import SD14, TINY
-from experiments.table1 import Table1, measure
+from experiments.table1 import Table1, _knowledge, measure
 from rlr.chain import Chain
 from rlr.modules.objective import Objective
 from rlr.rewards import Brightness
@@ -39,7 +39,13 @@ def test_there_is_a_cell_for_every_estimator_on_both_problems() -> None:
     cells = Table1().cells(TINY, (0, 1, 2))
     assert len(cells) == 3 * len(ENTRIES) == len({cell.title for cell in cells})
     assert [c.key for c in cells] == [c.key for c in Table1().cells(TINY, ())]
-    assert len({cell.recipe for cell in cells}) == 3
+    plain = {cell.recipe for cell in cells if "OfficialRLR" not in cell.title}
+    assert len(plain) == 3
+    scripts = {cell.title: cell.recipe for cell in cells if "OfficialRLR" in cell.title}
+    assert len(scripts) == len(set(scripts.values())) == 6
+    assert not plain & set(scripts.values())
+    for title, recipe in scripts.items():
+        assert f"eta = {0.05 if 'aesthetic' in title else 1}," in recipe
     with pytest.raises(ValueError, match="measured for the set tiny alone"):
         Table1().cells(SD14, (0,))
 
@@ -56,6 +62,27 @@ def test_what_is_known_of_the_linear_chain() -> None:
     assert truncated["variance"] < full["variance"] < half["variance"]
     assert full["peak_mib"] > truncated["peak_mib"]
     assert full["cpu_seconds"] > 0
+
+
+def test_another_eta_has_a_gradient_and_a_file_of_its_own(tmp_path) -> None:
+    one, other = (Linear(10, 8, 100, eta) for eta in (1.0, 0.05))
+    assert not torch.allclose(one.reference.full.mean, other.reference.full.mean, rtol=1e-3)
+    assert other.problem.chain.sampler.eta == 0.05
+    for eta in (1.0, 0.05):
+        smeared = Smeared(tmp_path)
+        smeared.eta = eta
+        assert smeared.reference.full.draws.shape[0] == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "table1_brightness_T5_B4_N12.pt",
+        "table1_brightness_T5_eta0.05_B4_N12.pt",
+    ]
+
+
+def test_a_note_names_the_rows_with_a_gradient_of_their_own() -> None:
+    rows: list[Row] = [{"estimator": name, "reference_error": e} for name, e in (("a", 0.02), ("b", 0.07), ("c", 0.02))]
+    assert _knowledge(rows).endswith("± 2%, an error that all rows share, but those with a g of their own (b: ± 7%).")
+    assert _knowledge(rows[::2]).endswith("all rows share.")
+    assert _knowledge([{"estimator": "a", "reference_error": 0.0}]).startswith("g is exact.")
 
 
 def test_the_reference_of_images_is_drawn_once_and_kept(tmp_path) -> None:
