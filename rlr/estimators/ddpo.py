@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.estimators.advantages import rank
+from rlr.estimators.advantages import gather, rank
 from rlr.estimators.base import Objective, Term, score
 from rlr.estimators.replay import Experience, Minibatch, Recorded, ReplayEstimator, mean_log_prob
 from rlr.estimators.segments import check_stochastic
@@ -100,6 +100,9 @@ class DDPO(ReplayEstimator):
             rows = drawn[:, t - 1].nonzero().flatten()
             if len(rows):
                 yield self._term(chain, minibatch, t, rows)
+        if minibatch.fresh:
+            # now, not with the metrics: a wrong round should be told before its first update
+            self._check_first(farthest(torch.cat(self._first)).exp().item())
 
     def _term(self, chain: Chain, minibatch: Minibatch, t: int, rows: Tensor) -> Term:
         r"""Returns the term of step :math:`t`, of those samples that have drawn it."""
@@ -131,13 +134,15 @@ class DDPO(ReplayEstimator):
             self._first.append(change)
 
     def metrics(self) -> dict[str, float]:
-        r"""Returns :math:`\frac12 E[(\ell - \ell^0)^2]`, the share of ratios out of range, and the first update's worst ratio."""
+        r"""Returns :math:`\frac12 E[(\ell - \ell^0)^2]`, the share of ratios out of range, and the first update's worst ratio.
+
+        The last is that of all ranks, on which this must be called together.
+        """
         if not self._changes:
             return {}
         changes, first = torch.cat(self._changes), torch.cat(self._first or self._changes[:1])
         self._changes, self._first = [], []
-        worst = first[first.abs().argmax()].exp().item()
-        self._check_first(worst)
+        worst = farthest(gather(farthest(first)).flatten()).exp().item()
         return {
             "ddpo/approx_kl": changes.square().mean().item() / 2,
             "ddpo/clip_fraction": self.surrogate.clipped(changes).float().mean().item(),
@@ -159,3 +164,8 @@ class DDPO(ReplayEstimator):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.statistics.load_state_dict(state["statistics"])  # type: ignore[arg-type]
+
+
+def farthest(changes: Tensor) -> Tensor:
+    """Returns the change that is farthest from 0, with shape (1)."""
+    return changes[changes.abs().argmax()].view(1)

@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.estimators import AlignProp, AllSteps, DRaFTLV, FirstOrder, GaussianSteps, ReFL
+from rlr.estimators import AlignProp, AllSteps, DRaFTLV, FirstOrder, GaussianSteps, ReFL, draft_lv
 from rlr.models.base import Condition
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
@@ -227,6 +227,18 @@ def test_more_noises_are_quieter() -> None:
         return draws.var(0).sum().item() * ((noises + 1) / noises) ** 2
 
     assert spread(8) < 0.25 * spread(1)
+
+
+def test_ranks_draw_other_noises(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """For the same samples and the same seed; a rank that draws for itself alone would draw the same."""
+    chain = linear_chain(T)
+    trajectory = rollout(chain)
+    noised = []
+    for number in (0, 1, 0):
+        monkeypatch.setattr(draft_lv, "rank", lambda number=number: number)
+        noised.append(DRaFTLV()._noised(chain, trajectory, 0))
+    assert torch.equal(noised[0], noised[2])
+    assert ((noised[0] - noised[1]).abs() > 1e-6).all()
 
 
 # --- ReFL ------------------------------------------------------------------------------------------------------------

@@ -19,8 +19,10 @@ from rlr.estimators import (
     RoundStatistics,
     ScoreFunction,
     Unscaled,
+    ddpo,
 )
-from rlr.estimators.replay import Experience, record
+from rlr.estimators.replay import Experience, Minibatch, record
+from rlr.models import StagedPrompt
 from rlr.samplers import DDIM
 from tests.estimators.problems import (
     Affine,
@@ -33,6 +35,7 @@ from tests.estimators.problems import (
     quadratic,
     wavy,
 )
+from tests.modules.toy import WORDS, AffineModel
 
 D, T, BATCH = 2, 6, 8
 """The toys have latents of two dimensions."""
@@ -198,12 +201,12 @@ def test_a_later_gradient_is_that_of_the_published_loss(clip: float) -> None:
     estimator = DDPO(parts=1, surrogate=ImportanceRatio(clip), minibatch=12)
     ((minibatch,),) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
     chain.model.w.data += torch.tensor([0.03, -0.02, 0.05], dtype=torch.float64)
-    found = gradient_of(estimator, chain, [minibatch])
+    with pytest.warns(UserWarning, match="not the recorded one"):
+        found = gradient_of(estimator, chain, [minibatch])
     chain.zero_grad()
     loss_by_hand(chain, old, clip, minibatch).backward()
     torch.testing.assert_close(found, -chain.model.w.grad, rtol=1e-9, atol=1e-12)
-    with pytest.warns(UserWarning, match="not the recorded one"):
-        share = estimator.metrics()["ddpo/clip_fraction"]
+    share = estimator.metrics()["ddpo/clip_fraction"]
     assert (0 < share < 1) if clip < 0.1 else share < 0.05
 
 
@@ -248,13 +251,12 @@ def test_a_replay_that_is_not_the_record_is_told_once() -> None:
     round_ = kept(chain)
     chain.model.w.data[1] += 0.01
     for expected in (1, 0):
-        for update in estimator.updates(chain, round_, 0):
-            gradient_of(estimator, chain, update)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            metrics = estimator.metrics()
+            for update in estimator.updates(chain, round_, 0):
+                gradient_of(estimator, chain, update)
         assert len(told) == expected
-        assert abs(metrics["ddpo/ratio_first"] - 1) > 1e-3
+        assert abs(estimator.metrics()["ddpo/ratio_first"] - 1) > 1e-3
     with pytest.warns(UserWarning, match="must be 1; use precision 32-true or minibatches"):
         DDPO()._check_first(1.001)
 
@@ -264,7 +266,8 @@ def test_metrics_are_the_published_ones() -> None:
     old = chain.model.w.detach().clone()
     (update,) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
     chain.model.w.data[0] += 0.02
-    gradient_of(estimator, chain, update)
+    with pytest.warns(UserWarning, match="not the recorded one"):
+        gradient_of(estimator, chain, update)
     changes = []
     for m in update:
         for t in range(1, T + 1):
@@ -282,11 +285,62 @@ def test_metrics_are_the_published_ones() -> None:
             )
             changes.append(now - then)
     change = torch.cat(changes)
-    with pytest.warns(UserWarning, match="not the recorded one"):
-        metrics = estimator.metrics()
+    metrics = estimator.metrics()
     assert metrics["ddpo/approx_kl"] == pytest.approx(0.5 * change.square().mean().item(), rel=1e-6)
     assert metrics["ddpo/clip_fraction"] == pytest.approx(((change.exp() - 1).abs() > 0.01).double().mean().item())
     assert metrics["ddpo/ratio_first"] == pytest.approx(change[change.abs().argmax()].exp().item(), rel=1e-6)
+
+
+# --- the first ratio among other samples ------------------------------------------------------------------------------
+
+
+def first_changes(
+    model: AffineModel, prompts: list[str], estimator: DDPO, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Returns the logarithms of the first ratios of three batches of four, in parts that mix their samples."""
+    chain, round_ = Chain(model, DDIM(T)).eval(), []
+    for k in range(3):
+        trajectory = record(chain, prompts[k : k + 4], chain.draw(range(10 * k, 10 * k + 4)).to(dtype), k)
+        round_.append(Experience(trajectory, torch.arange(4.0)))
+    order: list[str] = []
+    for update in estimator.updates(chain, round_, 0):
+        for minibatch in update:
+            order += minibatch.trajectory.prompts
+            list(estimator.terms(chain, minibatch))
+    assert order != [prompt for e in round_ for prompt in e.trajectory.prompts]
+    return torch.cat(estimator._changes).abs()
+
+
+class Forgetful(DDPO):
+    """Sabotage: the whole of a staged prompt is read in every step."""
+
+    def terms(self, chain, minibatch):  # type: ignore[no-untyped-def]
+        whole = [str(prompt) for prompt in minibatch.trajectory.prompts]
+        trajectory = replace(minibatch.trajectory, prompts=whole, condition=chain.encode(whole))
+        yield from super().terms(chain, replace(minibatch, trajectory=trajectory))
+
+
+STAGED = [
+    StagedPrompt("one", ("zero", "one", "seven")),
+    "five",
+    StagedPrompt("two", ("six", "two")),
+    StagedPrompt("one", ("three", "one", "four"), (0.5, 0.8)),
+    "six",
+    StagedPrompt("four", ("one", "five")),
+]
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_it_is_one_to_the_bit_in_minibatches_as_large_as_a_batch(kind: str) -> None:
+    assert not first_changes(AffineModel(dtype=kind), list(WORDS), DDPO(parts=3)).any()
+
+
+def test_it_is_one_for_staged_prompts_of_which_each_reads_its_own_stage() -> None:
+    model = AffineModel(dtype="float64")
+    for settings in ({"parts": 3}, {"parts": 2, "timestep_fraction": 0.5}):
+        assert first_changes(model, STAGED, DDPO(**settings), torch.float64).max() < 1e-12
+        with pytest.warns(UserWarning, match="not the recorded one"):
+            assert first_changes(model, STAGED, Forgetful(**settings), torch.float64).max() > 1e-3
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -305,6 +359,21 @@ def test_each_sample_draws_its_own_share_of_the_steps() -> None:
         counts += drawn.sum(0)
     # of 2400 samples each step is drawn by a half, with a standard deviation of sqrt(600)
     assert (counts - 1200).abs().max() < 4 * 600**0.5
+
+
+def test_ranks_draw_steps_that_one_process_would_draw_for_its_samples(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Of twice as many: those of rank 1 are not those of rank 0 again."""
+    chain = linear_chain(T)
+    estimator, whole = DDPO(parts=1, timestep_fraction=0.5), kept(chain, 1, 8)[0]
+    drawn = []
+    for number in (0, 1):
+        monkeypatch.setattr(ddpo, "rank", lambda number=number: number)
+        half = Minibatch(whole.trajectory, whole.rewards[:4], whole.rewards[:4], 1, fresh=True)
+        drawn.append(estimator._steps(chain, half))
+    monkeypatch.setattr(ddpo, "rank", lambda: 0)
+    both = estimator._steps(chain, Minibatch(whole.trajectory, whole.rewards, whole.rewards, 1, fresh=True))
+    assert not torch.equal(*drawn)
+    assert torch.equal(torch.cat(drawn), both)
 
 
 def test_a_fraction_that_leaves_no_step_leaves_one() -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,17 @@ from lightning.pytorch import Callback
 
 from rlr.callbacks import Checkpointing, SafeCheckpointIO
 from rlr.data import Prompts
-from rlr.estimators import DDPO, HalfOrder, ImportanceRatio, PromptStatistics, ScoreFunction, Unscaled, Zero, statistics
+from rlr.estimators import (
+    DDPO,
+    HalfOrder,
+    ImportanceRatio,
+    PromptStatistics,
+    RoundStatistics,
+    ScoreFunction,
+    Unscaled,
+    Zero,
+    statistics,
+)
 from rlr.modules.round import Round
 from tests.modules.test_ddp import Leave
 from tests.modules.toy import WORDS, AffineModel, Hard, Level, Remembering, align, prompts, run, weights
@@ -379,3 +390,91 @@ def test_a_pair_that_resumes_inside_a_round_equals_an_uninterrupted_one(tmp_path
     resumed = trained("part", ckpt_path=path)
     assert torch.equal(resumed[0]["weights"], whole[0]["weights"])
     assert torch.equal(resumed[1]["weights"], whole[0]["weights"])
+
+
+# ---------------------------------------------------------------- what ranks share
+
+
+def pair(folder, estimator, data, steps, **settings):
+    """Trains two forked processes on their halves of the data and returns what they left."""
+    ranks = {"strategy": "ddp_fork", "devices": 2, "precision": "64-true"}
+    run(module(estimator, clip_norm=0.1), data, steps, callbacks=[Leave(folder), Tell(folder)], **ranks, **settings)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+class Tell(Callback):
+    """Leaves behind what was logged of ratios."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, pl_module):
+        ratio = trainer.callback_metrics["ddpo/ratio_first"]
+        torch.save(ratio.item(), self.folder / f"ratio_{trainer.global_rank}.pt")
+
+
+class Backwards(PromptStatistics):
+    """Sabotage: rewards are remembered in the order of another run."""
+
+    def _remember(self, prompts, rewards):
+        super()._remember(prompts[::-1], rewards.flip(0))
+
+
+STATISTICS = {
+    "overflowing": lambda: PromptStatistics(3, 2),
+    "round": RoundStatistics,
+    "backwards": lambda: Backwards(3, 2),
+}
+
+
+def repeating(name, batch_size):
+    """Four rewards of a prompt in a round, on both ranks; of which three are remembered, the order of the run tells."""
+    return ddpo(parts=1, statistics=STATISTICS[name]()), Prompts(4 * list(WORDS[1:3]), batch_size=batch_size)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*")
+@pytest.mark.parametrize("name", ["overflowing", "round"])
+def test_statistics_of_two_processes_equal_those_of_one(tmp_path, name):
+    found = {}
+    for statistics_ in (name, "backwards"):
+        estimator, data = repeating(statistics_, 4)
+        one = module(estimator, clip_norm=0.1)
+        run(one, data, 8, precision="64-true")
+        found[statistics_] = weights(one)
+    estimator, data = repeating(name, 2)
+    for rank in pair(tmp_path, estimator, data, 8):
+        torch.testing.assert_close(rank["weights"], found[name], atol=1e-6, rtol=0)
+    assert (found[name] - found["backwards"]).abs().max() > 1e-4
+
+
+class Askew(DDPO):
+    """Sabotage: the ratios are 1.01 on rank 0 and 0.98 on rank 1."""
+
+    def rollout(self, *args):
+        made = super().rollout(*args)
+        change = torch.tensor([1.01, 0.98][torch.distributed.get_rank()]).log()
+        return replace(made, log_probs=made.log_probs - change)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*", "ignore:.*must be 1.*")
+def test_the_first_ratio_is_the_farthest_of_all_ranks(tmp_path):
+    pair(tmp_path, Askew(parts=1), prompts(2), 1)
+    for rank in range(2):
+        assert torch.load(tmp_path / f"ratio_{rank}.pt") == pytest.approx(0.98, abs=1e-6)
+
+
+def test_a_wrong_ratio_is_told_before_the_weights_change():
+    class Shifted(DDPO):
+        def rollout(self, *args):
+            made = super().rollout(*args)
+            return replace(made, log_probs=made.log_probs + 0.01)
+
+    one, told_before = module(Shifted()), []
+    step = one.on_before_optimizer_step
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        one.on_before_optimizer_step = lambda o: (
+            told_before.append(sum("must be 1" in str(warning.message) for warning in told)) or step(o)
+        )
+        run(one, prompts(4), 4)
+    assert told_before == [1, 1, 1, 1]
