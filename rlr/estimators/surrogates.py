@@ -64,11 +64,15 @@ class ImportanceRatio(Surrogate):
         self.limit = limit
 
     def loss(self, advantages: Tensor, log_probs: Tensor, recorded: Tensor) -> Tensor:
-        change = log_probs - recorded
-        ratio = (change if self.limit is None else change.clamp(-self.limit, self.limit)).exp()
+        ratio = self._ratio(log_probs - recorded)
         if self.clip is None:
             return -advantages * ratio
         return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - self.clip, 1 + self.clip))
 
     def clipped(self, change: Tensor) -> Tensor:
-        return super().clipped(change) if self.clip is None else (change.exp() - 1).abs() > self.clip
+        beyond = super().clipped(change) if self.limit is None else change.abs() > self.limit
+        return beyond if self.clip is None else beyond | ((self._ratio(change) - 1).abs() > self.clip)
+
+    def _ratio(self, change: Tensor) -> Tensor:
+        r"""Returns :math:`\rho`, cut off at the limit."""
+        return (change if self.limit is None else change.clamp(-self.limit, self.limit)).exp()

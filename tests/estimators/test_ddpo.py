@@ -233,6 +233,21 @@ def test_a_limit_cuts_off_the_logarithm() -> None:
     assert log_prob.grad[1] == pytest.approx(-(torch.tensor(1.0).exp().item()))
 
 
+CLIPPED = [
+    (ImportanceRatio(None, limit=0.5), [0.4, 0.6, -0.6], [False, True, True]),
+    (ImportanceRatio(1.0, limit=0.1), [0.5, 0.05, -0.11], [True, False, True]),
+    (ImportanceRatio(0.2, limit=5.0), [0.1, 0.2, -0.2, -0.3], [False, True, False, True]),
+    (ImportanceRatio(0.2), [0.1, 0.2, -0.2, -0.3], [False, True, False, True]),
+    (ImportanceRatio(None), [30.0, -30.0], [False, False]),
+]
+
+
+@pytest.mark.parametrize("case", range(len(CLIPPED)))
+def test_out_of_range_is_what_clip_or_limit_cut_off(case: int) -> None:
+    surrogate, changes, expected = CLIPPED[case]
+    assert surrogate.clipped(torch.tensor(changes)).tolist() == expected
+
+
 # --- what is said about it -------------------------------------------------------------------------------------------
 
 
