@@ -40,6 +40,8 @@ CASES = (
     Case("float32", 3.0, 20, 0.93),
     Case("float32", 3.0, 50, 0.93),
     Case("float32", 3.0, 20, 0.8),
+    Case("float32", 7.5, 50, 0.93),
+    Case("float32", 7.5, 50, 0.8),
     Case("bfloat16", 1.0, 20, 0.93),
     Case("bfloat16", 1.0, 50, 0.93),
 )

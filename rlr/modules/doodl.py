@@ -13,6 +13,8 @@ with both chains begun at the same :math:`x_T`, and :math:`\partial_x, \partial_
 the model has only seen noise of that length.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,9 @@ from rlr.modules.sampling import Prediction, Sampling
 from rlr.rewards.base import Reward
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
+
+TOLERANCE = 1e-2
+"""How far the latent that the way back finds may be from the one that was left, in units of its norm."""
 
 
 class DOODL(Sampling):
@@ -77,6 +82,7 @@ class DOODL(Sampling):
         self.edict = EDICT(self.chain, mixing)
         self.iterations, self.scale, self.clip = iterations, scale, clip
         self.momentum, self.perturbation = momentum, perturbation
+        self._warned = False
 
     def _log(self, prediction: Prediction, stage: str) -> None:
         """Logs the reward of the initial latents, too."""
@@ -138,7 +144,8 @@ class DOODL(Sampling):
         condition, objective = self.chain.encode(prompts), self.objective.of(prompts, seed)
         pair = self.edict.sample(torch.stack([x, x]), condition)
         slopes, scores = zip(*(slope(objective, end) for end in pair), strict=True)
-        _, gradient = self.edict.pull_back(pair, torch.stack(slopes) / 2, condition)
+        found, gradient = self.edict.pull_back(pair, torch.stack(slopes) / 2, condition)
+        self._check_found(found, x)
         return gradient.mean(0), self.objective.sign * scores[0]
 
     def _show(self, x: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
@@ -158,6 +165,18 @@ class DOODL(Sampling):
                 f"the gradient of the reward {type(self.reward).__name__} in the latent is not finite in iteration "
                 f"{k + 1} of {self.iterations}; load the model with dtype: float32 or bfloat16, or set scale lower"
             )
+
+    def _check_found(self, found: Tensor, x: Tensor) -> None:
+        """Tells once if the states on the way back were not those on the way there."""
+        error = max((norms(end - x) / norms(x)).max().item() for end in found)
+        if self._warned or error <= TOLERANCE:
+            return
+        self._warned = True
+        warnings.warn(
+            f"the way back through {self.chain.steps} steps ends {error:.2g} times its norm beside the latent that it began "
+            f"at, so DOODL's gradients are wrong; set mixing (now {self.edict.mixing:g}) closer to 1, or fewer steps",
+            stacklevel=2,
+        )
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Refuses: there is no state."""

@@ -1,6 +1,7 @@
 """The published rule moves latents up the reward, by the gradient of the samples themselves, for every sample alone."""
 
 import json
+import warnings
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.measure import peak_bytes
 from rlr.cli import main
 from rlr.data import PromptBatch, Prompts
 from rlr.models import Frozen, StagedPrompt, Tiny
@@ -50,6 +52,38 @@ def test_the_gradient_is_that_of_autograd():
     torch.testing.assert_close(gradient, by_autograd(module, x), rtol=1e-9, atol=1e-12)
     end = module.edict.sample(torch.stack([x, x]), module.chain.encode(WORDS))[0]
     torch.testing.assert_close(rewards, Level()(torch.sigmoid(end), WORDS))
+
+
+def test_the_memory_of_a_gradient_does_not_grow_with_the_steps():
+    """By more than a hundred bytes; the bound holds decoding and reward, too."""
+    words, x = 64 * ["one"], torch.randn((64, 3, 2, 2), generator=torch.Generator().manual_seed(0))
+
+    def peak(steps: int) -> int:
+        module = doodl("float32", steps=steps, mixing=0.999)
+        return peak_bytes(lambda: module.gradient(x, words), torch.device("cpu"))
+
+    def recorded(steps: int) -> int:
+        edict, pair = doodl("float32", steps=steps).edict, torch.stack([x, x]).requires_grad_()
+        return peak_bytes(lambda: edict.sample(pair, edict.chain.encode(words)).sum().backward(), torch.device("cpu"))
+
+    few, many = peak(20), peak(400)
+    assert abs(many - few) < 100
+    assert many < 24 * x.nbytes
+    # and it would be seen
+    assert recorded(20) > 2 * many
+
+
+def test_a_way_back_to_another_latent_is_told_once():
+    x = latents(torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        doodl("float32", steps=50).gradient(x, WORDS)
+    module = doodl("float32", steps=50, mixing=0.8)
+    with pytest.warns(UserWarning, match=r"ends 0\.\d+ times its norm beside .* mixing \(now 0\.8\) closer to 1"):
+        module.gradient(x, WORDS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module.gradient(x, WORDS)
 
 
 def test_latents_move_by_the_published_rule():

@@ -12,6 +12,7 @@ from rlr.modules.edict import EDICT
 from rlr.samplers import DDIM
 from rlr.schedules import RectifiedFlow
 from tests.estimators.problems import Affine, Curved, Plane
+from tests.modules.toy import AffineModel
 
 CAPTIONS = ["a red circle on a white background", "two blue squares"]
 
@@ -56,8 +57,13 @@ def test_the_toy_is_inverted(steps):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("kind", "steps", "scale", "most"),
-    [("float64", 5, 3.0, 1e-10), ("float64", 8, 1.0, 1e-10), ("float32", 50, 1.0, 1e-3)],
-    ids=["float64, guided", "float64", "float32"],
+    [
+        ("float64", 5, 3.0, 1e-10),
+        ("float64", 8, 1.0, 1e-10),
+        ("float32", 50, 1.0, 1e-3),
+        pytest.param("float32", 50, 7.5, 2e-3, marks=pytest.mark.slow),
+    ],
+    ids=["float64, guided", "float64", "float32", "float32, guided as published"],
 )
 def test_the_built_in_model_is_inverted(tiny, kind, steps, scale, most):
     chain = tiny(steps, kind, scale)
@@ -66,6 +72,19 @@ def test_the_built_in_model_is_inverted(tiny, kind, steps, scale, most):
     end = coupled.sample(start, condition)
     assert error(coupled.invert(end, condition), start) < most
     assert error(end, start) > 1
+
+
+@torch.no_grad()
+def test_the_toy_is_inverted_in_float32_with_the_published_guidance():
+    chain = Chain(Guidance(AffineModel(False), 7.5, "zero"), DDIM(50, eta=0.0)).eval()
+    condition, start = chain.encode(["one", "six"]), twice(normal(chain, 2, torch.float32))
+
+    def lost(mixing: float) -> float:
+        coupled = EDICT(chain, mixing)
+        return error(coupled.invert(coupled.sample(start, condition), condition), start)
+
+    assert lost(0.93) < 1e-3
+    assert lost(0.6) > 1
 
 
 @torch.no_grad()
