@@ -1,10 +1,16 @@
 """Half order in a part of the chain only: it stays in there, and what it claims to estimate is known exactly."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import yaml
 
+from rlr.data.cleaning import ASSETS
+from rlr.data.stages import WorldStages, read_stages
 from rlr.estimators import RLR, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
+from rlr.models import StagedPrompt
+from rlr.samplers import DDIM
 from tests.estimators.problems import deviation, linear_chain, quadratic
 from tests.estimators.test_exactness import SMALL, STEPS, WHOLE, claimed
 from tests.estimators.test_terms import curved_chain, rollout, wavy
@@ -76,3 +82,33 @@ def test_a_span_that_cannot_be_is_refused(case):
     action, told = REFUSED[case]
     with pytest.raises(ValueError, match=told):
         action()
+
+
+# ---------------------------------------------------------------- the spans that are shipped
+
+IMAGES = Path(__file__).parents[2] / "configs" / "image"
+
+
+def arguments(value, key):
+    """Returns an argument of a config's object, which may be a part of its own; None if it is not given."""
+    if isinstance(value, str) and value.endswith(".yaml"):
+        value = yaml.safe_load((IMAGES / value).read_text(encoding="utf-8"))
+    return value.get("init_args", {}).get(key) if isinstance(value, dict) else None
+
+
+@pytest.mark.parametrize("path", sorted(IMAGES.glob("*_dcot*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_span_is_the_middle_of_three_stages(path):
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    steps = arguments(config["model"], "sampler")
+    steps = arguments(steps, "steps") or DDIM().steps
+    first, last = arguments(arguments(config["model"], "estimator"), "span")
+    prompt = StagedPrompt("x", ("coarse", "mid", "fine"), arguments(config["data"], "starts"))
+    middle = [t for t in range(steps, 0, -1) if prompt.stage(t, steps) == 1]
+    assert list(range(first, last - 1, -1)) == middle
+    assert steps in (6, 50)
+
+
+def test_all_stages_that_are_shipped_are_three():
+    hands = read_stages(ASSETS / "hands.jsonl").values()
+    assert {len(written.stages) for written in hands} == {3}
+    assert len(WorldStages().write(["a red circle on a white background"])[0]) == 3

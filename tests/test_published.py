@@ -1,0 +1,104 @@
+"""What is a default because somebody published it stays so."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rlr.estimators import (
+    DDPO,
+    AlignProp,
+    DRaFTLV,
+    FirstOrder,
+    GaussianSteps,
+    ImportanceRatio,
+    OfficialRLR,
+    PromptStatistics,
+    ReFL,
+    RoundStatistics,
+)
+from rlr.modules import DOODL, Alignment
+from rlr.samplers import DDIM
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+DEFAULTS = {
+    DDIM: {"steps": 50, "eta": 1.0},
+    Alignment: {"betas": (0.9, 0.999), "weight_decay": 1e-4},
+    DDPO: {"parts": 4, "epochs": 1, "advantage_clip": 5.0, "timestep_fraction": 1.0, "mean_over_steps": True},
+    ImportanceRatio: {"clip": 1e-4, "limit": None},
+    PromptStatistics: {"buffer": 16, "least": 16, "epsilon": 1e-6},
+    RoundStatistics: {"epsilon": 1e-8},
+    AlignProp: {"low": 0, "high": None},
+    GaussianSteps: {"mean": 8.0, "std": 5.0},
+    FirstOrder: {"steps": 1},
+    DRaFTLV: {"noises": 2},
+    ReFL: {"window": 10},
+    OfficialRLR: {"draws": 1, "first_weight": 0.05, "half_weight": 1.0},
+    DOODL: {
+        "steps": 50,
+        "mixing": 0.93,
+        "iterations": 50,
+        "scale": 1.0,
+        "clip": 1e-3,
+        "momentum": 0.9,
+        "perturbation": 1e-4,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", DEFAULTS, ids=lambda kind: kind.__name__)
+def test_a_published_default_is_the_default(kind) -> None:  # type: ignore[no-untyped-def]
+    found = {name: one.default for name, one in inspect.signature(kind.__init__).parameters.items()}
+    assert {name: found[name] for name in DEFAULTS[kind]} == DEFAULTS[kind]
+
+
+def test_so_are_the_objects_that_stand_for_none() -> None:
+    ddpo, official = DDPO(), OfficialRLR()
+    assert (type(ddpo.surrogate), type(ddpo.statistics)) == (ImportanceRatio, PromptStatistics)
+    assert vars(ddpo.surrogate) == {"clip": 1e-4, "limit": None}
+    assert (type(official.surrogate), type(official.statistics)) == (ImportanceRatio, RoundStatistics)
+    assert vars(official.surrogate) == {"clip": 1e-4, "limit": 20.0}
+
+
+STATISTICS = "estimator.statistics.buffer", "estimator.statistics.least"
+CONFIGURED = {
+    "image/sd14_ddpo_aes": {
+        "lr": 3e-4,
+        "clip_norm": 1.0,
+        "model.scale": 5.0,
+        **dict(zip(STATISTICS, (32, 16), strict=True)),
+    },
+    "image/sd14_alignprop_aes": {"lr": 1e-3, "weight_decay": 0.1, "clip_norm": 5.0, "estimator.weight": 0.01},
+    "image/sd14_alignprop_gaussian_aes": {"lr": 1e-3, "clip_norm": 1.0, "model.scale": 5.0, "estimator.weight": 0.01},
+    "image/sd14_rlr_official_aes": {
+        "lr": 1e-3,
+        "accumulate": 3,
+        "clip_norm": None,
+        "sampler.eta": 0.05,
+        "model.scale": 5.0,
+        "estimator.draws": 2,
+        "estimator.first_weight": 0.05,
+        "estimator.half_weight": 0.001,
+    },
+    "image/doodl_sd14_aes": {"model.scale": 7.5},
+    "video/vc2_vader_aes": {"lr": 2e-4, "weight_decay": 0.01, "clip_norm": 1.0, "accumulate": 8, "estimator.steps": 1},
+}
+
+
+def looked_up(folder: Path, value, keys: list[str]):  # type: ignore[no-untyped-def]
+    """Returns an argument of a config, by names one within the other; None where it is not given."""
+    for key in keys:
+        if isinstance(value, str) and value.endswith(".yaml"):
+            value = yaml.safe_load((folder / value).read_text(encoding="utf-8"))
+        value = value.get("init_args", {}).get(key)
+    return value
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_a_published_setting_is_the_config_s(name: str) -> None:
+    path = CONFIGS / f"{name}.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+    expected = CONFIGURED[name]
+    assert {key: looked_up(path.parent, config, key.split(".")) for key in expected} == expected
