@@ -9,7 +9,17 @@ from scipy import stats
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.estimators import AlignProp, AllSteps, DRaFTLV, FirstOrder, GaussianSteps, ReFL, draft_lv
+from rlr.estimators import (
+    DDPO,
+    AlignProp,
+    AllSteps,
+    DRaFTLV,
+    FirstOrder,
+    GaussianSteps,
+    ReFL,
+    RoundStatistics,
+    draft_lv,
+)
 from rlr.models.base import Condition
 from rlr.samplers import DDIM
 from rlr.seeding import spawn
@@ -133,6 +143,28 @@ def test_held_steps_replay_to_the_bit_and_ask_the_model_without_a_graph(checkpoi
     assert graphs == [True, False, False, True, False, True]
     x.sum().backward()
     assert watched.model.out.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    "estimator", [AlignProp(), DDPO(1, statistics=RoundStatistics())], ids=lambda one: type(one).__name__
+)
+def test_recomputed_steps_have_the_same_gradient(estimator) -> None:  # type: ignore[no-untyped-def]
+    """Also next to held ones."""
+    held = 0
+    for seed in range(5):
+        found = []
+        for checkpoint in (False, True):
+            chain, passes = Chain(Curved(), DDIM(T), checkpoint), []
+            denoise = chain.model.denoise
+            chain.model.denoise = lambda *x, denoise=denoise, passes=passes: passes.append(0) or denoise(*x)
+            found.append((estimate(estimator, chain, wavy, BATCH, seed), len(passes)))
+        (one, few), (other, many) = found
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
+        assert one.abs().max() > 1e-6
+        assert many > few
+        kept = AlignProp().kept(T, seed)
+        held += kept[0] - len(kept)
+    assert held > 5
 
 
 def test_with_all_steps_kept_it_is_full_backpropagation() -> None:

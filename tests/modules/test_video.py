@@ -9,7 +9,18 @@ from torch import nn
 
 from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
-from rlr.estimators import RLR, AllSteps, FirstOrder, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
+from rlr.estimators import (
+    DDPO,
+    RLR,
+    AlignProp,
+    AllSteps,
+    FirstOrder,
+    HalfOrder,
+    HalfOrderRLR,
+    LookAhead,
+    RoundStatistics,
+    ZerothOrder,
+)
 from rlr.models import Guidance
 from rlr.modules import Alignment, ImageAlignment, Objective, VideoAlignment, alignment
 from rlr.modules.offload import Offload
@@ -34,6 +45,8 @@ ESTIMATORS = {
     "zeroth": lambda: ZerothOrder(2),
     "rlr": lambda: RLR(length=2),
     "half_order_rlr": lambda: HalfOrderRLR(length=2),
+    "alignprop": lambda: AlignProp(),
+    "ddpo": lambda: DDPO(parts=1, statistics=RoundStatistics()),
 }
 
 
@@ -260,15 +273,20 @@ def counting(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "checkpoint"), [*((name, False) for name in ESTIMATORS), ("full", True), ("rlr", True)]
+    ("name", "checkpoint"),
+    [*((name, False) for name in ESTIMATORS), *((name, True) for name in ("full", "rlr", "alignprop", "ddpo"))],
 )
 def test_offloading_changes_no_gradient(name, checkpoint, counting):
     """Also of the reward and the decoder; zeroth order has no graph to speak of."""
     found = []
     for kind in ({}, {"offload_activations": True}):
-        module = align_clips(estimator=ESTIMATORS[name](), checkpoint_steps=checkpoint, **kind)
+        # with Adam the step would not tell the length of a gradient
+        plain = {"optimizer": lambda w: torch.optim.SGD(w, 1.0)}
+        module = align_clips(estimator=ESTIMATORS[name](), checkpoint_steps=checkpoint, **plain, **kind)
+        before = weights(module)
         run(module, prompts(4), 1)
         found.append(weights(module))
+        assert not torch.equal(before, found[-1])
         assert (counting.stored > 0) == bool(kind)
     assert torch.equal(*found)
 
