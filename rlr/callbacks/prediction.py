@@ -77,5 +77,4 @@ def _scores(module: LightningModule, score: float) -> dict[str, float]:
     """Returns a score by the reward's name, version included, raw and on its published scales."""
     if not isinstance(module, Alignment | DOODL):
         return {}
-    label, scales = module.reward.label, module.reward.scales
-    return {label: score, **{f"{label} {name}": factor * score for name, factor in scales.items()}}
+    return module.reward.rows(score)

@@ -61,12 +61,11 @@ def measure(
 
 
 def measure_pixels(reward: Reward, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
-    r"""Returns the scores of pixels in [0, 1] in float32 on the CPU, with shape :math:`(B)`; the reward learns nothing.
+    r"""Returns the scores of pixels in [0, 1] in float32 on the CPU, with shape :math:`(B)`.
 
     Raises:
         ValueError: If the reward is not one number a sample.
     """
-    # in inference mode what a reward learns from scores stands still
     with torch.inference_mode():
         scores = reward(pixels, prompts)
     if scores.shape != (len(prompts),):

@@ -36,6 +36,7 @@ from rlr.modules.purposes import BATCH, FRAMES, ROUND, SAMPLE
 from rlr.modules.randomness import random_state, set_random_state
 from rlr.modules.round import Round
 from rlr.modules.sampling import Sampling
+from rlr.modules.shown import shown
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
 from rlr.seeding import spawn
@@ -178,7 +179,8 @@ class Alignment(Sampling):
         meter, ledger = Meter(self.device), Ledger(self.weights, self.log_terms)
         with meter.phase("rollout"):
             trajectory = self._roll_out(batch.prompts, self.progress.samples)
-        rewards = self._take(trajectory, ledger, meter)
+        self._introduce(trajectory)
+        rewards = self.objective.sign * self._take(trajectory, ledger, meter)
         self._note(ledger, rewards)
         self._count(len(batch.prompts), rewards)
         if self.progress.batches % self.accumulate == 0:
@@ -192,8 +194,12 @@ class Alignment(Sampling):
         noises = self.chain.draw([spawn(self.seed, SAMPLE, first + i) for i in range(len(prompts))])
         return self.estimator.rollout(self.chain, prompts, noises, spawn(self.seed, BATCH, number))
 
+    def _introduce(self, trajectory: Trajectory) -> None:
+        if self.progress.batches == 0:
+            self.objective.introduce(trajectory.states[0], trajectory.prompts, self._excerpt)
+
     def _take(self, trajectory: Trajectory, ledger: Ledger, meter: Meter) -> Tensor:
-        """Backpropagates a roll-out, or keeps it for the updates of its round; returns its rewards."""
+        """Backpropagates a roll-out, or keeps it for the updates of its round; returns its objective."""
         if self._replays is None:
             return self._backward(self._terms(trajectory), ledger, meter, self.accumulate)
         with meter.phase("score"):
@@ -202,11 +208,16 @@ class Alignment(Sampling):
         return rewards
 
     def _objective(self, trajectory: Trajectory) -> Callable[[Tensor], Tensor]:
+        return self.objective.of(trajectory.prompts, self._excerpt)
+
+    @property
+    def _excerpt(self) -> int:
         # the same frames of clips on all ranks
-        return self.objective.of(trajectory.prompts, spawn(self.seed, FRAMES, self.progress.samples))
+        return spawn(self.seed, FRAMES, self.progress.samples)
 
     def _learn(self, ledger: Ledger, meter: Meter) -> Ledger:
         """Makes the update, or the updates, of the batches since the last; returns the ledger of the last one."""
+        self.reward.settle()
         kept = self._round.take()
         if kept:
             self._share_failure()
@@ -390,23 +401,20 @@ class Alignment(Sampling):
 
     def _log_step(self, rewards: Tensor, ledger: Ledger, meter: Meter) -> None:
         n = len(rewards)
-        self.log("reward", self.progress.running or 0.0, prog_bar=True, logger=False, batch_size=n)
+        running = self.reward.rows(self.progress.running or 0.0)
+        self.log_dict(running, prog_bar=True, logger=False, batch_size=n)
         spread = rewards.std() if n > 1 else rewards.new_zeros(())
-        self.log_dict({"reward/mean": rewards.mean(), "reward/std": spread}, sync_dist=True, batch_size=n)
+        told = {"mean": rewards.mean(), "std": spread, **shown(self.reward, rewards, self.objective.parts or {})}
+        self.log_dict({f"reward/{name}": value for name, value in told.items()}, sync_dist=True, batch_size=n)
         self.log_dict(dict(self._facts(ledger, meter)), batch_size=n)
         self.log_dict(self.estimator.metrics(), sync_dist=True, batch_size=n)
 
     def _facts(self, ledger: Ledger, meter: Meter) -> Iterator[tuple[str, Any]]:
         """What this rank's step was: gradients by kind before averaging over ranks, costs, counts."""
-        for name, norm in ledger.norms().items():
-            yield f"gradient/{name}", norm / self._scale
-        for (one, other), cosine in ledger.cosines().items():
-            yield f"cosine/{one}_{other}", cosine
+        yield from ledger.facts(self._scale)
         if self._norm is not None:
             yield "gradient/total", self._norm
-        for phase, seconds in meter.seconds.items():
-            yield f"seconds/{phase}", seconds
-            yield f"memory_mib/{phase}", meter.peak[phase]
+        yield from meter.facts()
         yield "samples", float(self.progress.samples)
         yield "reward_calls", float(self.progress.reward_calls)
 

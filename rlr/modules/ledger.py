@@ -1,6 +1,6 @@
 """The gradient of one batch, entered term by term."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -74,6 +74,13 @@ class Ledger:
             (a, b): _dot(self.kinds[a], self.kinds[b]) / (norms[a] * norms[b]).clamp(min=torch.finfo().tiny)
             for a, b in combinations(self.kinds, 2)
         }
+
+    def facts(self, scale: float = 1.0) -> Iterator[tuple[str, Tensor]]:
+        """Yields norms and cosines as logs name them, for gradients that are ``scale`` times as large as they should be."""
+        for name, norm in self.norms().items():
+            yield f"gradient/{name}", norm / scale
+        for (one, other), cosine in self.cosines().items():
+            yield f"cosine/{one}_{other}", cosine
 
     def _take(self) -> list[Tensor | None]:
         held = [w.grad for w in self.weights]

@@ -45,6 +45,12 @@ class Meter:
         yield
         self.stop(name)
 
+    def facts(self) -> Iterator[tuple[str, float]]:
+        """Yields what was measured as logs name it."""
+        for phase, seconds in self.seconds.items():
+            yield f"seconds/{phase}", seconds
+            yield f"memory_mib/{phase}", self.peak[phase]
+
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

@@ -29,6 +29,8 @@ class Objective:
         self.sign = 1 if reward.higher_is_better else -1
         self.calls = 0
         """How many samples have been scored."""
+        self.parts: dict[str, Tensor] | None = None
+        """The reward's parts in the first call of what :meth:`of` has returned last."""
         self._constant = 0
         self._range_seen = False
 
@@ -36,10 +38,28 @@ class Objective:
         r"""Returns the objective of samples of these prompts, from :math:`(B, *)` to :math:`(B)`.
 
         ``seed`` decides which frames of clips a reward sees that draws some: the same in every call, so that rewards
-        may be compared.
+        may be compared. The first call is that of the recorded roll-out, whose scores an estimator reports; others are
+        of samples that it varies.
         """
-        excerpt = self._excerpt(seed)
-        return lambda x: self.sign * self._rate(excerpt.score, self._decode(x, excerpt.frames), prompts)
+        excerpt, self.parts = self._excerpt(seed), None
+        return lambda x: self.sign * self._first(self._rate(excerpt.score, self._decode(x, excerpt.frames), prompts))
+
+    def _first(self, rewards: Tensor) -> Tensor:
+        if self.parts is None:
+            self.parts = self.reward.parts
+        return rewards
+
+    @torch.no_grad()
+    def introduce(self, x: Tensor, prompts: Sequence[str], seed: int = 0) -> None:
+        """Gives a reward that learns from scores something to begin with: those of a run's first roll-out.
+
+        Without it, the first update would be of scores on no common scale. They are forgotten after that update, which
+        brings them again.
+        """
+        if self.reward.memory():
+            self.of(prompts, seed)(x)
+            self.reward.observe(self.parts or {})
+            self.reward.settle(provisional=True)
 
     def rate(self, pixels: Tensor, prompts: Sequence[str]) -> Tensor:
         r"""Returns the reward itself of pixels in [0, 1], of clips with all frames, with shape :math:`(B)`.
@@ -77,7 +97,9 @@ class Objective:
         return rewards
 
     def watch(self, rewards: Tensor) -> None:
-        """Takes note of one batch of rewards and warns, once, of a reward that tells no sample from another."""
+        """Takes note of the rewards of a recorded roll-out, and warns, once, of one that tells no sample from another."""
+        if self.parts is not None:
+            self.reward.observe(self.parts)
         constant = len(rewards) > 1 and bool((rewards == rewards[0]).all())
         self._constant = self._constant + 1 if constant else 0
         if self._constant == self.patience:

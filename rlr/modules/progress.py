@@ -13,7 +13,7 @@ class Progress:
         updates: Updates made; skipped ones do not count.
         reward_calls: Samples scored in training by all ranks together.
         failures: Updates skipped in a row.
-        running: The exponential mean of the reward.
+        running: The exponential mean of the reward, as it gives it.
     """
 
     batches: int = 0

@@ -11,6 +11,7 @@ from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.modules.objective import Objective
 from rlr.modules.purposes import EVALUATION
+from rlr.modules.shown import shown
 from rlr.rewards.base import Reward
 from rlr.seeding import spawn
 
@@ -72,11 +73,11 @@ class Sampling(LightningModule):
         return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps)
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """Logs ``val/reward``."""
+        """Logs ``val/reward``, and the same by the reward's name."""
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """Logs ``test/reward``."""
+        """Logs ``test/reward``, and the same by the reward's name."""
         return self._evaluate(batch, "test")
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Prediction:
@@ -90,4 +91,6 @@ class Sampling(LightningModule):
 
     def _log(self, prediction: Prediction, stage: str) -> None:
         n = len(prediction.prompts)
-        self.log(f"{stage}/reward", prediction.rewards.mean(), prog_bar=True, sync_dist=True, batch_size=n)
+        self.log(f"{stage}/reward", prediction.rewards.mean(), sync_dist=True, batch_size=n)
+        named = shown(self.reward, prediction.rewards, self.reward.parts)
+        self.log_dict({f"{stage}/{k}": v for k, v in named.items()}, prog_bar=True, sync_dist=True, batch_size=n)

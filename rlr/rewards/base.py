@@ -4,10 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Score = TypeVar("Score", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Reward(nn.Module, ABC):
         """What to call the score in tables and logs."""
         return type(self).__name__
 
+    def rows(self, score: Score) -> dict[str, Score]:
+        """Returns a score, or a tensor of scores, as tables name it: under the label, and on each published scale."""
+        scaled = {f"{self.label} {name}": factor * score for name, factor in self.scales.items()}
+        return {self.label: score, **scaled}
+
     @abstractmethod
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         r"""Returns one score a sample.
@@ -74,6 +81,24 @@ class Reward(nn.Module, ABC):
                 f"{type(self).__name__} reads clips, and the model makes pictures; use a reward of pictures, such as "
                 "the one inside a FrameReward"
             )
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The scores that the last call was made of, by name and without a gradient, for logs; none by default."""
+        return {}
+
+    def observe(self, parts: Mapping[str, Tensor]) -> None:  # noqa: B027 - a hook
+        """Is told the :attr:`parts` of the samples of one roll-out; the same number of times on all ranks.
+
+        This and :meth:`settle` are called in training alone; scoring by itself teaches a reward nothing.
+        """
+
+    def settle(self, provisional: bool = False) -> None:  # noqa: B027 - a hook
+        """Learns from what has been observed since it was last called: once an update, after all of its scores.
+
+        Args:
+            provisional: Whether what is learnt is to be replaced, and not extended, by what is learnt next.
+        """
 
     def memory(self) -> dict[str, Tensor]:
         """Returns what it has learnt from the scores of the run, for checkpoints; nothing by default."""

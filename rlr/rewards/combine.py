@@ -15,13 +15,25 @@ from torch import Tensor, distributed, nn
 
 from rlr.rewards.base import Excerpt, Reward
 
+LOGGED = ("mean", "std")
+"""What logs hold of the whole under ``reward/``, beside its parts."""
+
 
 class Scaling(nn.Module, ABC):
-    """Brings the scores of one reward to a common scale; what it learns is kept in buffers."""
+    """Brings the scores of one reward to a common scale; what it learns is kept in buffers.
+
+    To scale teaches it nothing: all scores of one update must have the same scale, for estimators subtract them.
+    """
 
     @abstractmethod
     def forward(self, scores: Tensor) -> Tensor:
         r"""Returns the scaled scores, with the shape of ``scores``, :math:`(B)`."""
+
+    def observe(self, scores: Tensor) -> None:  # noqa: B027 - a hook
+        """Takes note of this rank's scores of a roll-out, see :meth:`~rlr.rewards.base.Reward.observe`."""
+
+    def settle(self, provisional: bool = False) -> None:  # noqa: B027 - a hook
+        """Learns from what it has observed, see :meth:`~rlr.rewards.base.Reward.settle`."""
 
 
 class AsIs(Scaling):
@@ -32,10 +44,10 @@ class AsIs(Scaling):
 
 
 class RunningZScore(Scaling):
-    r""":math:`(r - \mu) / \sigma` with the mean and standard deviation of the scores so far, those of the call included.
+    r""":math:`(r - \mu) / \sigma` with the mean and standard deviation of the scores of the updates so far.
 
-    They are over all ranks, have no gradient, leave out scores that are not finite, and stand still in
-    :func:`torch.inference_mode`, which Lightning validates and tests in.
+    They are over all ranks, have no gradient, leave out scores that are not finite, and change between updates alone.
+    Before there are any, :math:`\mu = 0` and :math:`\sigma = 1`; a training run begins with those of its first roll-out.
 
     Args:
         horizon: How many of the latest scores to remember, roughly: older ones fade.
@@ -45,6 +57,7 @@ class RunningZScore(Scaling):
     count: Tensor
     mean: Tensor
     variance: Tensor
+    pending: Tensor
 
     def __init__(self, horizon: int = 4096, floor: float = 1e-6) -> None:
         super().__init__()
@@ -52,22 +65,25 @@ class RunningZScore(Scaling):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
+        # of what is observed but not yet settled, of all ranks: number, sum and sum of squares about the present mean
+        self.register_buffer("pending", torch.zeros(3, dtype=torch.float64))
 
     def forward(self, scores: Tensor) -> Tensor:
-        if not torch.is_inference_mode_enabled():
-            self._observe(scores.detach())
         # a single score, or equal ones, tell no scale
         sigma = self.variance.sqrt() if self.variance > self.floor**2 else torch.ones_like(self.variance)
         return (scores - self.mean.to(scores)) / sigma.to(scores)
 
     @torch.no_grad()
-    def _observe(self, scores: Tensor) -> None:
-        new = scores[scores.isfinite()].to(self.mean)
-        # about the present mean, so that no digits cancel
-        moments = torch.stack([new.new_tensor(len(new)), (new - self.mean).sum(), (new - self.mean).square().sum()])
+    def observe(self, scores: Tensor) -> None:
+        new = scores[scores.isfinite()].to(self.mean) - self.mean
+        moments = torch.stack([new.new_tensor(len(new)), new.sum(), new.square().sum()])
         if distributed.is_available() and distributed.is_initialized():
             distributed.all_reduce(moments)
-        n, first, second = moments
+        self.pending.add_(moments)
+
+    @torch.no_grad()
+    def settle(self, provisional: bool = False) -> None:
+        n, first, second = self.pending.clone()
         if n == 0:
             return
         old = self.count.clamp(max=self.horizon)
@@ -75,7 +91,9 @@ class RunningZScore(Scaling):
         spread = old * self.variance if old > 0 else 0
         self.variance.copy_((spread + second) / (old + n) - shift.square())
         self.mean.add_(shift)
-        self.count.add_(n)
+        # of no weight, they are replaced by the next
+        self.count.add_(0 if provisional else n)
+        self.pending.zero_()
 
 
 class Combine(Reward):
@@ -90,7 +108,8 @@ class Combine(Reward):
         scaling: How to bring the parts to one scale; each gets a copy.
 
     Raises:
-        ValueError: If the names differ, a weight has the wrong sign, or some parts read pictures and others clips.
+        ValueError: If the names differ or will not do, a weight has the wrong sign, or some parts read pictures and
+            others clips.
     """
 
     def __init__(
@@ -105,8 +124,17 @@ class Combine(Reward):
         self.differentiable = all(reward.differentiable for reward in rewards.values())
         self.reads_pictures = all(reward.reads_pictures for reward in rewards.values())
         self.reads_clips = all(reward.reads_clips for reward in rewards.values())
-        self.parts: dict[str, Tensor] = {}
-        """The scores of each part in the last call, as the part gave them, without a gradient."""
+        self._scores: dict[str, Tensor] = {}
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The scores of each part in the last call, as the part gave them; after a slash its label, scales and own parts."""
+        return {**self._scores, **dict(self._details())}
+
+    def _details(self) -> Iterator[tuple[str, Tensor]]:
+        for name, part in self._named():
+            if name in self._scores:
+                yield from ((f"{name}/{key}", v) for key, v in {**part.rows(self._scores[name]), **part.parts}.items())
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return self._sum(reward(samples, prompts) for reward in self.rewards)
@@ -124,8 +152,17 @@ class Combine(Reward):
     def _sum(self, each: Iterable[Tensor]) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
             scores = list(each)
-            self.parts = {name: score.detach() for name, score in zip(self.names, scores, strict=True)}
+            self._scores = {name: score.detach() for name, score in zip(self.names, scores, strict=True)}
             return torch.stack(list(self._terms(scores))).sum(0)
+
+    def observe(self, parts: Mapping[str, Tensor]) -> None:
+        for (name, part), scaling in zip(self._named(), self._scalings, strict=True):
+            scaling.observe(parts[name])
+            part.observe(_within(parts, f"{name}/"))
+
+    def settle(self, provisional: bool = False) -> None:
+        for learner in (*self._scalings, *self._parts):
+            learner.settle(provisional)
 
     def memory(self) -> dict[str, Tensor]:
         own = self.scalings.state_dict(prefix="scalings.")
@@ -141,8 +178,15 @@ class Combine(Reward):
     def _parts(self) -> list[Reward]:
         return cast(list[Reward], list(self.rewards))
 
+    @property
+    def _scalings(self) -> list[Scaling]:
+        return cast(list[Scaling], list(self.scalings))
+
+    def _named(self) -> Iterator[tuple[str, Reward]]:
+        return zip(self.names, self._parts, strict=True)
+
     def _terms(self, scores: list[Tensor]) -> Iterator[Tensor]:
-        for weight, scaling, score in zip(self.weights, self.scalings, scores, strict=True):
+        for weight, scaling, score in zip(self.weights, self._scalings, scores, strict=True):
             yield weight * scaling(score)
 
 
@@ -170,6 +214,12 @@ def _check(rewards: Mapping[str, Reward], weights: Mapping[str, float]) -> None:
             f"Combine got the rewards {sorted(rewards)} and weights for {sorted(weights)}; give every reward a weight "
             "under the same name"
         )
+    for name in rewards:
+        if "/" in name or name in LOGGED:
+            raise ValueError(
+                f"the reward {name} in Combine has a name that logs need for something else; give it one without / that is "
+                f"not {' or '.join(LOGGED)}"
+            )
     if not any(all(getattr(r, kind) for r in rewards.values()) for kind in ("reads_pictures", "reads_clips")):
         raise ValueError(
             f"of the rewards {sorted(rewards)} in Combine some read pictures and others clips; wrap those of pictures in "

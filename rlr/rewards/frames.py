@@ -10,13 +10,14 @@ References:
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rlr.rewards.base import Excerpt, Reward
+from rlr.rewards.wrapper import Wrapper
 
 
 class FrameChoice(ABC):
@@ -63,7 +64,7 @@ class RandomFrame(AllFrames):
         return [int(torch.randint(frames, (), generator=torch.Generator().manual_seed(seed)))]
 
 
-class FrameReward(Reward):
+class FrameReward(Wrapper):
     r"""The mean of an image reward over chosen frames of each video, each frame with its own video's prompt.
 
     Args:
@@ -75,12 +76,11 @@ class FrameReward(Reward):
     reads_clips = True
 
     def __init__(self, reward: Reward, choice: FrameChoice | None = None) -> None:
-        super().__init__()
+        super().__init__(reward)
         if not reward.reads_pictures:
             raise ValueError(
                 f"FrameReward wraps a reward of pictures, and {reward.label} reads clips; give it unwrapped"
             )
-        self.reward = reward
         self.choice = choice or RandomFrame()
         self.differentiable, self.higher_is_better = reward.differentiable, reward.higher_is_better
         self.scales = reward.scales
@@ -89,12 +89,6 @@ class FrameReward(Reward):
     def label(self) -> str:
         """That of the image reward."""
         return self.reward.label
-
-    def memory(self) -> dict[str, Tensor]:
-        return self.reward.memory()
-
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        self.reward.recall(memory)
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         r"""Returns one score a video.
