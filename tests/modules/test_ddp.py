@@ -29,6 +29,8 @@ class Leave(Callback):
             "progress": vars(pl_module.progress),
             "reward": trainer.callback_metrics["reward/mean"],
             "total": trainer.callback_metrics["gradient/total"],
+            "logged": dict(trainer.callback_metrics),
+            "memory": pl_module.reward.memory(),
         }
         torch.save(left, self.folder / f"{trainer.global_rank}.pt")
 
@@ -58,7 +60,8 @@ def build(estimator, **settings):
 def two(module, folder, batch_size, steps, **settings):
     """Trains on two forked processes and returns what they left."""
     callbacks = [Leave(folder), *settings.pop("callbacks", [])]
-    run(module, prompts(batch_size), steps, strategy="ddp_fork", devices=2, callbacks=callbacks, **settings)
+    data = prompts(batch_size, **settings.pop("data", {}))
+    run(module, data, steps, strategy="ddp_fork", devices=2, callbacks=callbacks, **settings)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
