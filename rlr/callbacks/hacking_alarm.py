@@ -13,6 +13,8 @@ from torch import Tensor
 from rlr.callbacks.reward_evaluation import Listener, RewardEvaluation
 from rlr.evaluation.diversity import Diversity
 from rlr.evaluation.results import Measurement, Results
+from rlr.modules.alignment import Alignment
+from rlr.rewards.base import Reward
 
 
 @dataclass
@@ -21,8 +23,8 @@ class Look:
 
     Args:
         update: After how many updates.
-        held_out: By name, the scores of every prompt, up is better.
-        training: The training rewards of the batches since the evaluation before.
+        held_out: By name, the scores of every prompt, up is better; one that is not finite counts in no comparison.
+        training: The training rewards of the batches since the evaluation before, up is better.
     """
 
     update: int
@@ -77,7 +79,10 @@ class HackingAlarm(Callback, Listener):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        self._training.append(float(trainer.callback_metrics["reward/mean"]))
+        assert isinstance(pl_module, Alignment)
+        reward = pl_module.objective.sign * float(trainer.callback_metrics["reward/mean"])
+        if math.isfinite(reward):
+            self._training.append(reward)
 
     def on_evaluation(self, trainer: Trainer, pl_module: LightningModule, results: Results) -> None:
         if trainer.testing:
@@ -89,7 +94,8 @@ class HackingAlarm(Callback, Listener):
         hacked = rise is not None and rise.exceeds(self.tolerance) and bool(falls)
         if hacked and not self.ringing:
             assert rise is not None
-            warnings.warn(self._sentence(rise, falls, dict(_rewards(results))), stacklevel=2)
+            assert isinstance(pl_module, Alignment)
+            warnings.warn(self._sentence(pl_module.reward, rise, falls, dict(_rewards(results))), stacklevel=2)
             trainer.should_stop = trainer.should_stop or self.stop
         self.ringing = hacked
 
@@ -102,16 +108,19 @@ class HackingAlarm(Callback, Listener):
             return
         first, last = self._looks[0].held_out, self._looks[-1].held_out
         for name in first.keys() & last.keys():
-            if len(first[name]) == len(last[name]) > 1:
-                drop = mean(first[name] - last[name])
+            if len(first[name]) == len(last[name]) and len(change := finite(first[name] - last[name])) > 1:
+                drop = mean(change)
                 if drop.exceeds(self.tolerance):
                     yield name, drop
 
-    def _sentence(self, rise: Change, falls: dict[str, Change], measured: dict[str, Measurement]) -> str:
+    def _sentence(
+        self, reward: Reward, rise: Change, falls: dict[str, Change], measured: dict[str, Measurement]
+    ) -> str:
         told = "; ".join(_fall(name, falls[name], measured[name]) for name in sorted(falls))
+        scaled = "".join(f", {scale} by {factor * rise.size:.3g}" for scale, factor in reward.scales.items())
         return (
-            f"the training reward rose by {rise.size:.3g} (± {rise.error:.1g}) from update {self._looks[0].update} to "
-            f"{self._looks[-1].update} while held-out rewards got worse: {told}; the model may be gaming its reward, "
+            f"the training reward {reward.label} got better by {rise.size:.3g} (± {rise.error:.1g}){scaled} from update "
+            f"{self._looks[0].update} to {self._looks[-1].update} while held-out rewards got worse: {told}; the model may be gaming its reward, "
             f"{'so training stops' if self.stop else 'so look at the pictures'}; go back to an earlier checkpoint, or "
             "train on a combination of rewards"
         )
@@ -139,6 +148,11 @@ def mean(values: Tensor) -> Change:
     return Change(values.mean().item(), values.std().item() / math.sqrt(len(values)))
 
 
+def finite(values: Tensor) -> Tensor:
+    """Returns those of some values that are finite."""
+    return values[values.isfinite()]
+
+
 def _rewards(results: Results) -> Iterator[tuple[str, Measurement]]:
     for name, measurements in results.sets.items():
         yield from ((f"{m.label} on {name}", m) for m in measurements if m.label != Diversity.label)
@@ -149,6 +163,6 @@ def _signed(measurement: Measurement) -> Tensor:
 
 
 def _fall(name: str, drop: Change, measurement: Measurement) -> str:
-    now = measurement.scores.double().mean().item()
+    now = finite(measurement.scores.double()).mean().item()
     scaled = [f", {scale} by {k * drop.size:.3g} to {k * now:.4g}" for scale, k in measurement.scales.items()]
     return f"{name} by {drop.size:.3g} (± {drop.error:.1g}) to {now:.4g}{''.join(scaled)}"
