@@ -22,6 +22,7 @@ from rlr.evaluation.diversity import Diversity
 from rlr.evaluation.measure import distinct, measure, parts
 from rlr.evaluation.results import Measurement, Results
 from rlr.evaluation.sampling import paint
+from rlr.evaluation.statistics import Estimate
 from rlr.files import write_whole
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
@@ -262,12 +263,12 @@ class RewardEvaluation(Callback):
         if self.diversity is None:
             return
         for name, measurements in results.sets.items():
-            found = next(m for m in measurements if m.label == self.diversity.label)
-            if found.base is None or found.scores.mean() >= self.diversity.floor * found.base.mean():
+            value = next(m for m in measurements if m.label == self.diversity.label).value
+            if isinstance(value, Estimate) or not value.aligned < self.diversity.floor * value.base:
                 continue
             warnings.warn(
-                f"the diversity of samples on {name} has fallen to {found.scores.mean():.3g} from the base model's "
-                f"{found.base.mean():.3g}, below the floor of {self.diversity.floor:g} times it; look at the pictures, "
+                f"the diversity of samples on {name} has fallen to {value.aligned:.3g} from the base model's "
+                f"{value.base:.3g}, below the floor of {self.diversity.floor:g} times it; look at the pictures, "
                 "and stop earlier or lower the learning rate",
                 stacklevel=2,
             )

@@ -6,19 +6,22 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import cached_property
 
 from torch import Tensor
 
-from rlr.evaluation.statistics import Comparison, Estimate, compare, estimate
+from rlr.evaluation.statistics import Comparison, Estimate, common, compare_pair, estimate
 from rlr.evaluation.table import HEAD, Line, cells, markdown
 
 COLUMNS = ("prompts", "measurement", "number", "samples", "base", "aligned", "difference", "low", "high")
-"""Of the CSV file; ``low`` and ``high`` bound the difference or, without a base model, the score."""
+"""Of the CSV file; ``number`` counts the prompts that have the measurement, and ``low`` and ``high`` bound the difference or, without a base model, the score."""
 
 
 @dataclass(frozen=True)
 class Measurement:
     r"""One measurement on one set of prompts.
+
+    A score that is not finite counts nowhere, and neither does that of the same sample of the other model.
 
     Args:
         label: What it is called, a version included.
@@ -34,19 +37,22 @@ class Measurement:
     scales: Mapping[str, float] = field(default_factory=dict)
     higher_is_better: bool = True
 
-    @property
+    @cached_property
     def value(self) -> Comparison | Estimate:
         """The comparison with the base model, or what there is without one."""
-        if self.base is None:
-            return estimate(self.scores)
-        return compare({self.label: self.base}, {self.label: self.scores})[self.label]
+        return estimate(self.scores) if self.base is None else compare_pair(self.base, self.scores)
+
+    @property
+    def number(self) -> int:
+        """The number of prompts that count."""
+        counts = self.scores.isfinite() if self.base is None else common(self.base, self.scores)
+        return int(counts.any(1).sum())
 
     def rows(self) -> Iterator[tuple[str, Comparison | Estimate]]:
         """Yields name and value, raw first and then on each published scale."""
-        value = self.value
-        yield self.label, value
+        yield self.label, self.value
         for name, factor in self.scales.items():
-            yield f"{self.label} {name}", type(value)(*(factor * number for number in astuple(value)))
+            yield f"{self.label} {name}", _times(factor, self.value)
 
     @property
     def published(self) -> tuple[str, float]:
@@ -76,17 +82,17 @@ class Results:
         return dict(self._metrics())
 
     def _metrics(self) -> Iterator[tuple[str, float]]:
-        for name, row, value in self._rows():
+        for name, _, row, value in self._rows():
             key = f"evaluation/{name}/{row.replace(' ', '_')}"
-            yield key, value.aligned if isinstance(value, Comparison) else value.mean
+            yield key, _present(value)
             if isinstance(value, Comparison):
                 yield f"{key}_difference", value.difference
 
-    def _rows(self) -> Iterator[tuple[str, str, Comparison | Estimate]]:
+    def _rows(self) -> Iterator[tuple[str, Measurement, str, Comparison | Estimate]]:
         for name, measurements in self.sets.items():
             for measurement in measurements:
                 for row, value in measurement.rows():
-                    yield name, row, value
+                    yield name, measurement, row, value
 
     def text(self) -> str:
         """Returns the tables in Markdown: one line a model first, then every measurement with its interval."""
@@ -97,19 +103,20 @@ class Results:
         measured = [m.published[0] for m in next(iter(self.sets.values()))]
         lines = [("prompts", "model", *measured)]
         for name, measurements in self.sets.items():
-            if all(m.base is not None for m in measurements):
-                lines.append(
-                    (name, "base", *(_mean(m.base, m.published[1]) for m in measurements if m.base is not None))
-                )
-            lines.append(
-                (name, "aligned" if self.update else "base", *(_mean(m.scores, m.published[1]) for m in measurements))
-            )
+            values = [_times(m.published[1], m.value) for m in measurements]
+            compared = [value for value in values if isinstance(value, Comparison)]
+            if len(compared) == len(values):
+                lines.append((name, "base", *(_written(value.base) for value in compared)))
+            lines.append((name, "aligned" if self.update else "base", *(_written(_present(value)) for value in values)))
         return lines
 
     def table(self, name: str) -> list[Line]:
-        """Returns all measurements on one set of prompts, a line each, raw and on published scales."""
+        """Returns all measurements on one set of prompts, a line each, raw and on published scales.
+
+        One that not all of the prompts have says how many do.
+        """
         title = f"{name}: {self._size(name)}"
-        lines = [(row, *_cells(value)) for m in self.sets[name] for row, value in m.rows()]
+        lines = [(f"{row}{_share(m)}", *_cells(value)) for m in self.sets[name] for row, value in m.rows()]
         head = HEAD[1:] if all(m.base is not None for m in self.sets[name]) else ("score", HEAD[-1])
         return [(title, *head), *lines]
 
@@ -126,6 +133,7 @@ class Results:
         measurements = self.sets[name]
         return {
             "results": {row: asdict(value) for m in measurements for row, value in m.rows()},
+            "numbers": {m.label: m.number for m in measurements},
             "scores": {m.label: m.scores.tolist() for m in measurements},
             "base_scores": {m.label: m.base.tolist() for m in measurements if m.base is not None},
             "prompts": list(self.prompts[name]),
@@ -136,15 +144,28 @@ class Results:
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for name, row, value in self._rows():
-            number, samples = self.sets[name][0].scores.shape
+        for name, m, row, value in self._rows():
             found = {"aligned" if key == "mean" else key: number for key, number in asdict(value).items()}
-            writer.writerow({"prompts": name, "measurement": row, "number": number, "samples": samples, **found})
+            size = {"number": m.number, "samples": m.scores.shape[1]}
+            writer.writerow({"prompts": name, "measurement": row, **size, **found})
         return buffer.getvalue().encode()
 
 
-def _mean(scores: Tensor, factor: float) -> str:
-    mean = factor * scores.double().nanmean().item()
+def _times(factor: float, value: Comparison | Estimate) -> Comparison | Estimate:
+    return type(value)(*(factor * number for number in astuple(value)))
+
+
+def _present(value: Comparison | Estimate) -> float:
+    """Returns the mean of the model that is evaluated."""
+    return value.aligned if isinstance(value, Comparison) else value.mean
+
+
+def _share(measurement: Measurement) -> str:
+    whole = len(measurement.scores)
+    return "" if measurement.number == whole else f" ({measurement.number} of {whole})"
+
+
+def _written(mean: float) -> str:
     return writer(mean)(mean, False)
 
 

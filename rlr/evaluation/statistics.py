@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 DRAWS = 10_000
@@ -33,27 +34,41 @@ class Comparison:
 
 
 def compare(base: Mapping[str, Tensor], aligned: Mapping[str, Tensor], seed: int = 0) -> dict[str, Comparison]:
-    r"""Compares every measurement; one that no prompt has is left out.
+    r"""Compares every measurement; one that no sample has before and after is left out.
 
     Args:
         base: Measurements by name, each with shape :math:`(N, S)`: prompts, samples.
         aligned: The same of the same prompts on the same noises.
         seed: Decides the resamples.
     """
-    names = [name for name, values in base.items() if not values.isnan().all()]
-    return {name: _compare(base[name], aligned[name], seed) for name in names}
+    pairs = {name: (values, aligned[name]) for name, values in base.items()}
+    return {name: compare_pair(*pair, seed) for name, pair in pairs.items() if common(*pair).any()}
 
 
-def _compare(base: Tensor, aligned: Tensor, seed: int) -> Comparison:
-    difference = estimate(aligned - base, seed)
-    return Comparison(base.nanmean().item(), aligned.nanmean().item(), difference.mean, difference.low, difference.high)
+def compare_pair(base: Tensor, aligned: Tensor, seed: int = 0) -> Comparison:
+    r"""Compares a measurement on the samples that have a finite one before and after; without any, all is NaN."""
+    both = common(base, aligned)
+    before, after = (values.double().where(both, torch.nan) for values in (base, aligned))
+    difference = estimate(after - before, seed)
+    return Comparison(_mean(before), _mean(after), difference.mean, difference.low, difference.high)
+
+
+def common(base: Tensor, aligned: Tensor) -> Tensor:
+    r"""Returns which of the :math:`(N, S)` samples have a finite measurement before and after."""
+    return base.isfinite() & aligned.isfinite()
 
 
 def estimate(values: Tensor, seed: int = 0) -> Estimate:
-    r"""Returns the mean of values with shape :math:`(N, S)`, and the interval over prompts."""
-    numbers = values.double().cpu().numpy()
-    low, high = interval(numbers, np.random.default_rng(seed))
-    return Estimate(float(np.nanmean(numbers)), float(low), float(high))
+    r"""Returns the mean of the finite ones of values with shape :math:`(N, S)`, and the interval over prompts."""
+    finite = values.double().where(values.isfinite(), torch.nan)
+    if finite.isnan().all():
+        return Estimate(np.nan, np.nan, np.nan)
+    low, high = interval(finite.cpu().numpy(), np.random.default_rng(seed))
+    return Estimate(_mean(finite), float(low), float(high))
+
+
+def _mean(values: Tensor) -> float:
+    return values.nanmean().item()
 
 
 def interval(values: np.ndarray, rng: np.random.Generator, level: float = 0.95) -> tuple[float, float]:

@@ -83,3 +83,30 @@ def test_a_minus_is_a_minus():
 def test_markdown_is_aligned_and_has_a_rule():
     lines = markdown([("a", "b"), ("longer", "1")]).splitlines()
     assert lines == ["| a      |   b |", "|--------|----:|", "| longer |   1 |"]
+
+
+def partly(missing):
+    """Results with some scores of the base model not finite."""
+    found = results()
+    for row in missing:
+        found.sets["hpdv2"][0].base[row] = float("nan")
+    return found
+
+
+def test_a_measurement_that_some_prompts_lack_says_so():
+    found = partly([0])
+    _, raw, scaled, other = found.table("hpdv2")
+    # prompt 0 counts for neither model
+    assert raw == ("HPSv2.1 (1 of 2)", "0.2800", "0.3000", "+0.0200", "+0.0200 … +0.0200")
+    assert (scaled[0], other[0]) == ("HPSv2.1 x100 (1 of 2)", "AES")
+    assert [line[2] for line in found.summary()] == ["HPSv2.1 x100", "28.00", "30.00"]
+    assert [line.split(",")[2] for line in found.csv().decode().splitlines()[1:]] == ["1", "1", "2"]
+    assert json.loads(found.json())["sets"]["hpdv2"]["numbers"] == {"HPSv2.1": 1, "AES": 2}
+
+
+def test_a_measurement_that_no_prompt_has_is_told_and_stops_nothing():
+    found = partly([0, 1])
+    assert found.table("hpdv2")[1][:3] == ("HPSv2.1 (0 of 2)", "nan", "nan")
+    assert found.metrics()["evaluation/hpdv2/AES"] == pytest.approx(5.6)
+    assert "nan" in found.text()
+    assert found.csv().decode().splitlines()[1].split(",")[2] == "0"
