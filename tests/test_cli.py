@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,9 @@ def test_a_saved_config_builds_the_same_run(config, tmp_path):
         assert torch.equal(a, b)
 
 
-def test_progress_bar_shows_the_running_reward(config, tmp_path):
+def test_progress_bar_shows_the_running_reward_by_its_name(config, tmp_path):
     cli = fit(config(("enable_progress_bar: false", "enable_progress_bar: true")), tmp_path)
-    assert cli.trainer.progress_bar_metrics["reward"] == pytest.approx(cli.model.progress.running, abs=1e-3)
+    assert cli.trainer.progress_bar_metrics["Level"] == pytest.approx(cli.model.progress.running, abs=1e-3)
 
 
 @pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger"])
@@ -147,7 +148,9 @@ def test_validate_and_test_report_the_reward(config, tmp_path, capsys):
     for command, name in (("validate", "val/reward"), ("test", "test/reward")):
         cli = main([command, f"--config={config()}", root(tmp_path)])
         assert 0 < cli.trainer.callback_metrics[name] < 1
-        assert name in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert name in told
+        assert name.replace("reward", "Level") in told
 
 
 def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):
@@ -179,6 +182,28 @@ def test_an_evaluation_of_the_config_takes_the_place_of_the_default(config, tmp_
     assert [m.label for m in evaluation.results.sets["mine"]] == ["Brightness", "Hard", "diversity"]
     assert evaluation.diversity.floor == 0.25
     assert not any(isinstance(c, RewardEvaluation) for c in fit(config(), tmp_path).trainer.callbacks)
+
+
+def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
+    given = "  max_steps: 3\n  callbacks:\n    - class_path: EMA\n      init_args: {decay: 0.5}\n"
+    path = config(("  max_steps: 3\n", given))
+    fit(path, tmp_path)
+    over = tmp_path / "over.yaml"
+    over.write_text("trainer: {callbacks: [{class_path: RewardEvaluation, init_args: {every: null}}]}\n")
+    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    args = ["test", f"--config={path}", f"--config={over}", root(tmp_path), f"--ckpt_path={checkpoint}"]
+    with pytest.warns(UserWarning, match=r"last.ckpt holds an average of the weights, and no EMA among the callbacks"):
+        raw = evaluated(args)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*holds an average.*")
+        averaged = evaluated([*args, "--trainer.callbacks+=EMA"])
+    assert raw != averaged
+
+
+def evaluated(args):
+    """The score that a command of `test` finds."""
+    (evaluation,) = [c for c in main(args).trainer.callbacks if isinstance(c, RewardEvaluation)]
+    return evaluation.results.metrics()["evaluation/Prompts/Level"]
 
 
 def test_predict_writes_pictures_with_their_story(config, tmp_path):

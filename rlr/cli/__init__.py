@@ -21,7 +21,7 @@ import rlr.models
 import rlr.modules
 import rlr.rewards
 import rlr.samplers
-from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
+from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
 from rlr.cli.mistakes import MISTAKES, explain, mistake, sentence
 from rlr.data import PromptData
 from rlr.modules import Alignment
@@ -97,6 +97,8 @@ class CLI(LightningCLI):
             wanted.append(Checkpointing(dirpath=str(root / "checkpoints")))
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
+        if not any(isinstance(c, EMA) for c in given):
+            wanted.append(UnusedAverage())
         scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
         if self.subcommand == "test" and scorable and not any(isinstance(c, RewardEvaluation) for c in given):
             wanted.append(RewardEvaluation())
