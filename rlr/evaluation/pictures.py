@@ -18,6 +18,8 @@ LEAST, MOST = 128, 256
 INK, FAINT, PAPER, CARD = "#1f2328", "#656d76", "#ffffff", "#f6f8fa"
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 MARGIN, PADDING, GAP, LINE = 32, 16, 12, 20
+INDENT = 20
+"""What a mark takes of its caption's first line."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def grid(
     """Draws the cards, ``columns`` a row, with their images as large as ``size`` makes them."""
     shown = [size(image) for image in cards[0].images]
     width = sum(image.width + GAP for image in shown) - GAP + 2 * PADDING
-    height = max(image.height for image in shown) + 3 * LINE + 10 + 2 * PADDING + LINE
+    below = max(len(lines) for card in cards for lines in _captions(card, [image.width for image in shown]))
+    height = max(image.height for image in shown) + 3 * LINE + 10 + 2 * PADDING + below * LINE
     count = -(-len(cards) // columns)
     top = MARGIN + 76
     extent = (2 * MARGIN + columns * (width + GAP) - GAP, top + count * (height + GAP) - GAP + MARGIN)
@@ -113,17 +116,25 @@ def _card(canvas: Image.Image, card: Card, x: int, y: int, width: int, height: i
     for k, line in enumerate(wrap(card.prompt, width - 2 * PADDING, font)[:3]):
         draw.text((x + PADDING, y + PADDING + k * LINE), line, INK, font)
     left, top = x + PADDING, y + PADDING + 3 * LINE + 4
-    for k, image in enumerate(card.images):
+    captions = _captions(card, [image.width for image in card.images])
+    for k, (image, lines) in enumerate(zip(card.images, captions, strict=True)):
         canvas.paste(image, (left, top))
         mark = None if card.marks is None else card.marks[k]
-        _caption(draw, card.captions[k], mark, left, top + image.height + 6)
+        _caption(draw, lines, mark, left, top + image.height + 6)
         left += image.width + GAP
 
 
-def _caption(draw: ImageDraw.ImageDraw, text: str, mark: bool | None, x: int, y: int) -> None:
+def _captions(card: Card, widths: Sequence[int]) -> list[list[str]]:
+    """Returns the lines below each image, as wide as it is and no wider: the next one's begin there."""
+    indent = 0 if card.marks is None else INDENT
+    return [wrap(text, width - indent, _font(14)) for text, width in zip(card.captions, widths, strict=True)]
+
+
+def _caption(draw: ImageDraw.ImageDraw, lines: Sequence[str], mark: bool | None, x: int, y: int) -> None:
     if mark is not None:
         draw.text((x, y), "✓" if mark else "✗", RIGHT if mark else WRONG, _font(16, bold=True))
-    draw.text((x if mark is None else x + 20, y + 1), text, FAINT, _font(14))
+    for k, line in enumerate(lines):
+        draw.text((x if mark is None else x + INDENT, y + 1 + k * LINE), line, FAINT, _font(14))
 
 
 def wrap(text: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw
 
 from rlr.callbacks import EMA, SampleGrid
 from rlr.callbacks.sample_grid import scored
 from rlr.data import Prompts
-from rlr.evaluation.pictures import picture, scaled
+from rlr.evaluation.measure import measure_pixels
+from rlr.evaluation.pictures import CARD, FAINT, INK, _font, picture, scaled
 from rlr.evaluation.sampling import paint
 from rlr.rewards import Combine
 from tests.callbacks.test_reward_evaluation import Scaled
@@ -31,8 +32,18 @@ def samples(module):
 
 def contains(sheet, image):
     """Whether the sheet shows this sample, enlarged to squares, somewhere."""
+    return holds(sheet, scaled(image))
+
+
+def says(sheet, text, ink):
+    """Whether a card of the sheet has this text in this colour on it."""
+    written = Image.new("RGB", (400, 30), CARD)
+    ImageDraw.Draw(written).text((2, 2), text, ink, _font(14))
+    return holds(sheet, written.crop(ImageChops.difference(written, Image.new("RGB", written.size, CARD)).getbbox()))
+
+
+def holds(sheet, part):
     sheet = torch.frombuffer(bytearray(sheet.tobytes()), dtype=torch.uint8).view(sheet.height, sheet.width, 3).int()
-    part = scaled(image)
     part = torch.frombuffer(bytearray(part.tobytes()), dtype=torch.uint8).view(part.height, part.width, 3).int()
     corner = (sheet == part[0, 0]).all(-1).nonzero().tolist()
     h, w = part.shape[:2]
@@ -45,6 +56,21 @@ def test_shows_base_and_present_samples(tmp_path):
     for image in [*samples(align())[:3], *samples(module)[:3]]:
         assert contains(sheet, image)
     assert not contains(sheet, samples(module)[3])
+
+
+def test_each_sample_has_its_prompt_above_and_its_score_below(tmp_path):
+    module = draw(tmp_path, number=3, module=align(reward=Scaled()))
+    sheet = Image.open(tmp_path / "samples" / "000004.png").convert("RGB")
+    for i, word in enumerate(WORDS[:3]):
+        assert says(sheet, word, INK)
+        for name, one in (("base", align(reward=Scaled())), ("aligned", module)):
+            painted = next(iter(paint(one.chain, list(WORDS[:5]), 1, 0, 4)))
+            score = measure_pixels(one.reward, painted.pixels, painted.prompts)[i].item()
+            # in lines that are no wider than the sample, for the next one's begin there
+            for line in (f"{name} {score:.4g},", f"x100 {100 * score:.4g}"):
+                assert says(sheet, line, FAINT)
+            assert not says(sheet, f"{name} {score + 0.01:.4g},", FAINT)
+    assert not says(sheet, WORDS[3], INK)
 
 
 def test_draws_every_n_updates_and_at_the_end(tmp_path):
