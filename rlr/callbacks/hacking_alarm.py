@@ -118,9 +118,10 @@ class HackingAlarm(Callback, Listener):
     ) -> str:
         told = "; ".join(_fall(name, falls[name], measured[name]) for name in sorted(falls))
         scaled = "".join(f", {scale} by {factor * rise.size:.3g}" for scale, factor in reward.scales.items())
+        first, last = self._looks[0].update, self._looks[-1].update
         return (
             f"the training reward {reward.label} got better by {rise.size:.3g} (± {rise.error:.1g}){scaled} from update "
-            f"{self._looks[0].update} to {self._looks[-1].update} while held-out rewards got worse: {told}; the model may be gaming its reward, "
+            f"{first} to {last} while held-out rewards got worse: {told}; the model may be gaming its reward, "
             f"{'so training stops' if self.stop else 'so look at the pictures'}; go back to an earlier checkpoint, or "
             "train on a combination of rewards"
         )

@@ -14,7 +14,8 @@ from rlr.evaluation.statistics import Comparison, Estimate, common, compare_pair
 from rlr.evaluation.table import HEAD, Line, cells, markdown
 
 COLUMNS = ("prompts", "measurement", "number", "samples", "base", "aligned", "difference", "low", "high")
-"""Of the CSV file; ``number`` counts the prompts that have the measurement, and ``low`` and ``high`` bound the difference or, without a base model, the score."""
+"""Of the CSV file; ``number`` counts the prompts that have the measurement, and ``low`` and ``high`` bound the difference or,
+without a base model, the score."""
 
 
 @dataclass(frozen=True)

@@ -87,13 +87,13 @@ class Reward(nn.Module, ABC):
         """The scores that the last call was made of, by name and without a gradient, for logs; none by default."""
         return {}
 
-    def observe(self, parts: Mapping[str, Tensor]) -> None:  # noqa: B027 - a hook
+    def observe(self, parts: Mapping[str, Tensor]) -> None:
         """Is told the :attr:`parts` of the samples of one roll-out; the same number of times on all ranks.
 
         This and :meth:`settle` are called in training alone; scoring by itself teaches a reward nothing.
         """
 
-    def settle(self, provisional: bool = False) -> None:  # noqa: B027 - a hook
+    def settle(self, provisional: bool = False) -> None:
         """Learns from what has been observed since it was last called: once an update, after all of its scores.
 
         Args:

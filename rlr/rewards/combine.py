@@ -29,10 +29,10 @@ class Scaling(nn.Module, ABC):
     def forward(self, scores: Tensor) -> Tensor:
         r"""Returns the scaled scores, with the shape of ``scores``, :math:`(B)`."""
 
-    def observe(self, scores: Tensor) -> None:  # noqa: B027 - a hook
+    def observe(self, scores: Tensor) -> None:
         """Takes note of this rank's scores of a roll-out, see :meth:`~rlr.rewards.base.Reward.observe`."""
 
-    def settle(self, provisional: bool = False) -> None:  # noqa: B027 - a hook
+    def settle(self, provisional: bool = False) -> None:
         """Learns from what it has observed, see :meth:`~rlr.rewards.base.Reward.settle`."""
 
 

@@ -32,7 +32,8 @@ def trained(reward=None):
 
 def play(alarm, training, held_out, module=None, **facts):
     """Lets the alarm see ten batches between two evaluations, and returns the warnings by evaluation."""
-    trainer, told, module = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), [], module or trained()
+    trainer, told = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), []
+    module = module or trained()
     noise = torch.randn(10 * len(training), generator=torch.Generator().manual_seed(1)) * 0.1
     for k, level in enumerate(held_out):
         if k:

@@ -229,6 +229,8 @@ def test_two_processes_equal_one_and_five_prompts_end(tmp_path, accumulate):
     for rank in left:
         torch.testing.assert_close(rank["weights"], weights(one), atol=1e-6, rtol=0)
         assert rank["reward"] == pytest.approx(trainer.callback_metrics["reward/mean"].item(), abs=1e-5)
-        assert rank["logged"]["reward/level"] == pytest.approx(trainer.callback_metrics["reward/level"].item(), rel=1e-5)
+        assert rank["logged"]["reward/level"] == pytest.approx(
+            trainer.callback_metrics["reward/level"].item(), rel=1e-5
+        )
         for name, value in one.reward.memory().items():
             torch.testing.assert_close(rank["memory"][name], value, rtol=1e-5, atol=1e-8)

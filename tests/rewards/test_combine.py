@@ -67,7 +67,12 @@ def test_parts_say_version_and_scale():
     assert combined.parts == {}
     combined(pixels(), PROMPTS)
     raw = Brightness()(pixels(), PROMPTS)
-    for name, factor in {"inner/Combine": 1, "inner/hps": 1, "inner/hps/HPSv2.1": 1, "inner/hps/HPSv2.1 x100": 100}.items():
+    for name, factor in {
+        "inner/Combine": 1,
+        "inner/hps": 1,
+        "inner/hps/HPSv2.1": 1,
+        "inner/hps/HPSv2.1 x100": 100,
+    }.items():
         torch.testing.assert_close(combined.parts[name], factor * raw)
 
 
