@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from rlr.cli import main
+from rlr.cli.bases import over_bases
 from rlr.modules import DOODL, Alignment
 from tests.data.fixtures import NO_PICTURES
 from tests.rewards.folder import FOLDER
@@ -64,9 +65,35 @@ def test_there_is_a_config_for_every_row_of_the_table():
 
 
 def test_every_part_is_used():
-    texts = {path.parent: "".join(config.read_text() for config in path.parent.glob("*.yaml")) for path in CONFIGS}
     for part in PARTS:
-        assert f"parts/{part.name}" in texts[part.parents[1]]
+        folder = part.parents[1]
+        texts = "".join(config.read_text() for config in folder.glob("*.yaml"))
+        inner = "".join(other.read_text() for other in PARTS if other.parent == part.parent)
+        assert f"parts/{part.name}" in texts or f"base: {part.name}" in inner
+
+
+@pytest.mark.parametrize("method", ["rlr", "alignprop", "ddpo"])
+def test_rows_of_a_method_differ_in_model_and_reward_alone(method):
+    written = [yaml.safe_load(path.read_text()) for path in rows_of(method)]
+    assert len(written) == 8
+    assert len({(row["model"]["init_args"]["model"], row["model"]["init_args"]["reward"]) for row in written}) == 8
+    for row in written:
+        assert row["model"].keys() == {"base", "init_args"}
+        assert row["model"]["init_args"].keys() == {"model", "reward"}
+    whole = [filled_in(path) for path in rows_of(method)]
+    for config in whole:
+        del config["model"]["init_args"]["model"], config["model"]["init_args"]["reward"]
+    assert all(config == whole[0] for config in whole)
+    assert whole[0]["model"]["init_args"]["lr"] > 0
+
+
+def rows_of(method: str) -> list[Path]:
+    rewards = ("pickscore", "hpsv2", "aes", "imagereward")
+    return [
+        ROOT / "configs" / "image" / f"{model}_{method}_{reward}.yaml"
+        for model in ("sd14", "sd21")
+        for reward in rewards
+    ]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
@@ -104,7 +131,7 @@ def filled_in(path: Path) -> dict:
             return yaml.safe_load((path.parent / value).read_text())
         return value
 
-    return fill(yaml.safe_load(path.read_text()))
+    return fill(over_bases(yaml.safe_load(path.read_text()), path.parent, yaml.safe_load))
 
 
 def test_a_value_that_is_lost_is_seen():

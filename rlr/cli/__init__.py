@@ -22,12 +22,18 @@ import rlr.modules
 import rlr.rewards
 import rlr.samplers
 from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
+from rlr.cli.bases import understand_bases
 from rlr.cli.mistakes import MISTAKES, explain, mistake, sentence
 from rlr.data import PromptData
 from rlr.modules import Alignment
 
 # `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+MODE = "omegaconf+"
+"""How configs are read: as YAML, whose interpolations are resolved once all is parsed."""
+
+understand_bases(MODE)
 
 TRACEBACK = "RLR_TRACEBACK"
 """The environment variable that, when set, shows where a mistake was noticed."""
@@ -148,7 +154,7 @@ def main(args: ArgsType = None, kind: type[CLI] = CLI) -> LightningCLI:
             save_config_kwargs={"overwrite": True},
             trainer_defaults=DEFAULTS,
             parser_class=Parser,
-            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_kwargs={"parser_mode": MODE},
             args=args,
         )
     except MISTAKES as error:
