@@ -283,6 +283,10 @@ WRONG = {
         "has no trainable weight; give it",
     ),
     "black box": (("toy.Level", "toy.Hard"), "Hard has no gradient; use a differentiable reward"),
+    "no base": (
+        ("model:\n  class_path: ImageAlignment", "model:\n  base: none.yaml\n  class_path: ImageAlignment"),
+        "none.yaml, which another one names as its base; check the name",
+    ),
     "no file": (
         (
             "Prompts\n  init_args:\n    train: [one, two, three]\n    val: [four, five]",

@@ -161,8 +161,10 @@ class Combine(Reward):
             part.observe(_within(parts, f"{name}/"))
 
     def settle(self, provisional: bool = False) -> None:
-        for learner in (*self._scalings, *self._parts):
-            learner.settle(provisional)
+        for scaling in self._scalings:
+            scaling.settle(provisional)
+        for part in self._parts:
+            part.settle(provisional)
 
     def memory(self) -> dict[str, Tensor]:
         own = self.scalings.state_dict(prefix="scalings.")
