@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, get_loader, set_loader
+from yaml import YAMLError
 
 KEY = "base"
 """What a mapping names its base by."""
@@ -18,7 +19,7 @@ def understand_bases(mode: str) -> None:
     parser.parse_string("first: 1")
     load = get_loader(mode)
     # while a config is read, its folder is the working directory
-    set_loader(mode, lambda text: over_bases(load(text), Path.cwd(), load))
+    set_loader(mode, lambda text: over_bases(load(text), Path.cwd(), load), (YAMLError,))
 
 
 def over_bases(value: Any, folder: Path, load: Callable[[str], Any]) -> Any:
