@@ -172,7 +172,13 @@ class Combine(Reward):
         return {name: value.clone() for name, value in (own | inner).items()}
 
     def recall(self, memory: Mapping[str, Tensor]) -> None:
-        self.scalings.load_state_dict(_within(memory, "scalings."))
+        found, own = _within(memory, "scalings."), self.scalings.state_dict()
+        if found.keys() != own.keys():
+            raise ValueError(
+                f"the checkpoint holds {sorted(found)} of the scales of Combine, and {sorted(own)} are asked for; resume with "
+                "the config and the version that wrote it"
+            )
+        self.scalings.load_state_dict(found)
         for k, part in enumerate(self._parts):
             part.recall(_within(memory, f"{k}."))
 

@@ -161,6 +161,13 @@ def test_what_is_observed_but_not_settled_is_remembered():
     assert all(torch.equal(value, other.memory()[name]) for name, value in one.memory().items())
 
 
+def test_the_memory_of_other_scales_is_refused():
+    combined = Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore())
+    before = {name: value for name, value in combined.memory().items() if not name.endswith("pending")}
+    with pytest.raises(ValueError, match=r"holds \['0.count', '0.mean', '0.variance'\] of the scales .*; resume with"):
+        combined.recall(before)
+
+
 def test_what_is_learnt_from_scores_is_remembered_through_wrappers():
     def build():
         inner = Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore())
