@@ -42,7 +42,8 @@ def details(rows: Sequence[Row], mark: str, title: str, note: str = "") -> list[
     for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():
         names = measurements(group)
         head = ("method", *names, f"gain in {reward}", *(shown for _, shown, _ in COSTS), "runs")
-        lines = [_line("base", at(group, START), names)]
+        # the base model is the same in all runs, and so are its rows
+        lines = [(*_line("base", at(group, START), names)[:-1], "–")]
         lines += [_line(str(method), ends, names) for (method,), ends in grouped(at(group, mark), "method").items()]
         tables.append(Table(f"{title}: {model} trained for {reward}, on {prompts}", head, lines, note))
     return tables

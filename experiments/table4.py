@@ -71,7 +71,9 @@ class Table4(Comparison):
     def _table(self, reward: str, rows: Sequence[Row]) -> Table:
         names = measurements(rows)
         groups = grouped(rows, "method")
-        lines = [self._line(name, at(groups.get((method,), []), START), names) for method, name in BASES.items()]
+        bases = [(name, at(groups.get((method,), []), START)) for method, name in BASES.items()]
+        # a base model is the same in all runs, and so are its rows
+        lines = [(*self._line(name, rows, names)[:-1], "–") for name, rows in bases]
         lines += [self._line(str(method), at(group, SAMPLES), names) for (method,), group in groups.items()]
         return Table(f"Trained for {reward}", ("method", *names, "runs"), lines)
 
