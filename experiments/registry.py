@@ -10,6 +10,7 @@ from experiments.table3 import Table3
 from experiments.table4 import Table4
 from experiments.table5 import Table5
 from experiments.table6 import Table6
+from experiments.tails import Tails
 from experiments.tuning import Tuning
 from experiments.tuning_video import TuningVideo
 
@@ -25,4 +26,5 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Table4,
     Table5,
     Table6,
+    Tails,
 )

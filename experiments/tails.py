@@ -1,0 +1,105 @@
+"""How heavy the tails of backpropagated gradients are, by the depth of backpropagation: where Table 1 has no reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.problems import Images
+from experiments.scales import TINY, Scale
+from experiments.summary import grouped
+from rlr.estimators import FirstOrder
+from rlr.rewards import Brightness, Reward, TinyPickScore
+
+STEPS, BATCH, DRAWS = 5, 8, 64
+DEPTHS = (1, 2, 3, 5)
+REWARDS: tuple[type[Reward], ...] = (Brightness, TinyPickScore)
+SHARES = {"median": 0.5, "ninth": 0.9, "most": 1.0}
+"""The quantiles that are told."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Gradients of backpropagation through the last steps.
+
+    Args:
+        problem: The problem, with fresh noises in each draw.
+        depth: How many steps.
+    """
+
+    problem: Images
+    depth: int
+
+    def rows(self) -> list[Row]:
+        """Draws them, and returns what they are like."""
+        estimator = FirstOrder(self.depth)
+        return [likeness(self.problem.problem.gradients(estimator, self.problem.seeds))]
+
+
+def likeness(draws: Tensor) -> Row:
+    r"""Returns quantiles of the norms of :math:`n` draws with shape :math:`(n, d)`, and the mean cosine of two of them.
+
+    With directions :math:`u_i` that is :math:`\frac{\|\sum_i u_i\|^2 - n}{n (n - 1)}`. It comes with a jackknife's standard error.
+    """
+    norms = draws.double().norm(dim=1)
+    directions = draws.double() / norms[:, None]
+    found: Row = {name: norms.quantile(share).item() for name, share in SHARES.items()}
+    return {**found, "cosine": cosine(directions), "cosine_error": jackknife(directions)}
+
+
+def cosine(directions: Tensor) -> float:
+    """Returns the mean cosine of two of the directions, which have unit length."""
+    n = len(directions)
+    return ((directions.sum(0).square().sum() - n) / (n * (n - 1))).item()
+
+
+def jackknife(directions: Tensor) -> float:
+    """Returns the standard error of the mean cosine, from leaving out each direction in turn."""
+    n = len(directions)
+    kept = ~torch.eye(n, dtype=torch.bool)
+    left = torch.tensor([cosine(directions[kept[i]]) for i in range(n)], dtype=torch.float64)
+    return ((n - 1) / n * (left - left.mean()).square().sum()).sqrt().item()
+
+
+class Tails(Experiment):
+    """Norms and cosines of single gradients of first order, by depth and reward."""
+
+    name = "tails"
+    title = "The tails of backpropagated gradients"
+    note = (
+        f"Norms of {DRAWS} gradients of backpropagation through the last steps of {STEPS}, each a mean over {BATCH} samples of the "
+        "same prompts with noises of its own, and the mean cosine between two of them ± a jackknife's standard error. A "
+        "gradient whose mean is of the length of its median has a cosine near 1. Where the largest norm is many times the "
+        "median and the cosine near 0, so many draws do not tell the mean from zero: full backpropagation is no "
+        "reference for Table 1 there."
+    )
+
+    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
+        """The seeds do not matter: draws take their place."""
+        if scale.gpu:
+            raise ValueError(
+                f"tails are measured for the set {TINY.name} alone, where hundreds of full gradients are cheap"
+            )
+        # no gradient of it is kept, so that it asks for no reference
+        problems = [Images(reward.__name__, reward, STEPS, BATCH, DRAWS, 0, scale.runs) for reward in REWARDS]
+        return [_cell(problem, depth) for problem in problems for depth in DEPTHS]
+
+    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+        head = ("steps", "median norm", "nine in ten below", "largest", "cosine of two")
+        return [
+            Table(str(reward), head, [_line(row) for row in group])
+            for (reward,), group in grouped(rows, "reward").items()
+        ]
+
+
+def _cell(problem: Images, depth: int) -> Cell:
+    # the title and the settings of the problem, whose own recipe tells a reference
+    settings = f"{problem.title}, DDIM, T = {STEPS}, eta = 1, batch {BATCH}, {DRAWS} draws of FirstOrder({depth})"
+    return Cell({"reward": problem.name, "depth": depth}, settings, Tail(problem, depth).rows)
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    median, ninth, most, mean, error = (float(row[k]) for k in (*SHARES, "cosine", "cosine_error"))
+    return f"{float(row['depth']):g}", f"{median:.3g}", f"{ninth:.3g}", f"{most:.3g}", f"{mean:.3f} ± {error:.3f}"

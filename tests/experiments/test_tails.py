@@ -1,0 +1,54 @@
+"""Norms and cosines of draws: known answers."""
+
+import math
+
+import pytest
+import torch
+
+from experiments.problems import Images
+from experiments.scales import SD14, TINY
+from experiments.tails import DEPTHS, Tail, Tails, cosine, jackknife, likeness
+from rlr.estimators import FirstOrder
+from rlr.rewards import Brightness
+
+
+def test_draws_that_agree_have_cosine_one_whatever_their_lengths() -> None:
+    lengths = torch.arange(1, 12, dtype=torch.float64)[:, None]
+    found = likeness(lengths * torch.tensor([[3.0, 4.0]], dtype=torch.float64))
+    assert (found["median"], found["ninth"], found["most"]) == pytest.approx((30, 50, 55))
+    assert found["cosine"] == pytest.approx(1)
+    assert found["cosine_error"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_cosine_is_the_mean_over_pairs() -> None:
+    directions = torch.nn.functional.normalize(
+        torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).double(), dim=1
+    )
+    pairs = [float(directions[i] @ directions[j]) for i in range(7) for j in range(i)]
+    assert cosine(directions) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_the_error_is_that_of_repetitions() -> None:
+    """Directions about an axis: the jackknife's error is the spread over repetitions."""
+    draws = torch.randn(200, 40, 3, generator=torch.Generator().manual_seed(1)).double() + torch.tensor([1.0, 0, 0])
+    directions = torch.nn.functional.normalize(draws, dim=2)
+    spread = torch.tensor([cosine(one) for one in directions]).std().item()
+    error = math.sqrt(sum(jackknife(one) ** 2 for one in directions[:50]) / 50)
+    assert error == pytest.approx(spread, rel=0.2)
+
+
+def test_there_is_a_cell_for_every_depth_and_reward() -> None:
+    cells = Tails().cells(TINY, (0, 1, 2))
+    assert len(cells) == 2 * len(DEPTHS) == len({cell.title for cell in cells}) == len({cell.recipe for cell in cells})
+    with pytest.raises(ValueError, match="measured for the set tiny alone"):
+        Tails().cells(SD14, (0,))
+
+
+def test_a_row_is_of_the_gradients_of_its_depth(tmp_path) -> None:
+    problem = Images("Brightness", Brightness, 3, 2, 3, 0, tmp_path)
+    (row,) = Tail(problem, 2).rows()
+    norms = torch.stack([problem.problem.gradient(FirstOrder(2), seed) for seed in problem.seeds])
+    norms = norms.double().norm(dim=1)
+    assert row["most"] == pytest.approx(norms.max().item())
+    assert row["median"] == pytest.approx(norms.median().item())
+    assert list(tmp_path.iterdir()) == []
