@@ -247,7 +247,7 @@ def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
         ("Tiny", "A", "14.40 ± 0.23"),
         ("Tiny", "B", "18.40 ± 0.23"),
     ]
-    assert [line[-1] for line in details.lines] == ["6", "3", "3"]
+    assert [line[-1] for line in details.lines] == ["–", "3", "3"]
     assert {len(line) for line in details.lines} == {len(details.head)}
 
 
