@@ -41,6 +41,11 @@ class Known(ABC):
 
     @property
     def recipe(self) -> str:
+        """What makes its rows."""
+        return self.settings
+
+    @property
+    def settings(self) -> str:
         """The settings, in words."""
         return f"{self.title}, DDIM, T = {self.steps}, eta = {self.eta:g}, batch {self.batch}, {self.draws} draws"
 
@@ -107,7 +112,7 @@ class Images(Known):
 
     @property
     def recipe(self) -> str:
-        return f"{super().recipe}, reference of {self.full} full gradients"
+        return f"{self.settings}, reference of {self.full} full gradients"
 
     @cached_property
     def problem(self) -> Problem:

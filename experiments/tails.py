@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.accuracy import Sample
 from experiments.base import Cell, Experiment, Figure, Row, Table
 from experiments.problems import Images
 from experiments.scales import TINY, Scale
@@ -41,25 +42,19 @@ class Tail:
 def likeness(draws: Tensor) -> Row:
     r"""Returns quantiles of the norms of :math:`n` draws with shape :math:`(n, d)`, and the mean cosine of two of them.
 
-    With directions :math:`u_i` that is :math:`\frac{\|\sum_i u_i\|^2 - n}{n (n - 1)}`. It comes with a jackknife's standard error.
+    The cosine comes with a jackknife's standard error.
     """
     norms = draws.double().norm(dim=1)
     directions = draws.double() / norms[:, None]
     found: Row = {name: norms.quantile(share).item() for name, share in SHARES.items()}
-    return {**found, "cosine": cosine(directions), "cosine_error": jackknife(directions)}
-
-
-def cosine(directions: Tensor) -> float:
-    """Returns the mean cosine of two of the directions, which have unit length."""
-    n = len(directions)
-    return ((directions.sum(0).square().sum() - n) / (n * (n - 1))).item()
+    return {**found, "cosine": Sample(directions).square.item(), "cosine_error": jackknife(directions)}
 
 
 def jackknife(directions: Tensor) -> float:
     """Returns the standard error of the mean cosine, from leaving out each direction in turn."""
     n = len(directions)
     kept = ~torch.eye(n, dtype=torch.bool)
-    left = torch.tensor([cosine(directions[kept[i]]) for i in range(n)], dtype=torch.float64)
+    left = torch.stack([Sample(directions[kept[i]]).square for i in range(n)])
     return ((n - 1) / n * (left - left.mean()).square().sum()).sqrt().item()
 
 
@@ -95,9 +90,8 @@ class Tails(Experiment):
 
 
 def _cell(problem: Images, depth: int) -> Cell:
-    # the title and the settings of the problem, whose own recipe tells a reference
-    settings = f"{problem.title}, DDIM, T = {STEPS}, eta = 1, batch {BATCH}, {DRAWS} draws of FirstOrder({depth})"
-    return Cell({"reward": problem.name, "depth": depth}, settings, Tail(problem, depth).rows)
+    recipe = f"{problem.settings} of FirstOrder({depth})"
+    return Cell({"reward": problem.name, "depth": depth}, recipe, Tail(problem, depth).rows)
 
 
 def _line(row: Row) -> tuple[str, ...]:

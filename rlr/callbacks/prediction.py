@@ -12,9 +12,7 @@ from torch import Tensor
 from rlr.evaluation.pictures import picture, png
 from rlr.files import write_whole
 from rlr.models.staged import StagedPrompt
-from rlr.modules.alignment import Alignment
-from rlr.modules.doodl import DOODL
-from rlr.modules.sampling import Prediction
+from rlr.modules.sampling import Prediction, Sampling
 from rlr.video import write_video
 
 
@@ -75,6 +73,6 @@ def _stages(prompt: str) -> dict[str, object]:
 
 def _scores(module: LightningModule, score: float) -> dict[str, float]:
     """Returns a score by the reward's name, version included, raw and on its published scales."""
-    if not isinstance(module, Alignment | DOODL):
+    if not isinstance(module, Sampling):
         return {}
     return module.reward.rows(score)

@@ -37,9 +37,8 @@ def held_out_prompts(n: int, seed: int = 0, keep: Callable[[str], bool] | None =
 
 
 def _first(n: int, caption: Callable[[int], str], keep: Callable[[str], bool] | None) -> list[str]:
-    captions = (
-        list(islice(filter(keep, map(caption, range(RAREST * n))), n)) if keep else [caption(k) for k in range(n)]
-    )
+    # without a filter none is dropped, for no caption is empty
+    captions = list(islice(filter(keep, map(caption, range(RAREST * n))), n))
     if len(captions) < n:
         raise ValueError(
             f"{type(keep).__name__} keeps {len(captions)} of {RAREST * n} captions of the built-in world, and {n} are asked "

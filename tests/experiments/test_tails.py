@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from benchmarks.accuracy import Sample
 from experiments.problems import Images
 from experiments.scales import SD14, TINY
-from experiments.tails import DEPTHS, Tail, Tails, cosine, jackknife, likeness
+from experiments.tails import DEPTHS, Tail, Tails, jackknife, likeness
 from rlr.estimators import FirstOrder
 from rlr.rewards import Brightness
 
@@ -25,14 +26,14 @@ def test_the_cosine_is_the_mean_over_pairs() -> None:
         torch.randn(7, 3, generator=torch.Generator().manual_seed(0)).double(), dim=1
     )
     pairs = [float(directions[i] @ directions[j]) for i in range(7) for j in range(i)]
-    assert cosine(directions) == pytest.approx(sum(pairs) / len(pairs))
+    assert Sample(directions).square.item() == pytest.approx(sum(pairs) / len(pairs))
 
 
 def test_the_error_is_that_of_repetitions() -> None:
     """Directions about an axis: the jackknife's error is the spread over repetitions."""
     draws = torch.randn(200, 40, 3, generator=torch.Generator().manual_seed(1)).double() + torch.tensor([1.0, 0, 0])
     directions = torch.nn.functional.normalize(draws, dim=2)
-    spread = torch.tensor([cosine(one) for one in directions]).std().item()
+    spread = torch.stack([Sample(one).square for one in directions]).std().item()
     error = math.sqrt(sum(jackknife(one) ** 2 for one in directions[:50]) / 50)
     assert error == pytest.approx(spread, rel=0.2)
 
