@@ -48,22 +48,22 @@ test-slow: install ## the tests that take more than a minute
 	$(PYTHON) -m pytest -m slow $(ARGS)
 
 demo: install ## align the built-in model with RLR on this machine's CPU; results in runs/demo
-	$(PYTHON) -m rlr.demo $(ARGS)
+	$(PYTHON) -m rlr.cli.demo $(ARGS)
 
 demo-video: install ## the same for clips: align the built-in text-to-video model; results in runs/demo-video
-	$(PYTHON) -m rlr.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video \
+	$(PYTHON) -m rlr.cli.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video \
 		--updates 32 --prompts 60 --every 16 $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
 	$(PYTHON) -m benchmarks.step --shape $(SHAPE) $(ARGS)
 
 eval-vbench: install ## VBench of CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the clips in the folder VIDEOS
-	$(PYTHON) -m rlr.vbench eval $(strip $(if $(CKPT),--ckpt "$(CKPT)") $(if $(CONFIG),--config "$(CONFIG)") \
+	$(PYTHON) -m rlr.cli.vbench eval $(strip $(if $(CKPT),--ckpt "$(CKPT)") $(if $(CONFIG),--config "$(CONFIG)") \
 		$(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
 		$(if $(SAMPLES),--samples $(SAMPLES)) $(ARGS))
 
 vbench-weights: install ## what each dimension of VBench loads, where it goes, and whether it is there
-	@$(PYTHON) -m rlr.vbench weights $(ARGS)
+	@$(PYTHON) -m rlr.cli.vbench weights $(ARGS)
 
 clean: ## delete caches and builds, but neither .venv nor runs
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

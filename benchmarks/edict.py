@@ -13,11 +13,12 @@ import torch
 
 from rlr.chain import Chain
 from rlr.evaluation import facts
-from rlr.models import Frozen, Guidance, Tiny
+from rlr.models import Frozen, Guidance
 from rlr.models.base import DiffusionModel
-from rlr.modules.edict import EDICT
+from rlr.modules.latents.edict import EDICT
 from rlr.samplers import DDIM
-from rlr.world.prompts import held_out_prompts
+from rlr.toy.models import Tiny
+from rlr.toy.world.prompts import held_out_prompts
 
 HEAD = "| weights | guidance | T | p | error | apart | from DDIM |\n|---|--:|--:|--:|--:|--:|--:|"
 

@@ -6,8 +6,8 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from rlr.modules.pretraining.denoiser import DIFFUSION, build_text_encoder, build_unet
-from rlr.world.tokenizer import build_tokenizer
+from rlr.toy.pretraining.denoiser import DIFFUSION, build_text_encoder, build_unet
+from rlr.toy.world.tokenizer import build_tokenizer
 
 LATENT, SD14_WORDS, SD14_WIDTH = 4, 49408, 768
 

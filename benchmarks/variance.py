@@ -22,7 +22,7 @@ from benchmarks.toy import reward, trained
 from rlr.chain import Chain
 from rlr.evaluation import facts
 from rlr.samplers import DDIM
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def problem(chain: Chain, batch: int) -> Problem:
 
 def reference(chain: Chain, draws: int, batch: int = 2000) -> Reference:
     r"""Returns :math:`g` and :math:`g_{>h}`, means of ``draws`` gradients of ``batch`` samples each."""
-    full, early = draw_reference(problem(chain, batch), [spawn(1, k) for k in range(draws)])
+    full, early = draw_reference(problem(chain, batch), [spawn(1, Stream.REFERENCE, k) for k in range(draws)])
     return Reference.exact(full.mean(0), early.mean(0))
 
 
@@ -70,7 +70,7 @@ def measure(options: Namespace) -> list[Row]:
         if options.only and not any(part in entry.name for part in options.only):
             continue
         g, small = known(entry.eta)
-        seeds = [spawn(options.seed, 2, k) for k in range(options.draws)]
+        seeds = [spawn(options.seed, Stream.EXPERIMENT, k) for k in range(options.draws)]
         draws = torch.stack([small.gradient(entry.make(options.steps), seed) for seed in seeds])
         rows.append(Row(name=entry.name, **asdict(accuracy(entry.scale(small) * draws, g))))
     return rows

@@ -12,9 +12,9 @@ from experiments.base import Cell, Row
 from experiments.command import called, chosen, place, recipe, release, resumed
 from experiments.methods import Method
 from experiments.scales import ROOT, Scale
-from rlr.vbench.__main__ import main as vbench
-from rlr.vbench.dimensions import SIX
-from rlr.vbench.naming import Clip
+from rlr.cli.vbench.__main__ import main as vbench
+from rlr.evaluation.vbench.dimensions import SIX
+from rlr.evaluation.vbench.naming import Clip
 
 NOISES = "--model.init_args.seed=0"
 """All models sample from the same noises, whatever seed they were trained with."""
@@ -33,7 +33,7 @@ class Clips(ABC):
     @property
     @abstractmethod
     def judging(self) -> list[str]:
-        """The words of ``python -m rlr.vbench`` after that, but for what is judged."""
+        """The words of ``python -m rlr.cli.vbench`` after that, but for what is judged."""
 
     @abstractmethod
     def make(self, folder: Path) -> list[str]:
@@ -148,14 +148,14 @@ class Judged:
 
     @property
     def words(self) -> list[str]:
-        """The words of ``python -m rlr.vbench``, but for folders."""
+        """The words of ``python -m rlr.cli.vbench``, but for folders."""
         return [*self.clips.judging, f"--samples={self.samples}"]
 
     @property
     def recipe(self) -> str:
         """The commands."""
         first = [recipe(self.clips.training)] if self.clips.training else []
-        return " && ".join([*first, f"python -m rlr.vbench {' '.join(self.words)}"])
+        return " && ".join([*first, f"python -m rlr.cli.vbench {' '.join(self.words)}"])
 
     def cell(self, scale: Scale, experiment: str, key: Mapping[str, str | int]) -> Cell:
         """Returns it as a cell of an experiment."""

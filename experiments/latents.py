@@ -16,7 +16,7 @@ from experiments.curve import clock, measured, short
 from experiments.scales import ROOT
 from rlr.evaluation.measure import distinct, measure_pixels
 from rlr.evaluation.results import Measurement
-from rlr.modules.doodl import DOODL
+from rlr.modules.latents.doodl import DOODL
 from rlr.modules.sampling import Prediction
 from rlr.rewards.base import Reward
 

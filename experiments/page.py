@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Experiment, Figure, Row, Table
 from rlr.evaluation.table import markdown
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
 
 STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:62em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"

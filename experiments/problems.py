@@ -11,15 +11,14 @@ from benchmarks.accuracy import Reference, deep, draw_reference
 from benchmarks.linear import exact_gradients, linear_chain, quadratic
 from benchmarks.problem import Problem
 from rlr.chain import Chain
-from rlr.models import Tiny
+from rlr.io.weights import save_whole
 from rlr.modules.objective import Objective
 from rlr.rewards import Reward
 from rlr.samplers import DDIM
-from rlr.seeding import spawn
-from rlr.weights import save_whole
-from rlr.world.prompts import training_prompts
+from rlr.seeding import Stream, spawn
+from rlr.toy.models import Tiny
+from rlr.toy.world.prompts import training_prompts
 
-REFERENCE, DRAW = 1, 2
 """What a seed is for: estimates and their reference share no noise."""
 
 
@@ -52,7 +51,7 @@ class Known(ABC):
     @property
     def seeds(self) -> list[int]:
         """Those of the estimates."""
-        return [spawn(0, DRAW, k) for k in range(self.draws)]
+        return [spawn(0, Stream.EXPERIMENT, k) for k in range(self.draws)]
 
     @cached_property
     @abstractmethod
@@ -133,4 +132,4 @@ class Images(Known):
     @staticmethod
     def reference_seeds(count: int) -> list[int]:
         """Returns those of the reference."""
-        return [spawn(0, REFERENCE, k) for k in range(count)]
+        return [spawn(0, Stream.REFERENCE, k) for k in range(count)]

@@ -21,10 +21,10 @@ from experiments.shown import details, overview
 from experiments.summary import grouped, mean_of
 from experiments.tuning import tuned
 from experiments.tuning_video import TuningVideo
-from rlr.vbench.dimensions import SIX
-from rlr.vbench.scoring import Judge
-from rlr.vbench.table import PAPER
-from rlr.vbench.weights import cache
+from rlr.evaluation.vbench.dimensions import SIX
+from rlr.evaluation.vbench.scoring import Judge
+from rlr.evaluation.vbench.table import PAPER
+from rlr.evaluation.vbench.weights import cache
 
 _HEAD = ("method", *(dimension.title for dimension in SIX), "Weighted Average")
 _PAPER = [(method, *(f"{number:.2f}" for number in row)) for method, row in PAPER.items()]

@@ -19,11 +19,13 @@ from experiments.summary import grouped
 from rlr.chain import Chain
 from rlr.estimators import DDPO, RLR, AlignProp, AllSteps, FirstOrder, HalfOrderRLR, LookAhead
 from rlr.estimators.base import Estimator, Objective
-from rlr.models import Guidance, LoRA, StableDiffusion, Tiny
+from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.models.base import DiffusionModel
 from rlr.modules.objective import Objective as Scored
-from rlr.rewards import Brightness, Reward, TinyPickScore
+from rlr.rewards import Brightness, Reward
 from rlr.samplers import DDIM
+from rlr.toy.models import Tiny
+from rlr.toy.rewards import TinyPickScore
 
 MIB = 2**20
 LENGTH = 4

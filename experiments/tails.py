@@ -12,7 +12,8 @@ from experiments.problems import Images
 from experiments.scales import TINY, Scale
 from experiments.summary import grouped
 from rlr.estimators import FirstOrder
-from rlr.rewards import Brightness, Reward, TinyPickScore
+from rlr.rewards import Brightness, Reward
+from rlr.toy.rewards import TinyPickScore
 
 STEPS, BATCH, DRAWS = 5, 8, 64
 DEPTHS = (1, 2, 3, 5)

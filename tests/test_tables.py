@@ -8,7 +8,7 @@ import yaml
 
 from rlr.callbacks import RewardEvaluation
 from rlr.cli import main
-from rlr.data import WorldPrompts
+from rlr.toy.data import WorldPrompts
 from tests.data.fixtures import HPD, NO_PICTURES
 from tests.rewards.authors import FIXTURES, aes_files, hpsv2_files, imagereward_files
 from tests.rewards.folder import FOLDER

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
 
 Probe = Mapping[str, Sequence[float]]
 """A few numbers that another model, sampler or reward would change."""

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from rlr.weights import save_whole
+from rlr.io.weights import save_whole
 
 LAUNCHER = ".temp.ckpt"
 """The file of bare weights that Lightning's forked and spawned processes hand to their parent."""

@@ -17,9 +17,9 @@ from PIL import Image
 
 from rlr.evaluation.pictures import picture, png, sheet
 from rlr.evaluation.table import Line, markdown
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
+from rlr.io.video import Video, write_video
 from rlr.modules.alignment import Alignment
-from rlr.video import Video, write_video
 
 
 def log_numbers(trainer: Trainer, module: Alignment, numbers: dict[str, float]) -> None:

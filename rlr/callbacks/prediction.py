@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
 from rlr.evaluation.pictures import picture, png
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
+from rlr.io.video import write_video
 from rlr.models.staged import StagedPrompt
 from rlr.modules.sampling import Prediction, Sampling
-from rlr.video import write_video
 
 
 class PredictionWriter(BasePredictionWriter):

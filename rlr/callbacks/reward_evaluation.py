@@ -23,7 +23,7 @@ from rlr.evaluation.measure import distinct, measure, parts
 from rlr.evaluation.results import Measurement, Results
 from rlr.evaluation.sampling import paint
 from rlr.evaluation.statistics import Estimate
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
 from rlr.rewards.frames import FrameReward

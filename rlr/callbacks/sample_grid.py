@@ -17,10 +17,10 @@ from rlr.data.prompts import PromptData
 from rlr.evaluation.measure import measure_pixels, parts
 from rlr.evaluation.pictures import Card, film, grid, picture, png
 from rlr.evaluation.sampling import paint
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
+from rlr.io.video import Video, write_video
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
-from rlr.video import Video, write_video
 
 
 class Shown(NamedTuple):

@@ -11,14 +11,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rlr.callbacks.ema import averaged
 from rlr.callbacks.media import log_numbers, now, show_table, show_video, updates
 from rlr.data.vbench import VBenchPrompts
+from rlr.evaluation.vbench import table, weights
+from rlr.evaluation.vbench.naming import Clip
+from rlr.evaluation.vbench.report import Report, evaluate
+from rlr.evaluation.vbench.sampling import rate, sample, write_clip
+from rlr.evaluation.vbench.scoring import Judge
+from rlr.evaluation.vbench.videos import PromptSet
+from rlr.io.video import read_video
 from rlr.modules.alignment import Alignment
-from rlr.vbench import table, weights
-from rlr.vbench.naming import Clip
-from rlr.vbench.report import Report, evaluate
-from rlr.vbench.sampling import rate, sample, write_clip
-from rlr.vbench.scoring import Judge
-from rlr.vbench.videos import PromptSet
-from rlr.video import read_video
 
 
 class VBenchEvaluation(Callback):
@@ -26,8 +26,8 @@ class VBenchEvaluation(Callback):
 
     Clips go to ``folder/000050/videos``, named by the number of updates, or to ``folder/test/videos``, and with them
     scores, ``results.json`` and ``table.md``. Loggers get the scores in percent, the table, and the first clip of each
-    prompt of the subset. The noise of a clip is that of ``python -m rlr.vbench``. With an :class:`~rlr.callbacks.EMA` the
-    average is judged.
+    prompt of the subset. The noise of a clip is that of ``python -m rlr.cli.vbench``. With an
+    :class:`~rlr.callbacks.EMA` the average is judged.
 
     Ranks share the sampling; the first one has VBench judge, in a process of its own on the same device, while the
     others wait. An interrupted ``test`` begins anew: for the whole set on several devices, ``make eval-vbench`` is

@@ -21,6 +21,7 @@ import rlr.models
 import rlr.modules
 import rlr.rewards
 import rlr.samplers
+import rlr.toy.classes
 from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
 from rlr.cli.bases import understand_bases
 from rlr.cli.mistakes import MISTAKES, explain, mistake, sentence

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 class PromptBatch(NamedTuple):
@@ -83,7 +83,7 @@ class PromptStream:
     def _permutation(self, number: int) -> list[int]:
         if not self.shuffle:
             return list(range(len(self.prompts)))
-        generator = torch.Generator().manual_seed(spawn(self.seed, number))
+        generator = torch.Generator().manual_seed(spawn(self.seed, Stream.PASS, number))
         return torch.randperm(len(self.prompts), generator=generator).tolist()
 
     def state_dict(self) -> dict[str, int]:

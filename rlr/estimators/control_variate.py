@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.estimators.advantages import gather, rank
+from rlr.distributed import gather, rank
 from rlr.estimators.base import Objective, Term
 from rlr.estimators.segments import Segment
 

@@ -14,7 +14,7 @@ import torch
 
 from rlr.chain import Chain, Trajectory
 from rlr.estimators.base import Estimator, Objective, Term
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 def first_order(chain: Chain, trajectory: Trajectory, objective: Objective, steps: int, weight: float = 1.0) -> Term:
@@ -125,4 +125,4 @@ class FirstOrder(Estimator):
     def _depth(self, chain: Chain, seed: int) -> int:
         if isinstance(self.steps, int):
             return self.steps
-        return self.steps.draw(chain.steps, torch.Generator().manual_seed(spawn(seed, 0)))
+        return self.steps.draw(chain.steps, torch.Generator().manual_seed(spawn(seed, Stream.DEPTH)))

@@ -18,7 +18,7 @@ from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Objective, Term, score
 from rlr.estimators.control_variate import LookAhead
 from rlr.estimators.segments import Segment, Span, check_span, check_stochastic, partition, reach
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 def half_order(
@@ -136,7 +136,7 @@ class HalfOrder(Estimator):
     def _choose(self, segments: list[Segment], seed: int) -> list[Segment]:
         if self.segments is None or self.segments >= len(segments):
             return segments
-        order = torch.randperm(len(segments), generator=torch.Generator().manual_seed(spawn(seed, 1)))
+        order = torch.randperm(len(segments), generator=torch.Generator().manual_seed(spawn(seed, Stream.SEGMENT)))
         return [segments[i] for i in sorted(order[: self.segments].tolist())]
 
     def state_dict(self) -> dict[str, object]:

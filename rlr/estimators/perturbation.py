@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from rlr.estimators.advantages import rank
+from rlr.distributed import rank
 from rlr.models.base import DiffusionModel
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 def normal(shape: tuple[int, ...], like: Tensor, seed: int) -> Tensor:
@@ -58,7 +58,7 @@ class SharedDirection(Perturbation):
         saved = [w.detach().clone() for w in weights]
         try:
             for k, w in enumerate(weights):
-                w.data.add_(normal(w.shape, w, spawn(seed, k)), alpha=scale)
+                w.data.add_(normal(w.shape, w, spawn(seed, Stream.WEIGHT, k)), alpha=scale)
             yield
         finally:
             for w, s in zip(weights, saved, strict=True):
@@ -67,7 +67,7 @@ class SharedDirection(Perturbation):
     def combine(self, model: DiffusionModel, coefficients: Tensor, seed: int) -> dict[str, Tensor]:
         c = coefficients.mean()
         return {
-            name: c.to(w.dtype) * normal(w.shape, w, spawn(seed, k))
+            name: c.to(w.dtype) * normal(w.shape, w, spawn(seed, Stream.WEIGHT, k))
             for k, (name, w) in enumerate(model.trainable.items())
         }
 
@@ -120,7 +120,7 @@ def _owners(model: DiffusionModel) -> dict[str, tuple[nn.Module, str]]:
 def _directions(weight: Tensor, seed: int, k: int, batch: int) -> Tensor:
     r"""Draws :math:`\varepsilon_i` of weight number ``k`` for this rank's samples, with shape :math:`(B, *)`."""
     first = rank() * batch
-    return normal((first + batch, *weight.shape), weight, spawn(seed, k))[first:]
+    return normal((first + batch, *weight.shape), weight, spawn(seed, Stream.WEIGHT, k))[first:]
 
 
 def _hook(names: dict[str, int], scale: float, seed: int, batch: int) -> Callable[..., Tensor]:

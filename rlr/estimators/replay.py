@@ -16,7 +16,7 @@ from torch import Tensor
 from rlr.chain import Chain, Trajectory
 from rlr.estimators.base import Estimator, Term
 from rlr.gaussian import Gaussian
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,13 @@ class ReplayEstimator(Estimator):
         advantages = torch.cat(self.advantages(kept))
         samples = Samples(chain, kept, advantages, self.minibatch or len(kept[0].rewards))
         for epoch in range(self.epochs):
-            order = torch.randperm(len(advantages), generator=torch.Generator().manual_seed(spawn(seed, epoch)))
+            order = torch.randperm(
+                len(advantages), generator=torch.Generator().manual_seed(spawn(seed, Stream.ORDER, epoch))
+            )
             for number, part in enumerate(order.tensor_split(min(self.parts, len(order)))):
                 fresh = epoch == number == 0
                 # in their old order, so that a part that is a whole batch is the very batch
-                yield samples.minibatches(part.sort().values, spawn(seed, epoch, number), fresh)
+                yield samples.minibatches(part.sort().values, spawn(seed, Stream.ROUND, epoch, number), fresh)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,13 @@ class Samples:
         for k, rows in enumerate(part.split(self.size)):
             here = rows.to(rewards.device)
             portions = len(part) / len(rows)
-            yield Minibatch(self._join(rows, spawn(seed, k)), rewards[here], self.advantages[here], portions, fresh)
+            yield Minibatch(
+                self._join(rows, spawn(seed, Stream.MINIBATCH, k)),
+                rewards[here],
+                self.advantages[here],
+                portions,
+                fresh,
+            )
 
     def _join(self, rows: Tensor, seed: int) -> Recorded:
         """Puts roll-outs of several batches side by side."""

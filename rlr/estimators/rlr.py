@@ -25,7 +25,7 @@ from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
 from rlr.estimators.segments import Segment, Span, check_span, check_stochastic, reach
 from rlr.estimators.zeroth_order import ZerothOrder
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 class RLR(Estimator):
@@ -111,7 +111,7 @@ class RLR(Estimator):
     def segment(self, chain: Chain, seed: int) -> Segment:
         r"""Returns the half-order sub-chain of a roll-out, :math:`j` uniform on :math:`k, \dots, T - h`, or in the span."""
         stops = self._stops(chain)
-        generator = torch.Generator().manual_seed(spawn(seed, 3))
+        generator = torch.Generator().manual_seed(spawn(seed, Stream.SEGMENT))
         j = int(torch.randint(stops.start, stops.stop, (), generator=generator))
         return Segment(j + self.length, j)
 

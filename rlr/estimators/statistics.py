@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rlr.estimators.advantages import Baseline, LeaveOneOut, gather, gather_texts, rank
+from rlr.distributed import gather, gather_texts, rank
+from rlr.estimators.advantages import Baseline, LeaveOneOut
 
 
 class Statistics(ABC):

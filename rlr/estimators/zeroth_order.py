@@ -23,7 +23,7 @@ from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Objective, Term, score
 from rlr.estimators.perturbation import DirectionPerSample, Perturbation, SharedDirection
 from rlr.models.base import DiffusionModel
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 class ZerothOrder(Estimator):
@@ -164,7 +164,7 @@ class ZerothOrder(Estimator):
 
     def _seed(self, seed: int, k: int, t: int) -> int:
         r"""Returns the seed of direction ``k`` in step :math:`t`: the same for all steps unless ``per_step``."""
-        return spawn(seed, 2, k, t if self.per_step else 0)
+        return spawn(seed, Stream.DIRECTION, k, t if self.per_step else 0)
 
     def _perturbation(self, model: DiffusionModel) -> Perturbation:
         if self.perturbation is not None:

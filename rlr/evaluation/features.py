@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from rlr.rewards.clip import CLIPReward
+from rlr.rewards.networks.clip import CLIPReward
 
 
 class Features(ABC):

@@ -1,6 +1,7 @@
 r"""Samples of prompts on fixed noises.
 
-Sample :math:`k` of prompt :math:`i` has the noise of ``spawn(seed, i, k)``. So it is the same picture whatever batch it
+Sample :math:`k` of prompt :math:`i` has the noise of ``spawn(seed, Stream.EVALUATION, i, k)``. So it is the same picture
+whatever batch it
 is made in, by however many processes, and however many samples or prompts come after it; two models that are given one
 seed see the same noise, and differences between them are paired.
 """
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 class Painted(NamedTuple):
@@ -53,7 +54,9 @@ def paint(
     for at in range(0, len(rows), batch):
         piece = rows[at : at + batch]
         lines = [prompts[row // samples] for row in piece]
-        yield Painted(piece, lines, render(chain, lines, [spawn(seed, *divmod(row, samples)) for row in piece]))
+        yield Painted(
+            piece, lines, render(chain, lines, [spawn(seed, Stream.EVALUATION, *divmod(row, samples)) for row in piece])
+        )
 
 
 @torch.no_grad()

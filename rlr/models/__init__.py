@@ -10,8 +10,6 @@ from rlr.models.lora import Trainable as Trainable
 from rlr.models.stable_diffusion import StableDiffusion as StableDiffusion
 from rlr.models.staged import StagedCondition as StagedCondition
 from rlr.models.staged import StagedPrompt as StagedPrompt
-from rlr.models.tiny import Tiny as Tiny
-from rlr.models.tiny_video import TinyVideo as TinyVideo
 from rlr.models.videocrafter.architecture import Architecture as Architecture
 from rlr.models.videocrafter.architecture import Variant as Variant
 from rlr.models.videocrafter.model import VideoCrafter as VideoCrafter

@@ -32,14 +32,13 @@ from rlr.modules.meter import Meter
 from rlr.modules.offload import Offload
 from rlr.modules.pace import Pace
 from rlr.modules.progress import Progress
-from rlr.modules.purposes import BATCH, FRAMES, ROUND, SAMPLE
 from rlr.modules.randomness import random_state, set_random_state
 from rlr.modules.round import Round
 from rlr.modules.sampling import Sampling
 from rlr.modules.shown import shown
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 STATE = "alignment"
 """The key under which a checkpoint holds what is this module's own."""
@@ -191,8 +190,8 @@ class Alignment(Sampling):
     def _roll_out(self, prompts: Sequence[str], number: int) -> Trajectory:
         """Rolls out a batch whose first sample, on rank 0, has this number in the run."""
         first = number + self.global_rank * len(prompts)
-        noises = self.chain.draw([spawn(self.seed, SAMPLE, first + i) for i in range(len(prompts))])
-        return self.estimator.rollout(self.chain, prompts, noises, spawn(self.seed, BATCH, number))
+        noises = self.chain.draw([spawn(self.seed, Stream.SAMPLE, first + i) for i in range(len(prompts))])
+        return self.estimator.rollout(self.chain, prompts, noises, spawn(self.seed, Stream.ROLLOUT, number))
 
     def _introduce(self, trajectory: Trajectory) -> None:
         if self.progress.batches == 0:
@@ -213,7 +212,7 @@ class Alignment(Sampling):
     @property
     def _excerpt(self) -> int:
         # the same frames of clips on all ranks
-        return spawn(self.seed, FRAMES, self.progress.samples)
+        return spawn(self.seed, Stream.FRAMES, self.progress.samples)
 
     def _learn(self, ledger: Ledger, meter: Meter) -> Ledger:
         """Makes the update, or the updates, of the batches since the last; returns the ledger of the last one."""
@@ -231,7 +230,7 @@ class Alignment(Sampling):
     def _replay(self, estimator: ReplayEstimator, kept: list[Experience], meter: Meter) -> Ledger:
         """Goes over a round, and steps after each part of it."""
         ledger = Ledger(self.weights, self.log_terms)
-        for minibatches in estimator.updates(self.chain, kept, spawn(self.seed, ROUND, self.progress.samples)):
+        for minibatches in estimator.updates(self.chain, kept, spawn(self.seed, Stream.ROUND, self.progress.samples)):
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
             ledger = Ledger(self.weights, self.log_terms)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Trajectory
-from rlr.estimators.advantages import gather, gather_texts, rank, world_size
+from rlr.distributed import gather, gather_texts, rank, world_size
 from rlr.estimators.replay import Experience, Recorded
 
 RollOut = Callable[[Sequence[str], int], Trajectory]

@@ -10,10 +10,9 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.modules.objective import Objective
-from rlr.modules.purposes import EVALUATION
 from rlr.modules.shown import shown
 from rlr.rewards.base import Reward
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 
 
 class Prediction(NamedTuple):
@@ -64,7 +63,7 @@ class Sampling(LightningModule):
     @torch.no_grad()
     def generate(self, batch: PromptBatch) -> Prediction:
         """Samples and scores a batch, each sample from a seed that follows from its number in the prompt file."""
-        seeds = [spawn(self.seed, EVALUATION, index) for index in batch.indices]
+        seeds = [spawn(self.seed, Stream.EVALUATION, index, 0) for index in batch.indices]
         prompts = list(batch.prompts)
         trajectory = self.chain.sample(prompts, self.chain.draw(seeds))
         samples = self.chain.model.decode(trajectory.states[0])

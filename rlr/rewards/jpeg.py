@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlr.rewards.base import Reward
-from rlr.rewards.preprocessing import to_bytes
+from rlr.rewards.networks.preprocessing import to_bytes
 
 
 def jpeg_sizes(samples: Tensor, quality: int) -> Tensor:

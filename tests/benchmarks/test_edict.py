@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from benchmarks.edict import Case, Measured, line, measure
-from tests.demo.toy import Smear
+from tests.toy.demo.toy import Smear
 
 
 def test_what_is_measured_of_coupled_chains() -> None:

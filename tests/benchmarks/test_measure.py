@@ -6,7 +6,7 @@ from benchmarks.measure import counted, peak_bytes
 from benchmarks.step import Bench, Units, line, table
 from rlr.chain import Chain
 from rlr.samplers import DDIM
-from tests.demo.toy import Smear
+from tests.toy.demo.toy import Smear
 
 CPU = torch.device("cpu")
 STEPS, BATCH = 9, 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlr.callbacks import Checkpointing, SafeCheckpointIO
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
 from tests.modules.toy import AffineModel, Replay, align, prompts, run, weights
 
 

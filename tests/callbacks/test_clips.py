@@ -18,8 +18,8 @@ from rlr.data.stream import PromptBatch
 from rlr.estimators import FirstOrder
 from rlr.evaluation import Colours, diversity, measure, parts
 from rlr.evaluation.pictures import film, sheet
+from rlr.io.video import Video, read_video, write_video
 from rlr.rewards import AllFrames, Brightness, Combine, EvenlySpaced, FrameReward
-from rlr.video import Video, read_video, write_video
 from tests.modules.clips import FRAMES, Sparing, align_clips
 from tests.modules.toy import WORDS, Level, run, weights
 

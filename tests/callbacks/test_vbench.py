@@ -14,12 +14,12 @@ from lightning.pytorch.loggers import CSVLogger
 from rlr.callbacks import EMA, VBenchEvaluation
 from rlr.cli import main
 from rlr.data import Prompts, VBenchPrompts
-from rlr.vbench.naming import Clip
-from rlr.vbench.sampling import sample, write_clip
+from rlr.evaluation.vbench.naming import Clip
+from rlr.evaluation.vbench.sampling import sample, write_clip
+from tests.evaluation.vbench.conftest import fake, files  # noqa: F401
+from tests.evaluation.vbench.test_sampling import align
+from tests.evaluation.vbench.toy import CONFIG, PROMPTS, Unwilling, write_info
 from tests.modules.toy import run, weights
-from tests.vbench.conftest import fake, files  # noqa: F401
-from tests.vbench.test_sampling import align
-from tests.vbench.toy import CONFIG, PROMPTS, Unwilling, write_info
 
 pytestmark = [pytest.mark.usefixtures("fake", "files"), pytest.mark.filterwarnings("ignore:.*fork.*")]
 DIMENSIONS = tuple(dict.fromkeys(name for names in PROMPTS.values() for name in names))

@@ -14,10 +14,9 @@ from rlr.data import (
     SimpleAnimals,
     Templates,
     VBenchPrompts,
-    WorldClips,
-    WorldPrompts,
 )
 from rlr.data.cleaning import ASSETS
+from rlr.toy.data import WorldClips, WorldPrompts
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "data"
 PICTURES = FOLDER / "pickapic_v1"

@@ -6,16 +6,8 @@ import pytest
 import yaml
 
 from rlr.cli import main
-from rlr.data import (
-    HPDv2,
-    MotionPrompts,
-    PickAPic,
-    PromptFile,
-    SimpleAnimals,
-    VBenchPrompts,
-    WithoutWords,
-    WorldClips,
-)
+from rlr.data import HPDv2, MotionPrompts, PickAPic, PromptFile, SimpleAnimals, VBenchPrompts, WithoutWords
+from rlr.toy.data import WorldClips
 from tests.data.fixtures import HPD, NO_PICTURES, VBENCH
 
 MODEL = """

@@ -8,10 +8,11 @@ import yaml
 
 from rlr.callbacks.held_out import HeldOut
 from rlr.cli import main
-from rlr.data import DCoT, HandPrompts, Layered, Prompts, StageFile, StageWriter, Templates, WorldPrompts, WorldStages
+from rlr.data import DCoT, HandPrompts, Prompts, StageFile, StageWriter, Templates
 from rlr.models import StagedPrompt
-from rlr.rewards import ExactCheck
-from rlr.world.caption import parse
+from rlr.toy.data import Layered, WorldPrompts, WorldStages
+from rlr.toy.rewards import ExactCheck
+from rlr.toy.world.caption import parse
 
 SPLITS = ("train", "val", "test", "predict")
 

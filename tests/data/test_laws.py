@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rlr.data import PromptData, WorldClips, WorldPrompts
+from rlr.data import PromptData
+from rlr.toy.data import WorldClips, WorldPrompts
 from tests.data.fixtures import EVALUATIONS, MAKERS
 
 SPLITS = ("train", "val", "test", "predict")

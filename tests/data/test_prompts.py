@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from rlr.data import PromptFile, Prompts, WithoutWords, WorldPrompts
+from rlr.data import PromptFile, Prompts, WithoutWords
 from rlr.data.cleaning import texts
 from rlr.data.prompts import read as entries
-from rlr.world.caption import parse
+from rlr.toy.data import WorldPrompts
+from rlr.toy.world.caption import parse
 
 
 def read(path: Path, column: str = "prompt") -> list[str]:

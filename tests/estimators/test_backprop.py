@@ -22,7 +22,7 @@ from rlr.estimators import (
 )
 from rlr.models.base import Condition
 from rlr.samplers import DDIM
-from rlr.seeding import spawn
+from rlr.seeding import Stream, spawn
 from tests.estimators.problems import TARGET, Affine, Curved, estimate, linear_chain, quadratic, wavy
 
 T, BATCH = 6, 5
@@ -177,7 +177,9 @@ def test_with_all_steps_kept_it_is_full_backpropagation() -> None:
 def test_a_depth_drawn_from_a_normal_is_as_likely_as_published() -> None:
     """50 − ⌊N(42, 5²)⌋, drawn again outside of [1, 50)."""
     n = 4000
-    seen = Counter(GaussianSteps().draw(50, torch.Generator().manual_seed(spawn(seed, 0))) for seed in range(n))
+    seen = Counter(
+        GaussianSteps().draw(50, torch.Generator().manual_seed(spawn(seed, Stream.DEPTH))) for seed in range(n)
+    )
     cdf = stats.norm(42, 5).cdf
     total = cdf(50) - cdf(1)
     law = {50 - cut: (cdf(cut + 1) - cdf(cut)) / total for cut in range(1, 50)}

@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from rlr.data.cleaning import ASSETS
-from rlr.data.stages import WorldStages, read_stages
+from rlr.data.staged.stages import read_stages
 from rlr.estimators import RLR, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
 from rlr.models import StagedPrompt
 from rlr.samplers import DDIM
+from rlr.toy.data import WorldStages
 from tests.estimators.problems import deviation, linear_chain, quadratic
 from tests.estimators.test_exactness import SMALL, STEPS, WHOLE, claimed
 from tests.estimators.test_terms import curved_chain, rollout, wavy

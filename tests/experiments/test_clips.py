@@ -19,9 +19,9 @@ from experiments.results import Results
 from experiments.scales import ROOT, SD14, TINY, VC2, Scale
 from experiments.table3 import Table3
 from experiments.tuning_video import TuningVideo
-from rlr.vbench.__main__ import parser
-from rlr.vbench.dimensions import SIX
-from rlr.world.prompts import held_out_clips
+from rlr.cli.vbench.__main__ import parser
+from rlr.evaluation.vbench.dimensions import SIX
+from rlr.toy.world.prompts import held_out_clips
 
 SEEDS = (0, 1, 2)
 

@@ -51,7 +51,7 @@ def test_nothing_is_written_when_the_file_cannot_be_replaced(run, results, monke
     def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("rlr.files.os.replace", full)
+    monkeypatch.setattr("rlr.io.atomic.os.replace", full)
     with pytest.raises(OSError, match="no space"):
         run("--seeds", "0", "1")
     assert results.path.read_bytes() == before

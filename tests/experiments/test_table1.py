@@ -17,7 +17,7 @@ from rlr.chain import Chain
 from rlr.modules.objective import Objective
 from rlr.rewards import Brightness
 from rlr.samplers import DDIM
-from tests.demo.toy import Smear
+from tests.toy.demo.toy import Smear
 
 NAMES = {entry.name: entry for entry in ENTRIES}
 

@@ -7,7 +7,7 @@ from experiments.base import Table
 from experiments.scales import SD14, TINY, VC2
 from experiments.table6 import BODIES, ENTRIES, MIB, OFFLOAD, PLAIN, SAVINGS, Body, Table6, Updates
 from rlr.rewards import Brightness
-from tests.demo.toy import Smear
+from tests.toy.demo.toy import Smear
 
 CPU = torch.device("cpu")
 NAMES = {entry.name: entry for entry in ENTRIES}

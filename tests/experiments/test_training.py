@@ -90,11 +90,11 @@ def test_a_run_of_another_recipe_has_another_folder(training, scale, monkeypatch
 
 
 def test_the_recipe_is_the_command() -> None:
-    target = Target("Light", "Light", suffix="run", overrides=("model.init_args.reward=tests.demo.toy.Light",))
+    target = Target("Light", "Light", suffix="run", overrides=("model.init_args.reward=tests.toy.demo.toy.Light",))
     method = Method("toy", "tests/experiments/toy_{reward}.yaml").towards(target)
     recipe = Training(method, LAYER, 3, (1,)).recipe
     assert recipe.startswith("python train.py fit --config=tests/experiments/toy_run.yaml ")
-    assert "--model.init_args.reward=tests.demo.toy.Light --seed_everything=3 --model.init_args.seed=3" in recipe
+    assert "--model.init_args.reward=tests.toy.demo.toy.Light --seed_everything=3 --model.init_args.seed=3" in recipe
     assert (ROOT / "tests/experiments/toy_run.yaml").is_file()
 
 

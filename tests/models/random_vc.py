@@ -8,7 +8,7 @@ import torch
 from rlr.models.videocrafter.architecture import Architecture, TextConfig, VAEConfig
 from rlr.models.videocrafter.checkpoint import export_official
 from rlr.models.videocrafter.network import UNetConfig
-from rlr.world.tokenizer import LENGTH, open_clip_tokenizer, write_merges
+from rlr.toy.world.tokenizer import LENGTH, open_clip_tokenizer, write_merges
 
 
 def small(**changes: Any) -> Architecture:

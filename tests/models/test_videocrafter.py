@@ -9,13 +9,13 @@ from diffusers import UNet3DConditionModel
 from torch import Tensor, nn
 
 from rlr.chain import Chain
+from rlr.io.weights import blank, fill
 from rlr.models import Frozen, Guidance, LoRA, VideoCrafter
 from rlr.models.videocrafter.keys import unet_layout, vae_layout
 from rlr.models.videocrafter.network import UNetConfig, build_unet, call
 from rlr.models.videocrafter.positions import RelativeAttention
 from rlr.models.videocrafter.recompute import recompute
 from rlr.samplers import DDIM
-from rlr.weights import blank, fill
 from tests.models.vectors import Vectors, architecture, load, unet_config, write_checkpoint
 
 UNET, VAE, GRADIENT, TEXT, VIDEO = 3e-5, 2e-5, 5e-4, 1e-5, 1e-4

@@ -12,11 +12,11 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file, save_file
 
 from rlr.chain import Chain
+from rlr.io.weights import blank
 from rlr.models import Architecture, DiffusionModel, Frozen, Variant, VideoCrafter
 from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import official_state
 from rlr.samplers import DDIM
-from rlr.weights import blank
 from tests.models.random_vc import small, write_random_vc
 from tests.models.vectors import keys, load
 

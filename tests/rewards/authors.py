@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlr.rewards.aesthetic import Aesthetic
-from rlr.rewards.hpsv2 import HPSv2
-from rlr.rewards.imagereward import ImageReward
+from rlr.rewards.networks.aesthetic import Aesthetic
+from rlr.rewards.networks.hpsv2 import HPSv2
+from rlr.rewards.networks.imagereward import ImageReward
 from tests.rewards.vectors import FIXTURES, facts, tensors
 
 _KEPT = TemporaryDirectory(prefix="rlr-rewards-")

@@ -10,8 +10,8 @@ import torch
 import uvicorn
 
 from rlr.rewards import Reward
-from rlr.rewards.serve import Service, application
-from rlr.rewards.wire import Limits
+from rlr.rewards.remote.protocol import Limits
+from rlr.rewards.remote.server import Service, application
 
 
 @contextmanager

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from rlr.rewards.aesthetic import Aesthetic
-from rlr.rewards.head import build_head
-from rlr.rewards.preprocessing import Preprocessing
-from rlr.weights import read_state
+from rlr.io.weights import read_state
+from rlr.rewards.networks.aesthetic import Aesthetic
+from rlr.rewards.networks.head import build_head
+from rlr.rewards.networks.preprocessing import Preprocessing
 from tests.rewards.authors import aes, aes_files, assert_gradient, gradient, hpsv2, pictures, to01
 from tests.rewards.folder import FOLDER
 from tests.rewards.vectors import facts, reads, tensors

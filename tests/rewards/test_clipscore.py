@@ -3,7 +3,7 @@
 import torch
 
 from rlr.rewards import PickScore
-from rlr.rewards.clipscore import CLIPScore
+from rlr.rewards.networks.clipscore import CLIPScore
 from tests.rewards.folder import FOLDER
 
 

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 from rlr.rewards import Reward
 from rlr.rewards.combine import Combine, RunningZScore
 from rlr.rewards.frames import EvenlySpaced, FrameReward
-from rlr.rewards.preprocessing import Preprocessing, Squash
+from rlr.rewards.networks.preprocessing import Preprocessing, Squash
 from tests.rewards.authors import hpsv2_files
 from tests.rewards.folder import FOLDER
 

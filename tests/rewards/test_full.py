@@ -14,10 +14,10 @@ from open_clip.tokenizer import SimpleTokenizer, default_bpe
 from safetensors.torch import save_file
 
 from rlr.rewards import PickScore
-from rlr.rewards.aesthetic import Aesthetic
-from rlr.rewards.hpsv2 import HPSv2
-from rlr.rewards.imagereward import ImageReward
-from rlr.rewards.preprocessing import Preprocessing
+from rlr.rewards.networks.aesthetic import Aesthetic
+from rlr.rewards.networks.hpsv2 import HPSv2
+from rlr.rewards.networks.imagereward import ImageReward
+from rlr.rewards.networks.preprocessing import Preprocessing
 from tests.rewards.authors import assert_gradient, gradient, matrix, picture
 from tests.rewards.recipe import fill
 from tests.rewards.test_aesthetic import unfolded

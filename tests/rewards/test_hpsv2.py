@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rlr.rewards.hpsv2 import HPSv2, HPSVersion
-from rlr.rewards.preprocessing import Preprocessing
+from rlr.rewards.networks.hpsv2 import HPSv2, HPSVersion
+from rlr.rewards.networks.preprocessing import Preprocessing
 from tests.rewards.authors import assert_gradient, gradient, hpsv2, hpsv2_files, matrix, pictures
 from tests.rewards.vectors import facts, reads
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rlr.rewards.imagereward import MEAN, STD, ImageReward, convert
-from rlr.rewards.preprocessing import Preprocessing
+from rlr.rewards.networks.imagereward import MEAN, STD, ImageReward, convert
+from rlr.rewards.networks.preprocessing import Preprocessing
 from tests.rewards.authors import (
     assert_gradient,
     gradient,

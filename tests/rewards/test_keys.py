@@ -18,8 +18,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from rlr.rewards.head import Head
-from rlr.rewards.imagereward import TEXT, VISION, convert
+from rlr.rewards.networks.head import Head
+from rlr.rewards.networks.imagereward import TEXT, VISION, convert
 from tests.rewards.authors import hpsv2
 from tests.rewards.vectors import facts, reads
 

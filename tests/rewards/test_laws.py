@@ -11,32 +11,28 @@ import pytest
 import torch
 
 import rlr.rewards
-from rlr.data.scenes import draw_pictures
 from rlr.rewards import (
     Aesthetic,
     Brightness,
     CLIPScore,
     Combine,
     DoubledRange,
-    DynamicCheck,
     EvenlySpaced,
-    ExactCheck,
     FrameReward,
     HPSv2,
     ImageReward,
     JPEGCompressibility,
     JPEGIncompressibility,
-    MotionCheck,
     PickScore,
     Remote,
     Reward,
     RunningZScore,
-    TinyHPSv2,
-    TinyPickScore,
 )
-from rlr.rewards.preprocessing import Preprocessing
-from rlr.world.clips import draw_clips
-from rlr.world.motion import parse_clip
+from rlr.rewards.networks.preprocessing import Preprocessing
+from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.rewards import DynamicCheck, ExactCheck, MotionCheck, TinyHPSv2, TinyPickScore
+from rlr.toy.world.clips import draw_clips
+from rlr.toy.world.motion import parse_clip
 from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
 from tests.rewards.server import serving

@@ -11,9 +11,9 @@ from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import are_progress_bars_disabled
 
+from rlr.io.weights import Published
 from rlr.rewards import Aesthetic, CLIPScore, HPSv2, HPSVersion, ImageReward, PickScore
-from rlr.rewards.aesthetic import HEADS
-from rlr.weights import Published
+from rlr.rewards.networks.aesthetic import HEADS
 from tests.rewards.authors import aes_files, hpsv2, imagereward, imagereward_files
 from tests.rewards.folder import FOLDER
 from tests.rewards.test_aesthetic import unfolded

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rlr.rewards import PickScore
-from rlr.rewards.network import TextCache, in_chunks
-from rlr.rewards.preprocessing import CropShortest, Preprocessing, Squash
+from rlr.rewards.networks.network import TextCache, in_chunks
+from rlr.rewards.networks.preprocessing import CropShortest, Preprocessing, Squash
 from tests.rewards.authors import aes, gradient, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
 

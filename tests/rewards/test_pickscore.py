@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlr.rewards import PickScore
-from rlr.rewards.preprocessing import Preprocessing
+from rlr.rewards.networks.preprocessing import Preprocessing
 from tests.rewards.authors import assert_gradient, gradient, matrix, pictures
 from tests.rewards.folder import FOLDER
 from tests.rewards.vectors import facts, reads

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlr.rewards.preprocessing import (
+from rlr.rewards.networks.preprocessing import (
     CropShortest,
     PadLongest,
     PillowCropShortest,

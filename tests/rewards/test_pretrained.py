@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from rlr.rewards.pretrained import pretrained
+from rlr.rewards.networks.pretrained import pretrained
+from tests.io.test_weights import Code
 from tests.rewards.folder import FOLDER
-from tests.test_weights import Code
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from rlr.rewards import Brightness, Reward, serve
-from rlr.rewards.serve import Service, application, main
-from rlr.rewards.wire import Limits, Refused, pack, unpack
+from rlr.rewards.remote.protocol import Limits, Refused, pack, unpack
+from rlr.rewards.remote.server import Service, application, main
 from tests.rewards.server import serving
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rlr.data.scenes import draw_pictures
-from rlr.rewards import Brightness, ExactCheck, JPEGCompressibility, JPEGIncompressibility
+from rlr.rewards import Brightness, JPEGCompressibility, JPEGIncompressibility
+from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.rewards import ExactCheck
 
 
 def test_brightness_is_the_mean():

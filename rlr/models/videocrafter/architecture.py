@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusers import AutoencoderKL, UNet3DConditionModel
 
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
 from rlr.models.prediction import Prediction, clean, noise, velocity
 from rlr.models.videocrafter.network import UNetConfig, build_unet
 from rlr.models.videocrafter.text import TextTower

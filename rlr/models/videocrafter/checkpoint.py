@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rlr.io.weights import blank, compare, fill, map_state, write_state
 from rlr.models.lora import merged
 from rlr.models.videocrafter.architecture import CONFIG, Architecture
 from rlr.models.videocrafter.buffers import read_schedule, write_buffers
 from rlr.models.videocrafter.keys import Layout, unet_layout, vae_layout
 from rlr.models.videocrafter.text import TextTower
 from rlr.schedules import DiscreteSchedule
-from rlr.weights import blank, compare, fill, map_state, write_state
 
 PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text": "cond_stage_model.model."}
 """Where the weights of each part are."""

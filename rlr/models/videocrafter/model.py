@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from rlr.files import write_whole
+from rlr.io.atomic import write_whole
+from rlr.io.weights import Published, find
 from rlr.models.base import Condition, DiffusionModel
 from rlr.models.lora import LoRA, Trainable
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
@@ -19,7 +20,6 @@ from rlr.models.videocrafter.network import call
 from rlr.models.videocrafter.prompts import OpenCLIPPrompts
 from rlr.models.videocrafter.recompute import recompute
 from rlr.schedules import DiscreteSchedule
-from rlr.weights import Published, find
 
 CHECKPOINT, MERGES = "model.ckpt", "merges.txt.gz"
 """The file of weights, and that of the tokenizer's merges, which only models of another vocabulary have."""

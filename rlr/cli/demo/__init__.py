@@ -1,0 +1,1 @@
+"""``python -m rlr.cli.demo``: aligns the built-in model, measures it before and after, and draws what changed."""

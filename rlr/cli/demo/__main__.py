@@ -1,0 +1,86 @@
+"""The demo's command line: ``python -m rlr.cli.demo --help``."""
+
+import logging
+import os
+import sys
+import time
+import warnings
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlr.toy.demo.files import prepare
+
+CONFIG = "configs/image/tiny_rlr.yaml"
+
+
+def parser() -> ArgumentParser:
+    """Returns the parser of the demo's own options; the others go to ``rlr.cli``."""
+    parser = ArgumentParser(
+        "python -m rlr.cli.demo",
+        description="Align the built-in model and show what changed. Further options override the config, as in "
+        "`python train.py fit`.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results (%(default)s)")
+    parser.add_argument("--config", default=CONFIG, help="what is aligned and how (%(default)s)")
+    parser.add_argument("--updates", type=int, default=180, help="number of updates (%(default)s)")
+    parser.add_argument("--prompts", type=int, default=240, help="number of held-out prompts (%(default)s)")
+    parser.add_argument("--samples", type=int, default=2, help="samples of each, two or more (%(default)s)")
+    parser.add_argument("--every", type=int, default=30, help="updates between two looks at the curves (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of prompts, noises and training (%(default)s)")
+    return parser
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the demo and returns the exit status."""
+    words = list(sys.argv[1:] if args is None else args)
+    options, overrides = parser().parse_known_args(words)
+    try:
+        _check(options)
+        folder = prepare(options.out)
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    run(options, overrides, folder, " ".join(["python -m rlr.cli.demo", *words]))
+    return 0
+
+
+def _check(options: Namespace) -> None:
+    if not Path(options.config).is_file():
+        raise ValueError(f"there is no file {options.config}; run the demo where the repository is, or give --config")
+    for name, least in (("updates", 1), ("prompts", 3), ("samples", 2), ("every", 0)):
+        value = getattr(options, name)
+        if value < least:
+            raise ValueError(f"--{name} {value} is too little for a comparison; give {least} or more")
+
+
+def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str) -> None:
+    """Aligns, evaluates and writes the report."""
+    started = time.monotonic()
+    # importing torch, lightning and diffusers takes seconds: wrong options are told before
+    from rlr.cli.demo.alignment import align, report
+    from rlr.toy.demo.table import table
+    from rlr.toy.demo.watch import say
+
+    say(f"the demo aligns the built-in model with {options.updates} updates; results go to {folder}")
+    module, watch = align(options, overrides, folder)
+    result = report(module, watch, command, options.config, started)
+    paths = result.save(folder)
+    say(f"\n{table(result.comparisons, result.world.labels)}\n")
+    say(f"{result.story.noise} Done in {time.monotonic() - started:.0f} s.\n")
+    for path in paths:
+        say(str(path))
+
+
+def _quiet() -> None:
+    # what the libraries say about themselves would bury the table; these loggers keep their level when lightning is imported
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        for module in ("rank_zero", "seed"):
+            logging.getLogger(f"{package}.utilities.{module}").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore")
+
+
+if __name__ == "__main__":
+    _quiet()
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The run itself: the same command line and config as ``train.py fit``, watched."""
+
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlr.cli import main as command_line
+from rlr.evaluation.facts import commit, device, now, versions
+from rlr.modules.alignment import Alignment
+from rlr.toy.demo.report import Report
+from rlr.toy.demo.watch import Watch
+
+
+def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> list[str]:
+    """Returns the arguments of ``train.py`` that are this demo."""
+    watch = {name: getattr(options, name) for name in ("prompts", "samples", "every", "seed")}
+    return [
+        "fit",
+        f"--config={options.config}",
+        f"--seed_everything={options.seed}",
+        f"--trainer.max_steps={options.updates}",
+        f"--trainer.default_root_dir={folder}",
+        # the watch looks at held-out prompts and says how far the run has come
+        "--trainer.limit_val_batches=0",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.callbacks+=rlr.toy.demo.watch.Watch",
+        *(f"--trainer.callbacks.{name}={value}" for name, value in watch.items()),
+        *overrides,
+    ]
+
+
+def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[Alignment, Watch]:
+    """Aligns the model of the config and returns the module and what watched it."""
+    cli = command_line(arguments(options, overrides, folder))
+    assert isinstance(cli.model, Alignment)
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    return cli.model, next(callback for callback in callbacks if isinstance(callback, Watch))
+
+
+def report(module: Alignment, watch: Watch, command: str, config: str, started: float) -> Report:
+    """Returns the report of a finished run.
+
+    Raises:
+        SystemExit: If the run was interrupted before the model was aligned.
+    """
+    if watch.world is None or watch.base is None or watch.aligned is None:
+        raise SystemExit("the alignment was interrupted, so there is nothing to compare; run the demo again")
+    method = type(module.estimator).__name__
+    facts = {
+        "command": command,
+        "config": config,
+        "seed": watch.seed,
+        "updates": len(watch.training),
+        "estimator": method,
+        "reward": module.reward.label,
+        "samples seen": module.progress.samples,
+        "trained weights": sum(weight.numel() for weight in module.weights),
+        "device": device(module.device),
+        "date": now(),
+        "commit": commit(),
+        "seconds": {"alignment": watch.times["alignment"], "total": time.monotonic() - started},
+        "versions": versions(),
+    }
+    return Report(watch.world, watch.base, watch.aligned, watch.curves, method, facts)

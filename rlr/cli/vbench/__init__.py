@@ -1,0 +1,1 @@
+"""``python -m rlr.cli.vbench``: samples the videos of VBench's prompts, and scores them."""

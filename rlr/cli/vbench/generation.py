@@ -1,0 +1,143 @@
+"""Sampling from a checkpoint: a ``predict`` run of the config that the checkpoint was trained with."""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from rlr.cli import CLI, main
+from rlr.evaluation.vbench.prediction import ClipWriter, MissingClips
+from rlr.evaluation.vbench.weights import digest
+from rlr.io.atomic import write_whole
+
+ORIGIN = "origin.json"
+"""The file beside the clips that says what they were made with."""
+
+USELESS = (
+    # what wrote the checkpoint is not needed to read it; an EMA, which is, stands in the config
+    r".*Please add the following callbacks: \[.Checkpointing\{[^{}]*\}.\].*",
+    # the writer goes by the clips' own numbers
+    ".*Couldn't infer the batch indices.*",
+)
+"""Warnings about what is meant to be so."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What clips are sampled from.
+
+    Args:
+        config: The config.
+        checkpoint: The checkpoint; without one the base model is sampled from.
+        overrides: Further options, as of ``train.py predict``.
+    """
+
+    config: Path
+    checkpoint: Path | None = None
+    overrides: Sequence[str] = field(default_factory=tuple)
+
+    def sample(self, data: Mapping[str, Any], out: Path) -> bool:
+        """Makes the clips that are missing.
+
+        Args:
+            data: All arguments of :class:`~rlr.evaluation.vbench.prediction.MissingClips`: one that is left out could be taken over
+                from the data of the config.
+            out: The trainer's root folder.
+
+        Returns:
+            Whether this is the process that goes on; the others have done their share.
+
+        Raises:
+            SystemExit: With status 2, after one sentence on stderr, for a mistake in config, checkpoint or folder.
+        """
+        checkpoint = [f"--ckpt_path={self.checkpoint}"] if self.checkpoint else []
+        given = [
+            f"--data.init_args.{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in data.items()
+        ]
+        cli = main(
+            [
+                "predict",
+                f"--config={self.config}",
+                *checkpoint,
+                "--model.init_args.reward=rlr.evaluation.vbench.prediction.Unscored",
+                "--data=rlr.evaluation.vbench.prediction.MissingClips",
+                *given,
+                "--trainer.logger=false",
+                f"--trainer.default_root_dir={out}",
+                *self.overrides,
+            ],
+            Sampling,
+        )
+        return cli.trainer.is_global_zero
+
+
+class Sampling(CLI):
+    """A ``predict`` run that writes clips, and refuses to mix those of two models in one folder."""
+
+    def _further(self, root: Path, config: dict[str, Any]) -> list[Callback]:
+        return [ClipWriter()]
+
+    def before_predict(self) -> None:
+        """Checks that what clips are there come from the same config and checkpoint."""
+        assert isinstance(self.datamodule, MissingClips)
+        for useless in USELESS:
+            warnings.filterwarnings("ignore", useless)
+        claim(self.datamodule.folder, self._origin(self.datamodule))
+
+    def _origin(self, data: MissingClips) -> dict[str, Any]:
+        config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
+        made = {name: config["model"]["init_args"].get(name) for name in ("model", "sampler", "seed")}
+        # an average of the weights is a callback
+        trainer = {name: config["trainer"].get(name) for name in ("precision", "callbacks")}
+        path = config.get("ckpt_path")
+        return {
+            "checkpoint": digest(Path(path)) if path else None,
+            **made,
+            **trainer,
+            "fps": data.fps,
+            "enlarge": data.enlarge,
+        }
+
+
+def claim(folder: Path, origin: Mapping[str, Any]) -> None:
+    """Notes what the clips in a folder are made with.
+
+    Raises:
+        ValueError: If there are clips of something else.
+    """
+    path = folder / ORIGIN
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if found is None and any(folder.glob("*.mp4")):
+        raise ValueError(f"{folder} holds clips, and no {ORIGIN} that says of what; give another --out")
+    other = [name for name in origin if found is not None and found.get(name) != origin[name]]
+    if other:
+        raise ValueError(
+            f"the clips in {folder} were made with another {' and '.join(other)}; give another --out, or delete the folder"
+        )
+    write_whole(path, f"{json.dumps(origin, indent=1, ensure_ascii=False)}\n".encode())
+
+
+def config_of(checkpoint: Path) -> Path:
+    """Returns the config that ``fit`` has saved in the run that a checkpoint is of, the latest if there are several.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint, or no config beside it.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {checkpoint} (looked for at {checkpoint.absolute()})")
+    run = checkpoint.absolute().parents[1]
+    found = sorted(run.glob("logs/version_*/config.yaml"), key=_version)
+    if not found:
+        raise FileNotFoundError(f"there is no logs/version_*/config.yaml in {run}; name the config with --config")
+    return found[-1]
+
+
+def _version(path: Path) -> int:
+    number = re.search(r"\d+$", path.parent.name)
+    return int(number[0]) if number else -1

@@ -1,0 +1,1 @@
+"""Methods as their authors published them."""

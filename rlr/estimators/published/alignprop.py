@@ -1,0 +1,70 @@
+r"""AlignProp: backpropagation through the whole chain, with the network's answer held constant in random steps.
+
+The latent's own path :math:`x_T \to \dots \to x_0` is never cut. In each step, whether the predicted noise
+:math:`\hat z_t` has a gradient is drawn anew, and late steps keep it more often than early ones:
+
+.. math:: P(\text{step } t \text{ keeps its gradient}) = \frac{T - t + 1}{T + 1}, \qquad \text{half of the steps on average.}
+
+This is what the code of the paper does; its text, and its later versions, draw one number :math:`K` of last steps for the whole
+chain, which is :class:`~rlr.estimators.first_order.FirstOrder` with a drawn depth.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators.base import Estimator, Objective, Term
+from rlr.seeding import Stream, spawn
+
+
+class AlignProp(Estimator):
+    r"""Randomised truncation, step by step: the published code's draw.
+
+    Step :math:`i = T - t` of the sampler, counted from 0, draws an integer :math:`r` uniformly from ``low`` … ``high``, both
+    included, and keeps its gradient if :math:`i \geq r`. A draw that keeps none is made again.
+
+    References:
+        | Aligning Text-to-Image Diffusion Models with Reward Backpropagation (Prabhudesai et al., 2023)
+        | https://arxiv.org/abs/2310.03739
+
+    Args:
+        low: The smallest :math:`r`; steps before it never keep their gradient.
+        high: The largest; by default :math:`T`.
+        weight: A factor on the loss, 0.01 in the published code. Adam does not see it, a norm to clip to does.
+    """
+
+    def __init__(self, low: int = 0, high: int | None = None, weight: float = 1.0) -> None:
+        if low < 0 or (high is not None and high < low):
+            raise ValueError(f"AlignProp needs 0 <= low <= high, and got low={low}, high={high}")
+        self.low = low
+        self.high = high
+        self.weight = weight
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def check(self, chain: Chain) -> None:
+        if self.low >= chain.steps:
+            raise ValueError(
+                f"AlignProp(low={self.low}) leaves no step of a chain of {chain.steps} a gradient; "
+                f"set low to {chain.steps - 1} at most"
+            )
+
+    def kept(self, steps: int, seed: int) -> list[int]:
+        r"""Draws the steps that keep their gradient, the first of the chain first; never none."""
+        generator = torch.Generator().manual_seed(spawn(seed, Stream.DEPTH))
+        high = steps if self.high is None else self.high
+        while True:
+            drawn = torch.randint(self.low, high + 1, (steps,), generator=generator).tolist()
+            kept = [steps - i for i, r in enumerate(drawn) if i >= r]
+            if kept:
+                return kept
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        kept = self.kept(chain.steps, trajectory.seed)
+        # before the first of them the weights do not enter
+        held = set(range(kept[0], 0, -1)) - set(kept)
+        rewards = objective(chain.replay(trajectory, kept[0], 0, held).sample(trajectory.noises[0]))
+        yield Term("first_order", -self.weight * rewards.mean(), tuple(kept), rewards.detach())

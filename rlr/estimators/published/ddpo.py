@@ -1,0 +1,171 @@
+r"""Denoising diffusion policy optimisation: proximal policy optimisation of the chain, one step at a time.
+
+Each step is an action, its log-likelihood :math:`\ell_t` the **mean** over the latent's :math:`D` dimensions. With
+:math:`\rho_t = \exp(\ell_t - \ell_t^0)` for the likelihood :math:`\ell_t^0` under the weights of the roll-out,
+
+.. math:: L = \frac{1}{n \, T'} \sum_{i = 1}^{n} \sum_{t \in S_i}
+    \max\bigl(-A_i \rho_{i,t}, \; -A_i \, \mathrm{clip}(\rho_{i,t}, 1 - c, 1 + c)\bigr)
+
+is the loss of an update over :math:`n` samples, with :math:`T'` steps :math:`S_i` drawn for each. While the weights are those of
+the roll-out, :math:`\rho = 1` and the gradient is that of REINFORCE with the advantages :math:`A_i`, over :math:`D \, T`.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain, Trajectory
+from rlr.distributed import gather, rank
+from rlr.estimators.base import Objective, Term, score
+from rlr.estimators.replay import Experience, Minibatch, Recorded, ReplayEstimator, mean_log_prob
+from rlr.estimators.segments import check_stochastic
+from rlr.estimators.statistics import PromptStatistics, Statistics
+from rlr.estimators.surrogates import ImportanceRatio, Surrogate
+
+TOLERANCE = 1e-5
+"""How far the ratio of the first update may be from 1; a tenth of the published clip range."""
+
+
+class DDPO(ReplayEstimator):
+    r"""Clipped policy gradients over rounds of roll-outs, of any reward.
+
+    References:
+        | Training Diffusion Models with Reinforcement Learning (Black et al., 2023)
+        | https://arxiv.org/abs/2305.13301
+
+    Args:
+        parts: Into how many parts a round is split, one update each.
+        epochs: How often a round is gone over.
+        minibatch: The samples of one backward pass; by default as many as a batch has.
+        surrogate: The loss; by default ``ImportanceRatio()``. ``ScoreFunction()`` is the score-function form, of one update
+            a round.
+        statistics: What rewards are compared with and divided by; by default ``PromptStatistics()``.
+        advantage_clip: The largest advantage in size; None does not clip.
+        timestep_fraction: The share of the steps that each sample trains on, drawn anew for each update, in (0, 1].
+        mean_over_steps: Whether the loss is the mean over steps, as published. Their sum has a gradient that is
+            :math:`T` times as large: REINFORCE's over :math:`D`.
+    """
+
+    def __init__(
+        self,
+        parts: int = 4,
+        epochs: int = 1,
+        minibatch: int | None = None,
+        surrogate: Surrogate | None = None,
+        statistics: Statistics | None = None,
+        advantage_clip: float | None = 5.0,
+        timestep_fraction: float = 1.0,
+        mean_over_steps: bool = True,
+    ) -> None:
+        super().__init__(parts, epochs, minibatch)
+        self.surrogate = surrogate or ImportanceRatio()
+        self.statistics = statistics or PromptStatistics()
+        self.advantage_clip = advantage_clip
+        self.timestep_fraction = timestep_fraction
+        self.mean_over_steps = mean_over_steps
+        self._changes: list[Tensor] = []
+        self._first: list[Tensor] = []
+        self._warned = False
+        if not 0 < timestep_fraction <= 1 or (advantage_clip is not None and not advantage_clip > 0):
+            raise ValueError(
+                "DDPO needs timestep_fraction in (0, 1] and advantage_clip > 0 or None, "
+                f"and got {timestep_fraction} and {advantage_clip}"
+            )
+        if self.surrogate.on_policy and parts * epochs > 1:
+            raise ValueError(
+                f"{type(self.surrogate).__name__} holds for the weights of the roll-out only, and {parts * epochs} updates "
+                "a round change them; set DDPO's parts and epochs to 1, or use ImportanceRatio"
+            )
+
+    def check(self, chain: Chain) -> None:
+        check_stochastic(chain, range(chain.steps), "DDPO")
+
+    def advantages(self, kept: Sequence[Experience]) -> list[Tensor]:
+        found = self.statistics.advantages([e.trajectory.prompts for e in kept], [e.rewards for e in kept])
+        clip = self.advantage_clip
+        return found if clip is None else [a.clamp(-clip, clip) for a in found]
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        """Yields the terms of the first update of a round of this one roll-out."""
+        assert isinstance(trajectory, Recorded)
+        rewards = score(objective, trajectory.states[0])
+        (advantages,) = self.advantages([Experience(trajectory, rewards)])
+        yield from self.terms(chain, Minibatch(trajectory, rewards, advantages, 1, fresh=True))
+
+    def terms(self, chain: Chain, minibatch: Minibatch) -> Iterator[Term]:
+        drawn = self._steps(chain, minibatch)
+        for t in range(chain.steps, 0, -1):
+            rows = drawn[:, t - 1].nonzero().flatten()
+            if len(rows):
+                yield self._term(chain, minibatch, t, rows)
+        if minibatch.fresh:
+            # now, not with the metrics: a wrong round should be told before its first update
+            self._check_first(farthest(torch.cat(self._first)).exp().item())
+
+    def _term(self, chain: Chain, minibatch: Minibatch, t: int, rows: Tensor) -> Term:
+        r"""Returns the term of step :math:`t`, of those samples that have drawn it."""
+        whole = minibatch.trajectory
+        trajectory = whole if len(rows) == len(whole.prompts) else whole.take(rows)
+        log_probs = mean_log_prob(chain.replay(trajectory, t, t - 1), trajectory.states[t - 1])
+        recorded = trajectory.log_probs[t - 1]
+        self._note((log_probs - recorded).detach(), minibatch.fresh)
+        advantages = minibatch.advantages[rows.to(minibatch.advantages.device)]
+        loss = self.surrogate.loss(advantages, log_probs, recorded).sum() / len(whole.prompts)
+        scale = (1 if self.mean_over_steps else chain.steps) / self._count(chain)
+        return Term("half_order", scale * loss, (t,), minibatch.rewards)
+
+    def _count(self, chain: Chain) -> int:
+        r"""Returns the number :math:`T'` of steps that each sample trains on."""
+        return max(1, int(chain.steps * self.timestep_fraction))
+
+    def _steps(self, chain: Chain, minibatch: Minibatch) -> Tensor:
+        r"""Returns which sample trains on which step :math:`1, \dots, T`, with shape :math:`(b, T)`."""
+        b = len(minibatch.rewards)
+        generator = torch.Generator().manual_seed(minibatch.trajectory.seed)
+        # ranks share the seed and draw for each other, so that their samples differ
+        order = torch.rand((rank() + 1) * b, chain.steps, generator=generator)[-b:].argsort(1)
+        return order < self._count(chain)
+
+    def _note(self, change: Tensor, fresh: bool) -> None:
+        self._changes.append(change)
+        if fresh:
+            self._first.append(change)
+
+    def metrics(self) -> dict[str, float]:
+        r"""Returns :math:`\frac12 E[(\ell - \ell^0)^2]`, the share of ratios out of range, and the first update's worst ratio.
+
+        The last is that of all ranks, on which this must be called together.
+        """
+        if not self._changes:
+            return {}
+        changes, first = torch.cat(self._changes), torch.cat(self._first or self._changes[:1])
+        self._changes, self._first = [], []
+        worst = farthest(gather(farthest(first)).flatten()).exp().item()
+        return {
+            "ddpo/approx_kl": changes.square().mean().item() / 2,
+            "ddpo/clip_fraction": self.surrogate.clipped(changes).float().mean().item(),
+            "ddpo/ratio_first": worst,
+        }
+
+    def _check_first(self, ratio: float) -> None:
+        if self._warned or abs(ratio - 1) <= TOLERANCE:
+            return
+        self._warned = True
+        warnings.warn(
+            f"a replayed step is not the recorded one: its likelihood ratio is {ratio:.6g} before the first update and must "
+            "be 1; use precision 32-true or minibatches as large as a batch, or a clip range far above the difference",
+            stacklevel=2,
+        )
+
+    def state_dict(self) -> dict[str, object]:
+        return {"statistics": self.statistics.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.statistics.load_state_dict(state["statistics"])  # type: ignore[arg-type]
+
+
+def farthest(changes: Tensor) -> Tensor:
+    """Returns the change that is farthest from 0, with shape (1)."""
+    return changes[changes.abs().argmax()].view(1)

@@ -1,0 +1,100 @@
+r"""What the released code of the RLR paper computes, for comparison. It is not the estimator of the paper.
+
+.. math:: L = -w_1 \, \overline{R(\alpha_0 \hat x_0 + \sigma_0 \hat z_1)} + w_h \sum_{k = 1}^{m} \overline{
+    \max\bigl(-A \rho_{t_k}, \; -A \, \mathrm{clip}(\rho_{t_k}, 1 - c, 1 + c)\bigr)}, \qquad A_i = \frac{R_i - \bar R}{s_R}
+
+First order is the last step's, which is DDIM's with :math:`\eta = 0` whatever the sampler: not the mean of a step with noise,
+where the predicted noise :math:`\hat z_1` has a smaller factor than :math:`\sigma_0`. The :math:`m` other terms are likelihood
+ratios of *single* steps :math:`t_k`, uniform on :math:`1, \dots, T` and drawn with replacement, not of a sub-chain; the
+likelihood is the *mean* over the latent's dimensions; zeroth order does not occur. A draw of the deterministic last step is no
+term. So the steps are neither covered once nor weighted, and the estimate is biased in scale and direction.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators.base import Estimator, Objective, Term
+from rlr.estimators.replay import Recorded, mean_log_prob, record
+from rlr.estimators.segments import check_stochastic
+from rlr.estimators.statistics import RoundStatistics, Statistics
+from rlr.estimators.surrogates import ImportanceRatio, Surrogate
+from rlr.samplers import DDIM
+from rlr.seeding import Stream, spawn
+
+
+class OfficialRLR(Estimator):
+    r"""The released code's gradient (RTkenny/RLR-Opimtizer, commit aff15b1, which sums its terms).
+
+    Its rewards see pixels of twice-mapped range; that part is :class:`~rlr.rewards.doubled.DoubledRange`, around any reward.
+
+    References:
+        | https://github.com/RTkenny/RLR-Opimtizer
+
+    Args:
+        draws: The number :math:`m` of single-step terms, ``chain_len`` there.
+        first_weight: The weight :math:`w_1` of the last step, ``loss_coeff`` there.
+        half_weight: The weight :math:`w_h` of the others, ``ho_loss_coeff`` there.
+        surrogate: The loss of a single step; by default the ratio clipped to 1 ± 1e-4, its logarithm cut off at ± 20.
+        statistics: What gives the advantages; by default the batch's mean and standard deviation.
+    """
+
+    def __init__(
+        self,
+        draws: int = 1,
+        first_weight: float = 0.05,
+        half_weight: float = 1.0,
+        surrogate: Surrogate | None = None,
+        statistics: Statistics | None = None,
+    ) -> None:
+        if draws < 0:
+            raise ValueError(f"OfficialRLR draws 0 or more single steps, and got draws={draws}")
+        self.draws = draws
+        self.first_weight = first_weight
+        self.half_weight = half_weight
+        self.surrogate = surrogate or ImportanceRatio(limit=20.0)
+        self.statistics = statistics or RoundStatistics()
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def check(self, chain: Chain) -> None:
+        check_stochastic(chain, range(1, chain.steps), "OfficialRLR")
+
+    def steps(self, chain: Chain, seed: int) -> list[int]:
+        r"""Draws the :math:`t_k`."""
+        generator = torch.Generator().manual_seed(spawn(seed, Stream.SEGMENT))
+        return torch.randint(1, chain.steps + 1, (self.draws,), generator=generator).tolist()
+
+    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Recorded:
+        return record(chain, prompts, noises, seed)
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        assert isinstance(trajectory, Recorded)
+        scored = objective(deterministic(chain).replay(trajectory, 1, 0).mean)
+        rewards = scored.detach()
+        yield Term("first_order", -self.first_weight * scored.mean(), (1,), rewards)
+        del scored  # its graph must be gone before the next is built
+        (advantages,) = self.statistics.advantages([trajectory.prompts], [rewards])
+        for t in self.steps(chain, trajectory.seed):
+            if t > 1:
+                yield self._single(chain, trajectory, advantages, t, rewards)
+
+    def _single(self, chain: Chain, trajectory: Recorded, advantages: Tensor, t: int, rewards: Tensor) -> Term:
+        log_probs = mean_log_prob(chain.replay(trajectory, t, t - 1), trajectory.states[t - 1])
+        loss = self.surrogate.loss(advantages, log_probs, trajectory.log_probs[t - 1])
+        return Term("half_order", self.half_weight * loss.mean(), (t,), rewards)
+
+    def state_dict(self) -> dict[str, object]:
+        return {"statistics": self.statistics.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.statistics.load_state_dict(state["statistics"])  # type: ignore[arg-type]
+
+
+def deterministic(chain: Chain) -> Chain:
+    r"""Returns the chain of the same model with DDIM and :math:`\eta = 0`."""
+    return Chain(chain.model, DDIM(chain.steps, eta=0.0), chain.checkpoint)

@@ -1,0 +1,61 @@
+r"""Reward feedback learning: the gradient of one late step, through its prediction of the finished sample.
+
+.. math:: \hat g = \nabla_\theta R\bigl(\hat x_0(x_t; \theta)\bigr), \qquad t \text{ uniform on } 1, \dots, w,
+
+with :math:`x_t` a constant. It is the gradient of another objective than the reward of what the chain makes.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from rlr.chain import Chain, Trajectory
+from rlr.estimators.base import Estimator, Objective, Term
+from rlr.seeding import Stream, spawn
+
+
+class ReFL(Estimator):
+    r"""Backpropagation of the reward of the one-step prediction, in one drawn step.
+
+    The rewards that it reports are those of the predictions, as in the published code.
+
+    References:
+        | ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation (Xu et al., 2023), Algorithm 1
+        | https://arxiv.org/abs/2304.05977
+
+    Args:
+        window: The number :math:`w` of last steps that :math:`t` is drawn from; the published code draws from the last 10
+            of 40.
+        ceiling: A reward above which a sample has no gradient, 2 for ImageReward in the published code; by default none.
+        weight: A factor on the loss, 0.001 in the published code. Adam does not see it, a norm to clip to does.
+    """
+
+    def __init__(self, window: int = 10, ceiling: float | None = None, weight: float = 1.0) -> None:
+        if window < 1:
+            raise ValueError(f"ReFL draws its step from a window of at least one, and got window={window}")
+        self.window = window
+        self.ceiling = ceiling
+        self.weight = weight
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def check(self, chain: Chain) -> None:
+        if self.window > chain.steps:
+            raise ValueError(
+                f"ReFL(window={self.window}) is longer than the chain of {chain.steps} steps; "
+                f"set window to {chain.steps} at most"
+            )
+
+    def step(self, seed: int) -> int:
+        r"""Draws :math:`t`."""
+        return int(
+            torch.randint(1, self.window + 1, (), generator=torch.Generator().manual_seed(spawn(seed, Stream.DEPTH)))
+        )
+
+    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+        t = self.step(trajectory.seed)
+        rewards = objective(chain.look_ahead(trajectory.states[t], t, trajectory.condition))
+        raised = rewards if self.ceiling is None else rewards.clamp(max=self.ceiling)
+        yield Term("first_order", -self.weight * raised.mean(), (t,), rewards.detach())

@@ -1,0 +1,240 @@
+"""Scores of clips by the installed package ``vbench``, which runs in a process of its own."""
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rlr.evaluation.vbench import weights
+from rlr.evaluation.vbench.dimensions import Dimension
+from rlr.evaluation.vbench.inspection import inspect
+from rlr.evaluation.vbench.videos import Entry
+from rlr.io.atomic import write_whole
+
+DINO = "dino_model/dino_vitbase16_pretrain.pth"
+"""The file that ``torch.hub`` asks for in a folder of its own."""
+
+Say = Callable[[str], None]
+"""Told how far the work has come."""
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What VBench says of one dimension.
+
+    Args:
+        value: The score of all clips together, in [0, 1] but for networks' whims.
+        clips: The numbers that it gives for single clips, on scales of their own, by the clip's name.
+    """
+
+    value: float
+    clips: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The installed VBench.
+
+    A dimension whose clips and weights are those of an earlier time is not judged again: its score is kept in a file.
+
+    Args:
+        weights: The folder of weights.
+        device: ``cuda`` or ``cpu``; anything else VBench takes for a CPU.
+        gpu: The number of the GPU among those that this process sees, by default the first.
+    """
+
+    weights: Path
+    device: str = "cpu"
+    gpu: int | None = None
+
+    def check(self, dimensions: Sequence[Dimension]) -> None:
+        """Checks that the package and all weights are there, before anything is sampled.
+
+        Raises:
+            FileNotFoundError: If something is missing.
+            ValueError: If a file is not the published one.
+        """
+        package()
+        weights.check(dimensions, self.weights)
+
+    def score(
+        self, dimensions: Sequence[Dimension], entries: Sequence[Entry], out: Path, say: Say = silent
+    ) -> dict[str, Score]:
+        """Judges clips and returns the scores by the dimension's name.
+
+        Args:
+            dimensions: What is judged.
+            entries: The clips, with what is judged on each.
+            out: Where scores are kept, a file a dimension, and VBench's log.
+            say: Told of every dimension.
+
+        Raises:
+            FileNotFoundError: If a file of weights or the package is missing.
+            ValueError: If a clip cannot be judged, or VBench gives no number.
+            ChildProcessError: If VBench fails.
+        """
+        self.check(dimensions)
+        say(f"reading {sum(len(entry.videos) for entry in entries)} clips …")
+        clips = inspect(entries)
+        kept = {d.name: Kept(out / f"{d.name}.json", self._key(d, entries, clips)) for d in dimensions}
+        found = {name: file.find() for name, file in kept.items()}
+        for name, result in self._run([d for d in dimensions if found[d.name] is None], entries, out, say):
+            found[name] = score = read(name, result, entries)
+            kept[name].keep(score)
+        return {name: score for name, score in found.items() if score is not None}
+
+    def _key(self, dimension: Dimension, entries: Sequence[Entry], clips: Mapping[Path, str]) -> str:
+        """What a score depends on, as one word."""
+        judged = [(path.name, clips[path]) for path in of(dimension.name, entries)]
+        facts = [dimension.name, package(), judged, weights.digests([dimension], self.weights)]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def _run(
+        self, dimensions: Sequence[Dimension], entries: Sequence[Entry], out: Path, say: Say
+    ) -> Iterator[tuple[str, Any]]:
+        """Yields name and result of each dimension as soon as VBench has it."""
+        if not dimensions:
+            return
+        log = out / "vbench.log"
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as temporary, log.open("wb") as errors:
+            job = self._job(dimensions, entries, Path(temporary))
+            command = [sys.executable, "-m", "rlr.evaluation.vbench.worker", str(job)]
+            surroundings = self._environment(Path(temporary))
+            with _started(command, stdout=subprocess.PIPE, stderr=errors, env=surroundings) as process:
+                yield from _events(process, len(dimensions), log, say)
+
+    def _job(self, dimensions: Sequence[Dimension], entries: Sequence[Entry], folder: Path) -> Path:
+        listed = [
+            {
+                "prompt_en": e.prompt,
+                "dimension": list(e.dimensions),
+                "video_list": [str(v.absolute()) for v in e.videos],
+            }
+            for e in entries
+        ]
+        info, job = folder / "info.json", folder / "job.json"
+        info.write_text(json.dumps(listed), encoding="utf-8")
+        asked = [{"name": dimension.name, "pickled": dimension.pickled} for dimension in dimensions]
+        task = {"info": str(info), "folder": str(folder), "device": self.device, "dimensions": asked}
+        job.write_text(json.dumps(task), encoding="utf-8")
+        return job
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        checkpoints = folder / "hub" / "checkpoints"
+        checkpoints.mkdir(parents=True)
+        # DINO's own code loads the file from there, wherever VBench has found it
+        (checkpoints / Path(DINO).name).symlink_to((self.weights / DINO).absolute())
+        path = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        places = {"VBENCH_CACHE_DIR": str(self.weights.absolute()), "TORCH_HOME": str(folder), "PYTHONPATH": path}
+        return {**os.environ, **places, **self._visible()}
+
+    def _visible(self) -> dict[str, str]:
+        """The environment in which the GPU is the first, for VBench compares the device with the word ``cuda``."""
+        if self.gpu is None:
+            return {}
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return {"CUDA_VISIBLE_DEVICES": seen.split(",")[self.gpu] if seen else str(self.gpu)}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The file of a dimension's score, which holds as long as what it depends on is the same."""
+
+    path: Path
+    key: str
+
+    def find(self) -> Score | None:
+        """Returns the score, or None if there is none that fits."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return Score(content["value"], content["clips"]) if content["key"] == self.key else None
+        except (OSError, ValueError, KeyError, TypeError):
+            # none yet, or a file that something else has written: it is judged and written again
+            return None
+
+    def keep(self, score: Score) -> None:
+        """Writes the score."""
+        content = {"key": self.key, "value": score.value, "clips": dict(score.clips)}
+        write_whole(self.path, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+
+
+def package() -> str:
+    """Returns the version of the installed VBench, without importing it.
+
+    Raises:
+        FileNotFoundError: If it is not installed.
+    """
+    try:
+        return version("vbench")
+    except PackageNotFoundError as error:
+        raise FileNotFoundError("the package vbench is not installed; `make install` installs it") from error
+
+
+def of(dimension: str, entries: Sequence[Entry]) -> list[Path]:
+    """Returns the clips that are judged on a dimension, in VBench's order."""
+    return [path for entry in entries if dimension in entry.dimensions for path in entry.videos]
+
+
+def read(dimension: str, result: Any, entries: Sequence[Entry]) -> Score:
+    """Returns a score from VBench's result.
+
+    Raises:
+        ValueError: If it is of other clips, or no number.
+    """
+    value, clips = float(result[0]), {Path(clip["video_path"]).name: float(clip["video_results"]) for clip in result[1]}
+    left_out = [path.name for path in of(dimension, entries) if path.name not in clips]
+    if left_out:
+        raise ValueError(
+            f"VBench passed over {left_out[0]!r} in {dimension} ({len(left_out)} clips in all); replace it"
+        )
+    wrong = [name for name, number in clips.items() if not math.isfinite(number)]
+    if wrong or not math.isfinite(value):
+        raise ValueError(
+            f"VBench gives {wrong[0] if wrong else 'the set'} the {dimension} {clips[wrong[0]] if wrong else value}, which "
+            "is no score; leave the clip or the dimension out"
+        )
+    return Score(value, clips)
+
+
+@contextmanager
+def _started(command: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Within, the process runs; afterwards it does not, also after an exception."""
+    process = subprocess.Popen(command, **settings)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _events(process: subprocess.Popen[bytes], count: int, log: Path, say: Say) -> Iterator[tuple[str, Any]]:
+    assert process.stdout is not None
+    doing, done = "the start", 0
+    for line in process.stdout:
+        event = json.loads(line)
+        if "begun" in event:
+            doing = event["begun"]
+            say(f"judging {doing} ({done + 1} of {count}) …")
+        elif "done" in event:
+            done += 1
+            yield event["done"], event["result"]
+        else:
+            raise ChildProcessError(
+                f"VBench failed in {event['failed']} ({' '.join(event['error'].split())}); see {log}"
+            )
+    if done < count:
+        raise ChildProcessError(f"VBench ended in {doing} with status {process.wait()}; see {log}")

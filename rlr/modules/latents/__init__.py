@@ -1,0 +1,1 @@
+"""Optimization of latents instead of weights."""

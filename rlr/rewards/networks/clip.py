@@ -1,0 +1,67 @@
+"""CLIP models in the layout of transformers, which PickScore and CLIPScore are made of."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPModel, CLIPTokenizer
+
+from rlr.rewards.networks.network import NetworkReward
+from rlr.rewards.networks.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing
+from rlr.rewards.networks.pretrained import pretrained
+
+
+class CLIPReward(NetworkReward):
+    r"""A similarity of picture and prompt in a CLIP model.
+
+    Args:
+        path: A folder, or a hub id.
+        tokenizer: Where the tokenizer is, by default in ``path`` where that is a folder, else at ``home``.
+        preprocessing: ``official`` resizes bytes with Pillow, ``training`` is the same on tensors, with a gradient.
+        chunk: How many pictures to score at once.
+        cache: How many prompts to remember.
+    """
+
+    fits: ClassVar[Mapping[Preprocessing, Fit]] = {
+        Preprocessing.official: PillowCropShortest(),
+        Preprocessing.training: CropShortest(),
+    }
+    home: ClassVar[str]
+    """The hub id of the published model's tokenizer."""
+
+    def __init__(
+        self,
+        path: str,
+        tokenizer: str | None = None,
+        preprocessing: Preprocessing | Fit = Preprocessing.training,
+        chunk: int = 32,
+        cache: int = 4096,
+    ) -> None:
+        super().__init__(preprocessing, chunk, cache)
+        self.tokenizer = pretrained(CLIPTokenizer, tokenizer or (path if Path(path).is_dir() else self.home))
+        self.clip = pretrained(CLIPModel, path)
+        self.size = self.clip.config.vision_config.image_size
+        self.length = self.clip.config.text_config.max_position_embeddings
+
+    @abstractmethod
+    def _score(self, pixels: Tensor, texts: Tensor) -> Tensor: ...
+
+    def features(self, samples: Tensor) -> Tensor:
+        r"""Returns what the image tower makes of pixels in [0, 1]: unit vectors, with shape :math:`(B, D)`."""
+        return self._images(self.preprocess(samples))
+
+    def _cosine(self, pixels: Tensor, texts: Tensor) -> Tensor:
+        return (self._images(pixels) * texts).sum(-1)
+
+    def _images(self, pixels: Tensor) -> Tensor:
+        return F.normalize(self.clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
+
+    def _encode(self, prompts: list[str]) -> Tensor:
+        whole = self.tokenizer(prompts, verbose=False).input_ids
+        self._warn([text for text, ids in zip(prompts, whole, strict=True) if len(ids) > self.length], self.length)
+        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=self.length, return_tensors="pt")
+        texts = self.clip.get_text_features(**tokens.to(self._weight.device)).pooler_output
+        return F.normalize(texts, dim=-1)

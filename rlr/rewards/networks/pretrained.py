@@ -1,0 +1,61 @@
+"""Models and tokenizers in the folder layout of transformers, from a folder or the hub: complete, read as tensors alone."""
+
+import pickle
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from rlr.io.weights import freeze, tell_unread
+
+
+def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: Any) -> Any:
+    """Returns what ``kind.from_pretrained`` makes of a folder or hub id; a model frozen, in eval mode and complete.
+
+    Weights in the file that the model does not have are left out with a warning that names them.
+
+    Args:
+        kind: The class.
+        source: The folder or hub id.
+        unused: How the names of weights begin that the file may have besides, without a warning; the numbers of the
+            positions, which older versions of transformers wrote down, are always among them.
+        options: What else ``from_pretrained`` is told.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If the file lacks weights of the model, has them in other shapes, or holds more than tensors.
+    """
+    model = issubclass(kind, PreTrainedModel)
+    if model:
+        options |= {"dtype": torch.float32, "weights_only": True, "output_loading_info": True}
+        # not to pass over them: they are told, and refused below by their names
+        options |= {"ignore_mismatched_sizes": True}
+    try:
+        loaded = kind.from_pretrained(source, **options)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"no {kind.__name__} can be loaded from {source!r}; give a local folder that holds one in the layout of "
+            "transformers, or a hub id while there is a network"
+        ) from error
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(
+            f"the {kind.__name__} in {source!r} cannot be read as tensors alone (it is damaged, or holds code); download it "
+            "again, or save its state dict anew"
+        ) from error
+    return _complete(loaded[0], loaded[1], source, unused) if model else loaded
+
+
+def _complete(
+    network: nn.Module, told: Mapping[str, Collection[Any]], source: str, unused: tuple[str, ...]
+) -> nn.Module:
+    misshapen = [key for key, *_ in told["mismatched_keys"]]
+    for fact, keys in (("lacks", told["missing_keys"]), ("has in another shape", misshapen)):
+        if keys:
+            raise ValueError(
+                f"{source} {fact} {len(keys)} weights of {type(network).__name__}, such as {min(keys)}; give the checkpoint "
+                "of this very network"
+            )
+    tell_unread(source, type(network).__name__, [key for key in told["unexpected_keys"] if not key.startswith(unused)])
+    return freeze(network)

@@ -1,0 +1,1 @@
+"""Rewards over HTTP: protocol, client and server."""

@@ -1,0 +1,136 @@
+r"""What a reward's server and its clients say to each other: JSON, with pictures as PNG files in base64.
+
+================  ===========================================================  ==========================================
+request           asks                                                         answer
+================  ===========================================================  ==========================================
+``GET /health``                                                                ``{"label", "scales", "higher_is_better",
+                                                                               "version"}``
+``POST /score``   ``{"prompts": [p, …], "samples": [PNG, …]}``, or for videos  ``{"scores": [1.5, null, …]}``, null where
+                  ``"samples": [[PNG, …], …]``, a list of frames each          a score is not finite
+================  ===========================================================  ==========================================
+
+Whatever is refused is answered ``{"error": "one sentence"}``. Pixels travel as 8-bit numbers, so a score is that of the
+rounded picture.
+"""
+
+import base64
+import binascii
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rlr.rewards.networks.preprocessing import to_bytes
+
+FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for bytes that are no whole picture."""
+
+
+class Refused(ValueError):
+    """A request that cannot be served, now or later.
+
+    Args:
+        sentence: Why.
+        status: The HTTP status of the answer.
+    """
+
+    def __init__(self, sentence: str, status: int = 400) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest request that is served.
+
+    Args:
+        samples: Samples.
+        pixels: Pixels of all frames of all samples together; counted before a picture is decoded.
+        bytes: Bytes of the request.
+    """
+
+    samples: int = 64
+    pixels: int = 2**24
+    bytes: int = 128 * 2**20
+
+
+def png(picture: Tensor) -> str:
+    r"""Returns the PNG file, in base64, of a picture of bytes, with shape :math:`(3, H, W)`."""
+    buffer = io.BytesIO()
+    # higher compression takes longer than a local network does
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "PNG", compress_level=1)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def pack(samples: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
+    r"""Returns the request to score pixels in [0, 1], with shape :math:`(B, 3, H, W)` or :math:`(B, F, 3, H, W)`."""
+    pictures = to_bytes(samples)
+    files = [[png(frame) for frame in video] if video.ndim == 4 else png(video) for video in pictures]
+    return {"prompts": list(prompts), "samples": files}
+
+
+def unpack(body: bytes, limits: Limits) -> tuple[Tensor, list[str]]:
+    r"""Returns the pixels in [0, 1], in float32, and the prompts of a request.
+
+    Raises:
+        Refused: If the request is malformed or beyond a limit.
+    """
+    prompts, samples = _read(body)
+    if not prompts or len(prompts) != len(samples):
+        raise Refused(f"got {len(prompts)} prompts and {len(samples)} samples; give as many of each, at least one")
+    if len(samples) > limits.samples:
+        raise Refused(f"got {len(samples)} samples, and {limits.samples} are served at once; send fewer a request", 413)
+    counts = {len(sample) if isinstance(sample, list) else None for sample in samples}
+    if len(counts) > 1 or 0 in counts:
+        raise Refused("samples must be pictures, or videos of one number of frames; send them apart")
+    files = [file for sample in samples for file in (sample if isinstance(sample, list) else [sample])]
+    pictures = torch.stack(list(_pictures(files, limits)))
+    (frames,) = counts
+    return (pictures if frames is None else pictures.unflatten(0, (-1, frames))), prompts
+
+
+def _read(body: bytes) -> tuple[list[str], list[Any]]:
+    try:
+        message = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused("the request is no JSON; send an object with prompts and samples") from error
+    prompts, samples = (message.get(key) if isinstance(message, dict) else None for key in ("prompts", "samples"))
+    if not (isinstance(prompts, list) and isinstance(samples, list) and all(isinstance(p, str) for p in prompts)):
+        raise Refused("the request is no object with prompts, a list of strings, and samples, a list of PNG files")
+    return prompts, samples
+
+
+def _pictures(files: Sequence[Any], limits: Limits) -> Iterator[Tensor]:
+    first, pixels = None, 0
+    for number, file in enumerate(files):
+        try:
+            image = _open(file)
+            pixels += image.width * image.height
+            if pixels > limits.pixels:
+                raise Refused(f"the pictures have more than {limits.pixels} pixels in all; send fewer a request", 413)
+            first = first or image.size
+            if image.size != first:
+                raise Refused(f"picture {number} is {image.size}, and the first {first}; send sizes apart")
+            yield torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        except Refused:
+            raise
+        except FAULTS as error:
+            raise Refused(f"picture {number} is no whole PNG file; send an 8-bit RGB one in base64") from error
+
+
+def _open(file: Any) -> Image.Image:
+    """Opens a PNG file without decoding it."""
+    try:
+        data = base64.b64decode(file, validate=True) if isinstance(file, str) else b""
+    except binascii.Error:
+        data = b""
+    image = Image.open(io.BytesIO(data), formats=["PNG"])
+    if image.mode != "RGB":
+        raise ValueError(f"the mode {image.mode} is none that is served")
+    return image

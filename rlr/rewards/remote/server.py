@@ -1,0 +1,173 @@
+"""A reward as a server: ``python -m rlr.rewards.remote.server --config configs/serve/brightness.yaml``.
+
+The config's ``reward`` is written as in the config of a training, and every option of the server can stand beside it.
+:class:`~rlr.rewards.remote.client.Remote` is the client, :mod:`rlr.rewards.remote.protocol` what the two say to each other.
+
+There is no password: whoever reaches the port can have pictures scored. So the default address is that of this machine
+alone; from elsewhere, come through an SSH tunnel or a network of your own.
+"""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
+
+import torch
+import uvicorn
+from jsonargparse import ArgumentParser, auto_cli
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+import rlr
+from rlr.rewards.base import Reward
+from rlr.rewards.remote.protocol import Limits, Refused, unpack
+
+
+class Service:
+    """Scores one request after the other, on one thread, so that rewards and GPUs meet one batch at a time.
+
+    Args:
+        reward: The reward.
+        device: Where it computes.
+        limits: The largest request.
+    """
+
+    def __init__(self, reward: Reward, device: torch.device, limits: Limits) -> None:
+        self.reward = reward.to(device)
+        self.device = device
+        self.limits = limits
+        self._thread = ThreadPoolExecutor(1, "reward")
+        self._turn = asyncio.Lock()
+
+    def score(self, body: bytes) -> list[float | None]:
+        """Returns the scores that a request asks for, None where one is not finite.
+
+        Raises:
+            Refused: If the request is malformed or beyond a limit, or the reward says what is wrong with it.
+        """
+        samples, prompts = unpack(body, self.limits)
+        try:
+            with torch.no_grad():
+                scores = self.reward(samples.to(self.device), prompts)
+        except ValueError as error:
+            raise Refused(str(error), 422) from error
+        if scores.shape != (len(prompts),):
+            raise TypeError(f"{self.reward.label} returned the shape {tuple(scores.shape)} for {len(prompts)} prompts")
+        return [score.item() if score.isfinite() else None for score in scores]
+
+    async def health(self, request: Request) -> JSONResponse:
+        """Tells the facts of the reward."""
+        reward = self.reward
+        facts = {"label": reward.label, "scales": dict(reward.scales), "higher_is_better": reward.higher_is_better}
+        return JSONResponse({**facts, "version": rlr.__version__})
+
+    async def answer(self, request: Request) -> JSONResponse:
+        """Scores a request when its turn comes, unless nobody waits for it any more."""
+        body = await self._body(request)
+        async with self._turn:
+            if await request.is_disconnected():
+                return JSONResponse({"error": "nobody waits for this answer"}, 499)
+            scores = await asyncio.get_running_loop().run_in_executor(self._thread, self.score, body)
+        return JSONResponse({"scores": scores})
+
+    async def _body(self, request: Request) -> bytes:
+        # a web page may send other types to any address without asking
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            raise Refused("the request must have the type application/json", 415)
+        declared = request.headers.get("content-length", "0")
+        body = bytearray()
+        self._weigh(int(declared) if declared.isdecimal() else 0)
+        async for part in request.stream():
+            body += part
+            self._weigh(len(body))
+        return bytes(body)
+
+    def _weigh(self, size: int) -> None:
+        if size > self.limits.bytes:
+            raise Refused(f"the request has more than {self.limits.bytes} bytes; send fewer samples at once", 413)
+
+
+def application(service: Service) -> Starlette:
+    """Returns the ASGI application of a service."""
+
+    def refused(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Refused)
+        return _error(str(error), error.status)
+
+    def unknown(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return _error(
+            f"there is no {request.method} {request.url.path}, but GET /health, POST /score", error.status_code
+        )
+
+    def fault(request: Request, error: Exception) -> JSONResponse:
+        return _error(f"{service.reward.label} failed with a {type(error).__name__}; the server's log says why", 500)
+
+    routes = [Route("/health", service.health, methods=["GET"]), Route("/score", service.answer, methods=["POST"])]
+    handlers: dict[Any, Any] = {Refused: refused, HTTPException: unknown, Exception: fault}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+def _error(sentence: str, status: int) -> JSONResponse:
+    return JSONResponse({"error": " ".join(sentence.split())}, status)
+
+
+def serve(
+    reward: Reward,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: str | None = None,
+    max_batch: int = 64,
+    max_pixels: int = 2**24,
+    max_megabytes: int = 128,
+    max_waiting: int = 64,
+) -> None:
+    """Serves a reward until it is interrupted.
+
+    Args:
+        reward: The reward.
+        host: The address to listen at; the default is reached from this machine alone.
+        port: The port.
+        device: Where the reward computes, such as ``cuda:1``; by default the accelerator if there is one.
+        max_batch: The most samples of a request.
+        max_pixels: The most pixels of all pictures of a request together.
+        max_megabytes: The most MiB of a request.
+        max_waiting: The most connections at once; more are told to come again.
+    """
+    limits = Limits(max_batch, max_pixels, max_megabytes * 2**20)
+    app = application(Service(reward, torch.device(device) if device else _accelerator(), limits))
+    uvicorn.run(app, host=host, port=port, limit_concurrency=max_waiting, access_log=False)
+
+
+def _accelerator() -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found if found is not None else torch.device("cpu")
+
+
+class Parser(ArgumentParser):
+    """Tells a mistake in one sentence instead of the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        self.exit(2, f"error: {' '.join(message.split())}\n")
+        raise AssertionError("exit returns no more")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Serves what the options say, and returns the exit status."""
+    words = list(sys.argv[1:] if args is None else args)
+    try:
+        auto_cli(
+            serve, as_positional=False, args=words, prog="python -m rlr.rewards.remote.server", parser_class=Parser
+        )
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The built-in world's classes, imported so that configs can name them without their module paths."""

@@ -1,0 +1,31 @@
+"""The built-in model of clips: a small VideoCrafter that was trained on moving scenes, and comes with the package."""
+
+from importlib import resources
+from typing import Any
+
+from rlr.models.videocrafter.model import VideoCrafter
+
+
+class TinyVideo(VideoCrafter):
+    r"""The built-in model: clips of 8 frames of 32 x 32 pixels, latents of shape (4, 8, 8, 8), :math:`v`-prediction.
+
+    It is an ordinary :class:`VideoCrafter` folder, small enough for a processor without accelerator.
+
+    Args:
+        path: Another folder to take its place; by default the one in the package.
+        decode_chunk: How many frames are decoded at once, by default all.
+        options: As in :class:`VideoCrafter`.
+    """
+
+    def __init__(self, path: str | None = None, decode_chunk: int | None = None, **options: Any) -> None:
+        super().__init__(path or _packaged(), decode_chunk=decode_chunk, **options)
+
+
+def _packaged() -> str:
+    folder = resources.files("rlr.toy") / "assets" / "tiny_video"
+    if not folder.is_dir():
+        raise ValueError(
+            f"the built-in model of clips is missing from this installation ({folder}); install the package again, or "
+            "give path: a VideoCrafter's folder"
+        )
+    return str(folder)

@@ -1,0 +1,173 @@
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rlr.cli.demo.__main__ import main
+from tests.toy.demo.toy import Light, Smear
+
+CONFIG = """
+model:
+  class_path: rlr.modules.ImageAlignment
+  init_args:
+    model: tests.toy.demo.toy.Smear
+    sampler:
+      class_path: rlr.samplers.DDIM
+      init_args: {steps: 3}
+    reward: tests.toy.demo.toy.Light
+    estimator:
+      class_path: rlr.estimators.RLR
+      init_args: {length: 1}
+    lr: 0.05
+data:
+  class_path: WorldPrompts
+  init_args: {train: 16, batch_size: 4}
+trainer:
+  accelerator: cpu
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a demo of two updates of a model that has learned nothing."""
+    folder = tmp_path_factory.mktemp("demo")
+    config = folder / "toy.yaml"
+    config.write_text(CONFIG)
+    out = folder / "results"
+    words = f"--config {config} --out {out} --updates 2 --every 1 --prompts 14 --samples 2"
+    assert main(words.split()) == 0
+    return out
+
+
+class References(HTMLParser):
+    """Collects what a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in ("src", "srcset", "href", "data", "action")]
+
+
+def test_the_page_needs_no_other_file(finished: Path) -> None:
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    references = References()
+    references.feed(page)
+    # two pictures of each of 14 prompts, two charts, and the icon that stops browsers from asking for one
+    assert len(references.found) == 14 * 2 + 2 + 1
+    assert all(reference.startswith("data:") for reference in references.found)
+    assert not re.search(r"url\(|@import|<script", page)
+
+
+def test_the_page_serves_phones_and_dark_rooms(finished: Path) -> None:
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    assert 'name="viewport"' in page
+    assert page.count("prefers-color-scheme: dark") == 2
+    assert "$" not in page
+    assert "<video" not in page
+    assert not (finished / "videos").exists()
+
+
+def test_pictures_open(finished: Path) -> None:
+    for name in ("before_after.png", "curves.png"):
+        with Image.open(finished / name) as image:
+            image.load()
+            assert min(image.size) > 500
+
+
+def test_the_sheet_shows_every_pixel_of_a_sample_as_a_square(finished: Path) -> None:
+    import base64
+
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    inside = re.search(r'<img src="data:image/png;base64,([^"]+)" alt="base', page)
+    assert inside
+    sample = Image.open(io.BytesIO(base64.b64decode(inside[1])))
+    zoomed = sample.resize((128, 128), Image.Resampling.NEAREST)
+    sheet = Image.open(finished / "before_after.png").convert("RGB")
+    assert sample.size == (32, 32)
+    assert any(
+        sheet.crop((x, y, x + 128, y + 128)).tobytes() == zoomed.tobytes() for x in range(70) for y in range(230)
+    )
+
+
+def test_numbers(finished: Path) -> None:
+    numbers = json.loads((finished / "results.json").read_text(encoding="utf-8"))
+    assert {"command", "seed", "updates", "estimator", "device", "date", "commit", "versions", "results"} <= set(
+        numbers
+    )
+    assert numbers["updates"] == 2
+    assert numbers["estimator"] == "RLR"
+    assert len(set(numbers["prompts"])) == 14
+    assert set(numbers["results"]["reward"]) == {"base", "aligned", "difference", "low", "high"}
+    assert numbers["curves"]["updates"] == [0, 1, 2]
+    assert len(numbers["curves"]["training_reward"]) == 2
+    for values in numbers["curves"]["held_out"].values():
+        assert len(values) == 3
+
+
+def test_the_base_is_the_model_before_any_update(finished: Path) -> None:
+    from rlr.chain import Chain
+    from rlr.samplers import DDIM
+    from rlr.toy.demo.evaluate import evaluate
+    from rlr.toy.demo.stills import Stills
+
+    numbers = json.loads((finished / "results.json").read_text(encoding="utf-8"))
+    base = evaluate(Stills(), Chain(Smear(), DDIM(3)), Light(), numbers["prompts"]).mean("reward")
+    assert numbers["results"]["reward"]["base"] == pytest.approx(base, abs=1e-6)
+    assert numbers["results"]["reward"]["aligned"] != numbers["results"]["reward"]["base"]
+
+
+def test_a_run_repeats_itself(finished: Path, tmp_path: Path) -> None:
+    words = f"--config {finished.parent / 'toy.yaml'} --out {tmp_path} --updates 2 --every 0 --prompts 14"
+    assert main(words.split()) == 0
+    once, again = (json.loads((folder / "results.json").read_text())["results"] for folder in (finished, tmp_path))
+    assert once == again
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "toy.yaml").write_text(CONFIG)
+    assert main(["--config", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "file" / "demo")]) == 2
+    message = capsys.readouterr().err
+    assert "cannot be written" in message
+    assert "--out" in message
+    assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--updates", "0"], "--updates"),
+        (["--samples", "1"], "--samples"),
+    ],
+)
+def test_options_that_make_no_sense(
+    words: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "toy.yaml").write_text(CONFIG)
+    assert main(["--config", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "out"), *words]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_evaluation_leaves_the_global_generator_alone() -> None:
+    from rlr.chain import Chain
+    from rlr.samplers import DDIM
+    from rlr.toy.demo.evaluate import evaluate
+    from rlr.toy.demo.stills import Stills
+
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    evaluate(Stills(), Chain(Smear(), DDIM(2)), Light(), ["a red circle", "a blue square"])
+    assert torch.equal(state, torch.get_rng_state())
