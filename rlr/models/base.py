@@ -29,6 +29,12 @@ class Condition:
         """Returns the condition with ``function`` applied to each tensor (to repeat, select or move)."""
         return Condition({name: function(tensor) for name, tensor in self.tensors.items()})
 
+    @staticmethod
+    def join(conditions: Sequence["Condition"]) -> "Condition":
+        """Returns the conditions of several batches as one; each tensor has the same shape in all but the batch."""
+        names = conditions[0].tensors
+        return Condition({name: torch.cat([condition.tensors[name] for condition in conditions]) for name in names})
+
 
 class DiffusionModel(nn.Module, ABC):
     r"""A text-to-image or text-to-video diffusion model.

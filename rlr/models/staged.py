@@ -107,6 +107,16 @@ def encode(model: DiffusionModel, prompts: Sequence[str], steps: int) -> Conditi
     return StagedCondition({}, {t: conditions[line] for t, line in lines.items()})
 
 
+def join(conditions: Sequence[Condition], steps: int) -> Condition:
+    r"""Returns the conditions of several batches of a chain of :math:`T` = ``steps`` as one."""
+    if not any(isinstance(condition, StagedCondition) for condition in conditions):
+        return Condition.join(conditions)
+    each = {t: tuple(condition.at(t) for condition in conditions) for t in range(1, steps + 1)}
+    # the steps of one stage share one condition
+    joined = {tuple(map(id, parts)): Condition.join(parts) for parts in each.values()}
+    return StagedCondition({}, {t: joined[tuple(map(id, parts))] for t, parts in each.items()})
+
+
 def _at(prompt: str, t: int, steps: int) -> str:
     return prompt.at(t, steps) if isinstance(prompt, StagedPrompt) else prompt
 

@@ -65,11 +65,11 @@ class Sampling(LightningModule):
         """Samples and scores a batch, each sample from a seed that follows from its number in the prompt file."""
         seeds = [spawn(self.seed, Stream.EVALUATION, index, 0) for index in batch.indices]
         prompts = list(batch.prompts)
-        trajectory = self.chain.sample(prompts, self.chain.draw(seeds))
+        trajectory = self.chain.sample(self.chain.encode(prompts), self.chain.draw(seeds))
         samples = self.chain.model.decode(trajectory.states[0])
-        rewards = self.objective.rate(samples, prompts)
+        scores = self.objective.rate(samples, prompts)
         self.objective.calls = 0  # evaluation costs are no costs of training
-        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps)
+        return Prediction(samples, prompts, list(batch.indices), seeds, scores, self.chain.model.fps)
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """Logs ``val/reward``, and the same by the reward's name."""

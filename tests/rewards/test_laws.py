@@ -193,7 +193,7 @@ def test_one_number_a_sample_in_range(case, reward, samples):
 
 
 def test_reads_what_it_says(case, reward):
-    reward.check(clips=case.prompts == tuple(CLIPS))
+    reward.check(video=case.prompts == tuple(CLIPS))
 
 
 def test_depends_on_its_own_prompt_alone(case, reward, samples):

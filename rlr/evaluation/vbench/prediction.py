@@ -21,7 +21,7 @@ from rlr.rewards.base import Reward
 class Unscored(Reward):
     """No reward: to sample for VBench needs none, and takes no memory for one."""
 
-    reads_clips = True
+    supports_video = True
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples.new_zeros(len(prompts))

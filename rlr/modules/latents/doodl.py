@@ -76,7 +76,7 @@ class DOODL(Sampling):
             raise ValueError(
                 f"DOODL backpropagates the reward, and {type(reward).__name__} has no gradient; use a differentiable one"
             )
-        reward.check(clips=model.frames is not None)
+        reward.check(video=model.frames is not None)
         super().__init__(Chain(model, DDIM(steps, eta=0.0)), reward, seed)
         self.edict = EDICT(self.chain, mixing)
         self.iterations, self.scale, self.clip = iterations, scale, clip

@@ -111,7 +111,7 @@ class Remote(Reward):
     """
 
     differentiable = False
-    reads_clips = True
+    supports_video = True
 
     def __init__(self, url: str, batch: int = 16, timeout: float = 120.0, retries: int = 5, delay: float = 1.0) -> None:
         super().__init__()

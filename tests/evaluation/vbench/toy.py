@@ -60,7 +60,7 @@ class Clips(DiffusionModel):
 class Unwilling(Reward):
     """Scores what it is trained on, and fails on any other prompt."""
 
-    reads_clips = True
+    supports_video = True
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         if set(prompts) != {"a cat"}:

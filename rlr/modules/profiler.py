@@ -1,4 +1,4 @@
-"""What each phase of a step costs: seconds, and peak memory."""
+"""What each section of a training step costs: seconds and peak memory."""
 
 import time
 from collections import defaultdict
@@ -11,14 +11,14 @@ import torch
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class Meter:
-    """Adds up seconds and takes the largest peak of memory, phase by phase.
+class Profiler:
+    """Adds up seconds, and takes the largest peak of memory, by section.
 
-    On CUDA the memory is what PyTorch allocated; on the CPU it is the resident set, where Linux tells its peak,
+    On CUDA the memory is what PyTorch allocated; on the CPU it is the resident set where Linux reports its peak,
     else 0.
 
     Args:
-        device: The device that works.
+        device: The device that computes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,27 +29,27 @@ class Meter:
         self._began = 0.0
 
     def start(self) -> None:
-        """Begins a phase, whose name may yet be unknown."""
+        """Begins a section, whose name may not be known yet."""
         _reset_peak(self.device)
         self._began = self._now()
 
-    def stop(self, phase: str) -> None:
-        """Ends the phase and says what it was."""
-        self.seconds[phase] += self._now() - self._began
-        self.peak[phase] = max(self.peak[phase], _peak(self.device) / 2**20)
+    def stop(self, section: str) -> None:
+        """Ends the section and names it."""
+        self.seconds[section] += self._now() - self._began
+        self.peak[section] = max(self.peak[section], _peak(self.device) / 2**20)
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Measures what is done within."""
+    def section(self, name: str) -> Iterator[None]:
+        """A context that measures what is done in it."""
         self.start()
         yield
         self.stop(name)
 
-    def facts(self) -> Iterator[tuple[str, float]]:
-        """Yields what was measured as logs name it."""
-        for phase, seconds in self.seconds.items():
-            yield f"seconds/{phase}", seconds
-            yield f"memory_mib/{phase}", self.peak[phase]
+    def metrics(self) -> Iterator[tuple[str, float]]:
+        """Yields the measurements by log name."""
+        for section, seconds in self.seconds.items():
+            yield f"seconds/{section}", seconds
+            yield f"memory_mib/{section}", self.peak[section]
 
     def _now(self) -> float:
         if self.device.type == "cuda":
