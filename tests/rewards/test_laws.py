@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import rlr.rewards
+import rlr.toy.rewards
 from rlr.rewards import (
     Aesthetic,
     Brightness,
@@ -167,18 +168,19 @@ def altered(samples):
 
 
 def test_every_reward_is_a_case():
-    for module in pkgutil.iter_modules(rlr.rewards.__path__, "rlr.rewards."):
-        import_module(module.name)
+    packages = (rlr.rewards, rlr.toy.rewards)
+    for package in packages:
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
     found, waiting = set(), [Reward]
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
-        if kind.__module__.startswith("rlr.rewards.") and not inspect.isabstract(kind):
+        if kind.__module__.startswith(("rlr.rewards.", "rlr.toy.rewards.")) and not inspect.isabstract(kind):
             found.add(kind)
     assert found == {case.kind for case in CASES.values()}
-    assert found == {
-        kind for kind in vars(rlr.rewards).values() if inspect.isclass(kind) and issubclass(kind, Reward)
-    } - {Reward}
+    public = [kind for package in packages for kind in vars(package).values() if inspect.isclass(kind)]
+    assert found == {kind for kind in public if issubclass(kind, Reward)} - {Reward}
 
 
 def test_one_number_a_sample_in_range(case, reward, samples):

@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rlr.rewards import Brightness, Reward, serve
+from rlr.rewards import Brightness, Reward
+from rlr.rewards.remote import server as serve
 from rlr.rewards.remote.protocol import Limits, Refused, pack, unpack
 from rlr.rewards.remote.server import Service, application, main
 from tests.rewards.server import serving
