@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import pickle
 import warnings
 import zipfile
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlr.io.atomic import write_whole
+from rlr.io.atomic import replacing, write_whole
 
 
 @dataclass(frozen=True)
@@ -133,16 +132,12 @@ def _load(path: Path) -> Any:
 
 def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Writes a state dict, whole or not at all: to ``.safetensors``, or else as :func:`torch.save` under ``"state_dict"``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         if path.suffix == ".safetensors":
-            save_file(dict(state), temporary)
+            save_file(dict(state), part)
         else:
-            torch.save({"state_dict": dict(state)}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            # to the path and not through memory, since published files have gigabytes
+            torch.save({"state_dict": dict(state)}, part)
 
 
 def read_json(path: str) -> dict[str, Any]:
