@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlr.io.atomic import write_whole
-from rlr.io.weights import Published, find
+from rlr.io.hub import Published, find
 from rlr.models.base import Condition, DiffusionModel
 from rlr.models.lora import LoRA, Trainable
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
