@@ -79,6 +79,19 @@ def test_the_cache_is_on_no_batch_and_serves_training_after_evaluation():
     assert slope.abs().max() > 0
 
 
+UNEQUAL = ["a", "three yellow triangles above a green square on a white striped background", "rain", "a cat", "x" * 99]
+
+
+@pytest.mark.parametrize("make", [hpsv2, imagereward, lambda: PickScore(str(FOLDER))], ids=["hpsv2", "blip", "clip"])
+@pytest.mark.filterwarnings("ignore:.*ignores the end")
+def test_the_features_of_a_prompt_do_not_depend_on_the_prompts_beside_it(make):
+    reward = make()
+    together = reward._text_features(UNEQUAL)
+    for i, prompt in enumerate(UNEQUAL):
+        assert torch.equal(make()._text_features([prompt])[0], together[i])
+    assert torch.equal(make()._text_features(UNEQUAL[::-1]).flip(0), together)
+
+
 def test_ones_own_fit():
     reward = PickScore(str(FOLDER), preprocessing=Squash("bicubic"))
     wide = torch.rand(1, 3, 32, 64)
