@@ -88,8 +88,8 @@ class Aesthetic(NetworkReward):
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
         return self.head(F.normalize(self.clip(pixel_values=pixels).image_embeds, dim=-1))
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        return torch.empty(len(prompts), 0)
+    def _encode(self, prompt: str) -> Tensor:
+        return torch.empty(0)
 
 
 def _check_map(head: Head, file: Path) -> None:
