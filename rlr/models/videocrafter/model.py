@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from rlr.io.atomic import write_whole
 from rlr.io.weights import Published, find
 from rlr.models.base import Condition, DiffusionModel
+from rlr.models.integrity import check_file
 from rlr.models.lora import LoRA, Trainable
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
 from rlr.models.videocrafter.checkpoint import WEIGHTS, export_official, load_official
@@ -85,6 +86,9 @@ class VideoCrafter(DiffusionModel):
     ) -> None:
         super().__init__()
         file = find(path, [Published(CHECKPOINT), Published(WEIGHTS)])
+        for found in (file, file.with_name(CONFIG), file.with_name(MERGES)):
+            if found.is_file():
+                check_file(found)
         self.architecture = architecture = _architecture(variant, file)
         self.frames = _check_frames(architecture.frames if frames is None else frames)
         self.asked = _check_rate(architecture.fps if fps is None else fps)
