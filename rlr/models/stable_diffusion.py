@@ -98,7 +98,7 @@ class StableDiffusion(DiffusionModel):
         output = self.unet(x.to(self.dtype), int(time), text).sample
         return self.prediction(output.to(x.dtype), x, *self.schedule.levels(time))
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         r"""Returns pixels :math:`\mathrm{clamp}(D(x / s + b) / 2 + 1/2, 0, 1)`, with shape :math:`(B, 3, H, W)`.
 
         :math:`s` and :math:`b` are the autoencoder's ``scaling_factor`` and ``shift_factor``. The pixels are those of
@@ -109,8 +109,8 @@ class StableDiffusion(DiffusionModel):
             return self._pixels(x)
         return torch.cat([checkpoint(self._pixels, row, use_reentrant=False) for row in x.split(1)])
 
-    def disabled(self) -> AbstractContextManager[None]:
-        return self.adapter.disabled(self.unet)
+    def reference(self) -> AbstractContextManager[None]:
+        return self.adapter.reference(self.unet)
 
     def export(self, folder: str | Path) -> None:
         """Writes the trained weights for diffusers: a LoRA for ``load_lora_weights``, full weights as ``unet/``."""
