@@ -45,7 +45,7 @@ def noisy_steps(chain: Chain) -> list[int]:
 @torch.no_grad()
 def base_mean(chain: Chain, trajectory: Trajectory, t: int) -> Tensor:
     r"""Returns :math:`\mu_t^0(x_t)` in the recorded states, with shape :math:`(B, *)`."""
-    with chain.model.disabled():
+    with chain.model.reference():
         return chain.transition(trajectory.states[t], t, trajectory.condition).mean
 
 
@@ -97,7 +97,7 @@ class Penalty:
         if self.full:
             check_stochastic(chain, range(steps[0] - 1, chain.steps), "penalty.full")
         try:
-            with chain.model.disabled():
+            with chain.model.reference():
                 return
         except ValueError as error:
             raise ValueError(f"penalty: the divergence is from the base model, and {error}") from error

@@ -189,7 +189,7 @@ class Alignment(Sampling):
     def _divergence(self, rollouts: list[Rollout], report: StepReport, profiler: Profiler) -> dict[str, Tensor]:
         """Returns the divergence of the round from the base model's paths, where that is known or due."""
         every, rounds = self.optimization.log_kl_every, self.progress.batches // self.optimization.accumulate
-        if self.penalty or not every or rounds % every or not self.chain.model.remembers:
+        if self.penalty or not every or rounds % every or not self.chain.model.has_reference:
             return {}
         with profiler.section("kl"):
             return {"kl/path": path_divergence(rollouts[-1]).mean()}

@@ -56,12 +56,12 @@ class Objective:
         return FrameSelection(None, self.reward.score) if frames is None else self.reward.select_frames(frames, seed)
 
     def _decode(self, x: Tensor, frames: Sequence[int] | None) -> Tensor:
+        pixels = self.model.decode(x, frames)
         if frames is None:
-            return self.model.decode(x)
-        pixels = self.model.decode_frames(x, frames)
+            return pixels
         if pixels.ndim != 5 or pixels.shape[1] != len(frames):
             raise ValueError(
-                f"{type(self.model).__name__}.decode_frames returned pixels of shape {tuple(pixels.shape)} for "
+                f"{type(self.model).__name__}.decode returned pixels of shape {tuple(pixels.shape)} for "
                 f"{len(frames)} frames; expected (B, {len(frames)}, 3, H, W)"
             )
         return pixels
@@ -82,7 +82,10 @@ class Objective:
     def _fault(self, pixels: Tensor, scores: Scores, prompts: Sequence[str]) -> str | None:
         """Names what made a score not finite, and the first prompt that it happened to."""
         for what, finite in (
-            (f"{type(self.model).__name__}.decode returned pixels that are not finite", pixels.flatten(1).isfinite().all(1)),
+            (
+                f"{type(self.model).__name__}.decode returned pixels that are not finite",
+                pixels.flatten(1).isfinite().all(1),
+            ),
             (f"the reward {type(self.reward).__name__} returned scores that are not finite", scores.values.isfinite()),
         ):
             bad = (~finite).nonzero().flatten().tolist()

@@ -145,7 +145,9 @@ class Combine(Reward):
         for (name, part), scaling in zip(self._named(), self._scalings, strict=True):
             values = scores.parts[name]
             scaling.update_statistics(values, provisional)
-            part.update_statistics(Scores(values, _within(scores.parts, f"{name}/"), part.higher_is_better), provisional)
+            part.update_statistics(
+                Scores(values, _within(scores.parts, f"{name}/"), part.higher_is_better), provisional
+            )
 
     def statistics(self) -> dict[str, Tensor]:
         own = self.scalings.state_dict(prefix="scalings.")

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from rlr.estimators.base import Term
-from rlr.modules.ledger import Ledger
-from rlr.modules.meter import Meter
+from rlr.modules.gradients import GradientAccumulator
 from rlr.modules.objective import Objective
+from rlr.modules.profiler import Profiler
 from tests.modules.toy import AffineModel, Level
 
 PROMPTS = ["one", "two", "three"]
@@ -61,7 +61,7 @@ def test_wrong_shapes(returned, shape):
         def forward(self, samples, prompts):
             return returned(super().forward(samples, prompts))
 
-    told = rf"the reward Wrong returned the shape {shape} for 3 prompts and pixels \(3, 3, 2, 2\); return one score"
+    told = rf"the reward Wrong: expected one number a sample, a tensor of shape \(3,\), got Tensor of shape {shape}"
     with pytest.raises(ValueError, match=told):
         objective(Wrong()).of(PROMPTS)(torch.randn(3, 3, 2, 2))
 
@@ -105,7 +105,7 @@ def terms(weights):
 def test_ledger_adds_up_and_tells_apart(held):
     weights = [nn.Parameter(torch.zeros(2))]
     weights[0].grad = None if held is None else torch.tensor(held)
-    ledger = Ledger(weights)
+    ledger = GradientAccumulator(weights)
     for term in terms(weights):
         ledger.enter(term, torch.Tensor.backward)
     assert weights[0].grad.tolist() == ([4, 4] if held is None else [14, 24])
@@ -117,7 +117,7 @@ def test_ledger_adds_up_and_tells_apart(held):
 def test_ledger_is_autograd_to_the_bit():
     def total(by_kind):
         weights = [nn.Parameter(torch.linspace(-1, 1, 50)), nn.Parameter(torch.ones(3))]
-        ledger = Ledger(weights, by_kind)
+        ledger = GradientAccumulator(weights, by_kind)
         for i in range(5):
             ledger.enter(
                 Term(f"{i % 2}", (weights[0] * (i + 0.1)).sin().sum(), (i,), torch.zeros(1)), torch.Tensor.backward
@@ -131,7 +131,7 @@ def test_ledger_is_autograd_to_the_bit():
 @pytest.mark.parametrize(("spoil", "what"), [(math.nan, "loss"), (math.inf, "loss"), (None, "gradient")])
 def test_ledger_names_the_first_failure(by_kind, spoil, what):
     weights = [nn.Parameter(torch.zeros(2))]
-    ledger = Ledger(weights, by_kind)
+    ledger = GradientAccumulator(weights, by_kind)
     for i, term in enumerate(terms(weights)):
         w = weights[0][0]
         bad = term.loss * spoil if spoil is not None else term.loss + (w**2 + 1e-60).sqrt()
@@ -152,7 +152,7 @@ def touch(size: int) -> None:
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system tells no peak of memory")
 def test_meter_sees_memory_that_came_and_went():
-    meter = Meter(torch.device("cpu"))
+    meter = Profiler(torch.device("cpu"))
     with meter.phase("small"):
         torch.zeros(10)
     with meter.phase("large"):
@@ -166,7 +166,7 @@ def test_meter_sees_memory_that_came_and_went():
 def test_meter_adds_up_phases_of_one_name(monkeypatch):
     clock = iter([1.0, 3.0, 10.0, 11.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    meter = Meter(torch.device("cpu"))
+    meter = Profiler(torch.device("cpu"))
     meter.start()
     meter.stop("a")
     with meter.phase("a"):

@@ -78,7 +78,8 @@ class DDPO(ReplayEstimator):
         if self.surrogate.on_policy and num_minibatches * epochs > 1:
             raise ValueError(
                 f"{type(self.surrogate).__name__} holds for the weights of the rollout only, and a round of "
-                f"{num_minibatches * epochs} updates changes them; set DDPO's num_minibatches and epochs to 1, or use ImportanceRatio"
+                f"{num_minibatches * epochs} updates changes them; set DDPO's num_minibatches and epochs to 1, or use "
+                "ImportanceRatio"
             )
 
     def check(self, chain: Chain) -> None:
