@@ -18,6 +18,11 @@ Objective = Callable[[Tensor, Sequence[str]], Scores]
 r"""Scores final latents :math:`x_0`, with shape :math:`(B, *)`, of :math:`B` prompts; decodes them first."""
 
 
+def unconditional(reward: Callable[[Tensor], Tensor]) -> Objective:
+    r"""Returns the objective that scores latents :math:`x_0` by a function, whatever their prompts."""
+    return lambda x, prompts: Scores(reward(x))
+
+
 class Rollout:
     r"""A recorded batch of samples.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
 from rlr.models.base import Condition
-from rlr.rollout import Rollout
+from rlr.rollout import Objective, Rollout
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,13 @@ class Estimator(ABC):
             seed: Decides what else is drawn; the same on all ranks.
         """
         return chain.sample(condition, noises)
+
+    def rollout(
+        self, chain: Chain, prompts: Sequence[str], noises: Tensor, objective: Objective, seed: int = 0
+    ) -> Rollout:
+        """Returns a recorded rollout of prompts on given noises; the arguments are those of :class:`~rlr.rollout.Rollout`."""
+        trajectory = self.record(chain, chain.encode(prompts), noises, seed)
+        return Rollout(chain, trajectory, objective, prompts, seed)
 
     @abstractmethod
     def terms(self, rollout: Rollout) -> Iterator[Term]:

@@ -140,11 +140,9 @@ class Alignment(Sampling):
         """Samples a rollout whose first sample, on rank 0, has this number in the run."""
         first = number + self.global_rank * len(prompts)
         noises = self.chain.draw([spawn(self.seed, Stream.SAMPLE, first + i) for i in range(len(prompts))])
-        seed = spawn(self.seed, Stream.ROLLOUT, number)
-        trajectory = self.estimator.record(self.chain, self.chain.encode(prompts), noises, seed)
         # the same frames of videos on all ranks
         objective = self.objective.of_frames(spawn(self.seed, Stream.FRAMES, number))
-        return Rollout(self.chain, trajectory, objective, prompts, seed)
+        return self.estimator.rollout(self.chain, prompts, noises, objective, spawn(self.seed, Stream.ROLLOUT, number))
 
     def _initialize_statistics(self, rollout: Rollout) -> None:
         """Gives a reward that scales by running statistics those of the run's first rollout to begin with."""
