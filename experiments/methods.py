@@ -31,7 +31,7 @@ class Method:
     Args:
         name: Its name in tables.
         config: The config, relative to the repository; ``{reward}`` stands for a target's suffix.
-        overrides: Words of the command line without dashes, such as ``model.init_args.cooldown=0``.
+        overrides: Words of the command line without dashes, such as ``model.init_args.optimization.decay_steps=0``.
         samples: How many samples an update takes; 0 for a method without training.
         parts: How many updates a round of samples makes; a run ends with a whole round.
         seeds: The words that hold the seed.
@@ -47,7 +47,7 @@ class Method:
     parts: int = 1
     seeds: tuple[str, ...] = ("model.init_args.seed", "data.init_args.seed")
     layer: str = ""
-    rate: str = "model.init_args.lr"
+    rate: str = "model.init_args.optimization.lr"
     rates: tuple[str, ...] = RATES
 
     def but(self, *overrides: str) -> "Method":
@@ -94,7 +94,7 @@ TRUNCATED = Method("DRaFT-2", "configs/image/tiny_backprop.yaml", (f"{_ESTIMATOR
 # of five steps first order covers one, half order two, and zeroth order the other two
 RLR = Method("RLR", "configs/image/tiny_rlr_paper.yaml", (f"{_STEPS}=5", f"{_ESTIMATOR}.length=2"))
 # a run that is evaluated on its way must not depend on where it ends
-HALF_ORDER = Method("half-order RLR", "configs/image/tiny_rlr.yaml", ("model.init_args.cooldown=0",))
+HALF_ORDER = Method("half-order RLR", "configs/image/tiny_rlr.yaml", ("model.init_args.optimization.decay_steps=0",))
 TINY_METHODS = (DDPO, ALIGNPROP, TRUNCATED, RLR, HALF_ORDER)
 
 
@@ -153,7 +153,7 @@ def staged(config: str, plain: Sequence[str], layers: tuple[str, str], samples: 
 CLIP_TARGETS = (Target("TinyHPSv2", "TinyHPSv2 x100"),)
 """The reward of the configs of clips."""
 
-_CONSTANT = "model.init_args.cooldown=0"
+_CONSTANT = "model.init_args.optimization.decay_steps=0"
 CLIP_METHODS = (
     Method("DDPO", "configs/video/tiny_ddpo.yaml", samples=8, parts=4),
     Method("VADER", "configs/video/tiny_vader.yaml", (_CONSTANT,), samples=8),

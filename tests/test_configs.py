@@ -180,7 +180,7 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     small = [
         *common(config, folder, out),
         f"--model.init_args.sampler.init_args.steps={steps}",
-        "--model.init_args.accumulate=1",
+        "--model.init_args.optimization.accumulate=1",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
     ]

@@ -31,7 +31,8 @@ model:
       init_args:
         length: 2
         zeroth: false
-    lr: 0.01
+    optimization:
+      lr: 0.01
     seed: ${seed_everything}
 data:
   class_path: Prompts

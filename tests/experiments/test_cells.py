@@ -183,9 +183,9 @@ def test_every_method_has_as_many_tries_on_prompts_and_a_seed_of_their_own(place
 
 def test_the_best_rate_of_each_method_is_taken(place) -> None:
     for cell in Table2().cells(place(TINY), (0,)):
-        assert f"--model.init_args.lr={RATES[1]}" in cell.recipe
+        assert f"--model.init_args.optimization.lr={RATES[1]}" in cell.recipe
     for cell in Figure3().cells(place(TINY), (0,)):
-        assert f"--model.init_args.lr={RATES[1]}" in cell.recipe
+        assert f"--model.init_args.optimization.lr={RATES[1]}" in cell.recipe
 
 
 def test_without_costs_or_rates_one_sentence_says_what_to_run(place, tmp_path) -> None:
