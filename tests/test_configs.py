@@ -84,7 +84,7 @@ def test_rows_of_a_method_differ_in_model_and_reward_alone(method):
     for config in whole:
         del config["model"]["init_args"]["model"], config["model"]["init_args"]["reward"]
     assert all(config == whole[0] for config in whole)
-    assert whole[0]["model"]["init_args"]["lr"] > 0
+    assert whole[0]["model"]["init_args"]["optimization"]["lr"] > 0
 
 
 def rows_of(method: str) -> list[Path]:
@@ -186,8 +186,8 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     ]
     if isinstance(estimator.get("zeroth"), dict):
         small.append("--model.init_args.estimator.init_args.zeroth.init_args.directions=1")
-    if (estimator.get("span") or [0])[0] > steps:
-        small.append("--model.init_args.estimator.init_args.span=[7, 4]")
+    if (estimator.get("step_range") or [0])[0] > steps:
+        small.append("--model.init_args.estimator.init_args.step_range=[7, 4]")
     return small
 
 

@@ -115,7 +115,7 @@ def test_several_configs_are_merge_one_another(config, tmp_path):
     over = tmp_path / "over.yaml"
     over.write_text("model: {init_args: {lr: 0.5, sampler: {init_args: {eta: 0.25}}}}\n")
     model = fit(config(), tmp_path, f"--config={over}").model
-    assert (model.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
+    assert (model.optimization.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
 
 
 def test_a_saved_config_builds_the_same_run(config, tmp_path):
@@ -140,7 +140,9 @@ def test_loggers_by_short_name(config, tmp_path, logger):
 
 
 def test_optimiser_of_choice(config, tmp_path):
-    cli = fit(config(), tmp_path, "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.25")
+    cli = fit(
+        config(), tmp_path, "--model.optimization.optimizer=torch.optim.SGD", "--model.optimization.optimizer.lr=0.25"
+    )
     (group,) = cli.trainer.optimizers[0].param_groups
     assert (type(cli.trainer.optimizers[0]), group["lr"]) == (torch.optim.SGD, 0.25)
 
@@ -273,7 +275,7 @@ WRONG = {
         ("max_steps: 3", "max_stps: 3"),
         "there is no option 'trainer.max_stps'; did you mean 'trainer.max_steps'?",
     ),
-    "type": (("lr: 0.01", "lr: fast"), "model.lr must be of type float, and fast is none"),
+    "type": (("lr: 0.01", "lr: fast"), "model.optimization.lr must be of type float, and fast is none"),
     "required": (("    reward: tests.modules.toy.Level\n", ""), "ImageAlignment needs reward, which has no default"),
     "syntax": (("[four, five]", "[four, five"), "the config is not YAML:"),
     "no noise": (("steps: 4", "steps: 4\n        eta: 0.0"), "needs noise in step 2, and the sampler DDIM has none"),
