@@ -132,11 +132,18 @@ class Class:
     @cached_property
     def parameters(self) -> dict[str, Parameter] | None:
         """The parameters of its constructor; ``None`` if they cannot be told from the source."""
+        found: dict[str, Parameter] = {}
         for item in self.ancestors:
             if init := item.method("__init__"):
-                return _parameters(init, item.module)
-            if any("dataclass" in ast.unparse(mark) for mark in item.node.decorator_list):
+                found = {**_parameters(init, item.module), **found}
+                if not init.args.kwarg:
+                    return found if not init.args.vararg else None
+                if not _passes_on(init):
+                    return None
+            elif any("dataclass" in ast.unparse(mark) for mark in item.node.decorator_list):
                 return self._fields()
+            if None in item.bases:
+                return None
         return None
 
     def method(self, name: str) -> ast.FunctionDef | None:
@@ -154,21 +161,29 @@ class Class:
         return found
 
 
-def _parameters(init: ast.FunctionDef, module: Module) -> dict[str, Parameter] | None:
-    """Returns the parameters of a constructor but ``self``; ``None`` if it takes any others."""
+def _parameters(init: ast.FunctionDef, module: Module) -> dict[str, Parameter]:
+    """Returns the parameters of a method but ``self`` and those that it takes by ``*`` and ``**``."""
     given = init.args
-    if given.kwarg or given.vararg:
-        return None
     positional = [*given.posonlyargs, *given.args]
     defaults = [*[None] * (len(positional) - len(given.defaults)), *given.defaults, *given.kw_defaults]
     both = zip([*positional, *given.kwonlyargs], defaults, strict=True)
     return {arg.arg: Parameter(arg.arg, arg.annotation, default, module) for arg, default in list(both)[1:]}
 
 
+def _passes_on(init: ast.FunctionDef) -> bool:
+    """Whether a constructor passes the arguments that it takes by ``**`` to that of the next class, and to nothing else."""
+    calls = [
+        node
+        for node in ast.walk(init)
+        if isinstance(node, ast.Call) and any(word.arg is None for word in node.keywords)
+    ]
+    return bool(calls) and all(ast.unparse(call.func) == "super().__init__" for call in calls)
+
+
 def method_parameters(kind: Class, name: str) -> dict[str, Parameter]:
     """Returns the parameters of a method of a class; none if it has no such method."""
     method = kind.method(name)
-    return (_parameters(method, kind.module) or {}) if method else {}
+    return _parameters(method, kind.module) if method else {}
 
 
 def resolve_expression(node: ast.expr, module: Module) -> Class | None:

@@ -298,7 +298,10 @@ WRONG = {
         ("    train: [one, two, three]\n", ""),
         "Prompts has no prompts for 'train'; set data.init_args.train",
     ),
-    "clipping": (("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"), "model.init_args.optimization.clip_norm to 1.0"),
+    "clipping": (
+        ("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"),
+        "model.init_args.optimization.clip_norm to 1.0",
+    ),
 }
 
 
