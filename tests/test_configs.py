@@ -131,7 +131,7 @@ def filled_in(path: Path) -> dict:
             return yaml.safe_load((path.parent / value).read_text())
         return value
 
-    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent, yaml.safe_load))
+    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent))
 
 
 def test_a_value_that_is_lost_is_seen():

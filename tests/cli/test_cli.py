@@ -270,14 +270,17 @@ WRONG = {
         ("class_path: DDIM", "class_path: Brightness"),
         "there is no Sampler 'Brightness'; there are Ancestral, DDIM",
     ),
-    "section": (("trainer:", "trainre:"), "there is no option 'trainre.accelerator'; did you mean 'trainer'?"),
+    "section": (("trainer:", "trainre:"), "there is no option 'trainre'; did you mean 'trainer'?"),
     "option": (
         ("max_steps: 3", "max_stps: 3"),
         "there is no option 'trainer.max_stps'; did you mean 'trainer.max_steps'?",
     ),
-    "type": (("lr: 0.01", "lr: fast"), "model.optimization.lr must be of type float, and fast is none"),
+    "type": (
+        ("lr: 0.01", "lr: fast"),
+        "model.optimization.lr: expected float, got 'fast'; correct it in the config",
+    ),
     "required": (("    reward: tests.modules.toy.Level\n", ""), "ImageAlignment needs reward, which has no default"),
-    "syntax": (("[four, five]", "[four, five"), "the config is not YAML:"),
+    "syntax": (("[four, five]", "[four, five"), "config.yaml: expected YAML: did not find expected ',' or ']' at line"),
     "no noise": (("steps: 4", "steps: 4\n        eta: 0.0"), "needs noise in step 2, and the sampler DDIM has none"),
     "length": (("length: 2", "length: 9"), "longer than the chain of 4 steps; set length to 3 at most"),
     "alone": (("batch_size: 2", "batch_size: 1"), "a leave-one-out baseline needs two samples"),
@@ -288,7 +291,7 @@ WRONG = {
     "black box": (("toy.Level", "toy.Hard"), "Hard has no gradient; use a differentiable reward"),
     "no base": (
         ("model:\n  class_path: ImageAlignment", "model:\n  base: none.yaml\n  class_path: ImageAlignment"),
-        "none.yaml, which another one names as its base; check the name",
+        "none.yaml, which another config names as its base; check the name",
     ),
     "no file": (
         (
@@ -301,7 +304,10 @@ WRONG = {
         ("    train: [one, two, three]\n", ""),
         "Prompts has no prompts for 'train'; set data.init_args.train",
     ),
-    "clipping": (("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"), "manual optimization"),
+    "clipping": (
+        ("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"),
+        "model.init_args.optimization.clip_norm to 1.0",
+    ),
 }
 
 
@@ -315,7 +321,7 @@ def test_mistakes_on_the_command_line(config, refuse, tmp_path):
     path = f"--config={config()}"
     assert "there is no option 'modle'; did you mean 'model'?" in refuse(path, "--modle=3")
     assert "DDIM has no argument 'etta'; did you mean 'eta'?" in refuse(path, "--model.sampler.etta=1")
-    assert f"there is no file {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
+    assert f"there is no config {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
     assert "there is no checkpoint none.ckpt" in refuse(path, "--ckpt_path=none.ckpt")
 
 
@@ -347,5 +353,5 @@ def test_the_way_down_an_indented_message():
     - Expected a <class 'NoneType'>
   Given value type: <class 'dict'>"""
     assert read(message) == ("model.sampler", "rlr.samplers.DDIM", "Option 'stepps' is not accepted")
-    assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; did you mean 'steps'?"
+    assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; leave it out"
     assert explain("Something\n  new", []) == "Something"
