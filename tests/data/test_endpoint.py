@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from rlr.data import DCoT, Endpoint, Prompts, StageFile, endpoint
+from rlr.data import DCoT, Endpoint, Prompts, StageFile
+from rlr.data.staged import endpoint
 from tests.data.completions import Completions, completion, running, told
 
 

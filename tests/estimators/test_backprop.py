@@ -18,8 +18,8 @@ from rlr.estimators import (
     GaussianSteps,
     ReFL,
     RoundStatistics,
-    draft_lv,
 )
+from rlr.estimators.published import draft_lv
 from rlr.models.base import Condition
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn

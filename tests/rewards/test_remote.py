@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rlr.estimators import RLR, HalfOrder, RunningMean, Zero, ZerothOrder
-from rlr.rewards import AllFrames, Brightness, FrameReward, JPEGCompressibility, JPEGIncompressibility, Remote, remote
+from rlr.rewards import AllFrames, Brightness, FrameReward, JPEGCompressibility, JPEGIncompressibility, Remote
+from rlr.rewards.remote import client as remote
 from tests.modules.toy import Hard, align, prompts, run, weights
 from tests.rewards.server import Scripted, running, serving
 

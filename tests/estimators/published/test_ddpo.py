@@ -19,8 +19,8 @@ from rlr.estimators import (
     RoundStatistics,
     ScoreFunction,
     Unscaled,
-    ddpo,
 )
+from rlr.estimators.published import ddpo
 from rlr.estimators.replay import Experience, Minibatch, record
 from rlr.models import StagedPrompt
 from rlr.samplers import DDIM

@@ -6,10 +6,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from rlr.chain import Chain
-from rlr.models import Frozen, Guidance, LoRA, StableDiffusion, tiny
+from rlr.models import Frozen, Guidance, LoRA, StableDiffusion
 from rlr.models.prediction import velocity
 from rlr.samplers import DDIM
-from rlr.toy.models import Tiny
+from rlr.toy.models import Tiny, tiny
 
 PACKAGED = Path(tiny.__file__).parents[1] / "assets" / "tiny"
 

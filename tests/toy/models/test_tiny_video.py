@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from rlr.chain import Chain
-from rlr.models import Frozen, Guidance, LoRA, VideoCrafter, tiny_video
+from rlr.models import Frozen, Guidance, LoRA, VideoCrafter
 from rlr.models.prediction import velocity
 from rlr.samplers import DDIM
-from rlr.toy.models import TinyVideo
+from rlr.toy.models import TinyVideo, tiny_video
 from rlr.toy.pretraining.video import architecture
 from rlr.toy.world.tokenizer import LENGTH, open_clip_tokenizer
 from tests.models.random_vc import small, write_random_vc
