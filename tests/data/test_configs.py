@@ -55,7 +55,7 @@ def run(tmp_path: Path):
 def test_validates_by_short_name(kind, run):
     data = run("validate", kind.__name__, CONFIGS[kind])
     assert type(data) is kind
-    assert data.prompts("val") == kind(**with_filter(CONFIGS[kind])).prompts("val")
+    assert data.read("val") == kind(**with_filter(CONFIGS[kind])).read("val")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_validates_by_short_name(kind, run):
 )
 def test_trains_by_short_name(kind, run):
     data = run("fit", kind.__name__, CONFIGS[kind], "--trainer.limit_val_batches=0")
-    assert data.prompts("train") == kind(**with_filter(CONFIGS[kind])).prompts("train") != []
+    assert data.read("train") == kind(**with_filter(CONFIGS[kind])).read("train") != []
 
 
 def test_words_of_a_config(run, tmp_path):
@@ -71,13 +71,13 @@ def test_words_of_a_config(run, tmp_path):
     keep = {"class_path": "WithoutWords", "init_args": {"words": ["dog"]}}
     data = run("validate", "PromptFile", {"val": str(tmp_path / "val.txt"), "keep": keep})
     assert type(data) is PromptFile
-    assert data.prompts("val") == ["a cat"]
+    assert data.read("val") == ["a cat"]
 
 
 @pytest.mark.parametrize(
     ("command", "kind", "args", "told"),
     [
-        ("validate", "PickAPic", {"source": "no/folder"}, "'no/folder' is no folder, and no data set that can be had"),
+        ("validate", "PickAPic", {"source": "no/folder"}, "'no/folder' is no folder, and no data set that can be down"),
         (
             "validate",
             "PickAPic",
@@ -99,8 +99,8 @@ def test_words_of_a_config(run, tmp_path):
         (
             "validate",
             "VBenchPrompts",
-            {"seed": 1},
-            "data: VBenchPrompts has no argument 'seed'; there are dimensions, path",
+            {"sead": 1},
+            "data: VBenchPrompts has no argument 'sead'; did you mean 'seed'",
         ),
     ],
 )

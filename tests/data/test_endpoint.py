@@ -59,14 +59,14 @@ def test_a_line_of_one_s_own_is_taken_before_asking(cache):
 def test_the_answers_of_another_model_are_not_mixed_in(cache):
     with running(Completions((200, told))) as url:
         Endpoint(url, "writer-1", str(cache)).write(["a cat"])
-        with pytest.raises(ValueError, match="are writer-1's, and writer-2 is to be asked; name another file as cache"):
+        with pytest.raises(ValueError, match="by the model writer-1, and model is writer-2; set cache to another file"):
             Endpoint(url, "writer-2", str(cache)).write(["a dog"])
 
 
 def test_it_writes_the_stages_of_data(cache):
     with running(Completions((200, told))) as url:
         data = DCoT(Prompts(["a cat"]), Endpoint(url, "writer-1", str(cache)))
-        assert data.prompts("train")[0].stages == stages("a cat")
+        assert data.read("train")[0].stages == stages("a cat")
 
 
 # ---------------------------------------------------------------- faults

@@ -52,7 +52,7 @@ class MissingClips(VBenchPrompts):
         fps: float | None = None,
         enlarge: int = 1,
     ) -> None:
-        super().__init__(dimensions, path, batch_size, evaluation_samples)
+        super().__init__(dimensions, path, evaluation_samples, batch_size=batch_size)
         if enlarge < 1:
             raise ValueError(f"a pixel becomes a square of 1 or more, and enlarge={enlarge} was given")
         self.folder = Path(folder)

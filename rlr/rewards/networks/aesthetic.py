@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
-from rlr.io.weights import Published, find, read_state
+from rlr.io.hub import Published, find
+from rlr.io.weights import read_state
 from rlr.rewards.networks.head import Head, build_head
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import Fit, PillowCropShortest, Preprocessing, Squash

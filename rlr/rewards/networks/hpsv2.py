@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlr.io.weights import Published, build, find, read_state
+from rlr.io.hub import Published, find
+from rlr.io.weights import build, read_state
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import Fit, PadLongest, Preprocessing, Squash
 

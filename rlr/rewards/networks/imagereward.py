@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from rlr.io.weights import Published, build, find, read_json, read_state, tell_unread
+from rlr.io.hub import Published, find
+from rlr.io.weights import build, read_json, read_state, tell_unread
 from rlr.rewards.networks.head import build_head
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing, even_offset

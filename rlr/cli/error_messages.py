@@ -141,8 +141,16 @@ def _annotations(path: str) -> dict[str, Any]:
     """Returns the arguments of the class at an import path with their types."""
     module, _, name = path.rpartition(".")
     kind = getattr(import_module(module), name) if module else object
-    hints = typing.get_type_hints(kind.__init__)
-    return {name: hints.get(name) for name in inspect.signature(kind).parameters}
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        hints, parameters = typing.get_type_hints(base.__init__), inspect.signature(base.__init__).parameters
+        kinds = {name: parameter.kind for name, parameter in parameters.items() if name != "self"}
+        rest = [name for name, sort in kinds.items() if sort is inspect.Parameter.VAR_KEYWORD]
+        found |= {name: hints.get(name) for name in kinds if name not in rest and name not in found}
+        if not rest:
+            break
+        # the next class takes them
+    return found
 
 
 def _bases(complaint: Complaint) -> list[type]:
