@@ -95,6 +95,7 @@ MALFORMED = {
     "no object": ([1], 400, "no object with prompts"),
     "no prompts": ({"samples": ["x"]}, 400, "no object with prompts"),
     "prompts that are no strings": ({"prompts": [1], "samples": ["x"]}, 400, "no object with prompts"),
+    "half a surrogate pair": (b'{"prompts": ["\\ud800"], "samples": ["x"]}', 400, "half a surrogate pair"),
     "nothing": (request(), 400, "0 prompts and 0 samples"),
     "a missing prompt": (request((2, 2), (2, 2), prompts=1), 400, "1 prompts and 2 samples"),
     "no base64": (one("%%%"), 400, "picture 0 is no whole PNG"),
@@ -207,6 +208,8 @@ def test_a_request_that_nobody_waits_for_is_not_scored():
 
     body = {"type": "http.request", "body": json.dumps(request((2, 2))).encode(), "more_body": False}
     assert asyncio.run(ask(body, {"type": "http.disconnect"})) == 499
+    # in the middle of its request
+    assert asyncio.run(ask({**body, "more_body": True}, {"type": "http.disconnect"})) == 499
     assert scored == []
     assert asyncio.run(ask(body)) == 200
     assert scored == [1]

@@ -103,6 +103,8 @@ def _read(body: bytes) -> tuple[list[str], list[Any]]:
     prompts, samples = (message.get(key) if isinstance(message, dict) else None for key in ("prompts", "samples"))
     if not (isinstance(prompts, list) and isinstance(samples, list) and all(isinstance(p, str) for p in prompts)):
         raise Refused("the request is no object with prompts, a list of strings, and samples, a list of PNG files")
+    if any("\ud800" <= letter <= "\udfff" for prompt in prompts for letter in prompt):
+        raise Refused("a prompt holds half a surrogate pair, which is no text; send whole characters")
     return prompts, samples
 
 

@@ -18,7 +18,7 @@ import uvicorn
 from jsonargparse import ArgumentParser, auto_cli
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -79,9 +79,12 @@ class Service:
         declared = request.headers.get("content-length", "0")
         body = bytearray()
         self._weigh(int(declared) if declared.isdecimal() else 0)
-        async for part in request.stream():
-            body += part
-            self._weigh(len(body))
+        try:
+            async for part in request.stream():
+                body += part
+                self._weigh(len(body))
+        except ClientDisconnect as error:
+            raise Refused("the client left before its request was whole", 499) from error
         return bytes(body)
 
     def _weigh(self, size: int) -> None:
