@@ -249,7 +249,7 @@ def test_odd_clips_are_refused_in_a_sentence(tmp_path):
     prediction = module.generate(PromptBatch(["one"], [0]))
     odd = prediction._replace(samples=prediction.samples[..., :15])
     writer = PredictionWriter(str(tmp_path))
-    with pytest.raises(ValueError, match=r"00000\.mp4 cannot have 15 × 16 pixels.*crop or resize"):
+    with pytest.raises(ValueError, match=r"00000\.mp4 even width.*15 × 16 pixels; crop or resize"):
         writer.write_on_batch_end(run(module, data(), 0), module, odd, None, None, 0, 0)
     assert list(tmp_path.iterdir()) == []
     write_video(tmp_path / "even.mp4", prediction.samples[0], prediction.fps)

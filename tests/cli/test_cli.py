@@ -242,11 +242,18 @@ def test_default_callbacks_make_way_for_given_ones(config, tmp_path):
 def test_resume_by_the_word_last(config, tmp_path):
     whole = fit(config(), tmp_path)
     part = tmp_path / "part"
-    fit(config(), part, "--trainer.max_steps=2", "--ckpt_path=last")
+    fit(config(), part, "--trainer.max_steps=2")
     resumed = fit(config(), part, "--ckpt_path=last")
     assert resumed.model.progress == whole.model.progress
     for a, b in zip(whole.model.weights, resumed.model.weights, strict=True):
         assert torch.equal(a, b)
+
+
+def test_checkpoints_of_a_config_lie_where_last_looks_for_them(config, tmp_path):
+    given = ("  max_steps: 3\n", "  max_steps: 3\n  callbacks: [{class_path: Checkpointing, init_args: {every: 1}}]\n")
+    fit(config(given), tmp_path, "--trainer.max_steps=2")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt")] == ["out/checkpoints/last.ckpt"]
+    assert fit(config(given), tmp_path, "--ckpt_path=last").model.progress.updates == 3
 
 
 # ---------------------------------------------------------------- mistakes
@@ -323,6 +330,7 @@ def test_mistakes_on_the_command_line(config, refuse, tmp_path):
     assert "DDIM has no argument 'etta'; did you mean 'eta'?" in refuse(path, "--model.sampler.etta=1")
     assert f"there is no config {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
     assert "there is no checkpoint none.ckpt" in refuse(path, "--ckpt_path=none.ckpt")
+    assert "--ckpt_path=last: there is no last.ckpt in" in refuse(path, "--ckpt_path=last")
 
 
 def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):
