@@ -160,10 +160,10 @@ def test_merged_mappings_keep_the_arguments_of_their_own_class(under):
     assert merge(under, "B") == "B"
 
 
-@pytest.mark.parametrize("name", ["control", "segments", "span", "baseline"])
+@pytest.mark.parametrize("name", ["control", "segments", "step_range", "baseline"])
 @pytest.mark.parametrize("form", ["--model.estimator.{}={}", "--model.init_args.estimator.init_args.{}={}"])
 def test_null_unsets_an_argument_of_an_argument(name, form, tmp_path):
-    given = {"control": "LookAhead", "segments": 2, "span": [2, 1], "baseline": "RunningMean"}
+    given = {"control": "LookAhead", "segments": 2, "step_range": [2, 1], "baseline": "RunningMean"}
     before = config("estimator", {"class_path": "HalfOrderRLR", "init_args": {"length": 2, **given}}, tmp_path)
     assert parse(before).init_args.estimator.init_args[name] is not None
     assert parse(before, form.format(name, "null")).init_args.estimator.init_args[name] is None

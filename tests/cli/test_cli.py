@@ -293,7 +293,7 @@ WRONG = {
     "alone": (("batch_size: 2", "batch_size: 1"), "a leave-one-out baseline needs two samples"),
     "frozen": (
         ("tests.modules.toy.AffineModel", "tests.modules.frozen.FrozenModel"),
-        "has no trainable weight; give it",
+        "has no trainable weights; add a LoRA to it",
     ),
     "black box": (("toy.Level", "toy.Hard"), "Hard has no gradient; use a differentiable reward"),
     "no base": (
