@@ -113,7 +113,7 @@ def test_interpolation_follows_overrides(config, tmp_path):
 
 def test_several_configs_are_merge_one_another(config, tmp_path):
     over = tmp_path / "over.yaml"
-    over.write_text("model: {init_args: {lr: 0.5, sampler: {init_args: {eta: 0.25}}}}\n")
+    over.write_text("model: {init_args: {optimization: {lr: 0.5}, sampler: {init_args: {eta: 0.25}}}}\n")
     model = fit(config(), tmp_path, f"--config={over}").model
     assert (model.optimization.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
 
