@@ -26,7 +26,7 @@ class Problem:
     prompts: Sequence[str]
 
     def noises(self, seed: int) -> Tensor:
-        r"""Draws the noises of a roll-out in the type of the trained weights, with shape :math:`(T + 1, B, *)`."""
+        r"""Draws the noises of a rollout in the type of the trained weights, with shape :math:`(T + 1, B, *)`."""
         model = self.chain.model
         weight = next(iter(model.trainable.values()))
         shape = (self.chain.steps + 1, len(self.prompts), *model.shape)
@@ -49,6 +49,6 @@ class Problem:
         return torch.stack([self.gradient(estimator, seed) for seed in seeds])
 
     def rewards(self, seed: int) -> Tensor:
-        r"""Returns the rewards of the roll-out of a seed, with shape :math:`(B)`."""
+        r"""Returns the rewards of the rollout of a seed, with shape :math:`(B)`."""
         trajectory = self.chain.sample(self.chain.encode(self.prompts), self.noises(seed))
         return Rollout(self.chain, trajectory, self.objective, self.prompts, seed).rewards

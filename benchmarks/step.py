@@ -1,6 +1,6 @@
 r"""What one update costs, by estimator: ``make bench``, ``make bench SHAPE=sd14 ARGS="--dtype bfloat16"``.
 
-An update is a roll-out, the backward of every term and a step of AdamW on LoRA weights, with guidance. *Overhead* is its
+An update is a rollout, the backward of every term and a step of AdamW on LoRA weights, with guidance. *Overhead* is its
 time over that of the passes it cannot do without (:mod:`benchmarks.cases`), each timed by itself on the same machine.
 """
 

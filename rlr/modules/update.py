@@ -75,6 +75,9 @@ class Updater:
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
             failure = self._share(self._failure(accumulator, fault()))
+            # only now: this rank has no terms either where the rewards of another one are at fault
+            if failure is None and not accumulator.entries:
+                raise ValueError("the estimator yielded no term for an update; expected at least one")
             self._apply(accumulator, failure)
         self._guard(failure)
         return StepReport(failure, dict(self._metrics(accumulator)))
@@ -100,11 +103,7 @@ class Updater:
 
     def _failure(self, accumulator: GradientAccumulator, fault: str | None) -> str | None:
         """Returns the first failure of this rank; float16 may overflow until its scale is found."""
-        if fault is not None:
-            return fault
-        if not accumulator.entries:
-            raise ValueError("the estimator yielded no term for an update; expected at least one")
-        return accumulator.failure(gradients=self._scale == 1)
+        return fault or accumulator.failure(gradients=self._scale == 1)
 
     @staticmethod
     def _share(failure: str | None) -> str | None:
