@@ -71,10 +71,11 @@ class Updater:
             FloatingPointError: After ``max_bad_steps`` skipped updates in a row.
             ValueError: If there is no term although no reward is at fault.
         """
-        accumulator = GradientAccumulator(self.weights(), self.optimization.log_terms)
+        accumulator, self._norm = GradientAccumulator(self.weights(), self.optimization.log_terms), None
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
-            failure = self._share(self._failure(accumulator, fault()))
+            # rewards first: an update of bad rewards may have no term, on no rank
+            failure = self._share(fault()) or self._share(self._failure(accumulator))
             self._apply(accumulator, failure)
         self._guard(failure)
         return StepReport(failure, dict(self._metrics(accumulator)))
@@ -98,10 +99,8 @@ class Updater:
         strategy = self.module.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _failure(self, accumulator: GradientAccumulator, fault: str | None) -> str | None:
+    def _failure(self, accumulator: GradientAccumulator) -> str | None:
         """Returns the first failure of this rank; float16 may overflow until its scale is found."""
-        if fault is not None:
-            return fault
         if not accumulator.entries:
             raise ValueError("the estimator yielded no term for an update; expected at least one")
         return accumulator.failure(gradients=self._scale == 1)
