@@ -81,13 +81,13 @@ class Chain(nn.Module):
 
     @property
     def steps(self) -> int:
-        r"""The number :math:`T` of steps."""
-        return self.sampler.steps
+        r"""The number :math:`T` of steps: that of the grid, which may have more than the sampler asks for."""
+        return self.grid.steps
 
     @cached_property
     def grid(self) -> Grid:
         """The noise levels of the chain."""
-        return self.model.schedule.grid(self.steps)
+        return self.model.schedule.grid(self.sampler.steps)
 
     def std(self, t: int) -> float:
         r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rlr.cli import main
-from rlr.cli.bases import over_bases
+from rlr.cli.config_inheritance import with_bases
 from rlr.modules import DOODL, Alignment
 from tests.data.fixtures import NO_PICTURES
 from tests.rewards.folder import FOLDER
@@ -131,7 +131,7 @@ def filled_in(path: Path) -> dict:
             return yaml.safe_load((path.parent / value).read_text())
         return value
 
-    return fill(over_bases(yaml.safe_load(path.read_text()), path.parent, yaml.safe_load))
+    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent, yaml.safe_load))
 
 
 def test_a_value_that_is_lost_is_seen():

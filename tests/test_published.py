@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlr.cli.bases import over_bases
+from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
     DDPO,
     AlignProp,
@@ -93,7 +93,7 @@ def looked_up(folder: Path, value, keys: list[str]):  # type: ignore[no-untyped-
     for key in keys:
         if isinstance(value, str) and value.endswith(".yaml"):
             text = (folder / value).read_text(encoding="utf-8")
-            value = over_bases(yaml.safe_load(text), folder, yaml.safe_load)
+            value = with_bases(yaml.safe_load(text), folder, yaml.safe_load)
         value = value.get("init_args", {}).get(key)
     return value
 
@@ -101,6 +101,6 @@ def looked_up(folder: Path, value, keys: list[str]):  # type: ignore[no-untyped-
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_a_published_setting_is_the_config_s(name: str) -> None:
     path = CONFIGS / f"{name}.yaml"
-    config = over_bases(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent, yaml.safe_load)["model"]
+    config = with_bases(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent, yaml.safe_load)["model"]
     expected = CONFIGURED[name]
     assert {key: looked_up(path.parent, config, key.split(".")) for key in expected} == expected

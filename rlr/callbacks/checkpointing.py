@@ -1,17 +1,17 @@
 """Checkpoints that a crash, a full disk or a wrong file cannot spoil."""
 
 import errno
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from rlr.io.weights import save_whole
+from rlr.io.weights import check_file, is_zip, read_archive, save_whole
+
+REMEDY = "resume from another checkpoint that `fit` has written"
+"""What messages advise if a checkpoint cannot be read."""
 
 LAUNCHER = ".temp.ckpt"
 """The file of bare weights that Lightning's forked and spawned processes hand to their parent."""
@@ -105,17 +105,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
 
 def _read(file: Path, map_location: Any) -> Any:
-    if not zipfile.is_zipfile(file):
-        with file.open("rb") as opened:
-            begun = opened.read(2) == b"PK" or file.stat().st_size == 0
-        what = "is cut short" if begun else "is no checkpoint"
-        raise ValueError(f"{file} {what}; resume from another checkpoint")
-    try:
-        return torch.load(file, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{file} holds Python objects besides tensors, which are not read for safety's sake; give a .ckpt that "
-            "`fit` has written"
-        ) from error
-    except RuntimeError as error:
-        raise ValueError(f"{file} is damaged or no PyTorch file; resume from another checkpoint") from error
+    check_file(file, REMEDY)
+    if not is_zip(file):
+        raise ValueError(f"{file} is no checkpoint of `fit`, which is a zip file; {REMEDY}")
+    return read_archive(file, map_location, remedy=REMEDY)

@@ -21,10 +21,18 @@ import rlr.models
 import rlr.modules
 import rlr.rewards
 import rlr.samplers
-import rlr.toy.classes
+import rlr.toy.data
+import rlr.toy.models
+import rlr.toy.pretraining.autoencoder
+import rlr.toy.pretraining.denoiser
+import rlr.toy.pretraining.hpsv2
+import rlr.toy.pretraining.reward
+import rlr.toy.pretraining.video
+import rlr.toy.rewards
 from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
-from rlr.cli.bases import understand_bases
-from rlr.cli.mistakes import MISTAKES, explain, mistake, sentence
+from rlr.cli.class_changes import drop_arguments_with_their_class
+from rlr.cli.config_inheritance import read_bases
+from rlr.cli.error_messages import MISTAKES, explain, mistake, sentence
 from rlr.data import PromptData
 from rlr.modules import Alignment
 
@@ -34,7 +42,8 @@ jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 MODE = "omegaconf+"
 """How configs are read: as YAML, whose interpolations are resolved once all is parsed."""
 
-understand_bases(MODE)
+read_bases(MODE)
+drop_arguments_with_their_class()
 
 TRACEBACK = "RLR_TRACEBACK"
 """The environment variable that, when set, shows where a mistake was noticed."""

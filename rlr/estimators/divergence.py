@@ -44,7 +44,7 @@ def noisy_steps(chain: Chain) -> list[int]:
 @torch.no_grad()
 def base_mean(chain: Chain, trajectory: Trajectory, t: int) -> Tensor:
     r"""Returns :math:`\mu_t^0(x_t)` in the recorded states, with shape :math:`(B, *)`."""
-    with chain.model.disabled():
+    with chain.model.reference():
         return chain.transition(trajectory.states[t], t, trajectory.condition).mean
 
 
@@ -97,7 +97,7 @@ class Penalty:
         if self.full:
             check_stochastic(chain, range(steps[0] - 1, chain.steps), "kl_full")
         try:
-            with chain.model.disabled():
+            with chain.model.reference():
                 return
         except ValueError as error:
             raise ValueError(f"kl_weight={self.weight} compares with the base model, and {error}") from error

@@ -114,7 +114,7 @@ class Alignment(Sampling):
                 f"log_kl_every={log_kl_every}, kl_full={kl_full}, kl_weight={kl_weight} were given"
             )
         self.penalty = Penalty(kl_weight, kl_full) if kl_weight else None
-        self.log_kl_every = log_kl_every if model.remembers else 0
+        self.log_kl_every = log_kl_every if model.has_reference else 0
         self.progress = Progress()
         self._round = Round()
         self._norm: Tensor | None = None

@@ -74,12 +74,12 @@ class Objective:
         return Excerpt(None, self.reward) if frames is None else self.reward.excerpt(frames, seed)
 
     def _decode(self, x: Tensor, frames: Sequence[int] | None) -> Tensor:
+        pixels = self.model.decode(x, frames)
         if frames is None:
-            return self.model.decode(x)
-        pixels = self.model.decode_frames(x, frames)
+            return pixels
         if pixels.ndim != 5 or pixels.shape[1] != len(frames):
             raise ValueError(
-                f"{type(self.model).__name__}.decode_frames returned pixels of shape {tuple(pixels.shape)} for "
+                f"{type(self.model).__name__}.decode returned pixels of shape {tuple(pixels.shape)} for "
                 f"{len(frames)} frames; return (B, {len(frames)}, 3, H, W)"
             )
         return pixels

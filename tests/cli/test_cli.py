@@ -13,7 +13,7 @@ from PIL import Image
 
 from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
 from rlr.cli import main
-from rlr.cli.mistakes import explain, read
+from rlr.cli.error_messages import explain, read
 
 CONFIG = """
 seed_everything: 7
@@ -110,7 +110,7 @@ def test_interpolation_follows_overrides(config, tmp_path):
     assert fit(config(), tmp_path, "--seed_everything=9").model.seed == 9
 
 
-def test_several_configs_are_laid_over_one_another(config, tmp_path):
+def test_several_configs_are_merge_one_another(config, tmp_path):
     over = tmp_path / "over.yaml"
     over.write_text("model: {init_args: {lr: 0.5, sampler: {init_args: {eta: 0.25}}}}\n")
     model = fit(config(), tmp_path, f"--config={over}").model

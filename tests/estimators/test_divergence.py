@@ -36,7 +36,7 @@ def restored(model: nn.Module, first: dict[str, Tensor]) -> Iterator[None]:
 def remember(model: nn.Module) -> nn.Module:
     """Lets a toy know the weights that it has now."""
     first = {name: p.detach().clone() for name, p in model.named_parameters()}
-    model.disabled = lambda: restored(model, first)
+    model.reference = lambda: restored(model, first)
     return model
 
 
@@ -66,7 +66,7 @@ def closed_form(chain: Chain) -> tuple[Tensor, Tensor, Tensor]:
     x_t has mean m and variance v; the two models' means differ by a x + b; so E|a x + b|² = |a m + b|² + 2 a² v.
     """
     model = chain.model
-    with model.disabled():
+    with model.reference():
         base = model.w.detach().clone()
 
     def line(w: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -312,5 +312,5 @@ def test_the_base_is_asked_once_a_step_and_never_with_gradient() -> None:
 
 
 def test_a_linear_chain_without_memory_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"kl_weight=1.0 compares with the base model, and Affine does not remember"):
+    with pytest.raises(ValueError, match=r"kl_weight=1.0 compares with the base model, and Affine keeps no weights of before training"):
         Penalty(1.0).check(linear_chain())

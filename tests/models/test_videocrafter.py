@@ -207,7 +207,7 @@ def test_frames_are_decoded_alike_one_by_one_together_and_apart(model: VideoCraf
             for one, other in zip(results[chunk], results[None], strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         asked.clear()
-        some = model.decode_frames(x, [3, 0])
+        some = model.decode(x, [3, 0])
         assert asked == [4]
     finally:
         hook.remove()

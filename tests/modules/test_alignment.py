@@ -176,8 +176,8 @@ def test_a_sample_has_its_own_noise_in_any_batch():
     module, other = align(), align(seed=1)
     one = module.generate(PromptBatch(["one", "two", "three"], [5, 6, 7])).samples[1]
     again = module.generate(PromptBatch(["two"], [6]))
-    assert torch.equal(one, again.samples[0])
-    assert not torch.equal(one, other.generate(PromptBatch(["two"], [6])).samples[0])
+    torch.testing.assert_close(one, again.samples[0], rtol=0, atol=1e-6)
+    assert (one - other.generate(PromptBatch(["two"], [6])).samples[0]).abs().max() > 1e-3
 
 
 def test_training_noise_never_repeats():
@@ -347,8 +347,9 @@ def test_impossible_numbers(wrong):
 def test_validation_logs_the_mean_reward_of_fixed_samples():
     module = align()
     data = Prompts(["one"], val=["one", "two", "five"], batch_size=2, evaluation_samples=2)
-    expected = module.generate(PromptBatch(["one", "one", "two", "two", "five", "five"], list(range(6)))).rewards
     trainer = run(module, data, 0)
+    # by now the module knows how many samples a prompt has
+    expected = module.generate(PromptBatch(["one", "one", "two", "two", "five", "five"], list(range(6)))).rewards
     for _ in range(2):
         (metrics,) = trainer.validate(module, datamodule=data, verbose=False)
         assert metrics["val/reward"] == pytest.approx(expected.mean().item())

@@ -62,7 +62,7 @@ def two(module, folder, batch_size, steps, **settings):
     callbacks = [Leave(folder), *settings.pop("callbacks", [])]
     data = prompts(batch_size, **settings.pop("data", {}))
     run(module, data, steps, strategy="ddp_fork", devices=2, callbacks=callbacks, **settings)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.parametrize(("estimator", "accumulate"), [("first order", 2), ("rlr", 1)])

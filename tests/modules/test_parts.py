@@ -61,7 +61,7 @@ def test_wrong_shapes(returned, shape):
         def forward(self, samples, prompts):
             return returned(super().forward(samples, prompts))
 
-    told = rf"the reward Wrong returned the shape {shape} for 3 prompts and pixels \(3, 3, 2, 2\); return one score"
+    told = rf"the reward Wrong: expected one number a sample, a tensor of shape \(3,\), got Tensor of shape {shape}"
     with pytest.raises(ValueError, match=told):
         objective(Wrong()).of(PROMPTS)(torch.randn(3, 3, 2, 2))
 

@@ -332,7 +332,7 @@ def two(folder, batch_size, steps, estimator, **settings):
         precision="64-true",
         **settings,
     )
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*")
@@ -394,7 +394,7 @@ def pair(folder, estimator, data, steps, **settings):
     """Trains two forked processes on their halves of the data and returns what they left."""
     ranks = {"strategy": "ddp_fork", "devices": 2, "precision": "64-true"}
     run(module(estimator, clip_norm=0.1), data, steps, callbacks=[Leave(folder), Tell(folder)], **ranks, **settings)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 class Tell(Callback):
@@ -455,7 +455,7 @@ class Askew(DDPO):
 def test_the_first_ratio_is_the_farthest_of_all_ranks(tmp_path):
     pair(tmp_path, Askew(parts=1), prompts(2), 1)
     for rank in range(2):
-        assert torch.load(tmp_path / f"ratio_{rank}.pt") == pytest.approx(0.98, abs=1e-6)
+        assert torch.load(tmp_path / f"ratio_{rank}.pt", weights_only=True) == pytest.approx(0.98, abs=1e-6)
 
 
 def test_a_wrong_ratio_is_told_before_the_weights_change():

@@ -39,7 +39,7 @@ class AffineModel(DiffusionModel):
         out = torch.nn.functional.linear(hidden, self.weight, self.bias)
         return torch.tanh(out + condition.tensors["c"][:, None]).view_as(x).to(x.dtype)
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return torch.sigmoid(x)
 
 
@@ -52,7 +52,7 @@ class Remembering(AffineModel):
         self.asked = 0
 
     @contextmanager
-    def disabled(self) -> Iterator[None]:
+    def reference(self) -> Iterator[None]:
         self.asked += 1
         now = {name: weight.data for name, weight in self.trainable.items()}
         for name, weight in self.trainable.items():

@@ -137,17 +137,27 @@ def test_other_types_paths_and_methods_are_refused(url):
         assert (status, answer["error"].startswith(f"there is no {method} {path}")) == (expected, True)
 
 
-@pytest.mark.parametrize("scores", [torch.zeros(()), torch.zeros(2), "KeyError"])
-def test_a_reward_s_own_fault_is_told_without_its_inside(scores):
+def test_a_reward_s_own_fault_is_told_without_its_inside():
     class Broken(Brightness):
         def forward(self, samples, prompts):
-            return {}["secret"] if isinstance(scores, str) else scores
+            return {}["secret"]
 
-    kind = "KeyError" if isinstance(scores, str) else "TypeError"
     with serving(Broken()) as url:
         found = post(url, json.dumps(request((2, 2))))
         assert post(url, None, path="/health", method="GET")[0] == 200
-    assert found == (500, {"error": f"Broken failed with a {kind}; the server's log says why"})
+    assert found == (500, {"error": "Broken failed with a KeyError; the server's log says why"})
+
+
+@pytest.mark.parametrize("scores", [torch.zeros(()), torch.zeros(2), None])
+def test_a_reward_that_does_not_return_one_score_a_sample_is_told_and_not_asked_again(scores):
+    class Broken(Brightness):
+        def forward(self, samples, prompts):
+            return scores
+
+    with serving(Broken()) as url:
+        status, answer = post(url, json.dumps(request((2, 2))))
+    assert status == 422
+    assert answer["error"].startswith("the reward Broken: expected one number a sample, a tensor of shape (1,), got ")
 
 
 def test_requests_are_scored_one_at_a_time_on_one_thread():

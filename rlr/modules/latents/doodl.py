@@ -83,18 +83,17 @@ class DOODL(Sampling):
         self.momentum, self.perturbation = momentum, perturbation
         self._warned = False
 
-    def _log(self, prediction: Prediction, stage: str) -> None:
-        """Logs the reward of the initial latents, too."""
-        super()._log(prediction, stage)
-        before = torch.tensor([note["reward_before"] for note in prediction.notes]).mean()
-        self.log(f"{stage}/reward_before", before, sync_dist=True, batch_size=len(prediction.prompts))
+    def _add(self, prediction: Prediction) -> None:
+        """Adds the reward of the initial latents, too."""
+        super()._add(prediction)
+        self._means.add("reward_before", torch.tensor([note["reward_before"] for note in prediction.notes]))
 
     # inference mode, if the trainer is in it, would forbid gradients of what is made in it
     @torch.inference_mode(False)
     @torch.no_grad()
     def generate(self, batch: PromptBatch) -> Prediction:
         """Samples a batch from optimised latents, and notes the rewards on the way there."""
-        prompts, seeds = list(batch.prompts), [spawn(self.seed, Stream.EVALUATION, index, 0) for index in batch.indices]
+        prompts, seeds = list(batch.prompts), self.seeds(batch)
         start = self.chain.draw(seeds)[self.chain.steps]
         _, before = self._show(start, prompts)
         x, path = self.optimise(start, prompts, seeds)

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
-from rlr.io.weights import Published, find, read_state
+from rlr.io.hub import Published, find
+from rlr.io.weights import read_state
 from rlr.rewards.networks.head import Head, build_head
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import Fit, PillowCropShortest, Preprocessing, Squash
@@ -87,8 +88,8 @@ class Aesthetic(NetworkReward):
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
         return self.head(F.normalize(self.clip(pixel_values=pixels).image_embeds, dim=-1))
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        return torch.empty(len(prompts), 0)
+    def _encode(self, prompt: str) -> Tensor:
+        return torch.empty(0)
 
 
 def _check_map(head: Head, file: Path) -> None:

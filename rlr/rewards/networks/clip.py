@@ -59,9 +59,10 @@ class CLIPReward(NetworkReward):
     def _images(self, pixels: Tensor) -> Tensor:
         return F.normalize(self.clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        whole = self.tokenizer(prompts, verbose=False).input_ids
-        self._warn([text for text, ids in zip(prompts, whole, strict=True) if len(ids) > self.length], self.length)
-        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=self.length, return_tensors="pt")
+    def _encode(self, prompt: str) -> Tensor:
+        tokens = self.tokenizer(prompt, truncation=True, max_length=self.length, return_tensors="pt")
         texts = self.clip.get_text_features(**tokens.to(self._weight.device)).pooler_output
-        return F.normalize(texts, dim=-1)
+        return F.normalize(texts, dim=-1)[0]
+
+    def _is_cut(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length

@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlr.io.weights import Published, build, find, read_state
+from rlr.io.hub import Published, find
+from rlr.io.weights import build, read_state
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import Fit, PadLongest, Preprocessing, Squash
 
@@ -92,15 +93,14 @@ class HPSv2(NetworkReward):
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
         return (self.clip.encode_image(pixels, normalize=True) * texts).sum(-1)
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        tokens = self.tokenizer(prompts).to(self._weight.device)
-        self._warn([text for text, ids in zip(prompts, tokens, strict=True) if self._cuts(text, ids)], self.length)
-        return F.normalize(self.clip.encode_text(tokens), dim=-1)
+    def _encode(self, prompt: str) -> Tensor:
+        tokens = self.tokenizer([prompt]).to(self._weight.device)
+        return F.normalize(self.clip.encode_text(tokens), dim=-1)[0]
 
-    def _cuts(self, prompt: str, tokens: Tensor) -> bool:
-        """Whether the text feature, that of the first end token, misses a part of the prompt."""
-        seen = int((tokens == self.tokenizer.eot_token_id).int().argmax()) - 1
-        return seen < len(self.tokenizer.encode(prompt))
+    def _is_cut(self, prompt: str) -> bool:
+        # the text feature is that of the first end token
+        end = int((self.tokenizer([prompt])[0] == self.tokenizer.eot_token_id).int().argmax())
+        return end - 1 < len(self.tokenizer.encode(prompt))
 
 
 def _config(architecture: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from rlr.io.weights import Published, build, find, read_json, read_state, tell_unread
+from rlr.io.hub import Published, find
+from rlr.io.weights import build, read_json, read_state, tell_unread
 from rlr.rewards.networks.head import build_head
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing, even_offset
@@ -128,6 +129,7 @@ class ImageReward(NetworkReward):
         Preprocessing.training: CropShortest(even_offset),
     }
     scales = MappingProxyType({"x100": 100.0})
+    length = LENGTH
 
     def __init__(
         self,
@@ -161,9 +163,12 @@ class ImageReward(NetworkReward):
         text = self.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=image)
         return (self.head(text.last_hidden_state[:, 0]) - MEAN) / STD
 
-    def _encode(self, prompts: list[str]) -> Tensor:
+    def _encode(self, prompt: str) -> Tensor:
         """Returns ids and mask: the text encoder sees the picture, so there is no feature of the text alone."""
-        whole = self.tokenizer(prompts, verbose=False).input_ids
-        self._warn([text for text, ids in zip(prompts, whole, strict=True) if len(ids) > LENGTH], LENGTH)
-        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
-        return torch.stack([tokens.input_ids, tokens.attention_mask], 1)
+        tokens = self.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        )
+        return torch.cat([tokens.input_ids, tokens.attention_mask])
+
+    def _is_cut(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length

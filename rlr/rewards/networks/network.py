@@ -54,8 +54,8 @@ class TextCache:
 class NetworkReward(Reward):
     """A reward of a frozen network.
 
-    It computes in the precision of its weights, which are loaded in float32; ``reward.to(torch.bfloat16)`` asks for
-    another. Prompts longer than the network reads lose their end, as in the authors' programs; a warning says so.
+    It computes in the precision of its weights, which are loaded in float32. Prompts longer than the network reads lose
+    their end, as in the authors' programs; a warning says so.
 
     Args:
         preprocessing: One of the two named ways, or a :class:`~rlr.rewards.networks.preprocessing.Fit` of one's own.
@@ -68,6 +68,8 @@ class NetworkReward(Reward):
     """What the two named ways are."""
     size: int
     """The side of the square that the network reads."""
+    length: int
+    """The number of tokens that the network reads of a prompt."""
 
     def __init__(
         self, preprocessing: Preprocessing | Fit = Preprocessing.training, chunk: int = 32, cache: int = 4096
@@ -95,27 +97,37 @@ class NetworkReward(Reward):
         """Returns the scores of preprocessed pixels given encoded texts."""
 
     @abstractmethod
-    def _encode(self, prompts: list[str]) -> Tensor:
-        """Returns one row a prompt."""
+    def _encode(self, prompt: str) -> Tensor:
+        """Returns what the network makes of one prompt, without a batch dimension."""
+
+    def _is_cut(self, prompt: str) -> bool:
+        """Returns whether the network ignores the end of a prompt; False by default."""
+        return False
 
     def _text_features(self, prompts: Sequence[str]) -> Tensor:
-        return self.texts(prompts, self._encode_in_chunks, self._weight.dtype).to(self._weight.device)
+        return self.texts(prompts, self._encode_each, self._weight.dtype).to(self._weight.device)
 
     # an inference tensor in the cache could not take part in a later backward pass
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _encode_in_chunks(self, prompts: list[str]) -> Tensor:
-        return torch.cat([self._encode(prompts[i : i + self.chunk]) for i in range(0, len(prompts), self.chunk)])
+    def _encode_each(self, prompts: list[str]) -> Tensor:
+        """Encodes one prompt at a time.
+
+        In a batch, the last digits of a prompt's features would depend on the prompts beside it, by their padding and
+        by the size of the matrices, and a resumed run meets other prompts for the first time together.
+        """
+        self._warn([prompt for prompt in prompts if self._is_cut(prompt)])
+        return torch.stack([self._encode(prompt) for prompt in prompts])
 
     @property
     def _weight(self) -> Tensor:
         return next(self.parameters())
 
-    def _warn(self, cut: Sequence[str], limit: int) -> None:
-        """Says which prompts lose their end."""
+    def _warn(self, cut: Sequence[str]) -> None:
+        """Warns of prompts that lose their end."""
         if cut:
             warnings.warn(
-                f"{self.label} reads {limit} tokens and ignores the end of {len(cut)} prompt(s), the first of them "
+                f"{self.label} reads {self.length} tokens and ignores the end of {len(cut)} prompt(s), the first of them "
                 f"{cut[0][:60]!r}…; shorten them if their ends matter",
                 stacklevel=2,
             )

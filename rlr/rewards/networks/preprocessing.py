@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlr.rewards.isolation import finite_rows
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 """The mean of red, green and blue that CLIP's networks, and BLIP's, were trained with."""
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -22,8 +24,18 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def to_bytes(samples: Tensor) -> Tensor:
-    r"""Returns pixels in [0, 1] as the nearest of 0 … 255 on the CPU, with the shape of ``samples`` and no gradient."""
-    return (samples.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    r"""Returns pixels in [0, 1] as the nearest of 0 … 255 on the CPU, with the shape of ``samples`` and no gradient.
+
+    Raises:
+        ValueError: If a pixel is NaN or infinite: no byte stands for it, and 0 would make it black.
+    """
+    samples = samples.detach()
+    if not samples.isfinite().all():
+        raise ValueError(
+            f"expected finite pixels to round to bytes, got NaN or infinity in samples of shape {tuple(samples.shape)}; "
+            "leave out the samples that finite_rows() marks as false"
+        )
+    return (samples * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 class Preprocessing(Enum):
@@ -98,6 +110,8 @@ class CropShortest(Fit):
 class PillowCropShortest(Fit):
     """:class:`CropShortest` on pictures of bytes, as Pillow does it: to its bit, and so without a gradient.
 
+    A picture with a pixel that is not finite becomes a square of NaN.
+
     Args:
         offset: From the surplus of a side to where the crop begins.
     """
@@ -106,9 +120,10 @@ class PillowCropShortest(Fit):
     offset: Callable[[int], int] = floor_offset
 
     def __call__(self, samples: Tensor, size: int) -> Tensor:
-        pixels = to_bytes(samples).permute(0, 2, 3, 1).numpy()
+        finite = finite_rows(samples).view(-1, 1, 1, 1)
+        pixels = to_bytes(samples.where(finite, 0)).permute(0, 2, 3, 1).numpy()
         squares = torch.from_numpy(np.stack([self._square(Image.fromarray(picture), size) for picture in pixels]))
-        return squares.permute(0, 3, 1, 2).to(samples) / 255
+        return (squares.permute(0, 3, 1, 2).to(samples) / 255).where(finite, torch.nan)
 
     def _square(self, picture: Image.Image, size: int) -> np.ndarray:
         height, width = _shortest((picture.height, picture.width), size)

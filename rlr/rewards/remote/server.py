@@ -55,8 +55,6 @@ class Service:
                 scores = self.reward(samples.to(self.device), prompts)
         except ValueError as error:
             raise Refused(str(error), 422) from error
-        if scores.shape != (len(prompts),):
-            raise TypeError(f"{self.reward.label} returned the shape {tuple(scores.shape)} for {len(prompts)} prompts")
         return [score.item() if score.isfinite() else None for score in scores]
 
     async def health(self, request: Request) -> JSONResponse:

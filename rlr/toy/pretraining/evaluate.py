@@ -18,6 +18,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from rlr.io.atomic import write_whole
 from rlr.rewards import Reward
 from rlr.toy.data.scenes import draw_pictures
 from rlr.toy.rewards import TinyHPSv2, TinyPickScore
@@ -144,7 +145,7 @@ def main(args: list[str] | None = None) -> None:
     for label, table in result["preference"].items():
         sys.stdout.write("\n" + as_text(f"{label} prefers, %", table, ALTERABLE))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_whole(options.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

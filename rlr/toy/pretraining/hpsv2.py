@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from open_clip import CLIP
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rlr.io.atomic import write_whole
+from rlr.io.weights import write_state
 from rlr.rewards.networks.hpsv2 import CONFIG, MERGES, WEIGHTS
 from rlr.rewards.networks.preprocessing import normalise
 from rlr.toy.pretraining.contrastive import Contrastive
@@ -66,8 +67,7 @@ class HPSv2(Contrastive):
 
     def export(self, folder: Path) -> None:
         """Writes the averaged CLIP in half precision, its configuration and its table of merges."""
-        folder.mkdir(parents=True, exist_ok=True)
         state = self.average["clip"].state_dict()
-        save_file({name: weight.to(torch.float16).contiguous() for name, weight in state.items()}, folder / WEIGHTS)
-        (folder / CONFIG).write_text(json.dumps({"model_cfg": self.config}, indent=1) + "\n")
+        write_state(folder / WEIGHTS, {name: weight.to(torch.float16).contiguous() for name, weight in state.items()})
+        write_whole(folder / CONFIG, (json.dumps({"model_cfg": self.config}, indent=1) + "\n").encode())
         write_merges(folder / MERGES)

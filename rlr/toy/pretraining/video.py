@@ -12,6 +12,7 @@ from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import Tensor, nn
 
+from rlr.io.weights import compare, map_state
 from rlr.models.videocrafter.architecture import Architecture, TextConfig, VAEConfig
 from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import export_official
@@ -111,8 +112,11 @@ class VideoDenoiser(Pretraining):
         self.save_hyperparameters()
 
     def _inflate(self, start: str) -> None:
-        state = torch.load(start, map_location="cpu", weights_only=False)["state_dict"]
+        source = Path(start)
+        state = map_state(source)
         averaged = {name.removeprefix("average."): w for name, w in state.items() if name.startswith("average.")}
+        remedy = "set start to a checkpoint of the pretraining on stills"
+        compare(self.networks.state_dict(), averaged, source, "the networks of VideoDenoiser", remedy)
         self.networks.load_state_dict(averaged)
         self.average.load_state_dict(averaged)
 

@@ -53,7 +53,8 @@ class Clips(DiffusionModel):
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         return 0.5 * x.tanh() + self.shift + condition.tensors["number"][:, None, None]
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        x = x if frames is None else x[:, list(frames)]
         return x.sigmoid()[..., None, None].expand(*x.shape, self.side, self.side)
 
 

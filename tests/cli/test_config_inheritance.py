@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from rlr.cli.bases import laid_over, over_bases
+from rlr.cli.config_inheritance import merge, with_bases
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def read(tmp_path):
             path = tmp_path / f"{name.replace('__', '/')}.yaml"
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        return over_bases(yaml.safe_load(text), tmp_path, yaml.safe_load)
+        return with_bases(yaml.safe_load(text), tmp_path, yaml.safe_load)
 
     return write
 
@@ -23,7 +23,7 @@ def read(tmp_path):
 def test_mappings_are_joined_and_all_else_is_replaced():
     under = {"a": {"x": 1, "y": [1, 2]}, "b": {"z": 1}, "c": 3}
     upper = {"a": {"y": [3]}, "b": 4, "d": {"w": 5}}
-    assert laid_over(under, upper) == {"a": {"x": 1, "y": [3]}, "b": 4, "c": 3, "d": {"w": 5}}
+    assert merge(under, upper) == {"a": {"x": 1, "y": [3]}, "b": 4, "c": 3, "d": {"w": 5}}
 
 
 def test_a_base_may_stand_anywhere_and_have_a_base(read):
