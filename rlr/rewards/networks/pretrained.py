@@ -1,4 +1,4 @@
-"""Models and tokenizers in the folder layout of transformers, from a folder or the hub: complete, read as tensors alone."""
+"""Complete models and tokenizers in the layout of transformers, from a folder or the hub, read without running code."""
 
 import pickle
 from collections.abc import Collection, Mapping
