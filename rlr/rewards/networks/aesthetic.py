@@ -56,7 +56,7 @@ class Aesthetic(NetworkReward):
 
     Raises:
         FileNotFoundError: If there is no such model or head.
-        ValueError: If the weights are not those of the networks, or the head is not the one that its name promises.
+        ValueError: If the weights do not fit the networks, or a head with a published name is not the published one.
     """
 
     fits: ClassVar[Mapping[Preprocessing, Fit]] = {
