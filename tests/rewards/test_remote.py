@@ -129,14 +129,14 @@ def test_the_sentence_of_a_reward_comes_through(waits):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"scores": [1.0]}, "with 1 scores for 2 samples"),
-        ({"scores": [1.0, 2.0, 3.0]}, "with 3 scores for 2 samples"),
-        ({"score": [1.0, 2.0]}, "with no scores for 2 samples"),
-        ({"scores": 1.0}, "with no scores for 2 samples"),
-        ([1.0, 2.0], "no JSON object"),
-        (b"<html>", "no JSON object"),
-        (b"[" * 100_000, "no JSON object"),
-        (b'{"scores": [1.0, 1' + 5000 * b"0" + b"]}", "no JSON object"),
+        ({"scores": [1.0]}, "got 1 scores for 2 samples"),
+        ({"scores": [1.0, 2.0, 3.0]}, "got 3 scores for 2 samples"),
+        ({"score": [1.0, 2.0]}, "got no scores for 2 samples"),
+        ({"scores": 1.0}, "got no scores for 2 samples"),
+        ([1.0, 2.0], "expected a JSON object, got another answer"),
+        (b"<html>", "expected a JSON object, got another answer"),
+        (b"[" * 100_000, "expected a JSON object, got another answer"),
+        (b'{"scores": [1.0, 1' + 5000 * b"0" + b"]}", "expected a JSON object, got another answer"),
         (b" " * (2**24 + 1), "expected an answer of at most 16777216 bytes"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_picture_that_is_not_finite_has_no_score():
     ("pixels", "words", "message"),
     [
         (torch.zeros(2, 3, 2, 2), ["a"], "2, 3, 2, 2.*and 1 prompts"),
-        (torch.zeros(2, 1, 2, 2), ["a", "b"], r"give \(B, 3, H, W\)"),
+        (torch.zeros(2, 1, 2, 2), ["a", "b"], r"expected samples of shape \(B, 3, H, W\)"),
         (torch.full((1, 3, 2, 2), -1.0), ["a"], r"outside of \[0, 1\]"),
     ],
 )
@@ -195,7 +195,7 @@ def test_what_is_no_sample_is_not_sent(pixels, words, message):
     [
         ({"url": "file:///etc/passwd"}, "begins with http"),
         ({"url": "127.0.0.1:8000"}, "begins with http"),
-        ({"batch": 0}, "at least one sample"),
+        ({"batch": 0}, "expected at least 1, got 0"),
         ({"url": "http://"}, "names a host"),
         ({"url": "http://127.0.0.1:99999"}, "expected an address"),
         ({"timeout": 0}, "timeout > 0"),
@@ -210,7 +210,7 @@ def test_impossible_settings(settings, message):
 def test_another_server_is_no_reward_server():
     with (
         running(Scripted(facts={"label": "x", "scales": {}})) as url,
-        pytest.raises(ValueError, match="does not tell its higher_is_better"),
+        pytest.raises(ValueError, match="expected the higher_is_better of a reward, got none"),
     ):
         Remote(url)
 
@@ -218,15 +218,15 @@ def test_another_server_is_no_reward_server():
 @pytest.mark.parametrize(
     ("fact", "message"),
     [
-        ({"label": 5}, r"its label: expected a string of 1 to 100 printable characters, got 5"),
-        ({"label": "\ud800"}, "its label: expected a string"),
-        ({"label": "\x1b[2J"}, "its label: expected a string"),
-        ({"label": "x" * 101}, "its label: expected a string"),
-        ({"scales": [1]}, r"its scales: expected finite numbers by name, got \[1\]"),
-        ({"scales": {"x100": "100"}}, "its scales: expected finite numbers by name"),
-        ({"scales": {"x100": float("nan")}}, "its scales: expected finite numbers by name"),
-        ({"scales": {"x100": 10**400}}, "its scales: expected finite numbers by name"),
-        ({"higher_is_better": "yes"}, "its higher_is_better: expected true or false, got 'yes'"),
+        ({"label": 5}, "expected a string of 1 to 100 printable characters as label, got 5"),
+        ({"label": "\ud800"}, "expected a string .* as label"),
+        ({"label": "\x1b[2J"}, "expected a string .* as label"),
+        ({"label": "x" * 101}, "expected a string .* as label"),
+        ({"scales": [1]}, r"expected finite numbers by name as scales, got \[1\]"),
+        ({"scales": {"x100": "100"}}, "expected finite numbers by name as scales"),
+        ({"scales": {"x100": float("nan")}}, "expected finite numbers by name as scales"),
+        ({"scales": {"x100": 10**400}}, "expected finite numbers by name as scales"),
+        ({"higher_is_better": "yes"}, "expected true or false as higher_is_better, got 'yes'"),
     ],
 )
 def test_facts_that_are_not_those_of_a_reward_are_one_sentence(fact, message):

@@ -12,7 +12,7 @@ from rlr.rewards.base import Reward
 from rlr.rewards.remote.protocol import pack
 
 FACTS = ("label", "scales", "higher_is_better")
-"""What a server must tell of its reward."""
+"""What ``GET /health`` must return."""
 MAX_LABEL = 100
 """The number of characters of a label or of a scale's name."""
 
@@ -54,16 +54,18 @@ class Connection:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise ValueError(f"{self.url} answers with no JSON object, so it is no reward server; check the url")
+            raise ValueError(
+                f"{self.url}: expected a JSON object, got another answer, so this is no reward server; check the url"
+            )
         return found
 
 
 class Remote(Reward):
     r"""The reward of a server that runs ``python -m rlr.rewards.remote.server``.
 
-    Pixels are rounded to 8 bits on their way, so there is no gradient. A score that the server does not have, or that
-    is not finite, is NaN here, and the update that it belongs to is then skipped whole. An answer of another number of
-    scores is an error. Requests to this machine never go through a proxy.
+    Pixels are sent as 8-bit numbers, so there is no gradient. A score that the server does not have, or that
+    is not finite, is NaN, and training skips the whole update that it belongs to. An answer with another number of scores
+    is an error. Requests to this machine never go through a proxy.
 
     Args:
         url: The address of the server, such as ``http://127.0.0.1:8000``.
@@ -84,14 +86,14 @@ class Remote(Reward):
     def __init__(self, url: str, batch: int = 16, timeout: float = 120.0, retries: int = 5, delay: float = 1.0) -> None:
         super().__init__()
         if batch < 1:
-            raise ValueError(f"Remote sends at least one sample at once, and got batch={batch}")
+            raise ValueError(f"Remote.batch: expected at least 1, got {batch}")
         self.batch = batch
         self.connection = Connection(url, timeout, retries, delay)
         self._label, self.scales, self.higher_is_better = read_facts(self.connection.ask("/health"), url)
 
     @property
     def label(self) -> str:
-        """That of the server's reward."""
+        """The label of the server's reward."""
         return self._label
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -116,20 +118,20 @@ class Remote(Reward):
         if not isinstance(scores, list) or len(scores) != len(prompts):
             found = f"{len(scores)} scores" if isinstance(scores, list) else "no scores"
             raise ValueError(
-                f"the reward server {self.connection.url} answers with {found} for {len(prompts)} samples; "
-                "it must answer with one a sample, null where it has none"
+                f"the reward server {self.connection.url}: expected one score a sample, null for a missing one, got {found} "
+                f"for {len(prompts)} samples"
             )
         return [read_number(score) for score in scores]
 
     def _check(self, samples: Tensor, prompts: Sequence[str], slack: float = 1e-2) -> None:
         if samples.ndim not in (4, 5) or samples.shape[-3] != 3 or len(samples) != len(prompts):
             raise ValueError(
-                f"Remote got samples of shape {tuple(samples.shape)} and {len(prompts)} prompts; give (B, 3, H, W) or "
-                "(B, F, 3, H, W) and B prompts"
+                "Remote: expected samples of shape (B, 3, H, W) or (B, F, 3, H, W) and B prompts, got shape "
+                f"{tuple(samples.shape)} and {len(prompts)} prompts"
             )
         if ((samples < -slack) | (samples > 1 + slack)).any():
             raise ValueError(
-                "Remote got pixels outside of [0, 1], which rewards read; map and clamp them, exactly once"
+                "Remote: expected pixels in [0, 1], got pixels outside of [0, 1]; map and clamp the pixels exactly once"
             )
 
 
@@ -151,7 +153,9 @@ def read_facts(facts: Mapping[str, Any], url: str) -> tuple[str, dict[str, float
     """
     for name in FACTS:
         if name not in facts:
-            raise ValueError(f"{url} does not tell its {name}, so it is no reward server; check the url")
+            raise ValueError(
+                f"{url}/health: expected the {name} of a reward, got none, so this is no reward server; check the url"
+            )
     label, scales, higher = (facts[name] for name in FACTS)
     _expect(_is_name(label), "label", f"a string of 1 to {MAX_LABEL} printable characters", label, url)
     _expect(_is_scales(scales), "scales", "finite numbers by name", scales, url)
@@ -170,6 +174,6 @@ def _is_scales(value: object) -> bool:
 def _expect(met: bool, name: str, expected: str, found: object, url: str) -> None:
     if not met:
         raise ValueError(
-            f"the reward server {url} tells its {name}: expected {expected}, got {clean(ascii(found))[:80]}; check the "
-            "url, or correct the server's reward"
+            f"{url}/health: expected {expected} as {name}, got {clean(ascii(found))[:80]}; check the url, or correct the "
+            "server's reward"
         )
