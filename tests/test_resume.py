@@ -197,11 +197,19 @@ def test_one_module_samples_from_checkpoints_of_all_estimators(tmp_path):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("first order", "half order"), ("first order", "rlr"), ("half order", "ddpo"), ("ddpo", "half order"), ("ddpo", "rlr")],
+    [
+        ("first order", "half order"),
+        ("first order", "rlr"),
+        ("half order", "ddpo"),
+        ("ddpo", "half order"),
+        ("ddpo", "rlr"),
+    ],
 )
 def test_resuming_with_another_estimator_is_refused_in_a_sentence(tmp_path, before, after):
     path, module = saved(tmp_path, estimator=ESTIMATORS[before]()), align(estimator=ESTIMATORS[after]())
-    told = rf"other\.ckpt was written with another estimator: .* {type(module.estimator).__name__}; resume with the estim"
+    told = (
+        rf"other\.ckpt was written with another estimator: .* {type(module.estimator).__name__}; resume with the estim"
+    )
     with pytest.raises(ValueError, match=told):
         run(module, data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)
 

@@ -174,7 +174,9 @@ def test_decay_is_linear_in_the_last_updates():
 
 
 def test_decay_needs_an_end():
-    with pytest.raises(ValueError, match=r"decay_steps=3 counts from the end of the run, and trainer\.max_steps is not set"):
+    with pytest.raises(
+        ValueError, match=r"decay_steps=3 counts from the end of the run, and trainer\.max_steps is not set"
+    ):
         run(align(decay_steps=3), prompts(), -1, max_epochs=1)
 
 
@@ -339,7 +341,9 @@ def test_a_bad_batch_spoils_its_whole_round(name):
     before = weights(module)
     with (
         pytest.warns(UserWarning, match="1 of 4 samples, the first of the prompt 'five'; this update is skipped"),
-        pytest.raises(FloatingPointError, match=r"1 of 4 samples, the first of the prompt 'five'; this is update 2 in a"),
+        pytest.raises(
+            FloatingPointError, match=r"1 of 4 samples, the first of the prompt 'five'; this is update 2 in a"
+        ),
     ):
         run(module, prompts(shuffle=False), 9)
     assert torch.equal(weights(module), before)
@@ -415,7 +419,9 @@ def test_an_estimator_without_terms():
         run(align(estimator=Silent()), prompts())
 
 
-@pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"warmup": -1}, {"decay_steps": -1}, {"max_bad_steps": 0}, {"log_kl_every": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"accumulate": 0}, {"warmup": -1}, {"decay_steps": -1}, {"max_bad_steps": 0}, {"log_kl_every": -1}]
+)
 def test_impossible_numbers(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"optimization\.{name}: expected at least [01], got {value}"):
