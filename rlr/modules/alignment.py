@@ -149,6 +149,7 @@ class Alignment(Sampling):
         if self.progress.batches == 0 and self.reward.statistics():
             with torch.no_grad():
                 scores = rollout.objective(rollout.trajectory.states[0], rollout.prompts)
+            self.objective.calls = 0  # the round scores these samples again
             self.reward.update_statistics(scores, provisional=True)
 
     def _learn(self, rollouts: list[Rollout], profiler: Profiler) -> None:
@@ -195,9 +196,6 @@ class Alignment(Sampling):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clips; by now a scaled gradient has been unscaled."""
         self.updater.clip()
-
-    def on_validation_model_zero_grad(self) -> None:
-        """Keeps the gradients: validation may begin inside an update."""
 
     def configure_optimizers(self) -> Any:
         """Returns the optimizer of the trained weights alone, and the learning rate schedule."""

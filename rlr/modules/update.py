@@ -71,7 +71,7 @@ class Updater:
             FloatingPointError: After ``max_bad_steps`` skipped updates in a row.
             ValueError: If there is no term although no reward is at fault.
         """
-        accumulator = GradientAccumulator(self.weights(), self.optimization.log_terms)
+        accumulator, self._norm = GradientAccumulator(self.weights(), self.optimization.log_terms), None
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
             failure = self._share(self._failure(accumulator, fault()))

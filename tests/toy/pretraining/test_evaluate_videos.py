@@ -8,7 +8,7 @@ from rlr.models import Frozen, Guidance
 from rlr.models.videocrafter.architecture import VAEConfig
 from rlr.samplers import DDIM
 from rlr.toy.models import TinyVideo
-from rlr.toy.pretraining.evaluate_clips import COLUMNS, check, evaluate, main, measure, reconstruct, sample, splits
+from rlr.toy.pretraining.evaluate_videos import COLUMNS, check, evaluate, main, measure, reconstruct, sample, splits
 from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import parse_clip
 from rlr.toy.world.prompts import held_out_clips

@@ -1,8 +1,8 @@
-"""Measures the built-in world's model of clips: ``python -m rlr.toy.pretraining.evaluate_clips [--prompts 300]``.
+"""Measures the built-in world's model of videos: ``python -m rlr.toy.pretraining.evaluate_videos [--prompts 300]``.
 
 Prints, for held-out captions, the share of true claims on real renders (the check's own error), on the autoencoder's
 reconstructions of them (the ceiling of any sample) and on samples, these also for novel pairs, for each kind of motion and
-for each kind of picture. ``dynamic`` is the share in which anything moves, grows or shrinks.
+for each kind of image. ``dynamic`` is the share in which anything moves, grows or shrinks.
 """
 
 import argparse
@@ -30,14 +30,14 @@ from rlr.toy.world.tracker import CLAIMS, check_clips
 
 COLUMNS = (*CLAIMS, "dynamic")
 CHUNK = 32
-"""How many clips are drawn, decoded or checked at once."""
+"""How many videos are drawn, decoded or checked at once."""
 
 Checks = dict[str, Tensor]
 
 
 @torch.no_grad()
 def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
-    """One clip for each caption in [0, 1], (N, F, 3, H, W); the noise of each depends on ``seed`` and its place only."""
+    """One video for each caption in [0, 1], (N, F, 3, H, W); the noise of each depends on ``seed`` and its place only."""
     chunks = []
     for i in range(0, len(captions), CHUNK):
         some = captions[i : i + CHUNK]
@@ -48,7 +48,7 @@ def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def reconstruct(model: VideoCrafter, pixels: Tensor) -> Tensor:
-    """Clips in [0, 1] through the autoencoder and back, (N, F, 3, H, W)."""
+    """Videos in [0, 1] through the autoencoder and back, (N, F, 3, H, W)."""
     chunks = []
     for chunk in pixels.split(CHUNK):
         latents = model.vae.encode((chunk.flatten(0, 1) * 2 - 1).to(model.dtype)).latent_dist.mode()
@@ -64,7 +64,7 @@ def check(pixels: Tensor, clips: Sequence[Clip]) -> Checks:
 
 
 def splits(clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Which of the clips belong to each row of the table of samples."""
+    """Which of the videos belong to each row of the table of samples."""
     rows: dict[str, Callable[[Clip], bool]] = {
         "novel pairs": lambda clip: clip.spec.novel,
         "known pairs": lambda clip: not clip.spec.novel,
@@ -77,7 +77,7 @@ def splits(clips: Sequence[Clip]) -> dict[str, Tensor]:
 
 
 def measure(pixels: Mapping[str, Tensor], clips: Sequence[Clip]) -> Table:
-    """The share of true claims for each row of clips; samples are also split by :func:`splits`, where there are any."""
+    """The share of true claims for each row of videos; samples are also split by :func:`splits`, where there are any."""
     checks = {name: check(some, clips) for name, some in pixels.items()}
     table = {name: accuracy(found) for name, found in checks.items()}
     for name, chosen in splits(clips).items():
@@ -108,8 +108,8 @@ def evaluate(
 
 def main(args: list[str] | None = None) -> None:
     """Reads the command line, measures, prints the table and writes the JSON file if one is named."""
-    parser = argparse.ArgumentParser(prog="python -m rlr.toy.pretraining.evaluate_clips", description=__doc__)
-    parser.add_argument("--model", help="a VideoCrafter's folder of clips of the built-in world's size; default: it")
+    parser = argparse.ArgumentParser(prog="python -m rlr.toy.pretraining.evaluate_videos", description=__doc__)
+    parser.add_argument("--model", help="a VideoCrafter's folder of videos of the built-in world's size; default: it")
     parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=20)
