@@ -113,7 +113,9 @@ class Client:
         except httpx.TransportError as error:
             raise TransientError(clean(str(error)) or type(error).__name__) from error
         except httpx.InvalidURL as error:
-            raise ValueError(f"{self.url}: expected an address, got one that is not valid: {clean(str(error))}") from error
+            raise ValueError(
+                f"{self.url}: expected an address, got one that is not valid: {clean(str(error))}"
+            ) from error
 
     def _checked(self, answer: "httpx.Response") -> bytes:
         status = answer.status_code
