@@ -314,11 +314,7 @@ def test_the_base_is_asked_once_a_step_and_never_with_gradient() -> None:
 
 def test_a_linear_chain_without_memory_is_refused() -> None:
     with pytest.raises(
-<<<<<<< HEAD
         ValueError,
         match=r"penalty: the divergence is from the base model, and Affine keeps no weights of before training",
-=======
-        ValueError, match=r"kl_weight=1.0 compares with the base model, and Affine keeps no weights of before training"
->>>>>>> data
     ):
         Penalty(1.0).check(linear_chain())
