@@ -42,7 +42,7 @@ def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
     for i in range(0, len(captions), CHUNK):
         some = captions[i : i + CHUNK]
         noises = chain.draw([spawn(seed, Stream.PRETRAINING, i + k) for k in range(len(some))])
-        chunks.append(chain.model.decode(chain.sample(some, noises).states[0]))
+        chunks.append(chain.model.decode(chain.sample(chain.encode(some), noises).states[0]))
     return torch.cat(chunks)
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from rlr.io.atomic import write_whole
 from rlr.io.weights import write_state
 from rlr.rewards.networks.hpsv2 import CONFIG, MERGES, WEIGHTS
-from rlr.rewards.networks.preprocessing import normalise
+from rlr.rewards.networks.preprocessing import normalize_pixels
 from rlr.toy.pretraining.contrastive import Contrastive
 from rlr.toy.world.motion import draw_motion, insert
 from rlr.toy.world.tokenizer import LENGTH, open_clip_tokenizer, write_merges
@@ -59,7 +59,7 @@ class HPSv2(Contrastive):
 
     def images(self, clip: Any, pixels: Tensor) -> Tensor:
         """Unit features of images in [0, 1], (B, D)."""
-        return clip.encode_image(normalise(pixels), normalize=True)
+        return clip.encode_image(normalize_pixels(pixels), normalize=True)
 
     def texts(self, clip: Any, captions: list[str]) -> Tensor:
         """Unit features of captions, (B, D)."""

@@ -31,7 +31,7 @@ class Smear(DiffusionModel):
         drawn = nn.functional.conv2d(x, self.kernel, padding=1)
         return torch.tanh(drawn + self.bias + condition.tensors["colour"])
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return x.add(1).div(2).clamp(0, 1)
 
 
@@ -48,7 +48,8 @@ class SmearClips(Smear):
         colours = condition.map(lambda c: c.repeat_interleave(self.frames, 0))
         return super().denoise(frames, time, colours).unflatten(0, (len(x), self.frames)).transpose(1, 2)
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        x = x if frames is None else x[:, :, list(frames)]
         return super().decode(x.transpose(1, 2)).repeat_interleave(4, -1).repeat_interleave(4, -2)
 
 
