@@ -100,7 +100,7 @@ def rows_of(method: str) -> list[Path]:
 def test_is_parsed_whole(path, resolved):
     """What is printed names every class by its import path and holds every value of the file and of its parts."""
     printed, written = resolved(path), filled_in(path)
-    assert printed["model"]["class_path"].startswith("rlr.modules.")
+    assert printed["model"]["class_path"].startswith("rlr.")
     assert differences(written, printed) == []
 
 
@@ -148,7 +148,7 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
         main(["test", f"--config=configs/image/{stem}.yaml", f"--config={path}", "--print_config"])
     assert exit_.value.code == 0
     (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
-    assert callback["class_path"] == "rlr.callbacks.RewardEvaluation"
+    assert callback["class_path"] == "rlr.RewardEvaluation"
     rewards = callback["init_args"]["rewards"]
     assert {reward["class_path"].split(".")[-1] for reward in rewards} == set(NETWORKS)
     assert all(reward["init_args"]["preprocessing"] == "official" for reward in rewards)

@@ -235,6 +235,7 @@ def modules_of(package: str) -> tuple[Module, ...]:
     return tuple(module for name in names if (module := open_module(name)))
 
 
+@cache
 def named(name: str, base: Class) -> list[Class]:
     """Returns the classes below ``base`` that go by a short name."""
     found = [module.classes[name] for module in _known_to(base) if name in module.class_names]
@@ -248,6 +249,7 @@ def named_anywhere(names: Sequence[str]) -> list[Class]:
     return found or [item for module in modules for item in module.classes.values()]
 
 
+@cache
 def names_below(base: Class) -> list[str]:
     """Returns the short names of the concrete classes below ``base``, without private ones."""
     found = {item.name for module in _known_to(base) for item in module.classes.values() if item.below(base)}

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-FOLDERS = ("rlr", "experiments", "benchmarks", "tests", "train.py")
+FOLDERS = ("rlr", "experiments", "tests", "train.py")
 """Where Python files are; a folder that is gone is passed over."""
 
 UNSAFE_MODULES = {"dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle"}

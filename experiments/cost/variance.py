@@ -1,8 +1,8 @@
-r"""Bias and variance of every estimator on a model of points: ``python -m benchmarks.variance``.
+r"""Bias and variance of every estimator on a model of points: ``python -m experiments.cost.variance``.
 
 The reference :math:`g` is the mean of many gradients of full backpropagation on a model of points in :math:`R^8`
-(:mod:`benchmarks.toy`). What is told of each estimator's draws is explained in :mod:`benchmarks.accuracy`, the estimators in
-:mod:`benchmarks.estimators`.
+(:mod:`experiments.cost.points`). :mod:`rlr.analysis.accuracy` defines what is measured of each estimator, and the estimators are in
+:mod:`experiments.cost.estimators`.
 """
 
 import json
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.accuracy import Accuracy, Reference, accuracy, draw_reference
-from benchmarks.estimators import ENTRIES
-from benchmarks.problem import Problem
-from benchmarks.toy import reward, trained
+from experiments.cost.estimators import ENTRIES
+from experiments.cost.points import reward, trained
+from rlr.analysis.accuracy import Accuracy, Reference, accuracy, draw_reference
+from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.evaluation import facts
 from rlr.rollout import unconditional
@@ -79,7 +79,7 @@ def measure(options: Namespace) -> list[Row]:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Reads the command line, measures, prints the table and writes the numbers."""
-    parser = ArgumentParser("python -m benchmarks.variance", description="Bias and variance of every estimator.")
+    parser = ArgumentParser("python -m experiments.cost.variance", description="Bias and variance of every estimator.")
     parser.add_argument("--steps", type=int, default=20, help="length T of the chain (%(default)s)")
     parser.add_argument("--batch", type=int, default=16, help="samples of one estimate (%(default)s)")
     parser.add_argument("--draws", type=int, default=1000, help="estimates of each estimator (%(default)s)")

@@ -1,7 +1,7 @@
 r"""What one update costs, by estimator: ``make bench``, ``make bench SHAPE=sd14 ARGS="--dtype bfloat16"``.
 
 An update is a rollout, the backward of every term and a step of AdamW on LoRA weights, with guidance. *Overhead* is its
-time over that of the passes it cannot do without (:mod:`benchmarks.cases`), each timed by itself on the same machine.
+time over that of the passes it cannot do without (:mod:`experiments.cost.cases`), each timed by itself on the same machine.
 """
 
 import json
@@ -16,9 +16,9 @@ import diffusers
 import torch
 import transformers
 
-from benchmarks.cases import CASES, SEED, Case, Needs
-from benchmarks.measure import Passes, counted, peak_bytes, seconds
-from benchmarks.shapes import SHAPES, write
+from experiments.cost.cases import CASES, SEED, Case, Needs
+from experiments.cost.shapes import SHAPES, write
+from rlr.analysis.measure import Passes, counted, peak_bytes, seconds
 from rlr.chain import Chain
 from rlr.evaluation import facts
 from rlr.models import Guidance, LoRA, StableDiffusion
@@ -144,7 +144,7 @@ def _counts(row: Row) -> tuple[tuple[float, float], tuple[int, int]]:
 
 def options(args: Sequence[str] | None) -> Namespace:
     """Returns the options, with the shape's own defaults where none were given."""
-    parser = ArgumentParser("python -m benchmarks.step", description="Time and memory of an update by estimator.")
+    parser = ArgumentParser("python -m experiments.cost.step", description="Time and memory of an update by estimator.")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny", help="size of the networks (%(default)s)")
     parser.add_argument("--batch", type=int, help="samples of an update (tiny 8, sd14 4)")
     parser.add_argument("--steps", type=int, help="steps of the chain (20)")

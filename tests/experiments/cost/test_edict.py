@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from benchmarks.edict import Case, Measured, line, measure
+from experiments.cost.edict import Case, Measured, line, measure
 from tests.toy.demo.toy import Smear
 
 

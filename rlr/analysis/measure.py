@@ -37,7 +37,7 @@ def counted(chain: Chain, batch: int) -> Iterator[Passes]:
             out.register_hook(lambda gradient: setattr(passes, "backward", passes.backward + share))
         return out
 
-    chain.model.denoise = count  # type: ignore[method-assign]
+    chain.model.denoise = count  # type: ignore[method-assign, assignment]
     try:
         yield passes
     finally:

@@ -12,7 +12,7 @@ from math import ceil
 
 import torch
 
-from benchmarks.toy import Points, reward
+from experiments.cost.points import Points, reward
 from rlr.chain import Chain
 from rlr.estimators import (
     DDPO,

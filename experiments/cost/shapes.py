@@ -1,6 +1,7 @@
 """Base models of given sizes with random weights: time and memory of a step do not depend on the weights."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -61,7 +62,7 @@ def write(shape: str, folder: Path, dtype: torch.dtype) -> Path:
     return folder
 
 
-def _pipeline(unet, vae, text, tokens, diffusion) -> StableDiffusionPipeline:
+def _pipeline(unet: Any, vae: Any, text: Any, tokens: Any, diffusion: dict[str, Any]) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,

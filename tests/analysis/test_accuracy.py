@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from benchmarks.accuracy import Reference, Sample, accuracy, deep, draw_reference, squared_distance
-from benchmarks.estimators import ENTRIES, Entry
-from benchmarks.linear import exact_gradients, linear_chain, quadratic
-from benchmarks.problem import Problem
+from experiments.cost.estimators import ENTRIES, Entry
+from rlr.analysis.accuracy import Reference, Sample, accuracy, deep, draw_reference, squared_distance
+from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
+from rlr.analysis.problem import Problem
 from rlr.estimators import FirstOrder, HalfOrderRLR
 from rlr.rollout import unconditional
 

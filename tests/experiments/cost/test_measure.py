@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from benchmarks.cases import CASES, Case, Needs
-from benchmarks.measure import counted, peak_bytes
-from benchmarks.step import Bench, Units, line, table
+from experiments.cost.cases import CASES, Case, Needs
+from experiments.cost.step import Bench, Units, line, table
+from rlr.analysis.measure import counted, peak_bytes
 from rlr.chain import Chain
 from rlr.samplers import DDIM
 from tests.toy.demo.toy import Smear

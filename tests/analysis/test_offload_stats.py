@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from benchmarks.measure import peak_bytes
-from benchmarks.parked import Bytes, CountedOffload
+from rlr.analysis.measure import peak_bytes
+from rlr.analysis.offload_stats import Bytes, CountedOffload
 
 CPU = torch.device("cpu")
 N = 100_000

@@ -3,10 +3,10 @@ import json
 import pytest
 import torch
 
-from benchmarks import toy, variance
-from benchmarks.accuracy import Reference, accuracy
-from benchmarks.estimators import ENTRIES
-from benchmarks.toy import Points
+from experiments.cost import points, variance
+from experiments.cost.estimators import ENTRIES
+from experiments.cost.points import Points
+from rlr.analysis.accuracy import Reference, accuracy
 from rlr.chain import Chain
 from rlr.estimators import AllSteps, FirstOrder
 from rlr.samplers import DDIM
@@ -21,11 +21,11 @@ def test_the_reference_is_what_single_gradients_scatter_around() -> None:
 
 
 def test_the_model_learns_its_data() -> None:
-    model = toy.trained(steps=300)
+    model = points.trained(steps=300)
     chain = Chain(model, DDIM(20))
     noises = torch.randn(21, 256, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     samples = chain.sample(chain.encode([""] * 256), noises).states[0]
-    nearest = (samples[:, None] - toy.means()).norm(dim=2).min(1).values
+    nearest = (samples[:, None] - points.means()).norm(dim=2).min(1).values
     # a point of the mixture lies 0.3 · √8 = 0.85 from its mean; pure noise lies about 3 from the nearest
     assert nearest.median() < 1.5
 

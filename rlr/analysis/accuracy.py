@@ -21,7 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from benchmarks.problem import Problem
+from rlr.analysis.problem import Problem
 from rlr.estimators import AllSteps, FirstOrder
 
 

@@ -7,7 +7,7 @@ r"""The estimators whose bias and variance are measured, under the names of the 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.problem import Problem
+from rlr.analysis.problem import Problem
 from rlr.estimators import (
     DDPO,
     RLR,

@@ -1,4 +1,4 @@
-r"""How exactly coupled chains are undone, and how close they stay to each other and to DDIM: ``python -m benchmarks.edict``.
+r"""How exactly coupled chains are undone, and how close they stay to each other and to DDIM: ``python -m experiments.cost.edict``.
 
 On the built-in model, from latents of held-out captions. *Error* is the largest difference of a latent :math:`x_T` from what
 inverting its sample gives; *apart* is the mean of :math:`|x_0 - y_0|`, *from DDIM* that of :math:`|x_0 - x_0^{DDIM}|`.
@@ -76,7 +76,7 @@ def line(case: Case, found: Measured) -> str:
 
 def arguments(args: Sequence[str] | None) -> Namespace:
     """Reads the command line."""
-    parser = ArgumentParser(prog="python -m benchmarks.edict", description=__doc__)
+    parser = ArgumentParser(prog="python -m experiments.cost.edict", description=__doc__)
     parser.add_argument("--samples", type=int, default=4, help="how many samples")
     parser.add_argument("--seed", type=int, default=3, help="decides their captions")
     return parser.parse_args(args)
