@@ -142,7 +142,10 @@ def test_accumulating_two_batches_is_one_of_twice_the_size():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: align(model=AffineModel(), penalty=Penalty(0.1)), "divergence is from the base model, and AffineModel "),
+        (
+            lambda: align(model=AffineModel(), penalty=Penalty(0.1)),
+            "divergence is from the base model, and AffineModel ",
+        ),
         (
             lambda: remembering(sampler=DDIM(4, eta=0.0), penalty=Penalty(0.1)),
             r"needs steps with noise, and DDIM has none .*, or penalty to null",

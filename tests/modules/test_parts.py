@@ -72,7 +72,10 @@ class Spoiled(Level):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"decode": spoil}, "AffineModel.decode returned pixels that are not finite for 1 of 3 samples, .* prompt 'two'"),
+        (
+            {"decode": spoil},
+            "AffineModel.decode returned pixels that are not finite for 1 of 3 samples, .* prompt 'two'",
+        ),
         ({"reward": Spoiled()}, "the reward Spoiled returned scores that are not finite for 1 of 3 .* prompt 'three'"),
         # the first cause, not what follows from it
         ({"decode": spoil, "reward": Spoiled()}, "AffineModel.decode returned pixels"),
@@ -150,9 +153,7 @@ def test_gradient_accumulator_is_autograd_to_the_bit():
         weights = [nn.Parameter(torch.linspace(-1, 1, 50)), nn.Parameter(torch.ones(3))]
         accumulator = GradientAccumulator(weights, by_kind)
         for i in range(5):
-            accumulator.add(
-                Term(f"{i % 2}", (weights[0] * (i + 0.1)).sin().sum(), (i,)), torch.Tensor.backward
-            )
+            accumulator.add(Term(f"{i % 2}", (weights[0] * (i + 0.1)).sin().sum(), (i,)), torch.Tensor.backward)
         return weights[0].grad
 
     assert torch.equal(total(True), total(False))

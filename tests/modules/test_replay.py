@@ -37,7 +37,12 @@ def sgd(w):
 
 def ddpo(**settings):
     """Two minibatches, two epochs: four updates a round."""
-    clipped = {"num_minibatches": 2, "epochs": 2, "surrogate": ImportanceRatio(0.05), "statistics": PromptStatistics(4, 2)}
+    clipped = {
+        "num_minibatches": 2,
+        "epochs": 2,
+        "surrogate": ImportanceRatio(0.05),
+        "statistics": PromptStatistics(4, 2),
+    }
     return DDPO(**{**clipped, **settings})
 
 
@@ -165,7 +170,9 @@ def test_a_bad_reward_skips_its_round_and_counts_as_one_update():
             return super().forward(samples, texts) * (float("nan") if self.calls == 2 else 1)
 
     one = module(reward=Moody(), max_bad_steps=2)
-    with pytest.warns(UserWarning, match=r"the reward Moody returned scores that are not finite for 4 of 4 .*; this update is skipped"):
+    with pytest.warns(
+        UserWarning, match=r"the reward Moody returned scores that are not finite for 4 of 4 .*; this update is skipped"
+    ):
         run(one, prompts(4), 4)
     assert vars(one.progress) == {**vars(one.progress), "batches": 4, "updates": 4}
     assert one.updater.failures == 0
@@ -194,7 +201,9 @@ def test_the_divergence_is_fined_in_every_update():
     for one in (free, held):
         run(one, prompts(4), 24)
     assert held.trainer.callback_metrics["kl/path"] < 0.5 * free.trainer.callback_metrics["kl/path"]
-    with pytest.raises(ValueError, match=r"penalty\.full needs rollouts of the present weights, and DDPO makes 4 updates of a round"):
+    with pytest.raises(
+        ValueError, match=r"penalty\.full needs rollouts of the present weights, and DDPO makes 4 updates of a round"
+    ):
         module(**settings, penalty=Penalty(1.0, full=True))
 
 

@@ -332,7 +332,10 @@ class Wrong(Sparing):
     [
         (lambda: align_clips(model=AffineModel()), r"VideoAlignment .* AffineModel makes images.*use ImageAlignment"),
         (lambda: align(model=Sparing()), r"ImageAlignment .* Sparing makes videos of 4 frames; use VideoAlignment"),
-        (lambda: align_clips(reward=Level()), r"Level scores images, and the model makes videos; wrap the reward in FrameR"),
+        (
+            lambda: align_clips(reward=Level()),
+            r"Level scores images, and the model makes videos; wrap the reward in FrameR",
+        ),
         (lambda: align(reward=FrameReward(Level())), r"FrameReward scores videos, and the model makes images; use"),
         (lambda: align(reward=TWO), r"Combine scores videos, and the model makes images"),
         (lambda: align_clips(reward=FrameReward(Level(), EvenlySpaced(5))), r"EvenlySpaced\(5\) got a video of 4 fr"),
