@@ -48,8 +48,7 @@ def test_without_it_the_command_fails():
     """What the others guard against is real."""
     done = subprocess.run(
         [sys.executable, "-c", CODE.replace("tolerate_output()\n", "")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 1
