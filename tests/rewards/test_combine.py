@@ -31,11 +31,12 @@ def test_it_is_the_weighted_sum_and_shows_its_parts():
     pick, bright = PickScore(str(FOLDER)), Brightness()
     combined = Combine({"pick v1.0": pick, "bright": bright}, {"bright": -2.0, "pick v1.0": 0.5})
     x = pixels().requires_grad_()
-    scores = combined(x, PROMPTS)
+    made = combined.score(x, PROMPTS)
+    scores, parts = made.values, made.parts
     torch.testing.assert_close(scores, 0.5 * pick(x, PROMPTS) - 2 * bright(x, PROMPTS))
-    assert set(combined.parts) == {"pick v1.0", "pick v1.0/PickScore", "bright", "bright/Brightness"}
-    assert torch.equal(combined.parts["bright"], bright(pixels(), PROMPTS))
-    assert not any(part.requires_grad for part in combined.parts.values())
+    assert set(parts) == {"pick v1.0", "pick v1.0/PickScore", "bright", "bright/Brightness"}
+    assert torch.equal(parts["bright"], bright(pixels(), PROMPTS))
+    assert not any(part.requires_grad for part in parts.values())
     expected = torch.autograd.grad((0.5 * pick(x, PROMPTS) - 2 * bright(x, PROMPTS)).sum(), x)[0]
     torch.testing.assert_close(torch.autograd.grad(scores.sum(), x)[0], expected)
 
@@ -47,13 +48,15 @@ def test_no_gradient_of_half_an_objective():
 
 
 def test_names_must_match():
-    with pytest.raises(ValueError, match=r"the rewards \['a'\] and weights for \['b'\]; give every reward a weight"):
+    with pytest.raises(
+        ValueError, match=r"the rewards \['a'\] and weights for \['b'\]; set a weight for every reward "
+    ):
         Combine({"a": Brightness()}, {"b": 1.0})
 
 
 @pytest.mark.parametrize("name", ["mean", "std", "pick/v1"])
-def test_a_name_that_logs_need_otherwise(name):
-    with pytest.raises(ValueError, match=f"the reward {name} in Combine has a name that logs need"):
+def test_a_name_that_has_another_meaning_in_logs(name):
+    with pytest.raises(ValueError, match=f"the name {name} of a reward in Combine has another meaning in logs"):
         Combine({name: Brightness()}, {name: 1.0})
 
 
@@ -64,8 +67,7 @@ def test_parts_say_version_and_scale():
 
     inner = Combine({"hps": Scored()}, {"hps": 1.0})
     combined = Combine({"inner": inner}, {"inner": 0.5})
-    assert combined.parts == {}
-    combined(pixels(), PROMPTS)
+    parts = combined.score(pixels(), PROMPTS).parts
     raw = Brightness()(pixels(), PROMPTS)
     for name, factor in {
         "inner/Combine": 1,
@@ -73,7 +75,7 @@ def test_parts_say_version_and_scale():
         "inner/hps/HPSv2.1": 1,
         "inner/hps/HPSv2.1 x100": 100,
     }.items():
-        torch.testing.assert_close(combined.parts[name], factor * raw)
+        torch.testing.assert_close(parts[name], factor * raw)
 
 
 def test_a_reward_of_which_lower_is_better_needs_a_negative_weight():
@@ -85,10 +87,8 @@ def test_a_reward_of_which_lower_is_better_needs_a_negative_weight():
 
 
 def learn(scaling, *batches):
-    """Lets a scaling see the roll-outs of one update."""
-    for batch in batches:
-        scaling.observe(batch)
-    scaling.settle()
+    """Lets a scaling see the rollouts of one round."""
+    scaling.update_statistics(torch.cat(batches))
 
 
 def test_the_statistics_are_those_of_all_scores_so_far():
@@ -101,21 +101,10 @@ def test_the_statistics_are_those_of_all_scores_so_far():
     assert scaling.count == 35
 
 
-def test_roll_outs_of_one_update_are_one_batch():
-    one, several = RunningZScore(), RunningZScore()
-    scores = torch.randn(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for batch in scores:
-        learn(one, batch)
-        learn(several, *batch.split(3))
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(several.state_dict()[name], value)
-
-
 def test_what_is_provisional_is_replaced():
     scaling, plain = RunningZScore(), RunningZScore()
     first, second = torch.tensor([1.0, 3.0]), torch.tensor([10.0, 20.0])
-    scaling.observe(first)
-    scaling.settle(provisional=True)
+    scaling.update_statistics(first, provisional=True)
     assert scaling(first).tolist() == [-1, 1]
     for each in (scaling, plain):
         learn(each, second)
@@ -132,10 +121,10 @@ def test_old_scores_fade_beyond_the_horizon():
 
 
 def teach(reward, samples):
-    """Scores samples as those of a roll-out, and settles."""
-    reward(samples, PROMPTS)
-    reward.observe(reward.parts)
-    reward.settle()
+    """Updates the statistics with the scores of samples, and returns these scores."""
+    scores = reward.score(samples, PROMPTS)
+    reward.update_statistics(scores)
+    return scores
 
 
 def test_scoring_teaches_nothing_and_statistics_survive_a_checkpoint():
@@ -150,25 +139,30 @@ def test_scoring_teaches_nothing_and_statistics_survive_a_checkpoint():
     assert torch.equal(resumed(pixels(1), PROMPTS), expected)
 
 
-def test_what_is_observed_but_not_settled_is_remembered():
-    one, other = (Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore()) for _ in range(2))
-    teach(one, pixels())
-    one.observe(one.parts)
-    other.recall(one.memory())
-    for each in (one, other):
-        each.settle()
-    assert one.memory()["scalings.0.count"] == 6
-    assert all(torch.equal(value, other.memory()[name]) for name, value in one.memory().items())
+def test_provisional_statistics_survive_a_checkpoint():
+    """The next round replaces them in a resumed run, too."""
+    one, other, plain = (Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore()) for _ in range(3))
+    one.update_statistics(one.score(pixels(), PROMPTS), provisional=True)
+    other.load_statistics(one.statistics())
+    assert torch.equal(one(pixels(1), PROMPTS), other(pixels(1), PROMPTS))
+    assert not torch.equal(one(pixels(1), PROMPTS), plain(pixels(1), PROMPTS))
+    for each in (one, other, plain):
+        teach(each, pixels(1))
+    assert one.statistics()["scalings.0.count"] == 3
+    for name, value in plain.statistics().items():
+        torch.testing.assert_close(one.statistics()[name], value)
+        assert torch.equal(one.statistics()[name], other.statistics()[name])
 
 
-def test_the_memory_of_other_scales_is_refused():
+def test_the_statistics_of_another_scaling_are_refused():
     combined = Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore())
-    before = {name: value for name, value in combined.memory().items() if not name.endswith("pending")}
-    with pytest.raises(ValueError, match=r"holds \['0.count', '0.mean', '0.variance'\] of the scales .*; resume with"):
-        combined.recall(before)
+    found = {name: value for name, value in combined.statistics().items() if not name.endswith("variance")}
+    told = r"holds the scaling statistics \['0.count', '0.mean'\] of Combine, expected \['0.count', '0.mean', '0.variance'\]"
+    with pytest.raises(ValueError, match=told):
+        combined.load_statistics(found)
 
 
-def test_what_is_learnt_from_scores_is_remembered_through_wrappers():
+def test_statistics_survive_a_checkpoint_through_wrappers():
     def build():
         inner = Combine({"bright": Brightness()}, {"bright": 1.0}, RunningZScore())
         outer = Combine({"inner": DoubledRange(inner)}, {"inner": 2.0}, RunningZScore())
@@ -177,22 +171,22 @@ def test_what_is_learnt_from_scores_is_remembered_through_wrappers():
     videos = torch.stack([pixels(), pixels(1)], 1)
     reward = build()
     teach(reward, videos)
-    memory = {name: value.clone() for name, value in reward.memory().items()}
+    statistics = {name: value.clone() for name, value in reward.statistics().items()}
     teach(reward, videos / 2)  # what came after must not be in what was taken before
     resumed = build()
-    resumed.recall(memory)
-    assert all(torch.equal(resumed.memory()[name], value) for name, value in memory.items())
-    assert sum(name.endswith("count") for name in memory) == 2
-    assert not torch.equal(reward.memory()["scalings.0.mean"], memory["scalings.0.mean"])
+    resumed.load_statistics(statistics)
+    assert all(torch.equal(resumed.statistics()[name], value) for name, value in statistics.items())
+    assert sum(name.endswith("count") for name in statistics) == 2
+    assert not torch.equal(reward.statistics()["scalings.0.mean"], statistics["scalings.0.mean"])
 
 
 def test_each_part_has_statistics_of_its_own():
     combined = Combine(
         {"more": JPEGIncompressibility(), "bright": Brightness()}, {"more": 1.0, "bright": 1.0}, RunningZScore()
     )
-    teach(combined, pixels())
+    scores = teach(combined, pixels())
     means = [combined.state_dict()[f"scalings.{i}.mean"].item() for i in range(2)]
-    assert means == pytest.approx([combined.parts[name].mean().item() for name in ("more", "bright")])
+    assert means == pytest.approx([scores.parts[name].mean().item() for name in ("more", "bright")])
 
 
 @pytest.mark.parametrize("scores", [[3.0], [2.0, 2.0]])
