@@ -87,7 +87,7 @@ class Chain(nn.Module):
     @cached_property
     def grid(self) -> Grid:
         """The noise levels of the chain."""
-        return self.model.schedule.grid(self.sampler.steps)
+        return self.model.schedule(self.model.size).grid(self.sampler.steps)
 
     def std(self, t: int) -> float:
         r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""
@@ -113,7 +113,7 @@ class Chain(nn.Module):
         Returns:
             Standard normal noises in float32 on the model's device, with shape :math:`(T + 1, B, *)`.
         """
-        shape = (self.steps + 1, *self.model.shape)
+        shape = (self.steps + 1, *self.model.latent_shape(self.model.size))
         noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(noises, 1).to(self.model.device)
 

@@ -135,7 +135,7 @@ class Alignment(Sampling):
                 f"{estimator} as configured backpropagates the reward, and {reward} has no gradient; use a "
                 "differentiable reward, or an estimator of half- and zeroth-order terms alone, such as HalfOrder"
             )
-        frames = self.chain.model.frames
+        frames = self.chain.model.size.frames
         self.reward.check(clips=frames is not None)
         if frames is not None:
             self.reward.excerpt(frames, 0)  # a choice of frames that there are not fails here and not in training

@@ -70,7 +70,7 @@ class Objective:
         return self._rate(self.reward, pixels, prompts)
 
     def _excerpt(self, seed: int) -> Excerpt:
-        frames = self.model.frames
+        frames = self.model.size.frames
         return Excerpt(None, self.reward) if frames is None else self.reward.excerpt(frames, seed)
 
     def _decode(self, x: Tensor, frames: Sequence[int] | None) -> Tensor:

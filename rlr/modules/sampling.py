@@ -69,7 +69,7 @@ class Sampling(LightningModule):
         samples = self.chain.model.decode(trajectory.states[0])
         rewards = self.objective.rate(samples, prompts)
         self.objective.calls = 0  # evaluation costs are no costs of training
-        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps)
+        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.size.fps)
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """Logs ``val/reward``, and the same by the reward's name."""

@@ -16,13 +16,13 @@ class VideoAlignment(Alignment):
 
     def _check(self) -> None:
         model = self.chain.model
-        if not model.frames:
+        if not model.size.frames:
             raise ValueError(
                 f"VideoAlignment trains a model of clips, and {type(model).__name__} makes pictures (its frames is "
                 "None); use ImageAlignment"
             )
-        if not model.fps:
+        if not model.size.fps:
             raise ValueError(
-                f"clips of {type(model).__name__} have {model.frames} frames and no rate to show them at; set its fps"
+                f"clips of {type(model).__name__} have {model.size.frames} frames and no rate to show them at; set its fps"
             )
         super()._check()

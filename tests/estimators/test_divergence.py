@@ -312,5 +312,5 @@ def test_the_base_is_asked_once_a_step_and_never_with_gradient() -> None:
 
 
 def test_a_linear_chain_without_memory_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"kl_weight=1.0 compares with the base model, and Affine keeps no weights of before training"):
+    with pytest.raises(ValueError, match=r"kl_weight=1.0 compares with the base model, and Affine keeps no weights"):
         Penalty(1.0).check(linear_chain())
