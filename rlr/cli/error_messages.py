@@ -1,28 +1,21 @@
-"""Mistakes of whoever writes a config or a command line, each told in one sentence."""
+"""What is wrong with a config or a command line, in one sentence: what was expected, what was found, where, and what to do."""
 
 import difflib
-import inspect
 import re
-import typing
 from collections.abc import Iterable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
-MISTAKES = (ValueError, OSError, FloatingPointError, MisconfigurationException)
-"""What is raised for a mistake; anything else is a fault of the program, and keeps its traceback."""
 
 FRAMES = re.compile(
     r"Given value|Subtypes:|Does not validate|Errors:|Expected a <class 'NoneType'>|Expected a path but"
 )
-"""Lines of jsonargparse's messages that say nothing to the user."""
+"""Lines of jsonargparse's messages that hold no fact."""
+
+REMEDY = "correct it in the config or on the command line"
 
 
 class Complaint(NamedTuple):
-    """What jsonargparse says in many lines.
+    """The fact in a message of jsonargparse.
 
     Args:
         place: The key in the config, such as ``model.sampler``.
@@ -35,39 +28,75 @@ class Complaint(NamedTuple):
     fact: str
 
 
-def mistake(error: BaseException) -> BaseException:
-    """Returns the error that our code raised, where jsonargparse has wrapped it in its own."""
-    while error.__cause__ is not None and _raised_in(error).startswith("jsonargparse"):
-        error = error.__cause__
-    return error
-
-
 def sentence(text: object) -> str:
     """Returns a message on one line."""
     return " ".join(str(text).split())
 
 
-def explain(message: str, options: Iterable[str]) -> str:
-    """Returns one sentence for a message of jsonargparse, with the nearest name to an unknown one.
+def unknown_option(name: str, known: Iterable[str]) -> str:
+    """The sentence for an option or a key that does not exist."""
+    return f"there is no option {shown(name)}; {nearest(name, sorted(known))}"
+
+
+def unknown_argument(place: str, owner: str, name: str, known: Sequence[str]) -> str:
+    """The sentence for an argument that a class does not take."""
+    return f"{place}: {owner} has no argument {shown(name)}; {nearest(name, known)}"
+
+
+def unknown_class(place: str, kind: str, name: str, known: Sequence[str]) -> str:
+    """The sentence for a class that does not exist where one of some kind is expected."""
+    return f"{place}: there is no {kind} {shown(name)}; {nearest(name, known)}"
+
+
+def wrong_type(place: str, expected: str, found: Any) -> str:
+    """The sentence for a value of another type than the expected one."""
+    return f"{place}: expected {expected}, got {shown(found)}; {REMEDY}"
+
+
+def missing(place: str, owner: str, names: Sequence[str]) -> str:
+    """The sentence for arguments that have to be given."""
+    verb, them = ("has", "it") if len(names) == 1 else ("have", "them")
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f"{owner} needs {listed}, which {verb} no default; set {them}{f' under {place}' if place else ''}"
+
+
+def no_file(place: str, path: str) -> str:
+    """The sentence for a file that does not exist."""
+    return f"{place}: there is no file {path}; check the path (it is relative to {Path.cwd()})"
+
+
+def shown(value: Any) -> str:
+    """Returns a value as YAML writes it, cut where it is long."""
+    text = (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
+    )
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Returns the known name that is nearest to a wrong one, or else all known names."""
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are {', '.join(known)}" if known else "leave it out"
+
+
+def explain(message: str, options: Iterable[str] = ()) -> str:
+    """Returns one sentence for a message of jsonargparse.
 
     Args:
         message: The message.
         options: The options of the command line.
     """
-    if syntax := re.search(r"parsing config.*line (\d+), column (\d+)\s+(.*)", message, re.DOTALL):
-        line, column, fact = syntax.groups()
-        return sentence(
-            f"the config is not YAML: {fact.splitlines()[0]} at line {line}, column {column}; correct it there"
-        )
-    complaint = read(message)
-    for pattern, tell in TELLERS:
-        if match := re.search(pattern, complaint.fact):
-            return sentence(tell(match[1], complaint, list(options)))
-    return sentence(f"{complaint.place}: {complaint.fact}" if complaint.place else complaint.fact)
+    place, owner, fact = read(message)
+    for pattern, tell in SENTENCES:
+        if match := re.search(pattern, fact):
+            return sentence(tell(match, Complaint(place, owner, fact), list(options)))
+    return sentence(f"{place}: {fact}" if place else fact)
 
 
 def read(message: str) -> Complaint:
-    """Finds place, owner and fact in an indented message: the way down to its first leaf."""
+    """Finds place, owner and fact in an indented message of jsonargparse: the way down to its first leaf."""
     place: list[str] = []
     owner = ""
     for line in message.splitlines():
@@ -81,101 +110,29 @@ def read(message: str) -> Complaint:
     return Complaint(".".join(place), owner, message)
 
 
-def _unknown_argument(name: str, complaint: Complaint, options: Sequence[str]) -> str:
-    arguments = [*_annotations(complaint.owner), *(("class_path", "init_args") if "." in name else ())]
-    owner = complaint.owner.rsplit(".", 1)[-1]
-    return f"{complaint.place}: {owner} has no argument {name!r}; {_nearest(name.split('.')[0], arguments)}"
+def _option(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    return unknown_option(match[1].lstrip("-").split("=")[0], options)
 
 
-def _unknown_class(name: str, complaint: Complaint, options: Sequence[str]) -> str:
-    bases = _bases(complaint)
-    kind = " or ".join(base.__name__ for base in bases) or "class"
-    return f"{complaint.place}: there is no {kind} {name!r}; {_nearest(name, sorted(_names(bases)))}"
+def _argument(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    return unknown_argument(complaint.place, complaint.owner.rpartition(".")[2], match[1], [])
 
 
-def _unknown_option(name: str, complaint: Complaint, options: Sequence[str]) -> str:
-    name = name.lstrip("-").split("=")[0]
-    first = name.split(".")[0]
-    tops = sorted({option.split(".")[0] for option in options})
-    known = [option for option in options if option.startswith(f"{first}.")] if first in tops else tops
-    return f"there is no option {name!r}; {_nearest(name if first in tops else first, known)}"
-
-
-def _wrong_type(kind: str, complaint: Complaint, options: Sequence[str]) -> str:
+def _type(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
     value = re.search(r"Got value: (.*)", complaint.fact)
-    given = f", and {value[1]} is none" if value else ""
-    return f"{complaint.place} must be of type {kind}{given}; correct it in the config or on the command line"
+    found = f", got {value[1]!r}" if value else ""
+    return f"{complaint.place}: expected {match[1]}{found}; {REMEDY}"
 
 
-def _required(names: str, complaint: Complaint, options: Sequence[str]) -> str:
-    owner = complaint.owner.rsplit(".", 1)[-1] or "the config"
-    names = names.removeprefix("fit.").strip()
-    return (
-        f"{owner} needs {names}, which has no default; set it{f' under {complaint.place}' if complaint.place else ''}"
-    )
+def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    names = re.sub(r"\b(?:fit|validate|test|predict|export)\.", "", match[1].strip()).split(", ")
+    return missing(complaint.place, complaint.owner.rpartition(".")[2] or "the config", names)
 
 
-def _no_file(path: str, complaint: Complaint, options: Sequence[str]) -> str:
-    return f"there is no file {path} for {complaint.place}; check the path (it is relative to {Path.cwd()})"
-
-
-TELLERS = (
-    (r"File does not exist: '([^']+)'", _no_file),
-    (r"does not accept option '([^']+)'", _unknown_option),
-    (r"unrecognized arguments: (\S+)", _unknown_option),
-    (r"Option '([^']+)' is not accepted", _unknown_argument),
-    (r"Expected a dot import path string: (\S+)", _unknown_class),
-    (r"Expected a <class '([^']+)'>", _wrong_type),
-    (r"the following arguments are required: (.+)", _required),
+SENTENCES = (
+    (r"(?:does not accept option|unrecognized arguments:) '?([^'\s]+)", _option),
+    (r"Option '([^']+)' is not accepted", _argument),
+    (r"Expected a <class '([^']+)'>", _type),
+    (r"arguments are required: (.+)", _required),
 )
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"there are {', '.join(known)}" if known else "leave it out"
-
-
-def _annotations(path: str) -> dict[str, Any]:
-    """Returns the arguments of the class at an import path with their types."""
-    module, _, name = path.rpartition(".")
-    kind = getattr(import_module(module), name) if module else object
-    found: dict[str, Any] = {}
-    for base in kind.__mro__:
-        hints, parameters = typing.get_type_hints(base.__init__), inspect.signature(base.__init__).parameters
-        kinds = {name: parameter.kind for name, parameter in parameters.items() if name != "self"}
-        rest = [name for name, sort in kinds.items() if sort is inspect.Parameter.VAR_KEYWORD]
-        found |= {name: hints.get(name) for name in kinds if name not in rest and name not in found}
-        if not rest:
-            break
-        # the next class takes them
-    return found
-
-
-def _bases(complaint: Complaint) -> list[type]:
-    """Returns the classes that the place of a complaint accepts."""
-    last = complaint.place.rsplit(".", 1)[-1]
-    if not complaint.owner:
-        tops: dict[str, list[type]] = {"model": [LightningModule], "data": [LightningDataModule]}
-        return tops.get(last, [])
-    hint = _annotations(complaint.owner).get(last)
-    return [arg for arg in (hint, *typing.get_args(hint)) if inspect.isclass(arg) and arg.__module__ != "builtins"]
-
-
-def _names(bases: Iterable[type]) -> set[str]:
-    """Returns the names of all concrete classes below (and at) ``bases``, leaving out those of Lightning itself."""
-    found: set[str] = set()
-    for base in bases:
-        if not inspect.isabstract(base) and not base.__module__.startswith("lightning"):
-            found.add(base.__name__)
-        found |= _names(base.__subclasses__())
-    return found
-
-
-def _raised_in(error: BaseException) -> str:
-    """Returns the module in which an error was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+"""What is recognized in messages of jsonargparse, for values that the source files did not tell to be wrong."""

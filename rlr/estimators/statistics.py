@@ -134,7 +134,7 @@ def _moments_of_round(rewards: Tensor) -> tuple[float, float]:
     if len(rewards) < 2:
         raise ValueError(
             "advantages compare the samples of a round, and the round has one, whose advantage is always 0; set "
-            "data.batch_size or optimization.accumulate to 2 or more"
+            "data.batch_size to 2 or more"
         )
     return moments(rewards)
 

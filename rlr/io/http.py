@@ -38,6 +38,18 @@ class StatusError(ValueError):
         self.text = text
 
 
+def read_json(body: bytes) -> Any:
+    """Returns the value of a JSON text.
+
+    Raises:
+        ValueError: If it is not valid, or nested too deep to read.
+    """
+    try:
+        return json.loads(body)
+    except RecursionError as error:
+        raise ValueError("expected JSON, got one that is nested too deep") from error
+
+
 class Client:
     r"""Asks one server, and asks again where the failure may pass.
 
@@ -68,7 +80,7 @@ class Client:
         self,
         path: str,
         message: object = None,
-        read: Callable[[bytes], Value] = lambda body: read_json(body),
+        read: Callable[[bytes], Value] = read_json,
         headers: Mapping[str, str] | None = None,
     ) -> Value:
         """Returns what ``read`` makes of the server's answer.
@@ -137,18 +149,6 @@ class Client:
         return bytes(body)
 
 
-def read_json(body: bytes) -> Any:
-    """Returns the value of a JSON text.
-
-    Raises:
-        ValueError: If it is not valid, or nested too deep to read.
-    """
-    try:
-        return json.loads(body)
-    except RecursionError as error:
-        raise ValueError("expected JSON, got one that is nested too deep") from error
-
-
 def clean(text: str) -> str:
     """Returns a server's text fit for a message: one line, printable characters alone, at most ``LONGEST`` of them."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:LONGEST]
@@ -173,8 +173,11 @@ def _host(url: str) -> str:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
         raise ValueError(f"expected an address such as http://127.0.0.1:8000, got {url!r}: {error}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"expected an address that begins with http:// or https:// and names a host, got {url!r}")
+    if parsed.scheme not in ("http", "https") or not parsed.host or not 0 < (parsed.port or 80) < 2**16:
+        raise ValueError(
+            f"expected an address that begins with http:// or https:// and names a host, and a port below {2**16} if any, "
+            f"got {url!r}"
+        )
     return parsed.host
 
 

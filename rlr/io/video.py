@@ -36,10 +36,10 @@ def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 8) -> N
     r"""Writes a video as H.264 in mp4 (yuv420p, BT.601), which every browser plays.
 
     The same frames give the same bytes in every process and on any number of cores, with the same builds of PyAV and x264:
-    in 3 processes, 6,558 encodings of 12 videos (1 to 48 frames of 32 to 512 pixels) with other allocations between them
-    gave one file a video. x264's defaults gave up to 57 files in 250 encodings of one video, because the macroblock tree
-    of its look-ahead reads memory that it has not written; the tree is therefore switched off. PSNR changes by -0.04 to
-    +0.9 dB; files become 30 % smaller to 75 % larger, larger where little moves.
+    6,558 encodings of 12 videos (1 to 48 frames of 32 to 512 pixels) in 3 processes, with other allocations between them, gave
+    one file a video. With x264's defaults, 250 encodings of one video gave up to 57 files; they gave one without the
+    macroblock tree of the look-ahead, or without assembly code, so the tree is switched off. This changes PSNR by -0.1 to
+    +1 dB and the size by -8 to +74 %, most where little moves.
 
     The file appears whole, in place of an older one; if anything fails, the older one stays.
 

@@ -212,7 +212,7 @@ def _identify_text(head: bytes) -> str | None:
 
 
 def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state dict, whole or not at all: to ``.safetensors``, or else as :func:`torch.save` under ``"state_dict"``."""
+    """Writes a state dict whole or not at all: as safetensors, or with another suffix by :func:`torch.save` as ``"state_dict"``."""
     with replacing(path) as part:
         if path.suffix == ".safetensors":
             save_file(dict(state), part)
@@ -233,12 +233,12 @@ def read_json(path: str) -> dict[str, Any]:
 
 
 def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path) -> Any:
-    """Builds a network without drawing its weights, and gives it those of a file: all of them, and no others.
+    """Builds a network without drawing random weights, and loads all weights of a state dict into it.
 
     Args:
         make: Returns the network.
-        state: Its weights.
-        source: The file that they came from, for the message.
+        state: The weights by name.
+        source: The file of the weights, for the message.
 
     Returns:
         The network, frozen and in eval mode.
@@ -252,7 +252,7 @@ def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path)
 
 
 def blank(make: Callable[[], nn.Module]) -> Any:
-    """Returns a network whose weights have shapes and no values; the global generator stays as it was."""
+    """Returns a network whose weights have shapes but no values; torch's global generator keeps its state."""
     with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
         return make()
 
@@ -262,9 +262,16 @@ def compare(
     state: Mapping[str, Tensor],
     source: Path,
     kind: str,
-    remedy: str = "give the file of this very network",
+    remedy: str = "set the file of this network",
 ) -> None:
-    """Compares names and shapes of the weights of a file with those of what is called ``kind``.
+    """Compares the names and shapes of the weights of a file with the expected ones.
+
+    Args:
+        expected: The weights of the network.
+        state: The weights of the file.
+        source: The file, for the message.
+        kind: The name of the network, for the message.
+        remedy: What the message advises to do.
 
     Raises:
         ValueError: If a weight is missing, foreign, or of another shape.
@@ -278,19 +285,19 @@ def compare(
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype | None = None) -> Any:
-    """Returns a network of :func:`blank` with the weights of a file, copied once; frozen, and in eval mode.
+    """Returns a network of :func:`blank` with the weights of a file, frozen and in eval mode.
 
     Args:
         network: The network.
-        state: Its weights.
-        dtype: Their type; by default that of the file.
+        state: The weights by name.
+        dtype: The type of the weights; by default the type in the file.
     """
     network.load_state_dict(state, assign=True)
     return freeze(network, dtype)
 
 
 def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Returns the network frozen and in eval mode, its weights copied to where torch puts them; ``dtype`` is their type."""
+    """Returns the network frozen and in eval mode, with its weights copied to memory of torch's own, as ``dtype`` if set."""
     # readers of files leave weights anywhere in memory, and the last digits of a product depend on where: torch's own
     # allocations begin at multiples of 64 bytes, in every process
     for weight in network.parameters():
@@ -299,19 +306,19 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
 
 def tell_unread(source: Path | str, kind: str, keys: Iterable[str]) -> None:
-    """Warns of weights in a file that a network does not have, but for the numbers of positions, which are no weights."""
+    """Warns of weights in a file that a network does not have; ``position_ids`` are no weights and are left out."""
     unread = sorted(key for key in keys if not key.endswith("position_ids"))
     if unread:
         named = ", ".join(unread[:3]) + (", …" if len(unread) > 3 else "")
         warnings.warn(
             f"{source} holds {len(unread)} weights that {kind} does not have and that are not read: {named}; check that it "
-            "is the file of this very network",
+            "is the file of this network",
             stacklevel=3,
         )
 
 
 def save_whole(path: Path, content: Any) -> None:
-    """Writes tensors and plain values with ``torch.save``; the file is at every moment the old one or the new one, whole."""
+    """Writes tensors and plain values by :func:`torch.save`, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, buffer.getbuffer())

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from rlr.io.text import quote
 from rlr.models.base import Condition, DiffusionModel
 
 ROUNDING = 1e-9
@@ -47,12 +48,12 @@ class StagedPrompt(str):
 
     def _check(self) -> None:
         if not self.stages or not all(stage.strip() for stage in self.stages):
-            raise ValueError(f"the stages of the prompt {str(self)!r} are {self.stages}; give at least one, none blank")
+            raise ValueError(f"the stages of the prompt {quote(self)} are {self.stages}; give at least one, none blank")
         rising = all(a < b for a, b in pairwise((0.0, *self.starts, 1.0)))
         if len(self.starts) != len(self.stages) - 1 or not rising:
             raise ValueError(
                 f"{len(self.stages)} stages need {len(self.stages) - 1} starts that increase within (0, 1), and "
-                f"{list(self.starts)} were given for the prompt {str(self)!r}"
+                f"{list(self.starts)} were given for the prompt {quote(self)}"
             )
 
     def stage(self, t: int, steps: int) -> int:
@@ -125,6 +126,6 @@ def _check_steps(prompt: StagedPrompt, steps: int) -> None:
     missing = set(range(len(prompt.stages))) - {prompt.stage(t, steps) for t in range(1, steps + 1)}
     if missing:
         raise ValueError(
-            f"stage {min(missing) + 1} of the prompt {str(prompt)!r} has no step in a chain of {steps} with starts "
+            f"stage {min(missing) + 1} of the prompt {quote(prompt)} has no step in a chain of {steps} with starts "
             f"{list(prompt.starts)}; raise the sampler's steps, or set other starts"
         )

@@ -21,7 +21,7 @@ from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Estimator, no_terms
 from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models.base import DiffusionModel
-from rlr.modules.checkpoint import load_trained
+from rlr.modules.checkpoint import check_like, load_trained
 from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
@@ -225,7 +225,10 @@ class Alignment(Sampling):
         """Keeps of the weights only the trained ones, and adds what else a resumed run needs."""
         trained = self.chain.model.trainable
         checkpoint["state_dict"] = {name: weight.detach() for name, weight in trained.items()}
-        checkpoint[STATE] = {
+        checkpoint[STATE] = self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "version": VERSION,
             "progress": asdict(self.progress),
             "failures": self.updater.failures,
@@ -249,6 +252,7 @@ class Alignment(Sampling):
                 f"{state.get('version', 1) if isinstance(state, dict) else 'one of another module'}; train again, or use the "
                 "version of rlr that wrote it"
             )
+        check_like({"progress": asdict(self.progress), "estimator_class": ""}, state, self._origin, STATE)
         load_trained(self.chain.model, checkpoint["state_dict"], self._origin)
         checkpoint["state_dict"] = {}
         self.progress = Progress(**state["progress"])
@@ -271,6 +275,7 @@ class Alignment(Sampling):
             raise ValueError(
                 f"{self._origin} was written with the estimator {written}, and this run has {own}; {remedy}"
             )
+        check_like({**self._state(), "estimator": {}}, state, self._origin, STATE)
         try:
             self.estimator.load_state_dict(state["estimator"])
         except KeyError as error:

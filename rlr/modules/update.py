@@ -74,8 +74,10 @@ class Updater:
         accumulator, self._norm = GradientAccumulator(self.weights(), self.optimization.log_terms), None
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
-            # rewards first: an update of bad rewards may have no term, on no rank
-            failure = self._share(fault()) or self._share(self._failure(accumulator))
+            failure = self._share(self._failure(accumulator, fault()))
+            # only now: this rank has no terms either where the rewards of another one are at fault
+            if failure is None and not accumulator.entries:
+                raise ValueError("the estimator yielded no term for an update; expected at least one")
             self._apply(accumulator, failure)
         self._guard(failure)
         return StepReport(failure, dict(self._metrics(accumulator)))
@@ -99,11 +101,9 @@ class Updater:
         strategy = self.module.trainer.strategy
         return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
 
-    def _failure(self, accumulator: GradientAccumulator) -> str | None:
+    def _failure(self, accumulator: GradientAccumulator, fault: str | None) -> str | None:
         """Returns the first failure of this rank; float16 may overflow until its scale is found."""
-        if not accumulator.entries:
-            raise ValueError("the estimator yielded no term for an update; expected at least one")
-        return accumulator.failure(gradients=self._scale == 1)
+        return fault or accumulator.failure(gradients=self._scale == 1)
 
     @staticmethod
     def _share(failure: str | None) -> str | None:

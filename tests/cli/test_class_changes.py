@@ -9,13 +9,18 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningModule
 
-from rlr.cli import MODE, Parser
+from rlr.cli.command_line import MODE, Parser
 from rlr.cli.config_inheritance import merge, with_bases
+from rlr.cli.source_index import named_anywhere
+from rlr.cli.static_check import import_classes
 from rlr.estimators import Estimator
 from rlr.models import DiffusionModel
 from rlr.rewards import Reward
 from rlr.samplers import Sampler
 from tests.test_configs import CONFIGS, PARTS
+
+# the parser knows the short names of classes that are imported
+import_classes(named_anywhere([]))
 
 ROOT = Path(__file__).parents[2]
 PLACES = {"estimator": Estimator, "sampler": Sampler, "reward": Reward, "model": DiffusionModel}
@@ -46,7 +51,7 @@ def objects() -> dict[str, dict[str, dict]]:
 
     def visit(value, folder):
         if isinstance(value, str) and value.startswith("parts/"):
-            value = with_bases(yaml.safe_load((folder / value).read_text()), folder / "parts", yaml.safe_load)
+            value = with_bases(yaml.safe_load((folder / value).read_text()), folder / "parts")
         if isinstance(value, dict):
             for key, item in value.items():
                 inner = visit(item, folder)
@@ -58,9 +63,9 @@ def objects() -> dict[str, dict[str, dict]]:
         return value
 
     for path in CONFIGS:
-        visit(with_bases(yaml.safe_load(path.read_text()), path.parent, yaml.safe_load), path.parent)
+        visit(with_bases(yaml.safe_load(path.read_text()), path.parent), path.parent)
     for path in PARTS:
-        visit({"model": with_bases(yaml.safe_load(path.read_text()), path.parent, yaml.safe_load)}, path.parent)
+        visit({"model": with_bases(yaml.safe_load(path.read_text()), path.parent)}, path.parent)
     return found
 
 
@@ -155,10 +160,10 @@ def test_merged_mappings_keep_the_arguments_of_their_own_class(under):
     assert merge(under, "B") == "B"
 
 
-@pytest.mark.parametrize("name", ["control", "segments", "span", "baseline"])
+@pytest.mark.parametrize("name", ["control", "segments", "step_range", "baseline"])
 @pytest.mark.parametrize("form", ["--model.estimator.{}={}", "--model.init_args.estimator.init_args.{}={}"])
 def test_null_unsets_an_argument_of_an_argument(name, form, tmp_path):
-    given = {"control": "LookAhead", "segments": 2, "span": [2, 1], "baseline": "RunningMean"}
+    given = {"control": "LookAhead", "segments": 2, "step_range": [2, 1], "baseline": "RunningMean"}
     before = config("estimator", {"class_path": "HalfOrderRLR", "init_args": {"length": 2, **given}}, tmp_path)
     assert parse(before).init_args.estimator.init_args[name] is not None
     assert parse(before, form.format(name, "null")).init_args.estimator.init_args[name] is None

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import merge, with_bases
 
 
@@ -15,7 +16,7 @@ def read(tmp_path):
             path = tmp_path / f"{name.replace('__', '/')}.yaml"
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        return with_bases(yaml.safe_load(text), tmp_path, yaml.safe_load)
+        return with_bases(yaml.safe_load(text), tmp_path)
 
     return write
 
@@ -44,5 +45,5 @@ def test_an_argument_that_happens_to_be_called_base_is_none(read):
 
 
 def test_a_base_that_is_not_there(read, tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"there is no config {tmp_path}/none.yaml, which another one names"):
+    with pytest.raises(ConfigError, match=f"there is no config {tmp_path}/none.yaml, which another config names"):
         read(row="model: {base: none.yaml}\n")

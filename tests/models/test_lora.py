@@ -137,7 +137,7 @@ def test_an_exported_lora_paints_the_same_in_diffusers(
     guided.export(tmp_path)
     chain = Chain(guided, DDIM(6, eta=0.0))
     noises = chain.draw([1, 2])
-    pictures = model.decode(chain.sample(PROMPTS, noises).states[0])
+    pictures = model.decode(chain.sample(chain.encode(PROMPTS), noises).states[0])
 
     def paint(pipeline: StableDiffusionPipeline) -> Tensor:
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)

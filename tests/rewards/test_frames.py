@@ -71,7 +71,7 @@ def test_a_random_frame_is_any_frame_with_the_same_chance():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_selection_scores_the_frames_that_it_names(pick, videos):
+def test_a_selection_scores_the_frames_it_names(pick, videos):
     reward = FrameReward(pick, EvenlySpaced(2))
     selection = reward.select_frames(5, 0)
     assert selection.frames == [1, 3]
@@ -80,11 +80,9 @@ def test_a_selection_scores_the_frames_that_it_names(pick, videos):
 
 def test_the_mean_over_draws_is_the_score_of_the_video(videos):
     reward = FrameReward(Brightness())
-    selections = {
-        selection.frames[0]: selection for selection in (reward.select_frames(5, seed) for seed in range(100))
-    }
+    selections = {found.frames[0]: found for found in (reward.select_frames(5, seed) for seed in range(100))}
     assert sorted(selections) == list(range(5))
-    scores = [selection.score(videos[:, [frame]], PROMPTS).values for frame, selection in selections.items()]
+    scores = [found.score(videos[:, [frame]], PROMPTS).values for frame, found in selections.items()]
     torch.testing.assert_close(torch.stack(scores).mean(0), reward(videos, PROMPTS))
 
 
@@ -104,6 +102,6 @@ def test_too_few_frames():
         EvenlySpaced(6)(5)
 
 
-def test_images_are_refused(pick):
+def test_pictures_are_refused(pick):
     with pytest.raises(ValueError, match=r"FrameReward got samples of shape \(3, 3, 32, 32\) and 3 prompts"):
         FrameReward(pick)(torch.rand(3, 3, 32, 32), PROMPTS)

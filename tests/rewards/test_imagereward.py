@@ -91,7 +91,7 @@ def test_scores_and_gradient_of_refl(training, vectors, shape):
 @reads("imagereward_tiny", "inputs.pixels_square", "outputs.rlr_noscale.*")
 def test_pixels_outside_0_to_1_which_the_reward_refuses_and_published_code_scored(training, vectors):
     x = vectors["inputs.pixels_square"].clone().requires_grad_()
-    with pytest.raises(ValueError, match=r"got pixels in \[-1\.15, 1\.15\]"):
+    with pytest.raises(ValueError, match=r"expected pixels in \[0, 1\], got \[-1\.15, 1\.15\]"):
         training(x, PROMPTS)
     scores = training.rate(x, training._text_features(PROMPTS))
     torch.testing.assert_close(scores.detach()[:, None], vectors["outputs.rlr_noscale.scores"], atol=3e-5, rtol=0)

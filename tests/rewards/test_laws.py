@@ -247,6 +247,18 @@ def test_one_pixel_that_is_not_finite_is_nan_and_the_other_samples_do_not_notice
         assert (bad_gradient[[1, 3]] == 0).all()
 
 
+def test_scores_are_those_of_a_call_and_their_parts_have_no_graph(case, reward, samples):
+    samples = samples.clone()
+    samples[1, ..., 0, 0] = torch.nan
+    scores = reward.score(samples.requires_grad_(), case.prompts)
+    assert scores.values.isnan().tolist() == [False, True, False, False]
+    assert torch.equal(scores.values.nan_to_num(), reward(samples, case.prompts).nan_to_num())
+    assert scores.values.requires_grad == reward.differentiable
+    for part in scores.parts.values():
+        assert not part.requires_grad
+        assert part.view(4, -1).isnan().all(1).tolist() == [False, True, False, False]
+
+
 def test_a_batch_without_a_finite_sample_is_nan(case, reward, samples):
     assert reward(torch.full_like(samples, torch.nan), case.prompts).isnan().all()
 

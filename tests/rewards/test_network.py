@@ -136,11 +136,14 @@ def test_features_of_a_picture_that_is_not_finite_are_not_finite(official):
     "samples", [torch.rand(2, 3, 32, 32), torch.rand(3, 1, 32, 32), torch.rand(3, 2, 3, 32, 32), torch.rand(3, 32, 32)]
 )
 def test_a_wrong_shape_is_refused(samples):
-    with pytest.raises(ValueError, match=r"HPSv2\.1 got samples of shape .* and 3 prompts; give \(B, 3, H, W\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"HPSv2\.1: expected images of shape .*, got shape .* and 3 prompts",
+    ):
         hpsv2()(samples, ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("samples", [torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 32, 32) * 255])
 def test_pixels_outside_0_to_1_are_refused(samples):
-    with pytest.raises(ValueError, match=r"got pixels in \[.*\], and rewards read \[0, 1\]; map and clamp them"):
+    with pytest.raises(ValueError, match=r"expected pixels in \[0, 1\], got \[.*\]; map and clamp"):
         hpsv2()(samples, ["a"])

@@ -95,20 +95,21 @@ MALFORMED = {
     "no object": ([1], 400, "no object with prompts"),
     "no prompts": ({"samples": ["x"]}, 400, "no object with prompts"),
     "prompts that are no strings": ({"prompts": [1], "samples": ["x"]}, 400, "no object with prompts"),
+    "half a surrogate pair": (b'{"prompts": ["\\ud800"], "samples": ["x"]}', 400, "half a surrogate pair"),
     "nothing": (request(), 400, "0 prompts and 0 samples"),
     "a missing prompt": (request((2, 2), (2, 2), prompts=1), 400, "1 prompts and 2 samples"),
-    "no base64": (one("%%%"), 400, "picture 0 is no whole PNG"),
-    "no picture": (one(base64.b64encode(b"hello").decode()), 400, "picture 0 is no whole PNG"),
-    "a number": (one(5), 400, "picture 0 is no whole PNG"),
-    "half a picture": (one(header(4, 4)), 400, "picture 0 is no whole PNG"),
-    "a JPEG": (one(file("RGB", "JPEG")), 400, "picture 0 is no whole PNG"),
-    "a grey picture": (one(file("L", "PNG")), 400, "picture 0 is no whole PNG"),
+    "no base64": (one("%%%"), 400, "image 0: expected a whole PNG file"),
+    "no picture": (one(base64.b64encode(b"hello").decode()), 400, "image 0: expected a whole PNG file"),
+    "a number": (one(5), 400, "image 0: expected a whole PNG file"),
+    "half a picture": (one(header(4, 4)), 400, "image 0: expected a whole PNG file"),
+    "a JPEG": (one(file("RGB", "JPEG")), 400, "image 0: expected a whole PNG file"),
+    "a grey picture": (one(file("L", "PNG")), 400, "image 0: expected a whole PNG file"),
     "an empty video": (one([]), 400, "one number of frames"),
     "pictures and videos": ({"prompts": ["a", "b"], "samples": ["x", ["y"]]}, 400, "one number of frames"),
     "two sizes": (request((2, 3), (3, 2)), 400, "send sizes apart"),
     "too many samples": (request(*[(2, 2)] * 4), 413, "3 are served at once"),
     "a large picture": (one(header(11, 10)), 413, "more than 100 pixels"),
-    "a bomb": (one(header(60_000, 60_000)), 400, "picture 0 is no whole PNG"),
+    "a bomb": (one(header(60_000, 60_000)), 400, "image 0: expected a whole PNG file"),
     "many pixels together": (request((6, 6), (6, 6), (6, 6)), 413, "more than 100 pixels"),
     "many bytes": (b" " * 10_001, 413, "more than 10000 bytes"),
 }
@@ -207,6 +208,8 @@ def test_a_request_that_nobody_waits_for_is_not_scored():
 
     body = {"type": "http.request", "body": json.dumps(request((2, 2))).encode(), "more_body": False}
     assert asyncio.run(ask(body, {"type": "http.disconnect"})) == 499
+    # in the middle of its request
+    assert asyncio.run(ask({**body, "more_body": True}, {"type": "http.disconnect"})) == 499
     assert scored == []
     assert asyncio.run(ask(body)) == 200
     assert scored == [1]

@@ -79,6 +79,11 @@ class OfficialRLR(Estimator):
         rewards = rollout.score_recorded(deterministic(rollout.chain).replay(rollout.trajectory, 1, 0).mean)
         yield Term("first_order", -self.first_weight * rewards.mean(), (1,))
         del rewards  # their graph must be gone before the next is built
+        if self.draws:
+            yield from self._drawn(rollout)
+
+    def _drawn(self, rollout: Rollout) -> Iterator[Term]:
+        """Yields the terms of the drawn steps."""
         (advantages,) = self.statistics.advantages([rollout.prompts], [rollout.rewards])
         for t in self.steps(rollout):
             if t > 1:

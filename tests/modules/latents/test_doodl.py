@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.measure import peak_bytes
+from rlr.analysis.measure import peak_bytes
 from rlr.cli import main
 from rlr.data import PromptBatch, Prompts
 from rlr.models import Frozen, StagedPrompt

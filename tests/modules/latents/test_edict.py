@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.measure import peak_bytes
+from rlr.analysis.measure import peak_bytes
 from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, StagedPrompt
 from rlr.modules.latents import edict
