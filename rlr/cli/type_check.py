@@ -246,8 +246,9 @@ def _words(kinds: list[ast.expr]) -> str:
 def _imported(name: str, base: Class) -> bool:
     """Whether a class below ``base`` that is imported already goes by a name."""
 
-    def below(kind: type) -> bool:
-        return any(item.__name__ == name or below(item) for item in kind.__subclasses__())
+    def below(kind: type[object]) -> bool:
+        found: list[type[object]] = kind.__subclasses__()
+        return any(item.__name__ == name or below(item) for item in found)
 
     kind = getattr(sys.modules.get(base.module.name), base.name, None)
     return isinstance(kind, type) and below(kind)
