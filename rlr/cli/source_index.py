@@ -125,6 +125,11 @@ class Class:
                         names.setdefault(ast.unparse(target), False)
         return any(names.values())
 
+    @property
+    def is_dataclass(self) -> bool:
+        """Whether it is decorated as a dataclass."""
+        return any("dataclass" in ast.unparse(mark) for mark in self.node.decorator_list)
+
     def below(self, base: "Class") -> bool:
         """Whether this is a subclass of ``base``, or ``base`` itself."""
         return any(item.path == base.path for item in self.ancestors)
@@ -140,7 +145,7 @@ class Class:
                     return found if not init.args.vararg else None
                 if not _passes_on(init):
                     return None
-            elif any("dataclass" in ast.unparse(mark) for mark in item.node.decorator_list):
+            elif item.is_dataclass:
                 return self._fields()
             if None in item.bases:
                 return None

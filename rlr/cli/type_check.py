@@ -79,7 +79,7 @@ class TypeCheck:
             if value is None and isinstance(parameter.default, ast.Constant) and parameter.default.value is None:
                 continue
             with_default = parameter.default is not None and not isinstance(parameter.default, ast.Constant)
-            if with_default and isinstance(value, Mapping) and "class_path" not in value:
+            if with_default and isinstance(value, Mapping) and "class_path" not in value and not _is_fields(parameter):
                 continue  # the arguments of an object that is there by default
             self.value(value, parameter.annotation, parameter.module, at)
         lacking = [name for name, parameter in parameters.items() if parameter.default is None and name not in given]
@@ -187,6 +187,13 @@ class TypeCheck:
             raise ConfigError(wrong_type(place, f"a list of {len(items)} values", value))
         for k, item in enumerate(value):
             self.value(item, items[k if fixed else 0], module, f"{place}[{k}]")
+
+
+def _is_fields(parameter: Parameter) -> bool:
+    """Whether a parameter takes a dataclass, whose fields are written without ``class_path``."""
+    kinds = _alternatives(parameter.annotation) if parameter.annotation else []
+    found = [resolve_expression(kind, parameter.module) for kind in kinds]
+    return any(kind is not None and kind.is_dataclass for kind in found)
 
 
 def _is_object(kind: Class) -> bool:
