@@ -155,9 +155,10 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("path", STEPS, ids=name)
-def test_takes_a_step(path, random_sd, random_vc, resolved, tmp_path):
+def test_takes_a_step(path, random_sd, random_sd3, random_vc, resolved, tmp_path):
     config = resolved(path)
-    folder = random_vc if makes_clips(config) else random_sd()
+    images = random_sd3 if "StableDiffusion3" in str(config["model"]) else random_sd
+    folder = random_vc if makes_clips(config) else images()
     cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path)])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == 1
@@ -206,6 +207,8 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
+    if "StableDiffusion3" in str(args["model"]):
+        small.append(f"{inner}.size=32")
     if full_size:
         small += [f"{inner}.frames=2", f"{inner}.size=[16,16]"]
     wrapped = "reward" in args["reward"]["init_args"]

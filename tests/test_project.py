@@ -238,20 +238,13 @@ def oversized(path: Path) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             arguments = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) - 1
-            if length - docstring_lines(node) > MOST_OF_A_FUNCTION:
-                found.append(f"{path.name}:{node.lineno}: {node.name} has {length - docstring_lines(node)} lines")
+            if length > MOST_OF_A_FUNCTION:
+                found.append(f"{path.name}:{node.lineno}: {node.name} has {length} lines")
             if node.name == "__init__" and arguments > MOST_ARGUMENTS:
                 found.append(f"{path.name}:{node.lineno}: a constructor has {arguments} arguments")
         elif isinstance(node, ast.ClassDef) and (n := dataclass_fields(node)) > MOST_ARGUMENTS:
             found.append(f"{path.name}:{node.lineno}: the dataclass {node.name} has {n} arguments")
     return found
-
-
-def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """The lines of a function's docstring, which do not count: the more that is said the better."""
-    first = node.body[0]
-    said = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-    return (first.end_lineno or 0) - first.lineno + 1 if said else 0
 
 
 def dataclass_fields(node: ast.ClassDef) -> int:

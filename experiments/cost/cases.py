@@ -82,7 +82,7 @@ def _align_prop(total: int) -> Needs:
 def _rollout(estimator: Estimator, total: int) -> Rollout:
     """Returns a rollout for which the estimator draws what it draws in the update that is timed."""
     chain = Chain(Points(1), DDIM(total))
-    noises = torch.zeros((total + 1, 1, *chain.model.shape), dtype=torch.float64)
+    noises = torch.zeros((total + 1, 1, *chain.model.latent_shape(chain.model.size)), dtype=torch.float64)
     return estimator.rollout(chain, [""], noises, unconditional(reward), SEED)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rlr.models.base import Condition, DiffusionModel
+from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.schedules import DiscreteSchedule, trailing
 
 DIMENSION, MODES, SPREAD = 8, 4, 0.3
@@ -34,12 +34,18 @@ class Points(DiffusionModel):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.shape = (DIMENSION,)
-        self.schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear(), trailing)
+        self.size = Size(1, 1)
+        self.noise_schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear(), trailing)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             layers = (nn.Linear(DIMENSION + 2, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
             self.network = nn.Sequential(*layers, nn.Linear(width, DIMENSION)).double()
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (DIMENSION,)
+
+    def schedule(self, size: Size) -> DiscreteSchedule:
+        return self.noise_schedule
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         return Condition({"none": torch.zeros(len(prompts), 1, dtype=torch.float64)})
@@ -59,7 +65,7 @@ class Points(DiffusionModel):
 def trained(steps: int = 3000, batch: int = 256) -> Points:
     """Returns the model after so many steps of denoising regression; the same in every call."""
     model, generator = Points(), torch.Generator().manual_seed(2)
-    alphas = model.schedule.alphas_cumprod.sqrt()
+    alphas = model.noise_schedule.alphas_cumprod.sqrt()
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     for _ in range(steps):
         clean = points(batch, generator)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rlr.chain import Chain
-from rlr.models.base import Condition, DiffusionModel
+from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.samplers import DDIM, Sampler
 from rlr.schedules import Grid, Schedule
 
@@ -39,11 +39,17 @@ class Plane(DiffusionModel):
         schedule: The noise schedule; by default :class:`Cosine`.
     """
 
-    shape = (2,)
+    size = Size(1, 1)
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__()
-        self.schedule = schedule or Cosine()
+        self.noise_schedule = schedule or Cosine()
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (2,)
+
+    def schedule(self, size: Size) -> Schedule:
+        return self.noise_schedule
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         return Condition({"none": torch.zeros(len(prompts), 1, dtype=torch.float64)})

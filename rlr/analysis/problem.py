@@ -29,7 +29,7 @@ class Problem:
         r"""Draws the noises of a rollout in the type of the trained weights, with shape :math:`(T + 1, B, *)`."""
         model = self.chain.model
         weight = next(iter(model.trainable.values()))
-        shape = (self.chain.steps + 1, len(self.prompts), *model.shape)
+        shape = (self.chain.steps + 1, len(self.prompts), *model.latent_shape(model.size))
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(shape, generator=generator, dtype=weight.dtype).to(model.device)
 

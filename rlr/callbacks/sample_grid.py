@@ -122,7 +122,7 @@ class SampleGrid(Callback):
 
     def _show(self, trainer: Trainer, module: Alignment, stem: Path, images: list[Image.Image]) -> None:
         """Writes the grids of all frames, and hands them to the loggers."""
-        still, fps = images[len(images) // 2], module.chain.model.fps
+        still, fps = images[len(images) // 2], module.chain.model.size.fps
         write_whole(stem.with_suffix(".png"), png(still))
         if fps is None:
             for logger in trainer.loggers:

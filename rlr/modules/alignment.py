@@ -88,7 +88,7 @@ class Alignment(Sampling):
                 "gradient; use a differentiable reward, or an estimator of half- and zeroth-order terms alone, such as "
                 "HalfOrder without control"
             )
-        frames = chain.model.frames
+        frames = chain.model.size.frames
         reward.check(video=frames is not None)
         if frames is not None:
             reward.select_frames(frames, 0)  # a choice of frames that do not exist fails here and not in training

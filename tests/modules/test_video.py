@@ -21,7 +21,7 @@ from rlr.estimators import (
     RoundStatistics,
     ZerothOrder,
 )
-from rlr.models import Guidance
+from rlr.models import Guidance, Size
 from rlr.modules import Alignment, ImageAlignment, Objective, VideoAlignment, memory
 from rlr.modules.memory import Offload
 from rlr.rewards import (
@@ -34,7 +34,7 @@ from rlr.rewards import (
     RandomFrame,
 )
 from rlr.samplers import DDIM
-from tests.modules.clips import FRAMES, ClipModel, Sparing, align_clips
+from tests.modules.clips import FRAMES, SIDE, ClipModel, Sparing, align_clips
 from tests.modules.toy import AffineModel, Hard, Level, align, prompts, run, weights
 
 ESTIMATORS = {
@@ -192,8 +192,8 @@ def test_the_frames_of_one_objective_stay_and_seeds_vary_them():
 def test_guidance_passes_the_frames_on():
     inner = Sparing(dtype="float64")
     model = Guidance(inner, 1.0)
-    assert (model.frames, model.fps) == (FRAMES, 8)
-    assert Guidance(AffineModel(), 2.0, "zero").frames is None
+    assert (model.size.frames, model.size.fps) == (FRAMES, 8)
+    assert Guidance(AffineModel(), 2.0, "zero").size.frames is None
     pixels = model.decode(latents(), [2, 0])
     assert inner.decoded == 2
     assert torch.equal(pixels, inner.decode(latents())[:, [2, 0]])
@@ -354,7 +354,7 @@ def test_what_does_not_go_together_is_said_at_once(build, says):
 
 def test_videos_need_a_frame_rate():
     model = Sparing()
-    model.fps = None
+    model.size = Size(SIDE, SIDE, FRAMES)
     with pytest.raises(ValueError, match="videos of Sparing have 4 frames and no frame rate; set its fps"):
         align_clips(model=model)
 

@@ -22,7 +22,7 @@ FPS = 8.0
 
 def rate(model: DiffusionModel) -> float:
     """Returns the frames a second of a model's clips."""
-    return model.fps or FPS
+    return model.size.fps or FPS
 
 
 def write_clip(path: Path, pixels: Tensor, fps: float, enlarge: int = 1) -> None:

@@ -27,7 +27,7 @@ def say(text: str) -> None:
 
 def world_of(model: DiffusionModel) -> World:
     """Returns what a model makes: pictures of the built-in world, or its clips."""
-    return Stills() if model.fps is None else Clips(model.fps)
+    return Stills() if model.size.fps is None else Clips(model.size.fps)
 
 
 class Watch(Callback):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_clips_are_those_of_the_command():
 def test_the_rate_is_that_of_the_model():
     assert rate(Clips(fps=24)) == 24
     model = Clips()
-    model.fps = None
+    model.size = replace(model.size, fps=None)
     assert rate(model) == FPS == 8
 
 

@@ -31,7 +31,7 @@ def tiny():
 
 def normal(chain: Chain, batch: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn((batch, *chain.model.shape), generator=generator, dtype=dtype)
+    return torch.randn((batch, *chain.model.latent_shape(chain.model.size)), generator=generator, dtype=dtype)
 
 
 def twice(x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class SameNoise(Plane):
         self.unused = torch.nn.Parameter(torch.zeros(()))
 
     def denoise(self, x: Tensor, time: float, condition: object) -> Tensor:
-        alpha, sigma = self.schedule.levels(time)
+        alpha, sigma = self.schedule(self.size).levels(time)
         return (x - 0.3 * sigma) / alpha
 
 

@@ -5,35 +5,39 @@ A :class:`Trainable` is handed to a base model, which asks it to prepare the fro
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 ADAPTER = "default"
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""The four projections of every attention of a U-Net."""
 
 
 class Trainable(ABC):
     """A choice of the weights to be aligned."""
 
     @abstractmethod
-    def attach(self, network: nn.Module) -> None:
-        """Prepares a network, none of whose weights has ``requires_grad``, so that the chosen ones have it."""
+    def attach(self, network: nn.Module, targets: Sequence[str] = ATTENTION) -> None:
+        """Prepares a network, none of whose weights has ``requires_grad``, so that the chosen ones have it.
+
+        Args:
+            network: The network.
+            targets: The layers that its family adapts by default, by the ends of their names.
+        """
 
     @abstractmethod
     def reference(self, network: nn.Module) -> AbstractContextManager[None]:
-        """Returns a context within which the network computes as it did before any training."""
+        """Returns a context within which the network computes with the weights before training.
 
-    @abstractmethod
-    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
-        """Writes the trained weights to a folder; ``whole`` writes the network there with all its weights."""
+        Raises:
+            ValueError: If there is no copy of them.
+        """
 
 
 class LoRA(Trainable):
@@ -49,7 +53,8 @@ class LoRA(Trainable):
     Args:
         rank: The rank :math:`r \geq 1`.
         alpha: The scale :math:`\alpha`; by default :math:`r`, so that the factor is 1.
-        targets: How the names of the layers end; by default the four projections of every attention.
+        targets: The ends of the layers' names; by default what the base model's family adapts, in a U-Net the four
+            projections of every attention.
         pattern: A regular expression that is searched in the layers' names, such as ``attn2`` for the attentions to the
             prompt; by default all layers that end so.
         seed: Decides :math:`A \sim \mathcal{N}(0, r^{-2} I)`; no other generator is touched.
@@ -59,7 +64,7 @@ class LoRA(Trainable):
         self,
         rank: int = 4,
         alpha: float | None = None,
-        targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0"),
+        targets: Sequence[str] | None = None,
         seed: int = 0,
         pattern: str | None = None,
     ) -> None:
@@ -67,17 +72,18 @@ class LoRA(Trainable):
             raise ValueError(f"LoRA needs a rank of at least 1, and got rank={rank}")
         self.rank = rank
         self.alpha = rank if alpha is None else alpha
-        self.targets = tuple(targets)
+        self.targets = None if targets is None else tuple(targets)
         self.seed = seed
         self.pattern = pattern
 
-    def attach(self, network: nn.Module) -> None:
-        self._check(network)
+    def attach(self, network: nn.Module, targets: Sequence[str] = ATTENTION) -> None:
+        targets = self.targets or targets
+        self._check(network, targets)
         dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
         config = LoraConfig(
             r=self.rank,
             lora_alpha=cast(int, self.alpha),
-            target_modules=self._modules(),
+            target_modules=self._modules(targets),
             init_lora_weights="gaussian",
         )
         with torch.random.fork_rng(devices=[]):
@@ -102,21 +108,14 @@ class LoRA(Trainable):
             for weight, flag in flags:
                 weight.requires_grad_(flag)
 
-    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
-        """Writes ``pytorch_lora_weights.safetensors``, which ``StableDiffusionPipeline.load_lora_weights`` reads."""
-        weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(network, adapter_name=ADAPTER))
-        # the weights alone do not tell alpha: loaders would take the rank for it
-        config = cast(dict[str, LoraConfig], network.peft_config)[ADAPTER].to_dict()
-        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights, unet_lora_adapter_metadata=config)
-
-    def _modules(self) -> list[str] | str:
-        """What peft is told: ends of names, or an expression that a whole name matches."""
+    def _modules(self, targets: Sequence[str]) -> list[str] | str:
+        """Returns peft's argument: ends of names, or an expression that a whole name matches."""
         if self.pattern is None:
-            return list(self.targets)
-        ends = "|".join(map(re.escape, self.targets))
+            return list(targets)
+        ends = "|".join(map(re.escape, targets))
         return rf"(?=.*(?:{self.pattern}))(?:.*\.)?(?:{ends})"
 
-    def _check(self, network: nn.Module) -> None:
+    def _check(self, network: nn.Module, targets: Sequence[str]) -> None:
         linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
         chosen = [name for name in linear if re.search(self.pattern or "", name)]
         if not chosen:
@@ -124,11 +123,11 @@ class LoRA(Trainable):
                 f"LoRA's pattern {self.pattern!r} is found in no linear layer's name of {type(network).__name__}; names "
                 f"look like {linear[-1]!r}"
             )
-        for target in self.targets:
+        for target in targets:
             if not any(name == target or name.endswith(f".{target}") for name in chosen):
                 raise ValueError(
                     f"LoRA's target {target!r} is the end of no linear layer's name in {type(network).__name__}; "
-                    f"its attentions have to_q, to_k, to_v and to_out.0"
+                    f"names look like {chosen[-1]!r}"
                 )
 
 
@@ -143,7 +142,7 @@ class FullWeights(Trainable):
     def __init__(self, pattern: str | None = None) -> None:
         self.pattern = re.compile(pattern or "")
 
-    def attach(self, network: nn.Module) -> None:
+    def attach(self, network: nn.Module, targets: Sequence[str] = ATTENTION) -> None:
         chosen = [weight for name, weight in network.named_parameters() if self.pattern.search(name)]
         if not chosen:
             raise ValueError(
@@ -163,22 +162,15 @@ class FullWeights(Trainable):
             "FullWeights keeps no copy of the weights before training; load the base model a second time, or train a LoRA"
         )
 
-    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
-        """Writes the whole network, as the base model does."""
-        whole(folder)
-
 
 class Frozen(Trainable):
     """No weight at all: the base model as it is, to sample from or to compare with."""
 
-    def attach(self, network: nn.Module) -> None:
+    def attach(self, network: nn.Module, targets: Sequence[str] = ATTENTION) -> None:
         pass
 
     def reference(self, network: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
-
-    def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:
-        raise ValueError("a Frozen model has no trained weight to export; give it trainable: LoRA or FullWeights")
 
 
 @torch.no_grad()

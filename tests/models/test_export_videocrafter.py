@@ -1,14 +1,14 @@
-"""What is written of a VideoCrafter: LoRA by itself, or all in its authors' layout."""
+"""Exports of a VideoCrafter: a LoRA for peft, or all weights in its authors' layout."""
 
-from functools import reduce
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft import PeftModel
 from safetensors.torch import load_file
 
-from rlr.models import Architecture, Frozen, FullWeights, LoRA, VideoCrafter
+from rlr.models import Architecture, Frozen, FullWeights, Guidance, LoRA, VideoCrafter
+from rlr.models.export import DiffusersLoRA, Merged, OfficialVideoCrafter, PeftAdapter
 from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import export_official
 from rlr.models.videocrafter.network import build_unet, call
@@ -17,7 +17,7 @@ from tests.models.vectors import write_checkpoint
 
 
 def estimate(model: VideoCrafter, prompt: str = "a red circle") -> torch.Tensor:
-    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, *model.latent_shape(model.size), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model.denoise(x, 500, model.encode([prompt]))
 
@@ -31,7 +31,7 @@ def shift(model: VideoCrafter, scale: float = 0.2) -> None:
 def test_there_and_back_is_the_same_to_the_bit(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     model = VideoCrafter(str(folder), trainable=Frozen())
-    model.export_whole(tmp_path / "again")
+    OfficialVideoCrafter().save(model, tmp_path / "again")
     first, second = (
         torch.load(path / "model.ckpt", weights_only=True)["state_dict"] for path in (folder, tmp_path / "again")
     )
@@ -42,21 +42,15 @@ def test_there_and_back_is_the_same_to_the_bit(tmp_path: Path) -> None:
     assert Architecture.read(tmp_path / "again" / "config.json") == model.architecture
 
 
-def test_an_exported_lora_is_one_of_peft(random_vc: Path, tmp_path: Path) -> None:
+def test_an_exported_adapter_is_one_of_peft(random_vc: Path, tmp_path: Path) -> None:
     model = VideoCrafter(str(random_vc), trainable=LoRA(rank=2, alpha=3.0, pattern="temp_attentions"))
     base = estimate(model)
     shift(model)
-    model.export(tmp_path)
-    state = load_file(tmp_path / "pytorch_lora_weights.safetensors")
+    PeftAdapter().write(Guidance(model, 2.0), tmp_path / "adapter")
     unet = build_unet(model.architecture.unet)
     unet.load_state_dict(VideoCrafter(str(random_vc), trainable=Frozen()).unet.state_dict())
-    # only the rank and alpha have to be known, the layers' names are in the file
-    peft_names = {"unet.": "", ".lora.down.": ".lora_A.", ".lora.up.": ".lora_B."}
-    named = {reduce(lambda n, pair: n.replace(*pair), peft_names.items(), name): w for name, w in state.items()}
-    layers = sorted({name.rpartition(".lora_")[0] for name in named})
-    inject_adapter_in_model(LoraConfig(r=2, lora_alpha=3, target_modules=layers), unet, "default")
-    set_peft_model_state_dict(unet, named)
-    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    PeftModel.from_pretrained(unet, str(tmp_path / "adapter"))
+    x = torch.randn(1, *model.latent_shape(model.size), generator=torch.Generator().manual_seed(0))
     condition = model.encode(["a red circle"])
     with torch.no_grad():
         inputs = (torch.tensor([500]), condition.tensors["text"], condition.tensors["fps"])
@@ -72,22 +66,17 @@ def test_a_model_written_whole_computes_what_it_did(
     base = estimate(model)
     shift(model, 0.05)
     trained = estimate(model)
-    model.export_whole(tmp_path)
-    again = VideoCrafter(str(tmp_path), trainable=Frozen())
+    files = OfficialVideoCrafter().write(model, tmp_path / "whole")
+    assert [file.name for file in files] == ["config.json", "merges.txt.gz", "model.ckpt"]
+    again = VideoCrafter(str(tmp_path / "whole"), trainable=Frozen())
     torch.testing.assert_close(estimate(again), trained, rtol=1e-4, atol=1e-4)
     assert (trained - base).abs().max() > 0.01
     assert torch.equal(estimate(model), trained)
 
 
-def test_full_weights_are_exported_whole(random_vc: Path, tmp_path: Path) -> None:
-    VideoCrafter(str(random_vc), trainable=FullWeights("temp_convs")).export(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "merges.txt.gz", "model.ckpt"]
-
-
 def test_writing_is_all_or_nothing(random_vc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = VideoCrafter(str(random_vc), trainable=Frozen())
-    model.export_whole(tmp_path)
-    before = (tmp_path / "model.ckpt").read_bytes()
+    model = VideoCrafter(str(random_vc), trainable=LoRA(rank=2))
+    shift(model)
 
     def fail(state: object, path: Path) -> None:
         Path(path).write_bytes(b"half of it")
@@ -95,9 +84,15 @@ def test_writing_is_all_or_nothing(random_vc: Path, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="no space left"):
-        model.export_whole(tmp_path)
-    assert (tmp_path / "model.ckpt").read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 3
+        OfficialVideoCrafter().write(model, tmp_path / "whole")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_format_of_other_models_is_refused(random_vc: Path, tmp_path: Path) -> None:
+    model = VideoCrafter(str(random_vc))
+    for exporter in (DiffusersLoRA(), Merged()):
+        with pytest.raises(ValueError, match="diffusers has no pipeline for VideoCrafter; export with PeftAdapter"):
+            exporter.write(model, tmp_path / "other")
 
 
 def test_half_of_the_digits_are_written_and_the_tables_whole(random_vc: Path) -> None:

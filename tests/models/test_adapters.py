@@ -3,12 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 
-from rlr.chain import Chain
 from rlr.models import Frozen, FullWeights, Guidance, LoRA, StableDiffusion
-from rlr.samplers import DDIM
 
 Folder = Callable[..., Path]
 X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -127,39 +124,6 @@ def test_the_reference_is_the_base_model_and_leaves_no_trace(random_sd: Folder, 
     assert not first.requires_grad
 
 
-@pytest.mark.parametrize(("alpha", "pattern"), [(None, None), (3.0, None), (3.0, r"down.*attn2|mid_block")])
-def test_an_exported_lora_paints_the_same_in_diffusers(
-    random_sd: Folder, tmp_path: Path, alpha: float | None, pattern: str | None
-) -> None:
-    model = StableDiffusion(str(random_sd()), LoRA(rank=2, alpha=alpha, pattern=pattern))
-    shift(model)
-    guided = Guidance(model, 3.0)
-    guided.export(tmp_path)
-    chain = Chain(guided, DDIM(6, eta=0.0))
-    noises = chain.draw([1, 2])
-    pictures = model.decode(chain.sample(chain.encode(PROMPTS), noises).states[0])
-
-    def paint(pipeline: StableDiffusionPipeline) -> Tensor:
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        pipeline.set_progress_bar_config(disable=True)
-        settings = {"num_inference_steps": 6, "guidance_scale": 3.0, "output_type": "pt"}
-        return pipeline(PROMPTS, latents=noises[-1], **settings).images
-
-    pipeline = StableDiffusionPipeline.from_pretrained(random_sd())
-    assert (paint(pipeline) - pictures).abs().max() > 0.05
-    pipeline.load_lora_weights(tmp_path)
-    torch.testing.assert_close(paint(pipeline), pictures, rtol=0, atol=1e-4)
-
-
-def test_exported_weights_are_a_unet_of_diffusers(random_sd: Folder, tmp_path: Path) -> None:
-    model = StableDiffusion(str(random_sd()), FullWeights())
-    shift(model, 0.01)
-    model.export(tmp_path)
-    loaded = UNet2DConditionModel.from_pretrained(tmp_path / "unet").state_dict()
-    assert loaded.keys() == model.unet.state_dict().keys()
-    assert all(torch.equal(loaded[name], value) for name, value in model.unet.state_dict().items())
-
-
 def test_full_weights_are_those_of_the_pattern(random_sd: Folder) -> None:
     everything = StableDiffusion(str(random_sd()), FullWeights()).trainable
     some = StableDiffusion(str(random_sd()), FullWeights(r"attn2\.to_[kv]")).trainable
@@ -170,14 +134,12 @@ def test_full_weights_are_those_of_the_pattern(random_sd: Folder) -> None:
     assert 0 < len(some) < len(everything)
 
 
-def test_frozen_has_no_weight_to_train_or_export(random_sd: Folder, tmp_path: Path) -> None:
+def test_frozen_has_no_weight_to_train(random_sd: Folder) -> None:
     model = StableDiffusion(str(random_sd()), Frozen())
     assert model.trainable == {}
     before = estimate(model)
     with model.reference():
         assert torch.equal(estimate(model), before)
-    with pytest.raises(ValueError, match="no trained weight to export"):
-        model.export(tmp_path)
 
 
 def test_mistakes_raise_one_sentence(random_sd: Folder) -> None:
