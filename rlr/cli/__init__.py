@@ -22,7 +22,7 @@ import rlr.modules
 import rlr.rewards
 import rlr.samplers
 import rlr.toy.classes
-from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
+from rlr.callbacks import EMA, Checkpointing, PredictionWriter, Evaluation, SafeCheckpointIO, UnusedAverage
 from rlr.cli.bases import understand_bases
 from rlr.cli.mistakes import MISTAKES, explain, mistake, sentence
 from rlr.data import PromptData
@@ -107,8 +107,8 @@ class CLI(LightningCLI):
         if not any(isinstance(c, EMA) for c in given):
             wanted.append(UnusedAverage())
         scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
-        if self.subcommand == "test" and scorable and not any(isinstance(c, RewardEvaluation) for c in given):
-            wanted.append(RewardEvaluation())
+        if self.subcommand == "test" and scorable and not any(isinstance(c, Evaluation) for c in given):
+            wanted.append(Evaluation())
         return wanted
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

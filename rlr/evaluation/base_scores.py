@@ -1,4 +1,4 @@
-"""The base model's scores, computed once and kept in a file."""
+"""The scores of the base model, computed once and kept in a file."""
 
 import hashlib
 import json
@@ -12,18 +12,18 @@ from torch import Tensor
 from rlr.io.atomic import write_whole
 
 Probe = Mapping[str, Sequence[float]]
-"""A few numbers that another model, sampler or reward would change."""
+"""A few numbers that another model, sampler or metric would change."""
 
 
 class BaseScores:
-    r"""A file of scores, found again by what they depend on.
+    r"""A file of scores, found again by what the scores depend on.
 
-    The name of the file follows from what is known beforehand (prompts, seed, rewards). What else matters, such as
-    the weights, the sampler and the guidance, is found in a probe: what the model makes of the first prompt. A file
-    whose probe is another is not used.
+    The name of the file follows from what is known beforehand: prompts, seed, and class, arguments and code of the metrics. What
+    else matters, such as weights, sampler and guidance, is found in a probe: what the model makes of the first prompt. A file with
+    another probe is not used.
 
     Args:
-        folder: Where the file is.
+        folder: The folder of the file.
         key: What is known beforehand, as plain data.
         tolerance: The largest relative difference of probes that are the same; another device may exceed it, and
             then the scores are computed again.
@@ -36,14 +36,14 @@ class BaseScores:
         self.tolerance = tolerance
 
     def find(self, probe: Probe) -> dict[str, Tensor] | None:
-        """Returns the scores by label, or None if there are none that fit."""
+        """Returns the scores by label, or None where no file fits."""
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             if not self._agree(found["probe"], probe):
                 return None
             return {label: torch.tensor(values) for label, values in found["scores"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            # none yet, or a file that something else has written: it is computed and written again
+            # no file yet, or one of another program: the scores are computed and written again
             return None
 
     def keep(self, probe: Probe, scores: Mapping[str, Tensor]) -> None:

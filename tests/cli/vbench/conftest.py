@@ -1,0 +1,1 @@
+from tests.evaluation.vbench.conftest import fake, files, trained  # noqa: F401
