@@ -1,8 +1,8 @@
 r"""The estimators that are timed, and what each cannot do without.
 
 A chain of :math:`T` steps has plain passes (forward, no graph) and graph passes (forward and backward). The least
-number is what the estimate itself needs, had one memory without end: a recorded roll-out may keep the graph of any of
-its steps. What an estimator does beyond that is overhead: a roll-out without graph and then a replay, for instance, so
+number is what the estimate itself needs, had one memory without end: a recorded rollout may keep the graph of any of
+its steps. What an estimator does beyond that is overhead: a rollout without graph and then a replay, for instance, so
 that one graph is alive at a time.
 """
 
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from benchmarks.toy import Points
+import torch
+
+from benchmarks.toy import Points, reward
 from rlr.chain import Chain
 from rlr.estimators import (
     DDPO,
@@ -27,6 +29,7 @@ from rlr.estimators import (
     ZerothOrder,
 )
 from rlr.estimators.base import Estimator
+from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM
 
 
@@ -76,14 +79,23 @@ def _align_prop(total: int) -> Needs:
     return Needs(total - kept, kept, 0, 1)
 
 
+def _rollout(estimator: Estimator, total: int) -> Rollout:
+    """Returns a rollout for which the estimator draws what it draws in the update that is timed."""
+    chain = Chain(Points(1), DDIM(total))
+    noises = torch.zeros((total + 1, 1, *chain.model.shape), dtype=torch.float64)
+    return estimator.rollout(chain, [""], noises, unconditional(reward), SEED)
+
+
 def _refl(total: int) -> Needs:
     # the steps after the drawn one are of no use to it
-    return Needs(total - ReFL(2).step(SEED), 1, 0, 1)
+    estimator = ReFL(2)
+    return Needs(total - estimator.step(_rollout(estimator, total)), 1, 0, 1)
 
 
 def _official(total: int) -> Needs:
     # a draw of the last step is no term; steps drawn twice are backpropagated twice
-    drawn = [t for t in OfficialRLR(2).steps(Chain(Points(1), DDIM(total)), SEED) if t > 1]
+    estimator = OfficialRLR(2)
+    drawn = [t for t in estimator.steps(_rollout(estimator, total)) if t > 1]
     return Needs(total - 1 - len(set(drawn)), 1 + len(drawn), 0, 1)
 
 

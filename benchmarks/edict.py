@@ -64,7 +64,7 @@ def measure(model: DiffusionModel, steps: int, mixing: float, prompts: Sequence[
     start = torch.stack([noises[steps]] * 2)
     end = coupled.sample(start, condition)
     error = (coupled.invert(end, condition) - start).abs().max().item()
-    ddim = chain.sample(prompts, noises).states[0]
+    ddim = chain.sample(condition, noises).states[0]
     return Measured(error, (end[0] - end[1]).abs().mean().item(), (end[0] - ddim).abs().mean().item())
 
 

@@ -30,7 +30,7 @@ from rlr.estimators import (
 from rlr.estimators.base import Estimator
 
 REWARDS = range(1000, 1016)
-"""The seeds of the roll-outs whose rewards tell the standard deviation that an advantage was divided by."""
+"""The seeds of the rollouts whose rewards tell the standard deviation that an advantage was divided by."""
 
 
 def length(steps: int) -> int:
@@ -50,7 +50,7 @@ def dimensions_and_steps(problem: Problem) -> float:
 
 
 def and_spread(problem: Problem) -> float:
-    """That, times the standard deviation of a batch's rewards, on average over roll-outs."""
+    """That, times the standard deviation of a batch's rewards, on average over rollouts."""
     spreads = [problem.rewards(seed).double().std(correction=0).item() for seed in REWARDS]
     return dimensions_and_steps(problem) * sum(spreads) / len(spreads)
 

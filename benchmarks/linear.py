@@ -48,7 +48,7 @@ class Plane(DiffusionModel):
     def encode(self, prompts: Sequence[str]) -> Condition:
         return Condition({"none": torch.zeros(len(prompts), 1, dtype=torch.float64)})
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return x
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlr.modules.offload import Offload
+from rlr.modules.memory import Offload
 
 
 @dataclass

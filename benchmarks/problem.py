@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.estimators.base import Estimator, Objective, score
+from rlr.estimators.base import Estimator
+from rlr.rollout import Objective, Rollout
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Problem:
     prompts: Sequence[str]
 
     def noises(self, seed: int) -> Tensor:
-        r"""Draws the noises of a roll-out in the type of the trained weights, with shape :math:`(T + 1, B, *)`."""
+        r"""Draws the noises of a rollout in the type of the trained weights, with shape :math:`(T + 1, B, *)`."""
         model = self.chain.model
         weight = next(iter(model.trainable.values()))
         shape = (self.chain.steps + 1, len(self.prompts), *model.shape)
@@ -37,8 +38,8 @@ class Problem:
         weights = list(self.chain.model.trainable.values())
         for weight in weights:
             weight.grad = torch.zeros_like(weight)
-        trajectory = estimator.rollout(self.chain, self.prompts, self.noises(seed), seed)
-        for term in estimator.losses(self.chain, trajectory, self.objective):
+        rollout = estimator.rollout(self.chain, self.prompts, self.noises(seed), self.objective, seed)
+        for term in estimator.terms(rollout):
             term.loss.backward()
             del term  # its graph must be gone before the next is built
         return torch.cat([-weight.grad.flatten() for weight in weights if weight.grad is not None])
@@ -48,6 +49,6 @@ class Problem:
         return torch.stack([self.gradient(estimator, seed) for seed in seeds])
 
     def rewards(self, seed: int) -> Tensor:
-        r"""Returns the rewards of the roll-out of a seed, with shape :math:`(B)`."""
-        states = self.chain.sample(self.prompts, self.noises(seed), seed).states
-        return score(self.objective, states[0])
+        r"""Returns the rewards of the rollout of a seed, with shape :math:`(B)`."""
+        trajectory = self.chain.sample(self.chain.encode(self.prompts), self.noises(seed))
+        return Rollout(self.chain, trajectory, self.objective, self.prompts, seed).rewards

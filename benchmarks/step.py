@@ -1,6 +1,6 @@
 r"""What one update costs, by estimator: ``make bench``, ``make bench SHAPE=sd14 ARGS="--dtype bfloat16"``.
 
-An update is a roll-out, the backward of every term and a step of AdamW on LoRA weights, with guidance. *Overhead* is its
+An update is a rollout, the backward of every term and a step of AdamW on LoRA weights, with guidance. *Overhead* is its
 time over that of the passes it cannot do without (:mod:`benchmarks.cases`), each timed by itself on the same machine.
 """
 
@@ -20,10 +20,11 @@ from benchmarks.cases import CASES, SEED, Case, Needs
 from benchmarks.measure import Passes, counted, peak_bytes, seconds
 from benchmarks.shapes import SHAPES, write
 from rlr.chain import Chain
-from rlr.estimators.base import Objective, score
 from rlr.evaluation import facts
 from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.rewards import Brightness
+from rlr.rewards.base import Scores
+from rlr.rollout import Objective
 from rlr.samplers import DDIM
 
 DEFAULTS = {
@@ -70,14 +71,13 @@ class Bench:
         self.noises = chain.draw(range(batch))
         self.optimizer = torch.optim.AdamW(chain.model.trainable.values(), 1e-6)
         reward = Brightness()
-        self.objective: Objective = lambda x: reward(chain.model.decode(x), self.prompts)
+        self.objective: Objective = lambda x, prompts: Scores(reward(chain.model.decode(x), prompts))
 
     def update(self, case: Case) -> None:
         """Does one update."""
         estimator = case.make()
-        trajectory = estimator.rollout(self.chain, self.prompts, self.noises, SEED)
-        terms = estimator.losses(self.chain, trajectory, self.objective)
-        for term in terms:
+        rollout = estimator.rollout(self.chain, self.prompts, self.noises, self.objective, SEED)
+        for term in estimator.terms(rollout):
             term.loss.backward()
             del term
         self.optimizer.step()
@@ -96,9 +96,13 @@ class Bench:
             self.chain.transition(inside, self.chain.steps, condition).mean.sum().backward()
 
         def differentiated() -> None:
-            self.objective(x.clone().requires_grad_()).sum().backward()
+            self.objective(x.clone().requires_grad_(), self.prompts).objective.sum().backward()
 
-        parts = (plain, graph, lambda: score(self.objective, x), differentiated)
+        def scored() -> None:
+            with torch.no_grad():
+                self.objective(x, self.prompts)
+
+        parts = (plain, graph, scored, differentiated)
         times = [seconds(part, 2 * self.repeats + 1, self.device) for part in parts]
         self.optimizer.zero_grad()
         return Units(*times)

@@ -52,7 +52,7 @@ class Points(DiffusionModel):
         angle = times / 1000 * torch.pi
         return self.network(torch.cat([x, angle.sin(), angle.cos()], 1))
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return x
 
 

@@ -21,6 +21,7 @@ from benchmarks.problem import Problem
 from benchmarks.toy import reward, trained
 from rlr.chain import Chain
 from rlr.evaluation import facts
+from rlr.rollout import unconditional
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
 
@@ -34,7 +35,7 @@ class Row(Accuracy):
 
 def problem(chain: Chain, batch: int) -> Problem:
     """Returns the gradient that is estimated from so many samples."""
-    return Problem(chain, reward, [""] * batch)
+    return Problem(chain, unconditional(reward), [""] * batch)
 
 
 def reference(chain: Chain, draws: int, batch: int = 2000) -> Reference:

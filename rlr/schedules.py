@@ -31,6 +31,11 @@ class Grid:
     sigmas: tuple[float, ...]
     scales: tuple[float, ...] | None = None
 
+    @property
+    def steps(self) -> int:
+        r"""The number :math:`T` of steps."""
+        return len(self.times) - 1
+
     def unscaled(self, t: int) -> float:
         r"""Returns :math:`\alpha_t / s_t`."""
         return self.alphas[t] / self.scales[t] if self.scales else self.alphas[t]
@@ -45,11 +50,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def grid(self, steps: int) -> Grid:
-        r"""Returns the grid of a sampler with :math:`T` = ``steps`` steps."""
+        r"""Returns the grid of a sampler that asks for ``steps`` steps; it has :math:`T \geq` ``steps``."""
 
 
 Spacing = Callable[[int, int, int], Tensor]
-r"""Times of the :math:`T` steps, increasing, from (steps, training steps, offset), as integers."""
+r"""Times of the steps, increasing, from (steps, training steps, offset), as integers; only ``uniform`` may return more."""
 
 
 def leading(steps: int, training_steps: int, offset: int) -> Tensor:
@@ -70,26 +75,25 @@ def linspace(steps: int, training_steps: int, offset: int) -> Tensor:
 def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
     r"""Returns :math:`i \lfloor N / T \rfloor + o` for all :math:`i` with :math:`i \lfloor N / T \rfloor < N` (VideoCrafter's).
 
+    Where the stride does not divide :math:`N`, these are more than :math:`T` times, as in VideoCrafter's own sampler:
+    7, 8 and 31 of 1000 for :math:`T` = 6, 7 and 30.
+
     Raises:
-        ValueError: If these are more than :math:`T` times, or the last exceeds :math:`N - 1`.
+        ValueError: If the last time exceeds :math:`N - 1`, where VideoCrafter's sampler fails too.
     """
-    if not _divides(steps, training_steps, offset):
-        counts = [n for n in range(1, training_steps + 1) if _divides(n, training_steps, offset)]
+    times = _strided(steps, training_steps, offset)
+    if times[-1] >= training_steps:
+        counts = [n for n in range(1, training_steps + 1) if _strided(n, training_steps, offset)[-1] < training_steps]
         nearest = [*[n for n in counts if n < steps][-1:], *[n for n in counts if n > steps][:1]]
         raise ValueError(
-            f"a stride of {training_steps} // {steps} makes no {steps} steps over {training_steps} times, which this model "
-            f"is sampled at; use {' or '.join(map(str, nearest))} steps"
+            f"a stride of {training_steps} // {steps} reaches time {int(times[-1])} of a schedule that ends at "
+            f"{training_steps - 1}; use {' or '.join(map(str, nearest))} steps"
         )
-    return _strided(steps, training_steps, offset)
+    return times
 
 
 def _strided(steps: int, training_steps: int, offset: int) -> Tensor:
     return torch.arange(0, training_steps, training_steps // steps) + offset
-
-
-def _divides(steps: int, training_steps: int, offset: int) -> bool:
-    times = _strided(steps, training_steps, offset)
-    return len(times) == steps and bool(times[-1] < training_steps)
 
 
 class DiscreteSchedule(Schedule):

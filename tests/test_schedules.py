@@ -80,19 +80,26 @@ def strided(steps: int) -> list[int]:
 
 @pytest.mark.parametrize("steps", [*range(1, 52), 101, 111, 125, 333, 500, 999, 1000])
 def test_uniform_times_are_all_that_the_stride_gives(steps: int) -> None:
-    """30 would run 31 steps there, and 3, 9, 27, 36 and 1000 reach for a time that there is not."""
+    """VideoCrafter runs 31 steps for 30, and fails for 3, 9, 27, 37 and 1000, which reach time 1000."""
     times = strided(steps)
-    if len(times) == steps and times[-1] < 1000:
+    if times[-1] < 1000:
         assert uniform(steps, 1000, 1).tolist() == times
     else:
-        with pytest.raises(ValueError, match=rf"makes no {steps} steps over 1000 times"):
+        with pytest.raises(ValueError, match=rf"1000 // {steps} reaches time 1000 of a schedule that ends at 999"):
             uniform(steps, 1000, 1)
 
 
+@pytest.mark.parametrize(("steps", "count"), [(6, 7), (7, 8), (30, 31), (25, 25)])
+def test_a_chain_has_the_steps_of_its_grid(steps: int, count: int) -> None:
+    grid = DiscreteSchedule(ALPHAS, uniform).grid(steps)
+    assert grid.steps == count
+    assert list(grid.times[1:]) == strided(steps)
+
+
 @pytest.mark.parametrize(
-    ("steps", "remedy"), [(30, "use 25 or 40 steps"), (3, "use 2 or 4 steps"), (1000, "use 500 steps")]
+    ("steps", "remedy"), [(27, "use 26 or 28 steps"), (3, "use 2 or 4 steps"), (1000, "use 500 steps")]
 )
-def test_a_number_of_steps_that_does_not_divide_names_its_neighbours(steps: int, remedy: str) -> None:
+def test_a_number_of_steps_that_exceeds_the_schedule_names_its_neighbors(steps: int, remedy: str) -> None:
     with pytest.raises(ValueError, match=remedy):
         DiscreteSchedule(ALPHAS, uniform).grid(steps)
 

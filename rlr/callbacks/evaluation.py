@@ -96,8 +96,8 @@ class Evaluation(Scheduled):
     same. The base model is sampled once in a run, and what was measured is kept in a file for the next. Intervals are bootstrapped
     over prompts, for the paired difference. With an :class:`~rlr.callbacks.EMA` the average is evaluated.
 
-    Everything goes to ``results.json`` and ``results.csv`` in ``folder/fit`` or ``folder/test``, the means and tables to the loggers, and
-    a table to the terminal. Scores are shown raw and on their published scale.
+    Everything goes to ``results.json`` and ``results.csv`` in ``folder/fit`` or ``folder/test``, the means and tables to the
+    loggers, and a table to the terminal. Scores are shown raw and on their published scale.
 
     Args:
         prompts: Sets of prompts by name, by default those of the run's own data. A set says how many samples each
@@ -187,13 +187,14 @@ class Evaluation(Scheduled):
         split = self.split or ("test" if trainer.testing else "val")
         sets = sample_sets(trainer, self.prompts, split, self.samples, self.limit, self.seed)
         metrics = as_metrics(parts(module.reward)) if self.metrics is None else self.metrics
-        return {name: Evaluator(samples, metrics, self.displays) for name, samples in sets.items()}
+        return {
+            name: Evaluator(samples, metrics, {row for display in self.displays for row in display.rows(samples)})
+            for name, samples in sets.items()
+        }
 
     # ------------------------------------------------------------------ what is written and shown
 
-    def _report(
-        self, trainer: Trainer, module: Alignment, found: Mapping[str, Evaluated], show: bool = True
-    ) -> None:
+    def _report(self, trainer: Trainer, module: Alignment, found: Mapping[str, Evaluated], show: bool = True) -> None:
         evaluators = self._evaluators(trainer, module)
         sets = {name: evaluators[name].measurements(now, self._base.get(name)) for name, now in found.items()}
         prompts = {name: evaluator.samples.prompts for name, evaluator in evaluators.items()}
@@ -265,7 +266,9 @@ class Evaluation(Scheduled):
 
 def _alignment(module: LightningModule, callback: str = "an evaluation") -> Alignment:
     if not isinstance(module, Alignment):
-        raise ValueError(f"{callback}: expected an Alignment as the model, found {type(module).__name__}; remove {callback}")
+        raise ValueError(
+            f"{callback}: expected an Alignment as the model, found {type(module).__name__}; remove {callback}"
+        )
     return module
 
 

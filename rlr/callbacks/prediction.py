@@ -49,7 +49,7 @@ class PredictionWriter(BasePredictionWriter):
                 "prompt": prediction.prompts[i],
                 "seed": prediction.seeds[i],
                 "reward": reward,
-                "scores": pl_module.reward.rows(reward) if isinstance(pl_module, Sampling) else {},
+                "scores": pl_module.reward.format(reward) if isinstance(pl_module, Sampling) else {},
                 "checkpoint": checkpoint,
                 **_stages(prediction.prompts[i]),
                 **(prediction.notes[i] if prediction.notes else {}),

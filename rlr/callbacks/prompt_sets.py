@@ -31,7 +31,7 @@ def sample_sets(
     """
     found = {}
     for name, data in (_own(trainer) if sets is None else sets).items():
-        prompts = data.prompts(split)[:limit]
+        prompts = data.read(split)[:limit]
         if not prompts:
             raise ValueError(
                 f"the prompts {name} ({type(data).__name__}): expected prompts for {split!r}, found none; set them, or name "

@@ -41,17 +41,17 @@ class ReferenceWeights:
         self.module = module
         self._copy: dict[str, Tensor] = {}
         # weights that have seen training are no base
-        if module.progress.batches == 0 and not module.chain.model.remembers:
+        if module.progress.batches == 0 and not module.chain.model.has_reference:
             self._copy = {name: weight.detach().cpu().clone() for name, weight in module.chain.model.trainable.items()}
 
     @property
     def known(self) -> bool:
         """Whether the base model can be restored."""
-        return bool(self._copy) or self.module.chain.model.remembers
+        return bool(self._copy) or self.module.chain.model.has_reference
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Within, the model is the base model; afterwards it is as it was, to the bit, also after an exception."""
         model = self.module.chain.model
-        with model.disabled() if model.remembers else swapped(model, self._copy):
+        with model.reference() if model.has_reference else swapped(model, self._copy):
             yield

@@ -5,9 +5,9 @@ from rlr.estimators.advantages import LeaveOneOut as LeaveOneOut
 from rlr.estimators.advantages import RunningMean as RunningMean
 from rlr.estimators.advantages import Zero as Zero
 from rlr.estimators.base import Estimator as Estimator
-from rlr.estimators.base import Objective as Objective
 from rlr.estimators.base import Term as Term
 from rlr.estimators.control_variate import LookAhead as LookAhead
+from rlr.estimators.divergence import Penalty as Penalty
 from rlr.estimators.first_order import AllSteps as AllSteps
 from rlr.estimators.first_order import Depth as Depth
 from rlr.estimators.first_order import FirstOrder as FirstOrder

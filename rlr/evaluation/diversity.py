@@ -41,9 +41,6 @@ class Diversity(Metric):
             return values.new_full((len(values), 1), torch.nan)
         return spread(values)[:, None]
 
-    def to(self, device: torch.device) -> None:
-        self.features.to(device)
-
     def warning(self, value: Comparison) -> str | None:
         if not value.aligned < self.floor * value.base:
             return None

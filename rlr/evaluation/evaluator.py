@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class Evaluated:
 
     Args:
         values: By label, values with shape :math:`(N, S)`, :math:`(N, 1)` or :math:`()`.
-        pixels: The samples that displays show, in [0, 1] on the CPU, by their rows.
+        pixels: The samples to show, in [0, 1] on the CPU, by their rows.
     """
 
     values: dict[str, Tensor]
@@ -77,14 +77,14 @@ class Display(ABC):
 
 
 class Evaluator:
-    """Makes each sample of a set once, and passes it to all metrics and displays.
+    """Makes each sample of a set once, and passes it to all metrics.
 
     With several processes, each makes the samples of its own prompts, and all find the same.
 
     Args:
         samples: The samples.
         metrics: The metrics, each with its own label.
-        displays: The displays.
+        shown: The rows of samples to keep for displays.
         progress: Called with the number of samples that are made and that of all, on this rank.
     """
 
@@ -92,11 +92,11 @@ class Evaluator:
         self,
         samples: SampleSet,
         metrics: Sequence[Metric],
-        displays: Sequence[Display] = (),
+        shown: Collection[int] = (),
         progress: Callable[[int, int], None] = lambda made, total: None,
     ) -> None:
-        self.samples, self.metrics, self.displays, self.progress = samples, list(metrics), list(displays), progress
-        self._shown = {row for display in displays for row in display.rows(samples)}
+        self.samples, self.metrics, self.progress = samples, list(metrics), progress
+        self._shown = frozenset(shown)
         self._pixels: dict[int, Tensor] = {}
         self._made: list[int] = []
 
@@ -117,7 +117,8 @@ class Evaluator:
     def base(self, chain: Chain, folder: Path) -> Evaluated:
         """Samples and measures a base model, or finds in a file of the folder what an earlier run has measured.
 
-        The file holds for the same prompts, noises, metrics and model. Where the identity of a metric is not known, nothing is kept.
+        The file is valid for the same prompts, noises, metrics and model. Where the identity of a metric is not known, nothing
+        is kept.
         """
         self._begin()
         file = self._file(folder)

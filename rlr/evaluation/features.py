@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from rlr.rewards.networks.clip import CLIPReward
@@ -19,7 +19,10 @@ class Features(ABC):
         r"""Returns the features, with shape :math:`(B, D)`, of images in [0, 1] with shape :math:`(B, 3, H, W)`."""
 
     def to(self, device: torch.device) -> None:
-        """Moves networks to a device."""
+        """Moves the networks among the attributes to a device."""
+        for value in vars(self).values():
+            if isinstance(value, nn.Module):
+                value.to(device)
 
 
 def describe(features: Features, pixels: Tensor) -> Tensor:
@@ -67,6 +70,3 @@ class CLIPFeatures(Features):
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
         return self.reward.to(pixels.device).features(pixels.float())
-
-    def to(self, device: torch.device) -> None:
-        self.reward.to(device)

@@ -56,9 +56,7 @@ class SampleGrid(Display):
         ]
         after = f"before and after {view.update} updates" if view.base else f"after {view.update} updates"
         scored = f"; scores by {view.metric.label}" if view.metric else ""
-        return grid(
-            cards, f"{len(cards)} held-out prompts {after}", f"not chosen; the same noise every time{scored}"
-        )
+        return grid(cards, f"{len(cards)} held-out prompts {after}", f"not chosen; the same noise every time{scored}")
 
 
 def caption(name: str, metric: Metric | None, found: Evaluated, row: int, samples: SampleSet) -> str:

@@ -10,10 +10,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
 
 from rlr.distributed import world_size
+from rlr.evaluation.features import Features
 from rlr.evaluation.provenance import identity
 from rlr.evaluation.samples import SampleBatch, SampleSet
 from rlr.evaluation.statistics import Comparison
@@ -67,7 +68,10 @@ class Metric(ABC):
             )
 
     def to(self, device: torch.device) -> None:
-        """Moves networks to a device."""
+        """Moves the networks and features among the attributes to a device."""
+        for value in vars(self).values():
+            if isinstance(value, nn.Module | Features):
+                value.to(device)
 
     def begin(self, samples: SampleSet) -> None:
         """Starts with a set of samples."""
@@ -135,20 +139,11 @@ class RewardMetric(Metric):
         self.scales = dict(reward.scales)
 
     def measure(self, batch: SampleBatch) -> Tensor:
-        scores = self.reward(batch.pixels, batch.prompts)
-        if scores.shape != (len(batch.prompts),):
-            raise ValueError(
-                f"the reward {self.label} returned the shape {tuple(scores.shape)} for {len(batch.prompts)} samples; "
-                f"return one score per sample, ({len(batch.prompts)},)"
-            )
-        return scores
+        return self.reward(batch.pixels, batch.prompts)
 
     def check(self, samples: SampleSet, video: bool) -> None:
         super().check(samples, video)
-        self.reward.check(clips=video)
-
-    def to(self, device: torch.device) -> None:
-        self.reward.to(device)
+        self.reward.check(video=video)
 
     @property
     def description(self) -> str:

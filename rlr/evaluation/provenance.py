@@ -107,7 +107,9 @@ def _state(value: Any) -> Iterator[tuple[str, Any]]:
         yield from value.named_children()
     if _installed(type(value)):
         return
-    arguments = inspect.signature(type(value).__init__).parameters if type(value).__init__ is not object.__init__ else {}
+    arguments = (
+        inspect.signature(type(value).__init__).parameters if type(value).__init__ is not object.__init__ else {}
+    )
     for name, item in getattr(value, "__dict__", {}).items():
         plain = isinstance(item, bool | int | float | str)
         # other private attributes are caches

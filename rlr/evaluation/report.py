@@ -115,8 +115,8 @@ def say(text: str) -> None:
             sys.stdout.write(f"{text}\n".encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):
-        # whoever read it is gone, and what follows must not fail for that
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")
+        # nobody reads it any more, and what follows must not fail for that
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 # ---------------------------------------------------------------- pages

@@ -1,8 +1,8 @@
 r"""Samples of prompts on fixed noises.
 
-Sample :math:`k` of prompt :math:`i` has the noise of ``spawn(seed, Stream.EVALUATION, i, k)``, here and in ``validate``, ``test`` and
-``predict``. A sample is therefore the same in every batch, on every number of processes, and whatever prompts and samples follow
-it. Two models that are sampled with one seed see the same noise, so that differences between them are paired.
+Sample :math:`k` of prompt :math:`i` has the noise of ``spawn(seed, Stream.EVALUATION, i, k)``, here and in ``validate``, ``test``
+and ``predict``. A sample is therefore the same in every batch, on every number of processes, and whatever prompts and samples
+follow it. Two models that are sampled with one seed see the same noise, so that differences between them are paired.
 """
 
 import hashlib

@@ -29,6 +29,12 @@ class Condition:
         """Returns the condition with ``function`` applied to each tensor (to repeat, select or move)."""
         return Condition({name: function(tensor) for name, tensor in self.tensors.items()})
 
+    @staticmethod
+    def join(conditions: Sequence["Condition"]) -> "Condition":
+        """Returns the conditions of several batches as one; each tensor has the same shape in all but the batch."""
+        names = conditions[0].tensors
+        return Condition({name: torch.cat([condition.tensors[name] for condition in conditions]) for name in names})
+
 
 class DiffusionModel(nn.Module, ABC):
     r"""A text-to-image or text-to-video diffusion model.
@@ -60,17 +66,23 @@ class DiffusionModel(nn.Module, ABC):
         return super().train(False)
 
     @property
-    def remembers(self) -> bool:
-        """Whether it can compute as it did before any training, see :meth:`disabled`."""
+    def has_reference(self) -> bool:
+        """Whether the model can compute with the weights before training, see :meth:`reference`."""
         try:
-            with self.disabled():
+            with self.reference():
                 return True
         except ValueError:
             return False
 
-    def disabled(self) -> AbstractContextManager[None]:
-        """Returns a context within which the model computes as it did before any training."""
-        raise ValueError(f"{type(self).__name__} does not remember the weights before training; load it a second time")
+    def reference(self) -> AbstractContextManager[None]:
+        """Returns a context within which the model computes with the weights before training.
+
+        Raises:
+            ValueError: If it keeps no such weights.
+        """
+        raise ValueError(
+            f"{type(self).__name__} keeps no weights of before training; load the base model a second time"
+        )
 
     def export(self, folder: str | Path) -> None:
         """Writes the trained weights to a folder, in a format that other programs open."""
@@ -96,17 +108,15 @@ class DiffusionModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def decode(self, x: Tensor) -> Tensor:
-        r"""Returns pixels in [0, 1], with shape :math:`(B, 3, H, W)` or :math:`(B, F, 3, H, W)`, from latents."""
-
-    def decode_frames(self, x: Tensor, frames: Sequence[int]) -> Tensor:
-        r"""Returns ``decode(x)[:, frames]``; a model that can decodes no other frame.
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        r"""Returns pixels.
 
         Args:
-            x: The latents of clips, with shape :math:`(B, C, F, h, w)`.
-            frames: Numbers of :math:`k` frames, from 0 to :math:`F - 1`.
+            x: The latents, with shape :math:`(B, *)`.
+            frames: The numbers of :math:`k` frames of each video, from 0 to :math:`F - 1`; by default all frames. A model
+                that is able to decodes no other frame.
 
         Returns:
-            Pixels in [0, 1], with shape :math:`(B, k, 3, H, W)`.
+            Pixels in [0, 1]: images with shape :math:`(B, 3, H, W)`, or videos with shape :math:`(B, F, 3, H, W)` or
+            :math:`(B, k, 3, H, W)`.
         """
-        return self.decode(x)[:, list(frames)]

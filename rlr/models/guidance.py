@@ -44,8 +44,8 @@ class Guidance(DiffusionModel):
         self.schedule = model.schedule
         self.frames, self.fps = model.frames, model.fps
 
-    def disabled(self) -> AbstractContextManager[None]:
-        return self.model.disabled()
+    def reference(self) -> AbstractContextManager[None]:
+        return self.model.reference()
 
     def export(self, folder: str | Path) -> None:
         self.model.export(folder)
@@ -65,8 +65,5 @@ class Guidance(DiffusionModel):
         positive, negative = self.model.denoise(torch.cat([x, x]), time, both).chunk(2)
         return negative + self.scale * (positive - negative)
 
-    def decode(self, x: Tensor) -> Tensor:
-        return self.model.decode(x)
-
-    def decode_frames(self, x: Tensor, frames: Sequence[int]) -> Tensor:
-        return self.model.decode_frames(x, frames)
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        return self.model.decode(x, frames)

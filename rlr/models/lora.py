@@ -28,7 +28,7 @@ class Trainable(ABC):
         """Prepares a network, none of whose weights has ``requires_grad``, so that the chosen ones have it."""
 
     @abstractmethod
-    def disabled(self, network: nn.Module) -> AbstractContextManager[None]:
+    def reference(self, network: nn.Module) -> AbstractContextManager[None]:
         """Returns a context within which the network computes as it did before any training."""
 
     @abstractmethod
@@ -88,7 +88,7 @@ class LoRA(Trainable):
             weight.data = weight.data.to(dtype)
 
     @contextmanager
-    def disabled(self, network: nn.Module) -> Iterator[None]:
+    def reference(self, network: nn.Module) -> Iterator[None]:
         layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
         # peft switches requires_grad too, off and then on for all
         flags = [(weight, weight.requires_grad) for weight in _layer_weights(network)]
@@ -158,7 +158,7 @@ class FullWeights(Trainable):
         for weight in chosen:
             weight.requires_grad_(True)
 
-    def disabled(self, network: nn.Module) -> AbstractContextManager[None]:
+    def reference(self, network: nn.Module) -> AbstractContextManager[None]:
         raise ValueError(
             "FullWeights keeps no copy of the weights before training; load the base model a second time, or train a LoRA"
         )
@@ -174,7 +174,7 @@ class Frozen(Trainable):
     def attach(self, network: nn.Module) -> None:
         pass
 
-    def disabled(self, network: nn.Module) -> AbstractContextManager[None]:
+    def reference(self, network: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
 
     def export(self, network: nn.Module, folder: Path, whole: Callable[[Path], None]) -> None:

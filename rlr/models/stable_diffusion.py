@@ -1,9 +1,9 @@
 r"""Stable Diffusion 1.4, 1.5 and 2.1 from folders in diffusers' layout, local or on the hub."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -12,12 +12,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from rlr.models.base import Condition, DiffusionModel
+from rlr.models.folder import ModelFolder
 from rlr.models.lora import LoRA, Trainable
 from rlr.models.prediction import PREDICTIONS, Prediction, noise
 from rlr.models.text import CLIPPrompts
+from rlr.models.unets import check_unet
 from rlr.schedules import DiscreteSchedule, Spacing, leading, linspace, trailing
 
-T = TypeVar("T")
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SPACINGS: dict[str, Spacing] = {"leading": leading, "trailing": trailing, "linspace": linspace}
 """By the ``timestep_spacing`` of a scheduler's configuration."""
 
@@ -49,7 +51,7 @@ class StableDiffusion(DiffusionModel):
         cache: How many prompts' embeddings are kept.
 
     Raises:
-        ValueError: If the folder cannot be read.
+        ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
     """
 
     def __init__(
@@ -65,14 +67,15 @@ class StableDiffusion(DiffusionModel):
         cache: int = 256,
     ) -> None:
         super().__init__()
-        config = _load(DDIMScheduler.load_config, path, "scheduler", revision=revision)
-        self.schedule, self.prediction = _read(config)
-        weights = {"revision": revision, "variant": variant}
+        folder = ModelFolder(path, "a Stable Diffusion", PARTS, revision, variant)
+        self.schedule, self.prediction = _read(folder.config(DDIMScheduler, "scheduler"))
         number = getattr(torch, dtype)
-        self.unet = _load(UNet2DConditionModel.from_pretrained, path, "unet", torch_dtype=number, **weights)
-        self.vae = _load(AutoencoderKL.from_pretrained, path, "vae", torch_dtype=number, **weights)
-        encoder = _load(CLIPTextModel.from_pretrained, path, "text_encoder", dtype=number, **weights)
-        self.text = CLIPPrompts(_tokenizer(path, revision), encoder, cache)
+        self.unet = folder.network(UNet2DConditionModel, "unet", torch_dtype=number)
+        self.vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
+        encoder = folder.network(CLIPTextModel, "text_encoder", dtype=number)
+        width, channels = encoder.config.hidden_size, self.vae.config.latent_channels
+        check_unet(self.unet.config, channels, width, f"{path}/unet/config.json")
+        self.text = CLIPPrompts(folder.tokenizer(CLIPTokenizer), encoder, cache)
         self.shape = self._latent_shape(size)
         self.vae_slicing = vae_slicing
         self.adapter = trainable or LoRA()
@@ -95,25 +98,27 @@ class StableDiffusion(DiffusionModel):
         output = self.unet(x.to(self.dtype), int(time), text).sample
         return self.prediction(output.to(x.dtype), x, *self.schedule.levels(time))
 
-    def decode(self, x: Tensor) -> Tensor:
-        r"""Returns pixels :math:`\mathrm{clamp}(D(x / s) / 2 + 1/2, 0, 1)`, with shape :math:`(B, 3, H, W)`.
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        r"""Returns pixels :math:`\mathrm{clamp}(D(x / s + b) / 2 + 1/2, 0, 1)`, with shape :math:`(B, 3, H, W)`.
 
-        They are what diffusers' pipeline returns. Where the decoder leaves the range the clamp's gradient is 0: no
+        :math:`s` and :math:`b` are the autoencoder's ``scaling_factor`` and ``shift_factor``. The pixels are those of
+        diffusers' pipeline. Where the decoder leaves the range the clamp's gradient is 0: no
         reward is gained by making white whiter.
         """
         if not self.vae_slicing:
             return self._pixels(x)
         return torch.cat([checkpoint(self._pixels, row, use_reentrant=False) for row in x.split(1)])
 
-    def disabled(self) -> AbstractContextManager[None]:
-        return self.adapter.disabled(self.unet)
+    def reference(self) -> AbstractContextManager[None]:
+        return self.adapter.reference(self.unet)
 
     def export(self, folder: str | Path) -> None:
         """Writes the trained weights for diffusers: a LoRA for ``load_lora_weights``, full weights as ``unet/``."""
         self.adapter.export(self.unet, Path(folder), lambda whole: self.unet.save_pretrained(whole / "unet"))
 
     def _pixels(self, x: Tensor) -> Tensor:
-        z = (x / self.vae.config.scaling_factor).to(self.dtype)
+        config = self.vae.config
+        z = (x / config.scaling_factor + (config.shift_factor or 0)).to(self.dtype)
         return (self.vae.decode(z).sample.to(x.dtype) / 2 + 0.5).clamp(0, 1)
 
     def _latent_shape(self, size: int | None) -> tuple[int, ...]:
@@ -135,39 +140,6 @@ def _align(model: nn.Module) -> None:
     """
     for weight in model.parameters():
         weight.data = weight.data.clone()
-
-
-def _load(load: Callable[..., T], path: str, part: str, **options: Any) -> T:
-    with _explained(path, part):
-        return load(path, subfolder=part, **options)
-
-
-@contextmanager
-def _explained(path: str, part: str) -> Iterator[None]:
-    """Turns what the libraries raise for unreadable files and without network into one sentence."""
-    layout = "unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
-    try:
-        yield
-    except OSError as error:
-        cause = str(error).strip().split("\n")[0].rstrip(".")
-        if Path(path).is_dir():
-            raise ValueError(
-                f"the folder {path!r} has no readable {part}/ ({cause}); give path: a Stable Diffusion in diffusers' "
-                f"layout, with {layout}"
-            ) from error
-        raise ValueError(
-            f"{path!r} is neither a folder, nor on this machine's model cache, nor could it be fetched ({cause}); "
-            f"without network give path: a folder that holds {layout}, such as one that `hf download` made elsewhere"
-        ) from error
-
-
-def _tokenizer(path: str, revision: str | None) -> CLIPTokenizer:
-    tokenizer = _load(CLIPTokenizer.from_pretrained, path, "tokenizer", revision=revision)
-    with _explained(path, "tokenizer"):
-        # without files transformers makes a tokenizer that knows its special tokens only, and says nothing
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise OSError("its vocabulary is empty")
-    return tokenizer
 
 
 def _read(config: dict[str, Any]) -> tuple[DiscreteSchedule, Prediction]:

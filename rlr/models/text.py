@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from rlr.io.text import quote
+
 
 class PromptEncoder(nn.Module, ABC):
     r"""A frozen text encoder with a memory of the prompts last seen.
@@ -77,7 +79,7 @@ class PromptEncoder(nn.Module, ABC):
         self.truncated += 1
         if self.truncated == 1:
             warnings.warn(
-                f"the last {excess} tokens of the prompt {prompt!r} are cut off, since the text encoder reads "
+                f"the last {excess} tokens of the prompt {quote(prompt)} are cut off, since the text encoder reads "
                 f"{self.length}; further such prompts are only counted (in `truncated`)",
                 stacklevel=2,
             )

@@ -10,7 +10,7 @@ class ImageAlignment(Alignment):
         model = self.chain.model
         if model.frames:
             raise ValueError(
-                f"ImageAlignment trains a model of pictures, and {type(model).__name__} makes clips of {model.frames} "
+                f"ImageAlignment trains a model of images, and {type(model).__name__} makes videos of {model.frames} "
                 "frames; use VideoAlignment"
             )
         super()._check()

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -28,6 +29,7 @@ class Prediction(NamedTuple):
         rewards: The rewards, with shape :math:`(B)`; NaN for a sample that is not finite.
         fps: Frames per second of videos; None for images.
         notes: Further facts of each sample, as plain data for its file.
+        parts: The scores of which a combined reward is made, by name, with shape :math:`(B, *)`.
     """
 
     samples: Tensor
@@ -37,6 +39,7 @@ class Prediction(NamedTuple):
     rewards: Tensor
     fps: float | None = None
     notes: Sequence[Mapping[str, Any]] = ()
+    parts: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Means:
@@ -95,9 +98,11 @@ class Sampling(LightningModule):
         """Samples and scores a batch; the noise of a sample depends on the numbers of its prompt and itself alone."""
         prompts, seeds = list(batch.prompts), self.seeds(batch)
         samples = sample(self.chain, prompts, seeds)
-        rewards = self.objective.rate(samples, prompts)
+        scores = self.objective.rate(samples, prompts)
         self.objective.calls = 0  # evaluation costs are no costs of training
-        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps)
+        return Prediction(
+            samples, prompts, list(batch.indices), seeds, scores.values, self.chain.model.fps, (), scores.parts
+        )
 
     def seeds(self, batch: PromptBatch) -> list[int]:
         """Returns the seed of the noise of each sample: that of sample ``k`` of prompt ``i`` for number ``i S + k``."""
@@ -137,9 +142,10 @@ class Sampling(LightningModule):
     def _add(self, prediction: Prediction) -> None:
         """Adds the values of a batch to the means."""
         self._means.add("reward", prediction.rewards)
-        named = {**self.reward.rows(prediction.rewards), **self.reward.parts}
+        named = {**self.reward.format(prediction.rewards), **prediction.parts}
         for name, values in named.items():
-            self._means.add(name.replace(" ", "_"), values.where(prediction.rewards.isfinite(), torch.nan))
+            each = values.flatten(1).mean(1) if values.ndim > 1 else values
+            self._means.add(name.replace(" ", "_"), each.where(prediction.rewards.isfinite(), torch.nan))
 
     def _log(self, stage: str) -> None:
         means = {f"{stage}/{name}": value for name, value in self._means.reduce().items()}
@@ -150,7 +156,7 @@ class Sampling(LightningModule):
 @torch.no_grad()
 def sample(chain: Chain, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
     r"""Returns one sample per prompt, each from the noise of its seed, as pixels in [0, 1] with shape :math:`(B, *)`."""
-    return chain.model.decode(chain.sample(prompts, chain.draw(seeds)).states[0])
+    return chain.model.decode(chain.sample(chain.encode(prompts), chain.draw(seeds)).states[0])
 
 
 def finite(pixels: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Rewards: a score of samples given their prompts, one file a reward."""
 
-from rlr.rewards.base import Excerpt, Reward
+from rlr.rewards.base import FrameSelection, Reward
 from rlr.rewards.brightness import Brightness
 from rlr.rewards.combine import AsIs, Combine, RunningZScore, Scaling
 from rlr.rewards.doubled import DoubledRange

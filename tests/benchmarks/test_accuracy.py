@@ -6,6 +6,7 @@ from benchmarks.estimators import ENTRIES, Entry
 from benchmarks.linear import exact_gradients, linear_chain, quadratic
 from benchmarks.problem import Problem
 from rlr.estimators import FirstOrder, HalfOrderRLR
+from rlr.rollout import unconditional
 
 G = torch.tensor([3.0, 4.0], dtype=torch.float64)
 DEEP = torch.tensor([0.0, 2.0], dtype=torch.float64)
@@ -13,7 +14,7 @@ BATCH = 8
 
 
 def linear(steps: int = 6) -> Problem:
-    return Problem(linear_chain(steps), quadratic, ["x"] * BATCH)
+    return Problem(linear_chain(steps), unconditional(quadratic), ["x"] * BATCH)
 
 
 def exact(problem: Problem) -> Reference:

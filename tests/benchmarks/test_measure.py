@@ -17,21 +17,21 @@ def bench() -> Bench:
     return Bench(Chain(Smear(), DDIM(STEPS)), BATCH, repeats=1)
 
 
-def test_passes_of_a_roll_out_and_a_replay() -> None:
+def test_passes_of_a_rollout_and_a_replay() -> None:
     chain = Chain(Smear(), DDIM(STEPS))
     with counted(chain, BATCH) as passes:
-        trajectory = chain.sample(["a", "b", "c", "d"], chain.draw(range(BATCH)))
+        trajectory = chain.sample(chain.encode(["a", "b", "c", "d"]), chain.draw(range(BATCH)))
         assert (passes.forward, passes.backward) == (STEPS, 0)
         chain.replay(trajectory, 3, 0).mean.sum().backward()
     assert (passes.forward, passes.backward) == (STEPS + 3, 3)
-    chain.sample(["a", "b", "c", "d"], chain.draw(range(BATCH)))
+    chain.sample(chain.encode(["a", "b", "c", "d"]), chain.draw(range(BATCH)))
     assert passes.forward == STEPS + 3
 
 
 def test_half_a_batch_is_half_a_pass() -> None:
     chain = Chain(Smear(), DDIM(STEPS))
     with counted(chain, 2 * BATCH) as passes:
-        chain.sample(["a", "b", "c", "d"], chain.draw(range(BATCH)))
+        chain.sample(chain.encode(["a", "b", "c", "d"]), chain.draw(range(BATCH)))
     assert passes.forward == STEPS / 2
 
 
@@ -43,7 +43,7 @@ def test_no_estimator_does_less_than_the_least(case: Case, steps: int) -> None:
     with counted(bench.chain, BATCH) as passes:
         bench.update(case)
     assert passes.forward >= needs.plain + needs.graph
-    # nor more than twice as much: a recorded roll-out and a replay of every step
+    # nor more than twice as much: a recorded rollout and a replay of every step
     assert passes.forward <= 2 * (needs.plain + needs.graph) + 1
     assert passes.backward == needs.graph
 

@@ -22,11 +22,9 @@ def test_the_reference_is_what_single_gradients_scatter_around() -> None:
 
 def test_the_model_learns_its_data() -> None:
     model = toy.trained(steps=300)
-    samples = (
-        Chain(model, DDIM(20))
-        .sample([""] * 256, torch.randn(21, 256, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-        .states[0]
-    )
+    chain = Chain(model, DDIM(20))
+    noises = torch.randn(21, 256, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples = chain.sample(chain.encode([""] * 256), noises).states[0]
     nearest = (samples[:, None] - toy.means()).norm(dim=2).min(1).values
     # a point of the mixture lies 0.3 · √8 = 0.85 from its mean; pure noise lies about 3 from the nearest
     assert nearest.median() < 1.5

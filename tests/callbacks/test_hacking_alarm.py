@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from rlr.callbacks import Checkpointing, HackingAlarm, Evaluation, SafeCheckpointIO
+from rlr.callbacks import Checkpointing, Evaluation, HackingAlarm, SafeCheckpointIO
 from rlr.callbacks.hacking_alarm import mean, trend
 from rlr.data import Prompts
 from rlr.evaluation import Measurement, Results

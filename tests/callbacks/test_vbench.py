@@ -16,8 +16,8 @@ from rlr.cli import main
 from rlr.data import Prompts, VBenchPrompts
 from rlr.evaluation.vbench.metric import write
 from rlr.evaluation.vbench.naming import VideoName
-from tests.evaluation.vbench.conftest import fake, files  # noqa: F401
 from tests.cli.vbench.test_generation import align, sampled
+from tests.evaluation.vbench.conftest import fake, files  # noqa: F401
 from tests.evaluation.vbench.toy import CONFIG, PROMPTS, Unwilling, write_info
 from tests.modules.toy import run, weights
 

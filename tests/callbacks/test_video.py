@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
-from rlr.callbacks import Diversity, PredictionWriter, Evaluation, SampleGrid, show_video
+from rlr.callbacks import Diversity, Evaluation, PredictionWriter, SampleGrid, show_video
 from rlr.cli import main
 from rlr.data import Prompts
 from rlr.data.stream import PromptBatch
@@ -76,7 +76,14 @@ def logged(tmp_path_factory):
         with warnings.catch_warnings():
             # what a logger cannot take it says in a warning
             warnings.filterwarnings("error", module="wandb|tensorboard|torch.utils.tensorboard")
-            run(module, data(), 2, callbacks=[Evaluation(displays=[SampleGrid(2)])], logger=loggers, default_root_dir=folder)
+            run(
+                module,
+                data(),
+                2,
+                callbacks=[Evaluation(displays=[SampleGrid(2)])],
+                logger=loggers,
+                default_root_dir=folder,
+            )
         loggers[0].experiment.finish()
         yield folder, read_video(folder / "samples" / "000002.mp4")
 
@@ -91,7 +98,8 @@ def test_the_grid_plays_the_samples_before_and_after(logged):
     light = video.frames.float().mean((1, 2, 3)).tolist()
     assert light == sorted(light)
     assert light[-1] > light[0] + 1
-    assert (video.frames[:, :, :30].float().std(0) < 1).all()
+    # the last rows border on the samples, and compression carries a little of these over
+    assert (video.frames[:, :, :28].float().std(0) < 1).all()
 
 
 def test_the_picture_is_the_middle_frame(logged):
@@ -200,7 +208,9 @@ def test_scores_on_other_frames_are_other_scores():
 
 
 def test_a_reward_of_pictures_is_refused_before_anything_is_sampled(tmp_path):
-    with pytest.raises(ValueError, match="Level reads pictures, and the model makes clips; wrap it in FrameReward"):
+    with pytest.raises(
+        ValueError, match="Level scores images, and the model makes videos; wrap the reward in FrameReward"
+    ):
         run(align_clips(), data(), 1, callbacks=[Evaluation(metrics=[Level()])], default_root_dir=tmp_path)
 
 
@@ -215,7 +225,7 @@ CONFIG = {
             "sampler": {"class_path": "DDIM", "init_args": {"steps": 2}},
             "reward": {"class_path": "FrameReward", "init_args": {"reward": "Brightness", "choice": "RandomFrame"}},
             "estimator": {"class_path": "FirstOrder", "init_args": {"steps": 1}},
-            "offload_activations": True,
+            "memory": {"offload_activations": True},
         },
     },
     "data": {"class_path": "Prompts", "init_args": {"train": list(WORDS), "predict": list(WORDS[:3]), "batch_size": 2}},
@@ -249,7 +259,7 @@ def test_odd_clips_are_refused_in_a_sentence(tmp_path):
     prediction = module.generate(PromptBatch(["one"], [0]))
     odd = prediction._replace(samples=prediction.samples[..., :15])
     writer = PredictionWriter(str(tmp_path))
-    with pytest.raises(ValueError, match=r"00000\.mp4 cannot have 15 × 16 pixels.*crop or resize"):
+    with pytest.raises(ValueError, match=r"00000\.mp4: expected an even width.*15 × 16 pixels; crop or resize"):
         writer.write_on_batch_end(run(module, data(), 0), module, odd, None, None, 0, 0)
     assert list(tmp_path.iterdir()) == []
     write_video(tmp_path / "even.mp4", prediction.samples[0], prediction.fps)
@@ -258,4 +268,4 @@ def test_odd_clips_are_refused_in_a_sentence(tmp_path):
 
 def test_the_toy_decodes_only_what_it_is_asked_for():
     model, x = Sparing(), torch.randn(1, 2, FRAMES, 2, 2)
-    assert torch.equal(model.decode_frames(x, [2]), model.decode(x)[:, [2]])
+    assert torch.equal(model.decode(x, [2]), model.decode(x)[:, [2]])

@@ -11,9 +11,9 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
+from rlr.callbacks import Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
 from rlr.cli import main
-from rlr.cli.mistakes import explain, read
+from rlr.cli.error_messages import explain, read
 
 CONFIG = """
 seed_everything: 7
@@ -31,7 +31,8 @@ model:
       init_args:
         length: 2
         zeroth: false
-    lr: 0.01
+    optimization:
+      lr: 0.01
     seed: ${seed_everything}
 data:
   class_path: Prompts
@@ -110,11 +111,11 @@ def test_interpolation_follows_overrides(config, tmp_path):
     assert fit(config(), tmp_path, "--seed_everything=9").model.seed == 9
 
 
-def test_several_configs_are_laid_over_one_another(config, tmp_path):
+def test_several_configs_are_merge_one_another(config, tmp_path):
     over = tmp_path / "over.yaml"
-    over.write_text("model: {init_args: {lr: 0.5, sampler: {init_args: {eta: 0.25}}}}\n")
+    over.write_text("model: {init_args: {optimization: {lr: 0.5}, sampler: {init_args: {eta: 0.25}}}}\n")
     model = fit(config(), tmp_path, f"--config={over}").model
-    assert (model.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
+    assert (model.optimization.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
 
 
 def test_a_saved_config_builds_the_same_run(config, tmp_path):
@@ -139,7 +140,9 @@ def test_loggers_by_short_name(config, tmp_path, logger):
 
 
 def test_optimiser_of_choice(config, tmp_path):
-    cli = fit(config(), tmp_path, "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.25")
+    cli = fit(
+        config(), tmp_path, "--model.optimization.optimizer=torch.optim.SGD", "--model.optimization.optimizer.lr=0.25"
+    )
     (group,) = cli.trainer.optimizers[0].param_groups
     assert (type(cli.trainer.optimizers[0]), group["lr"]) == (torch.optim.SGD, 0.25)
 
@@ -168,20 +171,23 @@ def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):
 
 def test_an_evaluation_of_the_config_takes_the_place_of_the_default(config, tmp_path):
     given = """  callbacks:
-    - class_path: RewardEvaluation
+    - class_path: Evaluation
       init_args:
         every: null
         prompts: {mine: {class_path: Prompts, init_args: {test: [six]}}}
-        rewards: [Brightness, {class_path: tests.modules.toy.Hard}]
-        diversity: {class_path: Diversity, init_args: {features: Colours, floor: 0.25}}
+        metrics:
+          - Brightness
+          - {class_path: tests.modules.toy.Hard}
+          - {class_path: Diversity, init_args: {features: Colors, floor: 0.25}}
+        displays: [{class_path: SampleGrid, init_args: {number: 1}}]
         samples: 2
 """
     changed = config(("  max_steps: 3\n", f"  max_steps: 3\n{given}"))
     cli = main(["test", f"--config={changed}", root(tmp_path)])
-    (evaluation,) = [c for c in cli.trainer.callbacks if isinstance(c, RewardEvaluation)]
+    (evaluation,) = [c for c in cli.trainer.callbacks if isinstance(c, Evaluation)]
     assert [m.label for m in evaluation.results.sets["mine"]] == ["Brightness", "Hard", "diversity"]
-    assert evaluation.diversity.floor == 0.25
-    assert not any(isinstance(c, RewardEvaluation) for c in fit(config(), tmp_path).trainer.callbacks)
+    assert evaluation.metrics[-1].floor == 0.25
+    assert not any(isinstance(c, Evaluation) for c in fit(config(), tmp_path).trainer.callbacks)
 
 
 def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
@@ -189,7 +195,7 @@ def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
     path = config(("  max_steps: 3\n", given))
     fit(path, tmp_path)
     over = tmp_path / "over.yaml"
-    over.write_text("trainer: {callbacks: [{class_path: RewardEvaluation, init_args: {every: null}}]}\n")
+    over.write_text("trainer: {callbacks: [{class_path: Evaluation, init_args: {every: null}}]}\n")
     checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
     args = ["test", f"--config={path}", f"--config={over}", root(tmp_path), f"--ckpt_path={checkpoint}"]
     with pytest.warns(UserWarning, match=r"last.ckpt holds an average of the weights, and no EMA among the callbacks"):
@@ -202,7 +208,7 @@ def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
 
 def evaluated(args):
     """The score that a command of `test` finds."""
-    (evaluation,) = [c for c in main(args).trainer.callbacks if isinstance(c, RewardEvaluation)]
+    (evaluation,) = [c for c in main(args).trainer.callbacks if isinstance(c, Evaluation)]
     return evaluation.results.metrics()["evaluation/Prompts/Level"]
 
 
@@ -239,11 +245,18 @@ def test_default_callbacks_make_way_for_given_ones(config, tmp_path):
 def test_resume_by_the_word_last(config, tmp_path):
     whole = fit(config(), tmp_path)
     part = tmp_path / "part"
-    fit(config(), part, "--trainer.max_steps=2", "--ckpt_path=last")
+    fit(config(), part, "--trainer.max_steps=2")
     resumed = fit(config(), part, "--ckpt_path=last")
     assert resumed.model.progress == whole.model.progress
     for a, b in zip(whole.model.weights, resumed.model.weights, strict=True):
         assert torch.equal(a, b)
+
+
+def test_checkpoints_of_a_config_lie_where_last_looks_for_them(config, tmp_path):
+    given = ("  max_steps: 3\n", "  max_steps: 3\n  callbacks: [{class_path: Checkpointing, init_args: {every: 1}}]\n")
+    fit(config(given), tmp_path, "--trainer.max_steps=2")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt")] == ["out/checkpoints/last.ckpt"]
+    assert fit(config(given), tmp_path, "--ckpt_path=last").model.progress.updates == 3
 
 
 # ---------------------------------------------------------------- mistakes
@@ -267,25 +280,28 @@ WRONG = {
         ("class_path: DDIM", "class_path: Brightness"),
         "there is no Sampler 'Brightness'; there are Ancestral, DDIM",
     ),
-    "section": (("trainer:", "trainre:"), "there is no option 'trainre.accelerator'; did you mean 'trainer'?"),
+    "section": (("trainer:", "trainre:"), "there is no option 'trainre'; did you mean 'trainer'?"),
     "option": (
         ("max_steps: 3", "max_stps: 3"),
         "there is no option 'trainer.max_stps'; did you mean 'trainer.max_steps'?",
     ),
-    "type": (("lr: 0.01", "lr: fast"), "model.lr must be of type float, and fast is none"),
+    "type": (
+        ("lr: 0.01", "lr: fast"),
+        "model.optimization.lr: expected float, got 'fast'; correct it in the config",
+    ),
     "required": (("    reward: tests.modules.toy.Level\n", ""), "ImageAlignment needs reward, which has no default"),
-    "syntax": (("[four, five]", "[four, five"), "the config is not YAML:"),
+    "syntax": (("[four, five]", "[four, five"), "config.yaml: expected YAML: did not find expected ',' or ']' at line"),
     "no noise": (("steps: 4", "steps: 4\n        eta: 0.0"), "needs noise in step 2, and the sampler DDIM has none"),
     "length": (("length: 2", "length: 9"), "longer than the chain of 4 steps; set length to 3 at most"),
     "alone": (("batch_size: 2", "batch_size: 1"), "a leave-one-out baseline needs two samples"),
     "frozen": (
         ("tests.modules.toy.AffineModel", "tests.modules.frozen.FrozenModel"),
-        "has no trainable weight; give it",
+        "has no trainable weights; add a LoRA to it",
     ),
     "black box": (("toy.Level", "toy.Hard"), "Hard has no gradient; use a differentiable reward"),
     "no base": (
         ("model:\n  class_path: ImageAlignment", "model:\n  base: none.yaml\n  class_path: ImageAlignment"),
-        "none.yaml, which another one names as its base; check the name",
+        "none.yaml, which another config names as its base; check the name",
     ),
     "no file": (
         (
@@ -298,7 +314,10 @@ WRONG = {
         ("    train: [one, two, three]\n", ""),
         "Prompts has no prompts for 'train'; set data.init_args.train",
     ),
-    "clipping": (("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"), "manual optimization"),
+    "clipping": (
+        ("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"),
+        "model.init_args.optimization.clip_norm to 1.0",
+    ),
 }
 
 
@@ -312,8 +331,9 @@ def test_mistakes_on_the_command_line(config, refuse, tmp_path):
     path = f"--config={config()}"
     assert "there is no option 'modle'; did you mean 'model'?" in refuse(path, "--modle=3")
     assert "DDIM has no argument 'etta'; did you mean 'eta'?" in refuse(path, "--model.sampler.etta=1")
-    assert f"there is no file {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
+    assert f"there is no config {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
     assert "there is no checkpoint none.ckpt" in refuse(path, "--ckpt_path=none.ckpt")
+    assert "--ckpt_path=last: there is no last.ckpt in" in refuse(path, "--ckpt_path=last")
 
 
 def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):
@@ -344,5 +364,5 @@ def test_the_way_down_an_indented_message():
     - Expected a <class 'NoneType'>
   Given value type: <class 'dict'>"""
     assert read(message) == ("model.sampler", "rlr.samplers.DDIM", "Option 'stepps' is not accepted")
-    assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; did you mean 'steps'?"
+    assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; leave it out"
     assert explain("Something\n  new", []) == "Something"

@@ -28,17 +28,11 @@ from rlr.estimators.control_variate import leave_one_out_regression
 from rlr.estimators.perturbation import normal
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
-from tests.estimators.problems import Affine, Curved, estimate, linear_chain, quadratic, wavy
+from tests.estimators.problems import Affine, Curved, estimate, linear_chain, quadratic, rollout, wavy
 
 
 def curved_chain(steps: int = 6, eta: float = 1.0) -> Chain:
     return Chain(Curved(), DDIM(steps, eta))
-
-
-def rollout(estimator, chain: Chain, batch: int = 4, seed: int = 0):  # type: ignore[no-untyped-def]
-    generator = torch.Generator().manual_seed(seed)
-    noises = torch.randn((chain.steps + 1, batch, 2), generator=generator, dtype=torch.float64)
-    return estimator.rollout(chain, ["x"] * batch, noises, seed)
 
 
 class Saved:
@@ -70,13 +64,13 @@ def test_a_term_s_graph_is_gone_before_the_next_is_built(name: str) -> None:
     alive = []
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
         one_step = count_saved(chain, saved)
-        for term in estimator.losses(chain, rollout(estimator, chain), wavy):
+        for term in estimator.terms(rollout(estimator, chain, wavy)):
             alive.append(len(saved))
             term.loss.backward()
             del term
             gc.collect()
             assert len(saved) == 0
-        held = list(estimator.losses(chain, rollout(estimator, chain), wavy))
+        held = list(estimator.terms(rollout(estimator, chain, wavy)))
         together = len(saved)
     # each term holds the graph of its own few steps; a consumer that keeps all of them holds the sum
     assert len(alive) == len(held) >= 2
@@ -86,7 +80,7 @@ def test_a_term_s_graph_is_gone_before_the_next_is_built(name: str) -> None:
 
 def count_saved(chain: Chain, saved: weakref.WeakSet) -> int:
     """Returns how many tensors the graph of one step and the reward keeps."""
-    term = next(FirstOrder(1).losses(chain, rollout(FirstOrder(1), chain), wavy))
+    term = next(FirstOrder(1).terms(rollout(FirstOrder(1), chain, wavy)))
     count = len(saved)
     term.loss.backward()
     return count
@@ -96,7 +90,7 @@ def test_the_terms_of_rlr_are_disjoint_and_cover_the_chain() -> None:
     chain, seen = curved_chain(8), set()
     estimator = RLR(3, steps=2)
     for seed in range(40):
-        terms = list(estimator.losses(chain, rollout(estimator, chain, seed=seed), wavy))
+        terms = list(estimator.terms(rollout(estimator, chain, wavy, seed=seed)))
         steps = [t for term in terms for t in term.steps]
         assert sorted(steps) == list(range(1, 9))
         seen.add(terms[1].steps)
@@ -111,19 +105,17 @@ def test_v3_gives_the_sub_chain_to_zeroth_order() -> None:
 
 def test_half_order_partition_covers_each_step_once() -> None:
     chain = curved_chain(7)
-    for length, spare in ((1, 0), (2, 0), (3, 1), (7, 0)):
-        steps = [t for s in HalfOrder(length, spare=spare).partition(chain) for t in s.steps]
-        assert steps == list(range(7, spare, -1))
+    for length, skip_last in ((1, 0), (2, 0), (3, 1), (7, 0)):
+        steps = [t for s in HalfOrder(length, skip_last=skip_last).partition(chain) for t in s.steps]
+        assert steps == list(range(7, skip_last, -1))
 
 
 def test_drawn_segments_differ_and_follow_the_seed() -> None:
     chain, estimator = curved_chain(8), HalfOrder(2, segments=2)
-    chosen = [
-        tuple(t.steps for t in estimator.losses(chain, rollout(estimator, chain, seed=s), wavy)) for s in range(30)
-    ]
+    chosen = [tuple(t.steps for t in estimator.terms(rollout(estimator, chain, wavy, seed=s))) for s in range(30)]
     assert len(set(chosen)) == 6
     assert chosen == [
-        tuple(t.steps for t in estimator.losses(chain, rollout(estimator, chain, seed=s), wavy)) for s in range(30)
+        tuple(t.steps for t in estimator.terms(rollout(estimator, chain, wavy, seed=s))) for s in range(30)
     ]
 
 
@@ -211,11 +203,11 @@ def test_convolutions_cannot_have_a_direction_per_sample() -> None:
     ZerothOrder().check(Chain(model, DDIM(4)))
 
 
-def test_one_point_perturbs_the_recorded_roll_out_only_in_its_steps() -> None:
+def test_one_point_perturbs_the_recorded_rollout_only_in_its_steps() -> None:
     chain = curved_chain(6)
     one, two = RLR(2, zeroth=ZerothOrder(antithetic=False, scale=0.5)), RLR(2)
     seed = 3
-    perturbed, plain = rollout(one, chain, seed=seed), rollout(two, chain, seed=seed)
+    perturbed, plain = (rollout(estimator, chain, wavy, seed=seed).trajectory for estimator in (one, two))
     rest = one.rest(chain, seed)
     for t in range(6, 0, -1):
         moved = chain.transition(perturbed.states[t], t, perturbed.condition).sample(perturbed.noises[t - 1])

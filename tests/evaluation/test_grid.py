@@ -135,7 +135,12 @@ def test_settings_that_make_no_sense():
 
 def test_lines_are_no_wider_than_asked_for_with_and_without_blanks():
     tags = "masterpiece,best_quality,long_hair,looking_at_viewer,outdoors,cherry_blossoms,wind,sunset,8k"
-    for text in (tags, f"a {tags} b", "a red circle left of a blue square", "雨の夜の東京、ネオンの光が濡れた道に映る" * 3):
+    for text in (
+        tags,
+        f"a {tags} b",
+        "a red circle left of a blue square",
+        "雨の夜の東京、ネオンの光が濡れた道に映る" * 3,
+    ):
         lines = wrap(text, 200, _font(14))
         assert all(_font(14).getlength(line) <= 200 for line in lines)
     assert "".join(wrap(tags, 200, _font(14))) == tags

@@ -25,7 +25,7 @@ class Recorder(DiffusionModel):
         self.calls.append((x, condition.tensors["length"]))
         return self.weight * condition.tensors["length"] * x
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return x.sigmoid()
 
 
@@ -90,7 +90,7 @@ def test_negative_scale_raises() -> None:
 
 
 def test_a_model_without_memory_of_its_base_says_so() -> None:
-    with pytest.raises(ValueError, match="load it a second time"):
-        Guidance(Recorder()).disabled()
+    with pytest.raises(ValueError, match="load the base model a second time"):
+        Guidance(Recorder()).reference()
     with pytest.raises(ValueError, match="no format of its own"):
         Guidance(Recorder()).export("folder")

@@ -112,15 +112,15 @@ def test_only_what_is_trained_gets_a_gradient(random_sd: Folder, trainable: obje
 
 
 @pytest.mark.parametrize("guide", [lambda model: model, Guidance], ids=["bare", "guided"])
-def test_disabled_is_the_base_model_and_leaves_no_trace(random_sd: Folder, guide: Callable[..., object]) -> None:
+def test_the_reference_is_the_base_model_and_leaves_no_trace(random_sd: Folder, guide: Callable[..., object]) -> None:
     model = StableDiffusion(str(random_sd()), LoRA())
     shift(model)
     trained, first = estimate(model), next(iter(model.trainable.values()))
     first.requires_grad_(False)
     names = list(model.trainable)
-    with guide(model).disabled():
+    with guide(model).reference():
         assert torch.equal(estimate(model), estimate(StableDiffusion(str(random_sd()), Frozen())))
-    with pytest.raises(KeyError), guide(model).disabled():
+    with pytest.raises(KeyError), guide(model).reference():
         raise KeyError
     assert torch.equal(estimate(model), trained)
     assert list(model.trainable) == names
@@ -137,7 +137,7 @@ def test_an_exported_lora_paints_the_same_in_diffusers(
     guided.export(tmp_path)
     chain = Chain(guided, DDIM(6, eta=0.0))
     noises = chain.draw([1, 2])
-    pictures = model.decode(chain.sample(PROMPTS, noises).states[0])
+    pictures = model.decode(chain.sample(chain.encode(PROMPTS), noises).states[0])
 
     def paint(pipeline: StableDiffusionPipeline) -> Tensor:
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
@@ -174,7 +174,7 @@ def test_frozen_has_no_weight_to_train_or_export(random_sd: Folder, tmp_path: Pa
     model = StableDiffusion(str(random_sd()), Frozen())
     assert model.trainable == {}
     before = estimate(model)
-    with model.disabled():
+    with model.reference():
         assert torch.equal(estimate(model), before)
     with pytest.raises(ValueError, match="no trained weight to export"):
         model.export(tmp_path)
@@ -192,4 +192,4 @@ def test_mistakes_raise_one_sentence(random_sd: Folder) -> None:
     with pytest.raises(ValueError, match=r"lost in torch\.float16; load the model with dtype: float32"):
         StableDiffusion(str(random_sd()), FullWeights(), dtype="float16")
     with pytest.raises(ValueError, match="load the base model a second time"):
-        StableDiffusion(str(random_sd()), FullWeights()).disabled()
+        StableDiffusion(str(random_sd()), FullWeights()).reference()

@@ -92,6 +92,12 @@ def test_a_long_prompt_warns_once_and_is_counted(text: PromptEncoder) -> None:
     assert text.truncated == 2
 
 
+def test_the_warning_repeats_80_characters_of_a_prompt(text: PromptEncoder) -> None:
+    prompt = "a red circle " * 400
+    with pytest.warns(UserWarning, match=f"of the prompt '{prompt[:79]}…' are cut off"):
+        text([prompt])
+
+
 def test_a_prompt_that_just_fits_is_not_counted(text: PromptEncoder) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

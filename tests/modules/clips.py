@@ -1,4 +1,4 @@
-"""A toy model of clips, and what aligns it."""
+"""A toy model of videos, and what aligns it."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from rlr.models.base import Condition, DiffusionModel
 from rlr.rewards import FrameReward
 from rlr.schedules import DiscreteSchedule
-from tests.modules.toy import WORDS, Level, Replay
+from tests.modules.toy import WORDS, Level, Replay, arguments
 
 FRAMES, SIDE = 4, 16
 
 
 class ClipModel(DiffusionModel):
-    """Predicts x̂₀ = tanh(W x + b + c) of clips, latents of 2 × F × 2 × 2, where c is the prompt's number over 8.
+    """Predicts x̂₀ = tanh(W x + b + c) of videos, latents of 2 × F × 2 × 2, where c is the prompt's number over 8.
 
-    A frame of the latent decodes to a picture of 16 × 16 alone; ``decoded`` counts the frames.
+    A frame of the latent decodes to an image of 16 × 16 alone; ``decoded`` counts the frames.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -41,22 +41,22 @@ class ClipModel(DiffusionModel):
         out = nn.functional.linear(x.flatten(1).to(self.weight.dtype), self.weight, self.bias)
         return torch.tanh(out + condition.tensors["c"][:, None]).view_as(x).to(x.dtype)
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         self.decoded += x.shape[2]
         pixels = torch.einsum("kc,bcfhw->bfkhw", self.mix.to(x.dtype), x).sigmoid()
         # a frame is known by how bright it is
         dimmed = pixels * torch.linspace(0.5, 1, FRAMES, dtype=x.dtype)[: x.shape[2], None, None, None]
-        return dimmed.repeat_interleave(SIDE // 2, 3).repeat_interleave(SIDE // 2, 4)
+        pixels = dimmed.repeat_interleave(SIDE // 2, 3).repeat_interleave(SIDE // 2, 4)
+        return pixels if frames is None else pixels[:, list(frames)]
 
 
 class Sparing(ClipModel):
     """The same, decoding only what it is asked for."""
 
-    def decode_frames(self, x: Tensor, frames: Sequence[int]) -> Tensor:
-        self.decoded += len(frames)
-        held, self.decoded = self.decoded, 0
-        pixels = self.decode(x)[:, list(frames)]
-        self.decoded = held
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        decoded = self.decoded + (x.shape[2] if frames is None else len(frames))
+        pixels = super().decode(x, frames)
+        self.decoded = decoded
         return pixels
 
 
@@ -73,4 +73,4 @@ def align_clips(**changes: object):
         "lr": 0.05,
         **changes,
     }
-    return VideoAlignment(**settings)
+    return VideoAlignment(**arguments(settings))

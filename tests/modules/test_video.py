@@ -23,7 +23,7 @@ from rlr.estimators import (
 )
 from rlr.models import Guidance
 from rlr.modules import Alignment, ImageAlignment, Objective, VideoAlignment, alignment
-from rlr.modules.offload import Offload
+from rlr.modules.memory import Offload
 from rlr.rewards import (
     AllFrames,
     Brightness,
@@ -190,7 +190,7 @@ def test_guidance_passes_the_frames_on():
     model = Guidance(inner, 1.0)
     assert (model.frames, model.fps) == (FRAMES, 8)
     assert Guidance(AffineModel(), 2.0, "zero").frames is None
-    pixels = model.decode_frames(latents(), [2, 0])
+    pixels = model.decode(latents(), [2, 0])
     assert inner.decoded == 2
     assert torch.equal(pixels, inner.decode(latents())[:, [2, 0]])
 
@@ -319,8 +319,8 @@ def test_weights_stay_where_they_are(bias):
 
 
 class Wrong(Sparing):
-    def decode_frames(self, x, frames):
-        return self.decode(x)
+    def decode(self, x, frames=None):
+        return super().decode(x)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_clips_need_a_rate():
 
 def test_frames_that_were_not_asked_for_are_refused():
     objective = Objective(Wrong(), FrameReward(Level())).of(WORDS_2)
-    with pytest.raises(ValueError, match=r"decode_frames returned pixels of shape \(2, 4, 3, 16, 16\) for 1 frames"):
+    with pytest.raises(ValueError, match=r"decode returned pixels of shape \(2, 4, 3, 16, 16\) for 1 frames"):
         objective(latents())
 
 

@@ -62,7 +62,9 @@ class PromptSet(VideoSet):
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(f"VBench: expected samples >= 1, found {self.samples}; VBench asks for 5 videos of each prompt")
+            raise ValueError(
+                f"VBench: expected samples >= 1, found {self.samples}; VBench asks for 5 videos of each prompt"
+            )
         check_names(self.dimensions_of)
         named(name for names in self.dimensions_of.values() for name in names)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlr.io.atomic import write_whole
-from rlr.io.weights import Published, find
+from rlr.io.hub import Published, find
 from rlr.models.base import Condition, DiffusionModel
+from rlr.models.integrity import check_file
 from rlr.models.lora import LoRA, Trainable
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
 from rlr.models.videocrafter.checkpoint import WEIGHTS, export_official, load_official
@@ -85,6 +86,9 @@ class VideoCrafter(DiffusionModel):
     ) -> None:
         super().__init__()
         file = find(path, [Published(CHECKPOINT), Published(WEIGHTS)])
+        for found in (file, file.with_name(CONFIG), file.with_name(MERGES)):
+            if found.is_file():
+                check_file(found)
         self.architecture = architecture = _architecture(variant, file)
         self.frames = _check_frames(architecture.frames if frames is None else frames)
         self.asked = _check_rate(architecture.fps if fps is None else fps)
@@ -119,28 +123,25 @@ class VideoCrafter(DiffusionModel):
         # the network knows the rescaled latent only
         return self.architecture.prediction(output.to(x.dtype), x, alpha / scale, sigma) / scale
 
-    def decode(self, x: Tensor) -> Tensor:
-        return self.decode_frames(x, range(x.shape[2]))
-
-    def decode_frames(self, x: Tensor, frames: Sequence[int]) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         r"""Returns pixels :math:`\mathrm{clamp}(D(x / s) / 2 + 1/2, 0, 1)` of the asked frames; no other is decoded.
 
         Args:
-            x: The latents of clips, with shape :math:`(B, 4, F, h, w)`.
-            frames: Numbers of :math:`k` frames, from 0 to :math:`F - 1`.
+            x: The latents of videos, with shape :math:`(B, 4, F, h, w)`.
+            frames: Numbers of :math:`k` frames, from 0 to :math:`F - 1`; by default all.
 
         Returns:
             Pixels in [0, 1], with shape :math:`(B, k, 3, H, W)`.
         """
-        latents = x[:, :, list(frames)].transpose(1, 2)
+        latents = (x if frames is None else x[:, :, list(frames)]).transpose(1, 2)
         rows = latents.flatten(0, 1)
         chunks = rows.split(self.decode_chunk or len(rows))
         again = len(chunks) > 1 and torch.is_grad_enabled()
         decode = partial(checkpoint, self._pixels, use_reentrant=False) if again else self._pixels
         return torch.cat([decode(chunk) for chunk in chunks]).unflatten(0, latents.shape[:2])
 
-    def disabled(self) -> AbstractContextManager[None]:
-        return self.adapter.disabled(self.unet)
+    def reference(self) -> AbstractContextManager[None]:
+        return self.adapter.reference(self.unet)
 
     def export(self, folder: str | Path) -> None:
         """Writes a LoRA by itself, see :meth:`~rlr.models.lora.LoRA.export`, and full weights by :meth:`export_whole`."""

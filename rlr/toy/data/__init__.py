@@ -1,6 +1,6 @@
 """Prompts of the built-in world, and the images and videos on which the built-in models were trained."""
 
-from rlr.toy.data.clip_prompts import WorldClips as WorldClips
+from rlr.toy.data.prompts import WorldClips as WorldClips
 from rlr.toy.data.prompts import WorldPrompts as WorldPrompts
 from rlr.toy.data.scenes import EncodedScenes as EncodedScenes
 from rlr.toy.data.scenes import Scenes as Scenes

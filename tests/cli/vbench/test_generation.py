@@ -21,6 +21,7 @@ from rlr.evaluation.vbench.naming import VideoName, prompt_number
 from rlr.evaluation.vbench.videos import PromptSet
 from rlr.io.video import read_video, write_video
 from rlr.modules import VideoAlignment
+from rlr.modules.optimization import Optimization
 from rlr.rewards.base import Reward
 from rlr.samplers import DDIM
 from tests.evaluation.vbench.toy import PROMPTS, Clips, write_info
@@ -32,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def align(reward=None):
-    module = VideoAlignment(Clips(), DDIM(2, eta=1.0), reward or Unscored(), Replay(1), lr=0.3, seed=3)
+    module = VideoAlignment(Clips(), DDIM(2, eta=1.0), reward or Unscored(), Replay(1), Optimization(lr=0.3), seed=3)
     torch.nn.init.constant_(module.chain.model.shift, 0.5)
     return module
 

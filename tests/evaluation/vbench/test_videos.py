@@ -70,7 +70,9 @@ def test_a_partial_set_is_judged_only_when_told(tmp_path):
 
 def test_a_dimension_that_a_partial_set_has_no_clip_of(tmp_path):
     fill(tmp_path, ["a cat-0.mp4", "A cat-0.mp4"])
-    with pytest.raises(ValueError, match=r"no video in .* is judged on background_consistency; leave it out with --dim"):
+    with pytest.raises(
+        ValueError, match=r"no video in .* is judged on background_consistency; leave it out with --dim"
+    ):
         PromptSet(PROMPTS, 2, partial=True).entries(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Models that draw 32 × 32 pictures and clips for captions of the built-in world without having learned anything."""
+"""Models that draw 32 × 32 images and videos for captions of the built-in world without having learned anything."""
 
 import zlib
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Smear(DiffusionModel):
         drawn = nn.functional.conv2d(x, self.kernel, padding=1)
         return torch.tanh(drawn + self.bias + condition.tensors["colour"])
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return x.add(1).div(2).clamp(0, 1)
 
 
@@ -48,7 +48,8 @@ class SmearClips(Smear):
         colours = condition.map(lambda c: c.repeat_interleave(self.frames, 0))
         return super().denoise(frames, time, colours).unflatten(0, (len(x), self.frames)).transpose(1, 2)
 
-    def decode(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        x = x if frames is None else x[:, :, list(frames)]
         return super().decode(x.transpose(1, 2)).repeat_interleave(4, -1).repeat_interleave(4, -2)
 
 
@@ -57,3 +58,13 @@ class Light(Reward):
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples.flatten(1).mean(1)
+
+
+def evaluate(world, chain, reward, prompts, samples=2, seed=0, batch=60):
+    """The values of a demo by name, and all pixels with shape (N, S, *)."""
+    from rlr.evaluation import Evaluator, SampleSet
+    from rlr.toy.demo.watch import metrics
+
+    chosen = SampleSet(prompts, samples, seed, batch)
+    found = Evaluator(chosen, metrics(world, reward, samples), range(len(chosen))).evaluate(chain)
+    return found.values, torch.stack([found.pixels[row] for row in range(len(chosen))]).unflatten(0, (-1, samples))

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from rlr.chain import Chain
-from rlr.models import Frozen, Guidance, LoRA, VideoCrafter, tiny_video
+from rlr.models import Frozen, Guidance, LoRA, VideoCrafter
 from rlr.models.prediction import velocity
 from rlr.samplers import DDIM
-from rlr.toy.models import TinyVideo
+from rlr.toy.models import TinyVideo, tiny_video
 from rlr.toy.pretraining.video import architecture
 from rlr.toy.world.tokenizer import LENGTH, open_clip_tokenizer
 from tests.models.random_vc import small, write_random_vc
@@ -36,7 +36,7 @@ def test_a_model_of_the_built_in_size_is_written_and_read_back(folder: Path) -> 
 def test_prompts_become_clips(folder: Path) -> None:
     model = Guidance(TinyVideo(str(folder), trainable=Frozen()), 3.0)
     chain = Chain(model, DDIM(4))
-    states = chain.sample(["a red circle", "two blue squares"], chain.draw([0, 1])).states
+    states = chain.sample(chain.encode(["a red circle", "two blue squares"]), chain.draw([0, 1])).states
     clips = model.decode(states[0])
     assert clips.shape == (2, 8, 3, 32, 32)
     assert (clips >= 0).all()

@@ -1,0 +1,217 @@
+"""Parts of a model in diffusers' folder layout, local or on the hub: every file whole, every weight in the file."""
+
+import json
+import logging
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedModel
+
+from rlr.models.integrity import check_file
+
+COMPILED = "_orig_mod."
+"""The prefix of every name in a state dict that was saved from the result of ``torch.compile``."""
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+"""What the libraries raise for files that they cannot read."""
+LOGGERS = (
+    "diffusers.models.modeling_utils",
+    "transformers.modeling_utils",
+    "transformers.utils.loading_report",
+    "transformers.distributed.tensor_parallel",
+)
+"""Where the libraries list the names of missing and foreign weights."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder in diffusers' layout.
+
+    Args:
+        path: The folder, or its name on the hub.
+        kind: What the folder is expected to hold, such as ``a Stable Diffusion``, for messages.
+        parts: The names of its parts, for messages.
+        revision: The revision on the hub.
+        variant: The variant of the weight files, such as ``fp16``.
+    """
+
+    path: str
+    kind: str
+    parts: Sequence[str]
+    revision: str | None = None
+    variant: str | None = None
+
+    def config(self, kind: Any, part: str) -> dict[str, Any]:
+        """Returns the configuration of a part whose class is ``kind``."""
+        self._check_files(part)
+        with self._explained(part):
+            config: dict[str, Any] = kind.load_config(self.path, subfolder=part, revision=self.revision)
+        return config
+
+    def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
+        """Returns a network of class ``kind`` with the weights of its file: all of its weights are in the file.
+
+        Args:
+            kind: A class of diffusers or transformers.
+            part: The name of the part.
+            dtype: The type of the weights, as ``dtype=`` or ``torch_dtype=``.
+
+        Raises:
+            ValueError: If the files cannot be read, or lack a weight.
+        """
+        self._check_files(part)
+        options: dict[str, Any] = {"subfolder": part, "revision": self.revision, "variant": self.variant, **dtype}
+        if issubclass(kind, PreTrainedModel):
+            # without it transformers names the weights of another shape in its log only
+            options["ignore_mismatched_sizes"] = True
+        with self._explained(part), _silenced():
+            network, report = kind.from_pretrained(self.path, output_loading_info=True, **options)
+        self._check_names(part, kind.__name__, report)
+        return network
+
+    def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
+        """Returns a tokenizer of class ``kind``.
+
+        Raises:
+            ValueError: If the files cannot be read, or state no vocabulary.
+        """
+        self._check_files(part)
+        with self._explained(part):
+            tokenizer = _read_tokenizer(kind, self.path, subfolder=part, revision=self.revision, **options)
+            # without files transformers returns a tokenizer that knows its special tokens only
+            if len(tokenizer) <= len(tokenizer.all_special_tokens):
+                raise OSError("its vocabulary is empty")
+        return tokenizer
+
+    def pipeline(self) -> str | None:
+        """Returns the name of the pipeline's class that ``model_index.json`` states, or None."""
+        file = Path(self.path) / "model_index.json"
+        try:
+            content = json.loads(file.read_text()) if file.is_file() else {}
+        except ValueError:
+            return None
+        return content.get("_class_name") if isinstance(content, dict) else None
+
+    def files(self, part: str) -> str:
+        """Returns the weight files of a part, as messages name them."""
+        local = _weight_files(Path(self.path) / part, self.variant)
+        return ", ".join(map(str, local)) or f"{self.path}/{part}"
+
+    def _check_files(self, part: str) -> None:
+        folder = Path(self.path) / part
+        if folder.is_dir():
+            texts = [file for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model")]
+            for file in (*sorted(texts), *_weight_files(folder, self.variant)):
+                check_file(file)
+
+    def _check_names(self, part: str, kind: str, report: Mapping[str, Iterable[Any]]) -> None:
+        missing, foreign = (
+            sorted(name for name in report[key] if not name.endswith("position_ids"))
+            for key in ("missing_keys", "unexpected_keys")
+        )
+        if any(name.startswith(COMPILED) for name in foreign):
+            raise ValueError(
+                f"the names in {self.files(part)} begin with {COMPILED!r}, as torch.compile writes them; save the state "
+                "dict of the network that was compiled (its `_orig_mod`)"
+            )
+        misshapen = sorted(name for name, *_ in report["mismatched_keys"])
+        if misshapen:
+            raise ValueError(
+                f"{self.files(part)} does not fit {part}/config.json: {len(misshapen)} weights of the {kind} have another "
+                f"shape, the first is {misshapen[0]!r}; take both files from one model"
+            )
+        if missing:
+            beside = f"; it holds {len(foreign)} others, such as {foreign[0]!r}" if foreign else ""
+            raise ValueError(
+                f"{self.files(part)} lacks {len(missing)} weights of the {kind}, the first is {missing[0]!r}{beside}; "
+                "download the file again, or export the whole network"
+            )
+        if foreign:
+            warnings.warn(
+                f"{self.files(part)} holds {len(foreign)} weights that the {kind} does not have and that are not read, "
+                f"such as {foreign[0]!r}; check that the file belongs to this model",
+                stacklevel=4,
+            )
+
+    @contextmanager
+    def _explained(self, part: str) -> Iterator[None]:
+        """Turns what the libraries raise for unreadable files and without network into one sentence."""
+        try:
+            yield
+        except UNREADABLE as error:
+            raise ValueError(self._sentence(part, error)) from error
+
+    def _sentence(self, part: str, error: Exception) -> str:
+        lines = str(error).strip().split("\n")
+        cause = (
+            f"{type(error).__name__}: {lines[0]}".rstrip(".:")
+            if not isinstance(error, OSError)
+            else lines[0].rstrip(".")
+        )
+        layout = ", ".join(f"{name}/" for name in self.parts[:-1]) + f" and {self.parts[-1]}/"
+        if Path(self.path).is_dir():
+            pipeline = self.pipeline()
+            other = f" of a {pipeline}" if pipeline else ""
+            return (
+                f"the folder {self.path!r}{other} has no readable {part}/ ({cause}); give path: {self.kind} in diffusers' "
+                f"layout, with {layout}"
+            )
+        if not isinstance(error, OSError):
+            return f"{part}/ of {self.path!r} cannot be read ({cause}); delete it from the model cache, and download it again"
+        return (
+            f"{self.path!r} is neither a folder, nor on this machine's model cache, nor could it be fetched ({cause}); "
+            f"without network give path: a folder that holds {layout}, such as one that `hf download` made elsewhere"
+        )
+
+
+def _weight_files(folder: Path, variant: str | None) -> list[Path]:
+    """Returns the files that the libraries read the weights of a part from: safetensors if there are any, else ``.bin``."""
+    mark = rf"\.{re.escape(variant)}" if variant else ""
+    shard = r"(?:-\d+-of-\d+)?"
+    for end in ("safetensors", "bin"):
+        name = re.compile(rf"(?:diffusion_pytorch_|pytorch_)?model(?:{mark}{shard}|{shard}{mark})\.{end}")
+        files = sorted(file for file in folder.glob(f"*.{end}") if name.fullmatch(file.name))
+        if files:
+            return files
+    return []
+
+
+def _read_tokenizer(kind: Any, path: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(path, **options)
+    except UNREADABLE:
+        raise
+    except Exception as error:
+        # the tokenizers library raises the class Exception itself for a tokenizer.json that it cannot read
+        raise ValueError(str(error)) from error
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Silences the libraries' lists of names, in whose place :meth:`ModelFolder.network` raises or warns."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
