@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
+# writes the bytecode of what a run imports; where PYTHONDONTWRITEBYTECODE is set, as in many containers, no run would write it
+COMPILE = env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -c \
+	"import rlr.cli.command_line; from rlr.lazy import import_names; import_names('rlr'); import_names('rlr.toy.models')"
 ARGS ?=
 SHAPE ?= tiny
 # of eval-vbench
@@ -22,6 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(PYTHON) || .ci/uv venv
 	.ci/uv pip sync --require-hashes --python $(PYTHON) requirements.lock
 	.ci/uv pip install --no-deps --python $(PYTHON) -e .
+	$(COMPILE)
 	@touch $@
 
 lock: ## resolve requirements.lock anew from pyproject.toml: versions and hashes, no addresses
@@ -55,7 +59,7 @@ demo-video: install ## the same for clips: align the built-in text-to-video mode
 		--updates 32 --prompts 60 --every 16 $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
-	$(PYTHON) -m benchmarks.step --shape $(SHAPE) $(ARGS)
+	$(PYTHON) -m experiments.cost.step --shape $(SHAPE) $(ARGS)
 
 eval-vbench: install ## VBench of CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the clips in the folder VIDEOS
 	$(PYTHON) -m rlr.cli.vbench eval $(strip $(if $(CKPT),--ckpt "$(CKPT)") $(if $(CONFIG),--config "$(CONFIG)") \

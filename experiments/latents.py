@@ -44,7 +44,7 @@ class Scores(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         (samples,) = sample_sets(trainer, None, "predict").values()
         for metric in (*self.before, *self.after):
-            metric.check(samples, video=_doodl(pl_module).chain.model.frames is not None)
+            metric.check(samples, video=_doodl(pl_module).chain.model.size.frames is not None)
             metric.to(pl_module.device)
             metric.begin(samples)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.accuracy import Reference, deep, draw_reference
-from benchmarks.linear import exact_gradients, linear_chain, quadratic
-from benchmarks.problem import Problem
+from rlr.analysis.accuracy import Reference, deep, draw_reference
+from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
+from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.io.weights import save_whole
 from rlr.modules.objective import Objective

@@ -10,12 +10,12 @@ from statistics import fmean
 
 import torch
 
-from benchmarks.measure import peak_bytes
-from benchmarks.parked import Bytes, CountedOffload
-from benchmarks.shapes import write
 from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.cost.shapes import write
 from experiments.scales import SD14, TINY, Scale
 from experiments.summary import grouped
+from rlr.analysis.measure import peak_bytes
+from rlr.analysis.offload_stats import Bytes, CountedOffload
 from rlr.chain import Chain
 from rlr.estimators import DDPO, RLR, AlignProp, AllSteps, FirstOrder, HalfOrderRLR, LookAhead
 from rlr.estimators.base import Estimator

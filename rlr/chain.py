@@ -86,7 +86,7 @@ class Chain(nn.Module):
     @cached_property
     def grid(self) -> Grid:
         """The noise levels of the chain."""
-        return self.model.schedule.grid(self.sampler.steps)
+        return self.model.schedule(self.model.size).grid(self.sampler.steps)
 
     def std(self, t: int) -> float:
         r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""
@@ -114,10 +114,13 @@ class Chain(nn.Module):
         So a sample does not depend on the batch, the rank or the device that it is made on.
 
         Returns:
-            Standard normal noises in float32 on the model's device, with shape :math:`(T + 1, B, *)`.
+            Standard normal noises on the model's device, with shape :math:`(T + 1, B, *)`, of the default type but at least
+            float32, and so are the states of the chain.
         """
-        shape = (self.steps + 1, *self.model.shape)
-        noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        shape = (self.steps + 1, *self.model.latent_shape(self.model.size))
+        # in a training step in bf16-true the default is bfloat16
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) for seed in seeds]
         return torch.stack(noises, 1).to(self.model.device)
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ the :math:`\tau` at which the network is asked in step :math:`t`, and ``alphas[t
 :math:`x_t`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -192,3 +193,82 @@ class RectifiedFlow(Schedule):
         times = (self.shift * u / (1 + (self.shift - 1) * u)).tolist()
         alphas, sigmas = zip(*map(self.levels, times), strict=True)
         return Grid(tuple(times), alphas, sigmas)
+
+
+FlowSpacing = Callable[[int, int, float], Tensor]
+r"""Unshifted noise levels of :math:`T` steps, decreasing, from (steps, training steps, smallest level), in float64."""
+
+
+def from_training(steps: int, training_steps: int, smallest: float) -> Tensor:
+    r"""Returns :math:`T` levels evenly spaced from 1 down to the smallest of training (Stable Diffusion 3)."""
+    times = torch.linspace(training_steps, smallest * training_steps, steps, dtype=torch.float64)
+    return times / training_steps
+
+
+def from_reciprocal(steps: int, training_steps: int, smallest: float) -> Tensor:
+    r"""Returns :math:`1, 1 - 1/T, \dots, 1/T` in float32 (the pipelines of FLUX and Qwen-Image)."""
+    return torch.linspace(1, 1 / steps, steps, dtype=torch.float64).float().double()
+
+
+class FlowMatch(Schedule):
+    r"""A rectified flow on the grid of diffusers' ``FlowMatchEulerDiscreteScheduler``, :math:`\sigma_T = 1, \dots, \sigma_0 = 0`.
+
+    With :math:`s` the static shift, or :math:`s = e^\mu` the dynamic one that depends on the image's size,
+
+    .. math:: \sigma = \frac{s u}{1 + (s - 1) u}
+
+    of unshifted levels :math:`u`. The smallest level of training is itself a shifted one where the shift is static, so
+    that the last step begins at about :math:`s^2 / N` and not at :math:`1 / T`. Levels are rounded to float32.
+
+    References:
+        | Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024), Section 5.3.2
+        | https://arxiv.org/abs/2403.03206
+
+    Args:
+        shift: The static shift :math:`s > 0`; unused where ``mu`` is given.
+        mu: The exponent :math:`\mu` of the dynamic shift, see :func:`dynamic_shift`; None for a static shift.
+        spacing: The unshifted levels.
+        terminal: The smallest nonzero level to which the shifted levels are stretched; by default they are not.
+        training_steps: The number :math:`N` of training times.
+    """
+
+    def __init__(
+        self,
+        shift: float = 1.0,
+        mu: float | None = None,
+        spacing: FlowSpacing = from_training,
+        terminal: float | None = None,
+        training_steps: int = 1000,
+    ) -> None:
+        self.factor = shift if mu is None else math.exp(mu)
+        self.spacing = spacing
+        self.terminal = terminal
+        self.training_steps = training_steps
+        first = torch.tensor(1 / training_steps, dtype=torch.float32)
+        # a static shift is in the training times already, and is applied to them once more
+        self.smallest = (shift * first / (1 + (shift - 1) * first) if mu is None else first).item()
+
+    def levels(self, time: float) -> tuple[float, float]:
+        return 1 - time, time
+
+    def grid(self, steps: int) -> Grid:
+        if not 1 <= steps <= self.training_steps:
+            raise ValueError(
+                f"a sampler of {steps} steps does not fit a schedule of {self.training_steps} times; use 1 … "
+                f"{self.training_steps} steps"
+            )
+        u = self.spacing(steps, self.training_steps, self.smallest)
+        sigmas = self.factor * u / (1 + (self.factor - 1) * u)
+        if self.terminal is not None:
+            sigmas = 1 - (1 - sigmas) * (1 - self.terminal) / (1 - sigmas[-1])
+        times = (0.0, *sigmas.float().flip(0).tolist())
+        alphas, levels = zip(*map(self.levels, times), strict=True)
+        return Grid(times, alphas, levels)
+
+
+def dynamic_shift(
+    tokens: int, base_tokens: int = 256, max_tokens: int = 4096, base_shift: float = 0.5, max_shift: float = 1.15
+) -> float:
+    r"""Returns :math:`\mu` for an image of so many tokens: linear from ``base_shift`` to ``max_shift``."""
+    slope = (max_shift - base_shift) / (max_tokens - base_tokens)
+    return tokens * slope + base_shift - slope * base_tokens

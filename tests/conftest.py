@@ -28,6 +28,18 @@ def random_sd(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random Stable Diffusion 3 once per choice of settings and returns its folder."""
+    from tests.models.random_sd3 import write_random_sd3
+
+    @cache
+    def folder(**settings: object) -> Path:
+        return write_random_sd3(tmp_path_factory.mktemp("sd3"), **settings)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
 def random_vc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a random VideoCrafter of 4 frames of 16 x 16 pixels; see ``tests/models/random_vc.py``."""
     from tests.models.random_vc import small, write_random_vc

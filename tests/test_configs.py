@@ -100,7 +100,7 @@ def rows_of(method: str) -> list[Path]:
 def test_is_parsed_whole(path, resolved):
     """What is printed names every class by its import path and holds every value of the file and of its parts."""
     printed, written = resolved(path), filled_in(path)
-    assert printed["model"]["class_path"].startswith("rlr.modules.")
+    assert printed["model"]["class_path"].startswith("rlr.")
     assert differences(written, printed) == []
 
 
@@ -148,16 +148,17 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
         main(["test", f"--config=configs/image/{stem}.yaml", f"--config={path}", "--print_config"])
     assert exit_.value.code == 0
     (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
-    assert callback["class_path"] == "rlr.callbacks.Evaluation"
+    assert callback["class_path"] == "rlr.Evaluation"
     rewards = callback["init_args"]["metrics"]
     assert {reward["class_path"].split(".")[-1] for reward in rewards} == set(NETWORKS)
     assert all(reward["init_args"]["preprocessing"] == "official" for reward in rewards)
 
 
 @pytest.mark.parametrize("path", STEPS, ids=name)
-def test_takes_a_step(path, random_sd, random_vc, resolved, tmp_path):
+def test_takes_a_step(path, random_sd, random_sd3, random_vc, resolved, tmp_path):
     config = resolved(path)
-    folder = random_vc if makes_clips(config) else random_sd()
+    images = random_sd3 if "StableDiffusion3" in str(config["model"]) else random_sd
+    folder = random_vc if makes_clips(config) else images()
     cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path)])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == 1
@@ -206,6 +207,8 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
+    if "StableDiffusion3" in str(args["model"]):
+        small.append(f"{inner}.size=32")
     if full_size:
         small += [f"{inner}.frames=2", f"{inner}.size=[16,16]"]
     wrapped = "reward" in args["reward"]["init_args"]

@@ -1,12 +1,18 @@
+import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from rlr.schedules import (
     DiscreteSchedule,
+    FlowMatch,
+    Grid,
     RectifiedFlow,
     RescaledSchedule,
     Spacing,
+    dynamic_shift,
+    from_reciprocal,
     leading,
     linspace,
     trailing,
@@ -121,3 +127,54 @@ def test_rescaled_levels_lose_signal_and_keep_their_noise() -> None:
     assert [other.unscaled(t) for t in range(21)] == pytest.approx(one.alphas)
     assert (other.scales[0], other.scales[-1]) == (1, pytest.approx(0.7))
     assert [one.unscaled(t) for t in range(21)] == list(one.alphas)
+
+
+FLOW_STEPS = [1, 2, 4, 10, 28, 40, 50, 999]
+
+
+def same_levels(grid: Grid, scheduler: FlowMatchEulerDiscreteScheduler) -> bool:
+    """Whether levels and network times are diffusers', to the last digit of float32."""
+    sigmas = torch.tensor(grid.sigmas[::-1], dtype=torch.float32)
+    times = torch.tensor(grid.times[:0:-1], dtype=torch.float32) * 1000
+    return torch.equal(sigmas, scheduler.sigmas) and torch.equal(times, scheduler.timesteps)
+
+
+@pytest.mark.parametrize("steps", FLOW_STEPS)
+@pytest.mark.parametrize("shift", [1.0, 3.0, 5.0, 6.0])
+def test_a_static_shift_is_that_of_diffusers(steps: int, shift: float) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(steps)
+    assert same_levels(FlowMatch(shift).grid(steps), scheduler)
+
+
+@pytest.mark.parametrize("steps", FLOW_STEPS)
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (512, 768), (1024, 1024), (1536, 1024)])
+@pytest.mark.parametrize("terminal", [None, 0.02])
+def test_a_dynamic_shift_is_that_of_diffusers(steps: int, height: int, width: int, terminal: float | None) -> None:
+    tokens = (height // 16) * (width // 16)
+    mu = dynamic_shift(tokens, max_shift=0.9)
+    assert mu == pytest.approx(calculate_shift(tokens, 256, 4096, 0.5, 0.9))
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True, shift_terminal=terminal)
+    if steps > 1 or terminal is None:
+        scheduler.set_timesteps(steps, mu=mu)
+        assert close_levels(FlowMatch(mu=mu, terminal=terminal).grid(steps), scheduler)
+        scheduler.set_timesteps(steps, mu=mu, sigmas=np.linspace(1.0, 1 / steps, steps))
+        assert close_levels(FlowMatch(mu=mu, spacing=from_reciprocal, terminal=terminal).grid(steps), scheduler)
+
+
+def close_levels(grid: Grid, scheduler: FlowMatchEulerDiscreteScheduler) -> bool:
+    r"""As above within two digits of float32: :math:`e^\mu` enters there in another form."""
+    return torch.allclose(torch.tensor(grid.sigmas[::-1]).float(), scheduler.sigmas, rtol=2.5e-7, atol=3e-7)
+
+
+def test_the_grid_of_a_plain_shift_is_another() -> None:
+    ours, plain = FlowMatch(3.0).grid(10), RectifiedFlow(3.0).grid(10)
+    assert max(abs(a - b) for a, b in zip(ours.sigmas, plain.sigmas, strict=True)) > 0.1
+    assert ours.sigmas[0] == 0
+    assert ours.sigmas[-1] == 1
+    assert ours.sigmas[1] == pytest.approx(9 / 1000, rel=0.02)
+
+
+def test_a_flow_has_at_most_the_steps_of_training() -> None:
+    with pytest.raises(ValueError, match=r"1001 steps .* use 1 … 1000 steps"):
+        FlowMatch(3.0).grid(1001)

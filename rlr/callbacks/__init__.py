@@ -1,11 +1,29 @@
 """Callbacks: what is kept of a run, and what is measured and shown of it."""
 
-from rlr.callbacks.checkpointing import Checkpointing, SafeCheckpointIO
-from rlr.callbacks.ema import EMA, ema_weights
-from rlr.callbacks.evaluation import Evaluation, Listener
-from rlr.callbacks.hacking_alarm import HackingAlarm
-from rlr.callbacks.loggers import show_image, show_table, show_video
-from rlr.callbacks.prediction import PredictionWriter
-from rlr.callbacks.unused_average import UnusedAverage
-from rlr.callbacks.vbench import VBenchEvaluation
-from rlr.evaluation import CLIPFeatures, Colors, Diversity, SampleGrid
+from typing import TYPE_CHECKING
+
+from rlr.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from rlr.callbacks.checkpointing import Checkpointing as Checkpointing
+    from rlr.callbacks.checkpointing import SafeCheckpointIO as SafeCheckpointIO
+    from rlr.callbacks.ema import EMA as EMA
+    from rlr.callbacks.ema import ema_weights as ema_weights
+    from rlr.callbacks.evaluation import Evaluation as Evaluation
+    from rlr.callbacks.evaluation import Listener as Listener
+    from rlr.callbacks.evaluation import Scheduled as Scheduled
+    from rlr.callbacks.hacking_alarm import HackingAlarm as HackingAlarm
+    from rlr.callbacks.loggers import show_image as show_image
+    from rlr.callbacks.loggers import show_table as show_table
+    from rlr.callbacks.loggers import show_video as show_video
+    from rlr.callbacks.prediction import PredictionWriter as PredictionWriter
+    from rlr.callbacks.unused_average import UnusedAverage as UnusedAverage
+    from rlr.callbacks.vbench import VBenchEvaluation as VBenchEvaluation
+    from rlr.evaluation import CMMD as CMMD
+    from rlr.evaluation import CLIPFeatures as CLIPFeatures
+    from rlr.evaluation import Colors as Colors
+    from rlr.evaluation import Diversity as Diversity
+    from rlr.evaluation import PrecisionRecall as PrecisionRecall
+    from rlr.evaluation import SampleGrid as SampleGrid
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -88,7 +88,7 @@ class Checkpointing(ModelCheckpoint):
         # only there if a loader has a state; what is inside, the loader checks
         loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
         check_like([{} for _ in loaders or ()], loaders, origin, "loops.fit_loop.state_dict.combined_loader")
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
             if callback.state_key in states:
                 check_like(callback.state_dict(), states[callback.state_key], origin, f"callbacks.{callback.state_key}")
 

@@ -141,7 +141,7 @@ class Evaluation(Scheduled):
         module = _alignment(pl_module, type(self).__name__)
         if stage == "test" or (stage == "fit" and self.every is not None):
             for evaluator in self._evaluators(trainer, module).values():
-                evaluator.check(video=module.chain.model.frames is not None)
+                evaluator.check(video=module.chain.model.size.frames is not None)
             self._base, self._done = {}, -1
             self._reference = ReferenceWeights(module)
 
@@ -235,7 +235,7 @@ class Evaluation(Scheduled):
             folder = Path(display.folder or Path(trainer.default_root_dir) / "samples")
             for name, evaluator in evaluators.items():
                 metric = next((metric for metric in evaluator.metrics if metric.per_sample), None)
-                update, fps = updates(trainer, module), module.chain.model.fps
+                update, fps = updates(trainer, module), module.chain.model.size.fps
                 view = View(evaluator.samples, update, metric, found[name], self._base.get(name), fps)
                 place = folder if len(evaluators) == 1 else folder / name
                 self._show(trainer, module, place / f"{update:06d}", display.draw(view))

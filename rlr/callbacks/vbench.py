@@ -93,7 +93,7 @@ class VBenchEvaluation(Scheduled):
         update = updates(trainer, module)
         facts = {"checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None, "update": update}
         name = f"after {update} updates, {len(videos.names)} videos"
-        fps = self.fps or module.chain.model.fps
+        fps = self.fps or module.chain.model.size.fps
         return VBench(videos, self._judge(module), folder, fps, self.enlarge, name, facts)
 
     def _judge(self, module: Alignment) -> Judge:

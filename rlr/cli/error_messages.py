@@ -35,17 +35,17 @@ def sentence(text: object) -> str:
 
 def unknown_option(name: str, known: Iterable[str]) -> str:
     """The sentence for an option or a key that does not exist."""
-    return f"there is no option {name!r}; {nearest(name, sorted(known))}"
+    return f"there is no option {shown(name)}; {nearest(name, sorted(known))}"
 
 
 def unknown_argument(place: str, owner: str, name: str, known: Sequence[str]) -> str:
     """The sentence for an argument that a class does not take."""
-    return f"{place}: {owner} has no argument {name!r}; {nearest(name, known)}"
+    return f"{place}: {owner} has no argument {shown(name)}; {nearest(name, known)}"
 
 
 def unknown_class(place: str, kind: str, name: str, known: Sequence[str]) -> str:
     """The sentence for a class that does not exist where one of some kind is expected."""
-    return f"{place}: there is no {kind} {name!r}; {nearest(name, known)}"
+    return f"{place}: there is no {kind} {shown(name)}; {nearest(name, known)}"
 
 
 def wrong_type(place: str, expected: str, found: Any) -> str:

@@ -100,7 +100,7 @@ class TypeCheck:
             self._named_object(value, base, place)
         elif base.parameters is not None and not base.abstract and "init_args" not in value:
             self.arguments(value, base.parameters, base.name, place)
-        elif base.abstract or set(value) == {"init_args"}:
+        elif base.abstract or set(value) == {"init_args"} or base.parameters is None:
             raise ConfigError(
                 f"{place}: expected class_path, got {shown(sorted(map(str, value)))}; set class_path to a class of {base.name}"
             )

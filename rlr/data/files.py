@@ -148,7 +148,8 @@ def csv_rows(text: str, path: Path, column: str) -> Iterator[tuple[int, dict[str
 
 def _csv_fields(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields the fields of each row that is not empty, with the number of its first line."""
-    at, line, start, fields = 0, 1, 1, []
+    at, line, start = 0, 1, 1
+    fields: list[str] = []
     while at < len(text) or fields:
         match = CSV_FIELD.match(text, at)
         if match is None:

@@ -1,10 +1,9 @@
-"""The one interface of a base model: prompts to a condition, a noisy latent to a clean one, a latent to pixels."""
+"""The interface of a base model: prompts to a condition, a noisy latent to a clean one, a latent to pixels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,28 @@ from rlr.schedules import Schedule
 
 
 @dataclass(frozen=True)
+class Size:
+    r"""The size of a sample.
+
+    Args:
+        height: The height :math:`H` in pixels.
+        width: The width :math:`W` in pixels.
+        frames: The number :math:`F` of frames of a video; None for an image.
+        fps: The frames a second at which a video is played; None for an image.
+    """
+
+    height: int
+    width: int
+    frames: int | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
 class Condition:
     r"""What a model knows of :math:`B` prompts: named tensors, each with shape :math:`(B, *)`.
+
+    A sequence whose length depends on the prompt is padded to the length that the model fixes, and a mask of shape
+    :math:`(B, L)` with 1 for its elements stands beside it, so that the conditions of any prompts form a batch.
 
     A condition may depend on the step (staged prompts): the chain asks for ``condition.at(t)`` in step :math:`t`.
     """
@@ -43,13 +62,8 @@ class DiffusionModel(nn.Module, ABC):
     since a replayed step must equal the recorded one.
     """
 
-    shape: tuple[int, ...]
-    r"""Shape of one latent, without the batch."""
-    schedule: Schedule
-    frames: int | None = None
-    r"""The number :math:`F` of frames of a clip; None for a model of pictures."""
-    fps: float | None = None
-    """Frames a second of a clip; None for a model of pictures."""
+    size: Size
+    """The size of the samples."""
 
     @property
     def device(self) -> torch.device:
@@ -84,11 +98,21 @@ class DiffusionModel(nn.Module, ABC):
             f"{type(self).__name__} keeps no weights of before training; load the base model a second time"
         )
 
-    def export(self, folder: str | Path) -> None:
-        """Writes the trained weights to a folder, in a format that other programs open."""
-        raise ValueError(
-            f"{type(self).__name__} has no format of its own to export to; use a checkpoint of the trainer"
-        )
+    def networks(self) -> Mapping[str, nn.Module]:
+        """Returns the denoising networks by their names in diffusers, ``unet`` or ``transformer``; adapters act on them."""
+        return {}
+
+    @abstractmethod
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        """Returns the shape of one latent, without the batch.
+
+        Raises:
+            ValueError: If the model has no samples of this size.
+        """
+
+    @abstractmethod
+    def schedule(self, size: Size) -> Schedule:
+        """Returns the noise schedule, which may depend on the size."""
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Condition:

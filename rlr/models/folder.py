@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from rlr.models.integrity import check_file
 
@@ -31,6 +32,8 @@ UNREADABLE = (
     SafetensorError,
 )
 """What the libraries raise for files that they cannot read."""
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+"""The files one of which a tokenizer's folder has."""
 LOGGERS = (
     "diffusers.models.modeling_utils",
     "transformers.modeling_utils",
@@ -59,11 +62,18 @@ class ModelFolder:
     variant: str | None = None
 
     def config(self, kind: Any, part: str) -> dict[str, Any]:
-        """Returns the configuration of a part whose class is ``kind``."""
+        """Returns the configuration of a part; ``kind`` is a class of diffusers, or a configuration of transformers."""
         self._check_files(part)
+        options = {"subfolder": part, "revision": self.revision}
         with self._explained(part):
-            config: dict[str, Any] = kind.load_config(self.path, subfolder=part, revision=self.revision)
-        return config
+            if Path(self.path).is_dir() and not any((Path(self.path) / part).glob("*config.json")):
+                # transformers returns its defaults for a folder without configuration
+                raise FileNotFoundError("it holds no configuration")
+            if issubclass(kind, PreTrainedConfig):
+                settings: dict[str, Any] = kind.from_pretrained(self.path, **options).to_dict()
+            else:
+                settings = kind.load_config(self.path, **options)
+        return settings
 
     def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
         """Returns a network of class ``kind`` with the weights of its file: all of its weights are in the file.
@@ -77,6 +87,7 @@ class ModelFolder:
             ValueError: If the files cannot be read, or lack a weight.
         """
         self._check_files(part)
+        self._check_kind(kind, part)
         options: dict[str, Any] = {"subfolder": part, "revision": self.revision, "variant": self.variant, **dtype}
         if issubclass(kind, PreTrainedModel):
             # without it transformers names the weights of another shape in its log only
@@ -94,6 +105,9 @@ class ModelFolder:
         """
         self._check_files(part)
         with self._explained(part):
+            folder = Path(self.path) / part
+            if Path(self.path).is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
+                raise FileNotFoundError("it holds no vocabulary")
             tokenizer = _read_tokenizer(kind, self.path, subfolder=part, revision=self.revision, **options)
             # without files transformers returns a tokenizer that knows its special tokens only
             if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -109,6 +123,16 @@ class ModelFolder:
             return None
         return content.get("_class_name") if isinstance(content, dict) else None
 
+    def fingerprint(self, part: str) -> str:
+        """Returns words that tell the weights of a part from any others, without reading them."""
+        if Path(self.path).is_dir():
+            local = _weight_files(Path(self.path) / part, self.variant)
+            facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in local]
+            return f"{(Path(self.path) / part).resolve()} {facts}"
+        # the cached path holds the commit
+        cached = try_to_load_from_cache(self.path, f"{part}/config.json", revision=self.revision)
+        return f"{self.path} {part} {self.variant} {cached}"
+
     def files(self, part: str) -> str:
         """Returns the weight files of a part, as messages name them."""
         local = _weight_files(Path(self.path) / part, self.variant)
@@ -120,6 +144,14 @@ class ModelFolder:
             texts = [file for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model")]
             for file in (*sorted(texts), *_weight_files(folder, self.variant)):
                 check_file(file)
+
+    def _check_kind(self, kind: Any, part: str) -> None:
+        file = Path(self.path) / part / "config.json"
+        stated = json.loads(file.read_text()).get("_class_name", kind.__name__) if file.is_file() else kind.__name__
+        if stated != kind.__name__:
+            raise ValueError(
+                f"{file} is a {stated}, and {self.kind} has a {kind.__name__} there; name a folder of {self.kind}"
+            )
 
     def _check_names(self, part: str, kind: str, report: Mapping[str, Iterable[Any]]) -> None:
         missing, foreign = (

@@ -1,16 +1,47 @@
 """Classifier-free guidance as a wrapper that is itself a model."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rlr.models.base import Condition, DiffusionModel
+from rlr.models.wrapper import ModelWrapper
 
 
-class Guidance(DiffusionModel):
+class Scale(ABC):
+    """A guidance scale that depends on the network's time."""
+
+    @abstractmethod
+    def at(self, time: float) -> float:
+        r"""Returns the scale :math:`s(\tau) \geq 0`."""
+
+
+class Interval(Scale):
+    r"""Guidance within an interval of times only: :math:`s` for ``start`` :math:`\leq \tau \leq` ``stop``, 1 elsewhere.
+
+    References:
+        | Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models
+          (Kynkäänniemi et al., 2024)
+        | https://arxiv.org/abs/2404.07724
+
+    Args:
+        scale: The scale :math:`s \geq 0`.
+        start: The first time, 0 … 999 for Stable Diffusion, 0 … 1 for a rectified flow.
+        stop: The last time.
+    """
+
+    def __init__(self, scale: float, start: float, stop: float) -> None:
+        self.scale = _check(scale)
+        self.start = start
+        self.stop = stop
+
+    def at(self, time: float) -> float:
+        return self.scale if self.start <= time <= self.stop else 1.0
+
+
+class Guidance(ModelWrapper):
     r"""Classifier-free guidance, written for denoised estimates:
 
     .. math:: \hat x_0 = \hat x_0(x_\tau, \varnothing)
@@ -20,8 +51,8 @@ class Guidance(DiffusionModel):
     :math:`\hat x_0 = a x_\tau + b \cdot \mathrm{output}` with the same :math:`a, b` (of :math:`\tau` alone) for both
     prompts, and an affine map commutes with a combination whose weights :math:`1 - s` and :math:`s` add up to 1.
 
-    Both estimates come from one call on ``cat([x, x])``, the prompts' half first; :math:`s = 1` asks for the prompts'
-    only.
+    Both estimates come from one call on ``cat([x, x])``, the prompts' half first, or from two calls; :math:`s = 1`
+    evaluates the prompts only.
 
     References:
         | Classifier-Free Diffusion Guidance (Ho & Salimans, 2021)
@@ -29,26 +60,18 @@ class Guidance(DiffusionModel):
 
     Args:
         model: The base model.
-        scale: The scale :math:`s \geq 0`; 1 is no guidance.
+        scale: The scale :math:`s \geq 0`, or one that depends on time; 1 is no guidance.
         negative: The prompt :math:`\varnothing` to lead away from.
+        batched: Whether both estimates come from one call, which takes twice the memory of two calls.
     """
 
-    def __init__(self, model: DiffusionModel, scale: float = 7.5, negative: str = "") -> None:
-        super().__init__()
-        if scale < 0:
-            raise ValueError(f"a guidance scale must not be negative, and {scale} is; 1 is no guidance")
-        self.model = model
-        self.scale = scale
+    def __init__(
+        self, model: DiffusionModel, scale: float | Scale = 7.5, negative: str = "", batched: bool = True
+    ) -> None:
+        super().__init__(model)
+        self.scale = scale if isinstance(scale, Scale) else _check(scale)
         self.negative = negative
-        self.shape = model.shape
-        self.schedule = model.schedule
-        self.frames, self.fps = model.frames, model.fps
-
-    def reference(self) -> AbstractContextManager[None]:
-        return self.model.reference()
-
-    def export(self, folder: str | Path) -> None:
-        self.model.export(folder)
+        self.batched = batched
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         r"""Returns the condition of :math:`B` prompts, each tensor with shape :math:`(B, 2, *)`: prompt, negative."""
@@ -61,9 +84,21 @@ class Guidance(DiffusionModel):
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         if self.scale == 1:
             return self.model.denoise(x, time, condition)
-        both = condition.map(lambda c: c.transpose(0, 1).flatten(0, 1))
-        positive, negative = self.model.denoise(torch.cat([x, x]), time, both).chunk(2)
-        return negative + self.scale * (positive - negative)
+        scale = self.scale.at(time) if isinstance(self.scale, Scale) else self.scale
+        if scale == 1:
+            return self.model.denoise(x, time, condition.map(lambda c: c[:, 0]))
+        positive, negative = self._estimates(x, time, condition)
+        return negative + scale * (positive - negative)
 
-    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        return self.model.decode(x, frames)
+    def _estimates(self, x: Tensor, time: float, condition: Condition) -> tuple[Tensor, ...]:
+        if self.batched:
+            both = condition.map(lambda c: c.transpose(0, 1).flatten(0, 1))
+            return self.model.denoise(torch.cat([x, x]), time, both).chunk(2)
+        halves = condition.map(lambda c: c[:, 0]), condition.map(lambda c: c[:, 1])
+        return tuple(self.model.denoise(x, time, half) for half in halves)
+
+
+def _check(scale: float) -> float:
+    if scale < 0:
+        raise ValueError(f"Guidance's scale must not be negative, and {scale} is; 1 is no guidance")
+    return scale

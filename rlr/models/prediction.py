@@ -28,5 +28,15 @@ def clean(output: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
     return output
 
 
+def flow(output: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
+    r"""Returns :math:`\hat x_0 = x_\tau - \sigma \hat v` for one of :math:`v = \epsilon - x_0` on a rectified flow.
+
+    References:
+        | Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024)
+        | https://arxiv.org/abs/2403.03206
+    """
+    return x - sigma * output
+
+
 PREDICTIONS: dict[str, Prediction] = {"epsilon": noise, "v_prediction": velocity, "sample": clean}
 """By the ``prediction_type`` of a scheduler's configuration."""

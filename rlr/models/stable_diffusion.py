@@ -1,30 +1,31 @@
 r"""Stable Diffusion 1.4, 1.5 and 2.1 from folders in diffusers' layout, local or on the hub."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from rlr.models.base import Condition, DiffusionModel
+from rlr.io.weights import freeze
+from rlr.models.adapters import LoRA, Trainable
+from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
-from rlr.models.lora import LoRA, Trainable
+from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, latent_sides
+from rlr.models.placement import TextPlacement
 from rlr.models.prediction import PREDICTIONS, Prediction, noise
 from rlr.models.text import CLIPPrompts
 from rlr.models.unets import check_unet
-from rlr.schedules import DiscreteSchedule, Spacing, leading, linspace, trailing
+from rlr.schedules import DiscreteSchedule, Schedule, Spacing, leading, linspace, trailing
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SPACINGS: dict[str, Spacing] = {"leading": leading, "trailing": trailing, "linspace": linspace}
 """By the ``timestep_spacing`` of a scheduler's configuration."""
 
 
-class StableDiffusion(DiffusionModel):
+class StableDiffusion(LatentDiffusion):
     r"""A latent diffusion model with a U-Net, a CLIP text encoder and a variational autoencoder.
 
     What the network predicts (:math:`\epsilon` in 1.4, 1.5 and 2.1-base, :math:`v` in 2.1) and the noise schedule are
@@ -43,12 +44,12 @@ class StableDiffusion(DiffusionModel):
         dtype: The type of the frozen weights. The states of the chain stay float32 in any case.
         revision: The revision on the hub.
         variant: The variant of the weight files, such as ``fp16``.
-        size: The pixels of a side, a multiple of 8; by default what the U-Net was trained on.
+        size: The pixels of a side, or height and width, multiples of 8; by default those of the U-Net's training.
         checkpointing: Whether the U-Net's blocks keep only their inputs and are computed again in the backward pass.
-            It concerns steps with gradient, thus replayed ones; a roll-out is as fast as without.
+            It concerns steps with gradient, thus replayed ones; a rollout is as fast as without.
         vae_slicing: Whether latents are decoded one by one, and decoded again in the backward pass, so that memory is
-            that of one picture.
-        cache: How many prompts' embeddings are kept.
+            that of one image.
+        text: Where the text encoder and the embeddings are kept; by default ``WithModel()``.
 
     Raises:
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
@@ -61,85 +62,80 @@ class StableDiffusion(DiffusionModel):
         dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32",
         revision: str | None = None,
         variant: str | None = None,
-        size: int | None = None,
+        size: int | tuple[int, int] | None = None,
         checkpointing: bool = False,
         vae_slicing: bool = False,
-        cache: int = 256,
+        text: TextPlacement | None = None,
     ) -> None:
-        super().__init__()
         folder = ModelFolder(path, "a Stable Diffusion", PARTS, revision, variant)
-        self.schedule, self.prediction = _read(folder.config(DDIMScheduler, "scheduler"))
+        scheduler = folder.config(DDIMScheduler, "scheduler")
+        noise_schedule, prediction = _read(scheduler)
         number = getattr(torch, dtype)
-        self.unet = folder.network(UNet2DConditionModel, "unet", torch_dtype=number)
-        self.vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
-        encoder = folder.network(CLIPTextModel, "text_encoder", dtype=number)
-        width, channels = encoder.config.hidden_size, self.vae.config.latent_channels
-        check_unet(self.unet.config, channels, width, f"{path}/unet/config.json")
-        self.text = CLIPPrompts(folder.tokenizer(CLIPTokenizer), encoder, cache)
-        self.shape = self._latent_shape(size)
+        unet = folder.network(UNet2DConditionModel, "unet", torch_dtype=number)
+        vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
+        config = folder.config(CLIPTextConfig, "text_encoder")
+        check_unet(unet.config, vae.config.latent_channels, config["hidden_size"], f"{path}/unet/config.json")
+        load = partial(folder.network, CLIPTextModel, "text_encoder", dtype=number)
+        identity = f"{folder.fingerprint('text_encoder')} {dtype}"
+        tokenizer = folder.tokenizer(CLIPTokenizer)
+        prompts = CLIPPrompts(tokenizer, load, config["max_position_embeddings"], identity, text)
+        super().__init__(prompts, vae, trainable or LoRA(), {"unet": unet})
+        self.folder, self.scheduler = folder, scheduler
+        self.noise_schedule, self.prediction = noise_schedule, prediction
         self.vae_slicing = vae_slicing
-        self.adapter = trainable or LoRA()
-        self.requires_grad_(False).eval()
-        _align(self)
-        self.adapter.attach(self.unet)
+        self.size = self._size(size)
+        self.latent_shape(self.size)
         if checkpointing:
             self.unet.enable_gradient_checkpointing()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the frozen weights."""
-        return next(self.vae.parameters()).dtype
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (self.unet.config.in_channels, *latent_sides(size, self._factor, "an image"))
 
-    def encode(self, prompts: Sequence[str]) -> Condition:
-        return Condition({"text": self.text(prompts)})
+    def schedule(self, size: Size) -> Schedule:
+        return self.noise_schedule
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         text = condition.tensors["text"].to(self.dtype)
         output = self.unet(x.to(self.dtype), int(time), text).sample
-        return self.prediction(output.to(x.dtype), x, *self.schedule.levels(time))
+        return self.prediction(output.to(x.dtype), x, *self.noise_schedule.levels(time))
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        r"""Returns pixels :math:`\mathrm{clamp}(D(x / s + b) / 2 + 1/2, 0, 1)`, with shape :math:`(B, 3, H, W)`.
+        r"""Returns the pixels of diffusers' pipeline, with shape :math:`(B, 3, H, W)`; see :func:`decode_pixels`."""
+        return decode_in_chunks(partial(decode_pixels, self.vae), x, 1 if self.vae_slicing else None)
 
-        :math:`s` and :math:`b` are the autoencoder's ``scaling_factor`` and ``shift_factor``. The pixels are those of
-        diffusers' pipeline. Where the decoder leaves the range the clamp's gradient is 0: no
-        reward is gained by making white whiter.
-        """
-        if not self.vae_slicing:
-            return self._pixels(x)
-        return torch.cat([checkpoint(self._pixels, row, use_reentrant=False) for row in x.split(1)])
+    def pipeline_class(self) -> Any:
+        return StableDiffusionPipeline
 
-    def reference(self) -> AbstractContextManager[None]:
-        return self.adapter.reference(self.unet)
+    def pipeline(self, network: Any, encoder: Any) -> Any:
+        return StableDiffusionPipeline(
+            vae=self.vae,
+            text_encoder=encoder,
+            tokenizer=self.text.tokenizer,
+            unet=network,
+            scheduler=DDIMScheduler.from_config(self.scheduler),
+            safety_checker=None,  # type: ignore[arg-type]
+            feature_extractor=None,  # type: ignore[arg-type]
+            requires_safety_checker=False,
+        )
 
-    def export(self, folder: str | Path) -> None:
-        """Writes the trained weights for diffusers: a LoRA for ``load_lora_weights``, full weights as ``unet/``."""
-        self.adapter.export(self.unet, Path(folder), lambda whole: self.unet.save_pretrained(whole / "unet"))
+    def fresh_network(self) -> Any:
+        network: Any = freeze(self.folder.network(UNet2DConditionModel, "unet", torch_dtype=self.dtype))
+        return network.to(self.device)
 
-    def _pixels(self, x: Tensor) -> Tensor:
-        config = self.vae.config
-        z = (x / config.scaling_factor + (config.shift_factor or 0)).to(self.dtype)
-        return (self.vae.decode(z).sample.to(x.dtype) / 2 + 0.5).clamp(0, 1)
+    def preview(self, network: Any) -> Tensor:
+        return self.preview_by_pipeline(network)
 
-    def _latent_shape(self, size: int | None) -> tuple[int, ...]:
-        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+    @property
+    def _factor(self) -> int:
+        factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return factor
+
+    def _size(self, size: int | tuple[int, int] | None) -> Size:
         trained = self.unet.config.sample_size
-        height, width = (trained, trained) if isinstance(trained, int) else trained
-        if size is not None:
-            if size < factor or size % factor:
-                raise ValueError(f"a picture's side must be a positive multiple of {factor} pixels, and {size} is not")
-            height = width = size // factor
-        return (self.unet.config.in_channels, height, width)
-
-
-def _align(model: nn.Module) -> None:
-    """Moves weights to memory that begins at a multiple of 64 bytes, as torch's own allocations do.
-
-    Readers of files leave them anywhere, and on a CPU the last digits of a product depend on where its factors lie:
-    a run that is resumed in another process would not equal an uninterrupted one to the bit.
-    """
-    for weight in model.parameters():
-        weight.data = weight.data.clone()
+        if size is None:
+            height, width = (trained, trained) if isinstance(trained, int) else trained
+            return Size(height * self._factor, width * self._factor)
+        return Size(size, size) if isinstance(size, int) else Size(*size)
 
 
 def _read(config: dict[str, Any]) -> tuple[DiscreteSchedule, Prediction]:
@@ -156,7 +152,7 @@ def _read(config: dict[str, Any]) -> tuple[DiscreteSchedule, Prediction]:
     if scheduler.alphas_cumprod[-1] == 0 and prediction is noise:
         raise ValueError(
             "scheduler_config.json sets rescale_betas_zero_snr for a network that predicts the noise, which says nothing "
-            "of the picture at zero signal; unset it, or take a v_prediction model"
+            "of the image at zero signal; unset it, or take a v_prediction model"
         )
     schedule = DiscreteSchedule(
         scheduler.alphas_cumprod, spacing, scheduler.config.steps_offset, float(scheduler.final_alpha_cumprod)

@@ -1,79 +1,108 @@
-"""Prompts to embeddings, through a text encoder that is asked once per prompt."""
+"""Prompts to conditions, through a text encoder that reads each prompt once."""
 
 import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from rlr.io.text import quote
+from rlr.models.base import Condition
+from rlr.models.placement import TextPlacement, WithModel
+
+Row = dict[str, Tensor]
+r"""The condition of one prompt, each tensor with shape :math:`(*)`."""
 
 
 class PromptEncoder(nn.Module, ABC):
-    r"""A frozen text encoder with a memory of the prompts last seen.
+    r"""A frozen text encoder, or several, with a memory of the prompts last seen.
 
     Prompts are encoded one at a time: an embedding then is the same to the bit whatever batch it was first met in,
     so that a resumed run, which starts with an empty memory, equals an uninterrupted one.
 
     Args:
-        encoder: The text encoder.
+        load: Returns the text encoder.
         length: How many tokens :math:`L` it reads, start and end included.
-        capacity: How many embeddings are kept; the one not asked for longest goes first.
+        identity: Tells this encoder and its weights from any other, for files of embeddings.
+        placement: Where the encoder and the embeddings are kept; by default with the model, and 256 embeddings.
     """
 
     truncated: int
     """How many prompts, encoded so far, were longer than the encoder reads."""
 
-    def __init__(self, encoder: nn.Module, length: int, capacity: int = 256) -> None:
+    def __init__(
+        self, load: Callable[[], nn.Module], length: int, identity: str, placement: TextPlacement | None = None
+    ) -> None:
         super().__init__()
-        self.encoder = encoder
         self.length = length
-        self.capacity = capacity
+        self.identity = identity
         self.truncated = 0
-        self._cache: OrderedDict[str, Tensor] = OrderedDict()
+        # follows the model to its device and type wherever the encoder is kept
+        self.register_buffer("anchor", torch.zeros(1), persistent=False)
+        self._cache: OrderedDict[str, Row] = OrderedDict()
+        self.placement = placement or WithModel()
+        self.placement.place(self, load)
 
-    def forward(self, prompts: Sequence[str]) -> Tensor:
-        r"""Returns the embeddings of :math:`B` prompts, with shape :math:`(B, L, D)`."""
-        return torch.stack([self._lookup(prompt) for prompt in prompts])
+    def forward(self, prompts: Sequence[str]) -> Condition:
+        r"""Returns the condition of :math:`B` prompts."""
+        rows = self._rows(prompts)
+        return Condition({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+    def opened(self) -> AbstractContextManager[Any]:
+        """Returns a context with the text encoder."""
+        return self.placement.opened(self)
 
     @abstractmethod
     def count(self, prompt: str) -> int:
         """Returns how many tokens a prompt has, start and end included."""
 
     @abstractmethod
-    def tokens(self, prompt: str) -> Tensor:
-        r"""Returns the tokens of a prompt, cut or padded, with shape :math:`(1, L)`."""
-
-    @abstractmethod
-    def states(self, tokens: Tensor) -> Tensor:
-        r"""Returns the embeddings of tokens :math:`(B, L)`, with shape :math:`(B, L, D)`."""
+    def embed(self, encoder: Any, prompt: str, device: torch.device) -> Row:
+        """Returns the condition of one prompt that the encoder makes on a device."""
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PromptEncoder":
         # moved or cast: what is remembered lies on the old device, in the old type
         self._cache.clear()
         return super()._apply(fn, recurse)
 
-    def _lookup(self, prompt: str) -> Tensor:
-        embedding = self._cache.pop(prompt, None)
-        if embedding is None:
-            embedding = self._embed(prompt)
-        self._cache[prompt] = embedding
-        while len(self._cache) > self.capacity:
+    def _rows(self, prompts: Sequence[str]) -> list[Row]:
+        found = {prompt: row for prompt in dict.fromkeys(prompts) if (row := self._remembered(prompt)) is not None}
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
+        if missing:
+            with self.opened() as encoder:
+                found |= {prompt: self._encode(encoder, prompt) for prompt in missing}
+        for prompt in prompts:
+            self._cache[prompt] = found[prompt]
+            self._cache.move_to_end(prompt)
+        while len(self._cache) > self.placement.memory:
             self._cache.popitem(last=False)
-        return embedding
+        return [found[prompt] for prompt in prompts]
 
-    def _embed(self, prompt: str) -> Tensor:
+    def _remembered(self, prompt: str) -> Row | None:
+        row = self._cache.get(prompt)
+        if row is None and self.placement.store:
+            row = self.placement.store.read(self._key(prompt))
+        return None if row is None else {name: tensor.to(self.anchor.device) for name, tensor in row.items()}
+
+    def _encode(self, encoder: Any, prompt: str) -> Row:
         excess = self.count(prompt) - self.length
         if excess > 0:
             self._report(prompt, excess)
-        device = next(self.encoder.parameters()).device
+        device = next(encoder.parameters()).device
         # an embedding that is met first within inference mode or autocast may be used outside of it
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            return self.states(self.tokens(prompt).to(device))[0]
+            row = self.embed(encoder, prompt, device)
+        if self.placement.store:
+            self.placement.store.write(self._key(prompt), row)
+        return {name: tensor.to(self.anchor.device) for name, tensor in row.items()}
+
+    def _key(self, prompt: str) -> tuple[str, ...]:
+        return (self.identity, str(self.anchor.dtype), self.placement.device(self).type, str(prompt))
 
     def _report(self, prompt: str, excess: int) -> None:
         self.truncated += 1
@@ -85,27 +114,55 @@ class PromptEncoder(nn.Module, ABC):
             )
 
 
-class CLIPPrompts(PromptEncoder):
+class SequencePrompts(PromptEncoder):
+    r"""Prompts to one sequence of embeddings, the tensor ``text`` with shape :math:`(B, L, D)`."""
+
+    @abstractmethod
+    def tokens(self, prompt: str) -> Tensor:
+        r"""Returns the tokens of a prompt, cut or padded, with shape :math:`(1, L)`."""
+
+    @abstractmethod
+    def states(self, encoder: Any, tokens: Tensor) -> Tensor:
+        r"""Returns the embeddings of tokens :math:`(B, L)`, with shape :math:`(B, L, D)`."""
+
+    def embed(self, encoder: Any, prompt: str, device: torch.device) -> Row:
+        return {"text": self.states(encoder, self.tokens(prompt).to(device))[0]}
+
+
+class CLIPPrompts(SequencePrompts):
     """Prompts through tokenizer and text encoder of transformers' CLIP.
 
     Args:
         tokenizer: The tokenizer.
-        encoder: The text encoder.
-        capacity: How many embeddings are kept.
+        load: Returns the text encoder.
+        positions: How many positions the encoder has.
+        identity: See :class:`PromptEncoder`.
+        placement: See :class:`PromptEncoder`.
     """
 
-    def __init__(self, tokenizer: CLIPTokenizer, encoder: CLIPTextModel, capacity: int = 256) -> None:
-        super().__init__(encoder, min(tokenizer.model_max_length, encoder.config.max_position_embeddings), capacity)
+    def __init__(
+        self,
+        tokenizer: CLIPTokenizer,
+        load: Callable[[], nn.Module],
+        positions: int,
+        identity: str,
+        placement: TextPlacement | None = None,
+    ) -> None:
+        super().__init__(load, min(tokenizer.model_max_length, positions), identity, placement)
         self.tokenizer = tokenizer
 
     def count(self, prompt: str) -> int:
         return len(self.tokenizer(prompt, verbose=False).input_ids)
 
     def tokens(self, prompt: str) -> Tensor:
-        tokens = self.tokenizer(
-            prompt, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
-        )
-        return tokens.input_ids
+        return padded(self.tokenizer, prompt, self.length)
 
-    def states(self, tokens: Tensor) -> Tensor:
-        return self.encoder(tokens)[0]
+    def states(self, encoder: Any, tokens: Tensor) -> Tensor:
+        return encoder(tokens)[0]
+
+
+def padded(tokenizer: Any, prompt: str, length: int) -> Tensor:
+    r"""Returns the tokens of a prompt, cut or padded to :math:`L`, with shape :math:`(1, L)`."""
+    options = {"padding": "max_length", "max_length": length, "truncation": True, "return_tensors": "pt"}
+    tokens: Tensor = tokenizer(prompt, **options).input_ids
+    return tokens

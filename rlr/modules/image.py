@@ -8,9 +8,9 @@ class ImageAlignment(Alignment):
 
     def _check(self) -> None:
         model = self.chain.model
-        if model.frames:
+        if model.size.frames:
             raise ValueError(
-                f"ImageAlignment trains a model of images, and {type(model).__name__} makes videos of {model.frames} "
+                f"ImageAlignment trains a model of images, and {type(model).__name__} makes videos of {model.size.frames} "
                 "frames; use VideoAlignment"
             )
         super()._check()

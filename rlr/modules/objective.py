@@ -52,7 +52,7 @@ class Objective:
         return self._score(FrameSelection(None, self.reward.score), pixels, prompts)
 
     def _selection(self, seed: int) -> FrameSelection:
-        frames = self.model.frames
+        frames = self.model.size.frames
         return FrameSelection(None, self.reward.score) if frames is None else self.reward.select_frames(frames, seed)
 
     def _decode(self, x: Tensor, frames: Sequence[int] | None) -> Tensor:

@@ -101,7 +101,7 @@ class Sampling(LightningModule):
         scores = self.objective.rate(samples, prompts)
         self.objective.calls = 0  # evaluation costs are no costs of training
         return Prediction(
-            samples, prompts, list(batch.indices), seeds, scores.values, self.chain.model.fps, (), scores.parts
+            samples, prompts, list(batch.indices), seeds, scores.values, self.chain.model.size.fps, (), scores.parts
         )
 
     def seeds(self, batch: PromptBatch) -> list[int]:

@@ -16,13 +16,13 @@ class VideoAlignment(Alignment):
 
     def _check(self) -> None:
         model = self.chain.model
-        if not model.frames:
+        if not model.size.frames:
             raise ValueError(
                 f"VideoAlignment trains a model of videos, and {type(model).__name__} makes images (its frames are "
                 "None); use ImageAlignment"
             )
-        if not model.fps:
+        if not model.size.fps:
             raise ValueError(
-                f"videos of {type(model).__name__} have {model.frames} frames and no frame rate; set its fps"
+                f"videos of {type(model).__name__} have {model.size.frames} frames and no frame rate; set its fps"
             )
         super()._check()

@@ -15,7 +15,8 @@ from rlr.cli import main
 from rlr.data import Prompts
 from rlr.data.stream import PromptBatch
 from rlr.estimators import FirstOrder
-from rlr.evaluation import Colors, Evaluator, RewardMetric, SampleSet, diversity, parts
+from rlr.evaluation import Colors, Evaluator, RewardMetric, SampleSet, parts
+from rlr.evaluation.diversity import diversity
 from rlr.evaluation.images import film, sheet
 from rlr.evaluation.metrics import describe
 from rlr.io.video import Video, read_video, write_video

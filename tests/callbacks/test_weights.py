@@ -22,7 +22,7 @@ def build(kind, random_sd):
 def answer(module):
     model = module.chain.model
     prompt = "one" if isinstance(model, AffineModel) else "a red circle"
-    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, *model.latent_shape(model.size), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return model.denoise(x, 100.0, model.encode([prompt]))
 

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -14,76 +17,7 @@ from PIL import Image
 from rlr.callbacks import Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
 from rlr.cli import main
 from rlr.cli.error_messages import explain, read
-
-CONFIG = """
-seed_everything: 7
-model:
-  class_path: ImageAlignment
-  init_args:
-    model: tests.modules.toy.AffineModel
-    sampler:
-      class_path: DDIM
-      init_args:
-        steps: 4
-    reward: tests.modules.toy.Level
-    estimator:
-      class_path: RLR
-      init_args:
-        length: 2
-        zeroth: false
-    optimization:
-      lr: 0.01
-    seed: ${seed_everything}
-data:
-  class_path: Prompts
-  init_args:
-    train: [one, two, three]
-    val: [four, five]
-    batch_size: 2
-trainer:
-  accelerator: cpu
-  max_epochs: -1
-  max_steps: 3
-  enable_progress_bar: false
-  enable_model_summary: false
-"""
-
-
-@pytest.fixture
-def config(tmp_path: Path):
-    """Returns a function that writes the config above with some text in it replaced, and returns its path."""
-
-    def write(*changes: tuple[str, str]) -> str:
-        text = CONFIG
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new, 1)
-        path = tmp_path / "config.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def refuse(tmp_path, capsys, monkeypatch):
-    """Returns a function that runs a command line which must fail, and returns the one sentence it fails with."""
-    monkeypatch.delenv("RLR_TRACEBACK", raising=False)
-
-    def run(*args: str, command: str = "fit") -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([command, *args, *([] if any("root_dir" in a for a in args) else [root(tmp_path)])])
-        assert exit_.value.code == 2
-        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(told) == 1
-        return told[0]
-
-    return run
-
-
-def root(tmp_path: Path) -> str:
-    return f"--trainer.default_root_dir={tmp_path / 'out'}"
+from tests.cli.conftest import root
 
 
 def fit(config: str, tmp_path: Path, *further: str):
@@ -102,7 +36,7 @@ def test_fit_leaves_logs_config_and_checkpoint(config, tmp_path):
     assert {"reward/mean", "gradient/first_order", "cosine/first_order_half_order", "val/reward"} <= set(rows[0])
     assert [row["samples"] for row in rows if row["reward/mean"]] == ["2.0", "4.0", "6.0"]
     saved = yaml.safe_load((logs / "config.yaml").read_text())
-    assert saved["model"]["class_path"] == "rlr.modules.ImageAlignment"
+    assert saved["model"]["class_path"] == "rlr.ImageAlignment"
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").is_file()
 
 
@@ -366,3 +300,41 @@ def test_the_way_down_an_indented_message():
     assert read(message) == ("model.sampler", "rlr.samplers.DDIM", "Option 'stepps' is not accepted")
     assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; leave it out"
     assert explain("Something\n  new", []) == "Something"
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+def test_sigterm_ends_a_run_with_its_status(config, tmp_path):
+    given = "  max_steps: 3\n  callbacks: [tests.cli.interrupt.Terminate]\n"
+    with pytest.raises(SystemExit) as exit_:
+        fit(config(("  max_steps: 3\n", given)), tmp_path)
+    assert exit_.value.code == 143
+
+
+def test_a_home_folder_is_expanded_in_configs_and_options(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    path = config(("  max_steps: 3\n", "  max_steps: 1\n  default_root_dir: ~/in_config\n"))
+    main(["fit", f"--config={path}"])
+    main(["fit", f"--config={path}", "--trainer.default_root_dir=~/in_option"])
+    main(["fit", f"--config={path}", "--trainer.default_root_dir", "~/next"])
+    assert sorted(item.name for item in (tmp_path / "home").iterdir()) == ["in_config", "in_option", "next"]
+    assert not (tmp_path / "~").exists()
+
+
+def test_settings_are_checked_after_interpolation(config, refuse):
+    path = config(("seed: ${seed_everything}", "seed: ${oc.decode:'-3'}"))
+    assert "model.seed: expected a seed from 0 to 4294967295, got -3" in refuse(f"--config={path}")
+
+
+@pytest.mark.slow
+def test_a_finished_command_succeeds_though_nobody_reads_its_table(config, tmp_path):
+    path = config(("max_steps: 3", "max_steps: 1"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    root_folder = Path(__file__).parents[2]
+    command = [sys.executable, str(root_folder / "train.py"), "test", f"--config={path}", root(tmp_path)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=root_folder)
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+    assert (tmp_path / "out" / "evaluation" / "test" / "results.json").is_file()

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.linear import TARGET, Affine
-from benchmarks.linear import Cosine as Cosine
-from benchmarks.linear import Plane as Plane
-from benchmarks.linear import affine as affine
-from benchmarks.linear import exact_gradients as exact_gradients
-from benchmarks.linear import linear_chain as linear_chain
-from benchmarks.linear import quadratic as quadratic
+from rlr.analysis.linear import TARGET, Affine
+from rlr.analysis.linear import Cosine as Cosine
+from rlr.analysis.linear import Plane as Plane
+from rlr.analysis.linear import affine as affine
+from rlr.analysis.linear import exact_gradients as exact_gradients
+from rlr.analysis.linear import linear_chain as linear_chain
+from rlr.analysis.linear import quadratic as quadratic
 from rlr.chain import Chain
 from rlr.estimators import Estimator
 from rlr.models.base import Condition

@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators import (
+    DDPO,
     RLR,
     AllSteps,
     DirectionPerSample,
+    Estimator,
     FirstOrder,
     HalfOrder,
     HalfOrderRLR,
@@ -20,12 +22,15 @@ from rlr.estimators import (
     LookAhead,
     RunningMean,
     SharedDirection,
+    Term,
     UniformSteps,
+    Unscaled,
     Zero,
     ZerothOrder,
 )
 from rlr.estimators.control_variate import leave_one_out_regression
 from rlr.estimators.perturbation import normal
+from rlr.rollout import Rollout, join
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
 from tests.estimators.problems import Affine, Curved, estimate, linear_chain, quadratic, rollout, wavy
@@ -84,6 +89,91 @@ def count_saved(chain: Chain, saved: weakref.WeakSet) -> int:
     count = len(saved)
     term.loss.backward()
     return count
+
+
+# --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_scaled_term_has_loss_and_metrics_times_the_factor() -> None:
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+    term = Term("kl", weight.square().sum(), (2, 1), {"kl/path": torch.tensor(5.0), "kl/other": torch.tensor(-1.0)})
+    half = term.scaled(0.5)
+    assert (half.name, half.steps) == ("kl", (2, 1))
+    assert {name: value.item() for name, value in half.metrics.items()} == {"kl/path": 2.5, "kl/other": -0.5}
+    half.loss.backward()
+    assert weight.grad.tolist() == [3.0, 4.0]
+    assert term.loss.item() == 25
+    assert term.metrics["kl/path"].item() == 5
+
+
+def grown(chain: Chain, terms: Iterator[Term]) -> Tensor:
+    """Returns the gradient that terms leave."""
+    chain.zero_grad()
+    for term in terms:
+        term.loss.backward()
+    weights = chain.model.trainable.values()
+    return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
+
+
+def size(rollout: Rollout) -> Iterator[Term]:
+    """A penalty of the size of the samples, times a weight so that it has a gradient."""
+    mean = rollout.trajectory.states[0].square().sum(1).mean()
+    yield Term("size", mean * rollout.chain.model.out.weight.sum(), (1,), {"size": mean})
+
+
+@pytest.mark.parametrize("estimator", [FirstOrder(2), HalfOrder(2, baseline=Zero())], ids=["first order", "half order"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_round_is_one_update_with_the_gradient_of_the_joined_batch(estimator: Estimator, count: int) -> None:
+    chain = curved_chain()
+    rollouts = [rollout(estimator, chain, wavy, seed=seed) for seed in range(count)]
+    joined = join(rollouts, 0)
+    assert estimator.updates_per_round == 1
+    found = [grown(chain, terms) for terms in estimator.updates(rollouts)]
+    assert len(found) == 1
+    torch.testing.assert_close(found[0], grown(chain, estimator.terms(joined)), rtol=1e-10, atol=1e-14)
+    (both,) = (grown(chain, terms) for terms in estimator.updates(rollouts, size))
+    torch.testing.assert_close(both - found[0], grown(chain, size(joined)), rtol=1e-10, atol=1e-12)
+
+
+def test_metrics_of_a_round_add_up_to_their_mean() -> None:
+    chain, estimator = curved_chain(), HalfOrder(2)
+    rollouts = [rollout(estimator, chain, wavy, seed=seed) for seed in range(3)]
+    (terms,) = estimator.updates(rollouts, size)
+    found = sum(term.metrics["size"] for term in terms if term.name == "size")
+    (expected,) = size(join(rollouts, 0))
+    assert found.item() == pytest.approx(expected.metrics["size"].item())
+
+
+@pytest.mark.parametrize(
+    "estimator", [HalfOrderRLR(2, None), DDPO(1, minibatch=2, statistics=Unscaled())], ids=["mean", "replay"]
+)
+def test_in_a_round_too_a_graph_is_gone_before_the_next_is_built(estimator: Estimator) -> None:
+    """Also without a backward pass, which would empty a graph whoever holds it."""
+    chain, saved, left = curved_chain(), weakref.WeakSet(), []
+    rollouts = [rollout(estimator, chain, wavy, seed=seed) for seed in range(2)]
+    building = False
+
+    def pack(tensor: Tensor) -> Saved:
+        nonlocal building
+        if not building:
+            building = True
+            left.append(len(saved))
+        # without its graph, which would be a cycle that nobody can collect
+        box = Saved(tensor.detach())
+        saved.add(box)
+        return box
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+        (terms,) = estimator.updates(rollouts, size)
+        while (term := next(terms, None)) is not None:
+            assert len(saved) > 0
+            del term
+            building = False
+    assert len(left) > 6
+    assert set(left) == {0}
+
+
+# --- what is covered -------------------------------------------------------------------------------------------------
 
 
 def test_the_terms_of_rlr_are_disjoint_and_cover_the_chain() -> None:

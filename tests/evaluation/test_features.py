@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from rlr.evaluation import CLIPFeatures, Colors, Diversity, Evaluator, RewardMetric, SampleSet, diversity
+from rlr.evaluation import CLIPFeatures, Colors, Diversity, Evaluator, RewardMetric, SampleSet
+from rlr.evaluation.diversity import diversity
 from rlr.rewards import PickScore
 from rlr.rewards.base import Reward
 from tests.modules.toy import WORDS, align

@@ -9,7 +9,7 @@ import yaml
 
 from experiments.base import Cell, Figure, Row, Table
 from experiments.comparison import SAMPLES, SECONDS, START, Plan
-from experiments.cost import MEASURED, WARM, Cost, costs
+from experiments.costs import MEASURED, WARM, Cost, costs
 from experiments.figure3 import Figure3
 from experiments.figure4 import Figure4
 from experiments.methods import RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations, stable_diffusion

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlr.models import Condition, DiffusionModel, Guidance
+from rlr.models import Condition, DiffusionModel, Guidance, Interval, Size
 from rlr.models.prediction import noise, velocity
 from rlr.schedules import RectifiedFlow
+
+FLOW = RectifiedFlow()
 
 
 class Recorder(DiffusionModel):
@@ -14,9 +16,15 @@ class Recorder(DiffusionModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shape, self.schedule = (2,), RectifiedFlow()
+        self.size = Size(1, 2)
         self.weight = nn.Parameter(torch.ones(()))
         self.calls: list[tuple[Tensor, Tensor]] = []
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (size.width,)
+
+    def schedule(self, size: Size) -> RectifiedFlow:
+        return FLOW
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         return Condition({"length": torch.tensor([[float(len(prompt))] for prompt in prompts])})
@@ -76,8 +84,9 @@ def test_guiding_estimates_is_guiding_outputs(prediction: object) -> None:
 def test_the_rest_is_the_models() -> None:
     model = Recorder()
     guided = Guidance(model)
-    assert guided.shape == model.shape
-    assert guided.schedule is model.schedule
+    assert guided.size == model.size
+    assert guided.latent_shape(Size(1, 3)) == (3,)
+    assert guided.schedule(model.size) is FLOW
     assert list(guided.trainable.values()) == [model.weight]
     assert torch.equal(guided.decode(X), X.sigmoid())
     assert not guided.train().training
@@ -92,5 +101,27 @@ def test_negative_scale_raises() -> None:
 def test_a_model_without_memory_of_its_base_says_so() -> None:
     with pytest.raises(ValueError, match="load the base model a second time"):
         Guidance(Recorder()).reference()
-    with pytest.raises(ValueError, match="no format of its own"):
-        Guidance(Recorder()).export("folder")
+
+
+def test_two_calls_give_what_one_gives() -> None:
+    model = Recorder()
+    together, apart = (Guidance(model, 2.0, "four", batched) for batched in (True, False))
+    condition = together.encode(["a", "bb"])
+    expected = together.denoise(X, 0.5, condition)
+    model.calls.clear()
+    torch.testing.assert_close(apart.denoise(X, 0.5, condition), expected, rtol=0, atol=0)
+    assert [len(x) for x, _ in model.calls] == [2, 2]
+
+
+def test_a_scale_may_depend_on_time() -> None:
+    model = Recorder()
+    guided, constant = Guidance(model, Interval(2.0, 0.3, 0.6), "four"), Guidance(model, 2.0, "four")
+    condition = guided.encode(["a", "bb"])
+    for time in (0.3, 0.5, 0.6):
+        assert torch.equal(guided.denoise(X, time, condition), constant.denoise(X, time, condition))
+    for time in (0.2, 0.7):
+        model.calls.clear()
+        assert torch.equal(guided.denoise(X, time, condition), model.denoise(X, time, model.encode(["a", "bb"])))
+        assert [len(x) for x, _ in model.calls] == [2, 2]
+    with pytest.raises(ValueError, match="must not be negative"):
+        Interval(-1.0, 0, 1)

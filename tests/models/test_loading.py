@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rlr.models import Frozen, StableDiffusion
+from rlr.models import Frozen, Size, StableDiffusion
 
 Folder = Callable[..., Path]
 PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
@@ -80,7 +80,9 @@ def test_a_tokenizer_of_two_plain_files_is_read(random_sd: Folder, copied: Path)
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in parts["merges"]]
     (copied / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
     prompts = ["a red circle, two blue squares", ""]
-    assert torch.equal(StableDiffusion(str(copied), Frozen()).text(prompts), model.text(prompts))
+    assert torch.equal(
+        StableDiffusion(str(copied), Frozen()).text(prompts).tensors["text"], model.text(prompts).tensors["text"]
+    )
 
 
 def test_a_bin_file_is_read_where_there_is_no_safetensors(copied: Path) -> None:
@@ -123,11 +125,11 @@ def test_an_unknown_setting_of_the_scheduler_is_named(copied: Path, setting: str
 def test_zero_terminal_signal_needs_another_prediction_than_noise(copied: Path) -> None:
     with pytest.raises(ValueError, match="unset it, or take a v_prediction model"):
         StableDiffusion(configure(copied, rescale_betas_zero_snr=True))
-    assert StableDiffusion(configure(copied, prediction_type="v_prediction")).schedule.levels(999) == (0, 1)
+    assert StableDiffusion(configure(copied, prediction_type="v_prediction")).noise_schedule.levels(999) == (0, 1)
 
 
 def test_a_variant_is_read(copied: Path) -> None:
     for part in ("unet", "vae", "text_encoder"):
         file = next((copied / part).glob("*.safetensors"))
         file.rename(file.with_suffix(".fp16.safetensors"))
-    assert StableDiffusion(str(copied), Frozen(), variant="fp16").shape == (4, 8, 8)
+    assert StableDiffusion(str(copied), Frozen(), variant="fp16").latent_shape(Size(32, 32)) == (4, 8, 8)

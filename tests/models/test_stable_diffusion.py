@@ -31,9 +31,9 @@ def test_the_folder_decides_what_is_predicted_and_when(random_sd: Folder) -> Non
     epsilon = StableDiffusion(str(random_sd()), Frozen())
     v = StableDiffusion(str(random_sd(prediction="v_prediction", spacing="trailing")), Frozen())
     assert (epsilon.prediction, v.prediction) == (noise, velocity)
-    assert epsilon.schedule.grid(10).times[-1] == 901
-    assert v.schedule.grid(10).times[-1] == 999
-    assert epsilon.shape == (4, 8, 8)
+    assert epsilon.noise_schedule.grid(10).times[-1] == 901
+    assert v.noise_schedule.grid(10).times[-1] == 999
+    assert epsilon.latent_shape(epsilon.size) == (4, 8, 8)
 
 
 def test_all_stays_in_eval_mode(random_sd: Folder) -> None:
@@ -116,8 +116,8 @@ def test_half_weights_keep_float32_states(random_sd: Folder, dtype: str, toleran
 
 def test_size_sets_the_pixels(random_sd: Folder) -> None:
     model = StableDiffusion(str(random_sd()), Frozen(), size=48)
-    assert model.shape == (4, 12, 12)
+    assert model.latent_shape(model.size) == (4, 12, 12)
     chain = Chain(model, DDIM(2))
     assert model.decode(chain.sample(chain.encode(["a"]), chain.draw([0])).states[0]).shape == (1, 3, 48, 48)
-    with pytest.raises(ValueError, match="positive multiple of 4 pixels, and 50 is not"):
+    with pytest.raises(ValueError, match="positive multiples of 4 pixels, and 50 x 50 are not"):
         StableDiffusion(str(random_sd()), Frozen(), size=50)

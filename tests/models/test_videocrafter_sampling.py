@@ -129,7 +129,7 @@ def test_a_step_that_takes_the_rescale_for_signal_is_seen(vectors: Vectors) -> N
 
 
 def test_noising_is_theirs(models: Callable[[str], VideoCrafter], vectors: Vectors) -> None:
-    given, schedule = vectors.within("inputs.v2.q."), models("v2").schedule
+    given, schedule = vectors.within("inputs.v2.q."), models("v2").noise_schedule
     for k, time in enumerate(given["t"].tolist()):
         alpha, sigma = schedule.levels(time)
         noisy = alpha * given["x0"][k] + sigma * given["noise"][k]
@@ -142,7 +142,7 @@ def test_a_velocity_is_of_the_rescaled_latent(models: Callable[[str], VideoCraft
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 1, 4, 4, 8, 8, generator=generator, dtype=torch.float64)
     for time in (1, 200, 801):
-        (alpha, sigma), scale = model.schedule.levels(time), model.schedule.scale(time)
+        (alpha, sigma), scale = model.noise_schedule.levels(time), model.noise_schedule.scale(time)
         velocity = alpha / scale * noise - sigma * scale * x0
         for name, output in (("v", velocity), ("eps", noise), ("x0", scale * x0)):
             prediction = replace(model.architecture, parameterization=name).prediction

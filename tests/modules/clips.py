@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rlr.models.base import Condition, DiffusionModel
+from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.rewards import FrameReward
 from rlr.schedules import DiscreteSchedule
 from tests.modules.toy import WORDS, Level, Replay, arguments
@@ -21,9 +21,7 @@ class ClipModel(DiffusionModel):
 
     def __init__(self, dtype: str = "float32") -> None:
         super().__init__()
-        self.shape = (2, FRAMES, 2, 2)
-        self.frames, self.fps = FRAMES, 8.0
-        self.schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear())
+        self.size = Size(SIDE, SIDE, FRAMES, 8.0)
         generator = torch.Generator().manual_seed(0)
         size, kind = 8 * FRAMES, getattr(torch, dtype)
         weight = 0.1 * torch.randn(size, size, generator=generator, dtype=torch.float64)
@@ -32,6 +30,12 @@ class ClipModel(DiffusionModel):
         mix = torch.randn(3, 2, generator=generator, dtype=torch.float64)
         self.mix = nn.Parameter(mix.to(kind), requires_grad=False)
         self.decoded = 0
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (2, FRAMES, 2, 2)
+
+    def schedule(self, size: Size) -> DiscreteSchedule:
+        return DiscreteSchedule(DiscreteSchedule.scaled_linear())
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         numbers = [WORDS.index(prompt) / 8 for prompt in prompts]

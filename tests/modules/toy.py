@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlr.estimators.base import Estimator, Term
-from rlr.models.base import Condition, DiffusionModel
+from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
 from rlr.rewards.base import Reward
@@ -23,8 +23,7 @@ class AffineModel(DiffusionModel):
 
     def __init__(self, trained: bool = True, frozen: bool = True, dtype: str = "float32") -> None:
         super().__init__()
-        self.shape = (3, 2, 2)
-        self.schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear())
+        self.size = Size(2, 2)
         generator = torch.Generator().manual_seed(0)
         kind = getattr(torch, dtype)
         weight = 0.1 * torch.randn(12, 12, generator=generator, dtype=torch.float64)
@@ -32,6 +31,12 @@ class AffineModel(DiffusionModel):
         self.bias = nn.Parameter(torch.zeros(12, dtype=kind), requires_grad=trained)
         self.base = nn.Linear(12, 12).requires_grad_(False) if frozen else None
         self.dropout = nn.Dropout(0.5)
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (3, 2, 2)
+
+    def schedule(self, size: Size) -> DiscreteSchedule:
+        return DiscreteSchedule(DiscreteSchedule.scaled_linear())
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         numbers = [WORDS.index(prompt) / 8 for prompt in prompts]

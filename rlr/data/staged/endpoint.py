@@ -2,19 +2,15 @@ r"""Stages that a language model writes, through any OpenAI-compatible endpoint;
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from http.client import HTTPException
+from collections.abc import Sequence
 from pathlib import Path
-from time import sleep
 from typing import Any
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import ProxyHandler, Request, build_opener, urlopen
 
 from rlr.data.cleaning import trim
 from rlr.data.files import check_text
 from rlr.data.staged.stages import StageWriter, Written, format_stages, read_stages
 from rlr.io.atomic import write_whole
+from rlr.io.http import Client, StatusError, TransientError, clean
 from rlr.io.text import quote
 
 NAMES = ("coarse", "mid", "fine")
@@ -27,21 +23,11 @@ that contradicts it, and write at most 40 words each. Answer with one JSON objec
 {"coarse": "what is where, large shapes, background", "mid": "form, number and proportion of the parts", \
 "fine": "textures, small details, light"}"""
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
-"""The names of this machine."""
-
 KEPT = 20
 """The number of answers after which the file is written, so that few are lost if the process is killed."""
 
-LONGEST = 300
-"""The number of characters of an answer that a message repeats."""
-
 LARGEST = 2**20
 """The number of bytes of an answer that are read. Three stages are some hundred."""
-
-
-class Unusable(Exception):
-    """A failed request, or an answer without stages, which another attempt may mend."""
 
 
 class Endpoint(StageWriter):
@@ -78,15 +64,10 @@ class Endpoint(StageWriter):
         retries: int = 3,
         delay: float = 1.0,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"Endpoint.url: expected an address that begins with http:// or https://, found {url!r}")
-        if timeout <= 0 or min(retries, delay, temperature) < 0:
-            raise ValueError(
-                "Endpoint: expected timeout > 0 and retries, delay and temperature >= 0, found "
-                f"{timeout}, {retries}, {delay} and {temperature}"
-            )
-        self.url, self.model, self.cache, self.key = url.rstrip("/"), model, Path(cache).expanduser(), key
-        self.temperature, self.timeout, self.retries, self.delay = temperature, timeout, retries, delay
+        if temperature < 0:
+            raise ValueError(f"Endpoint.temperature: expected a number >= 0, found {temperature}")
+        self.client = Client(url, timeout, retries, delay, LARGEST)
+        self.model, self.cache, self.key, self.temperature = model, Path(cache).expanduser(), key, temperature
 
     def write(self, prompts: Sequence[str]) -> list[tuple[str, ...]]:
         """Returns the stages of each prompt, from the cache or from the model.
@@ -124,55 +105,31 @@ class Endpoint(StageWriter):
                 write_whole(self.cache, format_stages(known).encode())
 
     def _ask(self, prompt: str) -> tuple[str, ...]:
-        for attempt in range(self.retries + 1):
-            try:
-                return stages_of(self._answer(prompt))
-            except Unusable as fault:
-                reason = fault
-            if attempt < self.retries:
-                sleep(self.delay * 2**attempt)
-        raise ConnectionError(
-            f"the endpoint {self.url} gave no stages of the prompt {quote(prompt)} in {self.retries + 1} attempts, at last: "
-            f"{reason}; check the model there, raise timeout or retries, or write a line of {self.cache} by hand"
-        )
-
-    def _answer(self, prompt: str) -> bytes:
-        try:
-            with self._open(self._request(prompt), timeout=self.timeout) as answer:
-                return answer.read(LARGEST)
-        except HTTPError as error:
-            raise self._refusal(error) from None
-        except (OSError, HTTPException) as error:
-            raise Unusable(str(getattr(error, "reason", error)) or type(error).__name__) from error
-
-    @property
-    def _open(self) -> Callable[..., Any]:
-        local = urlsplit(self.url).hostname in LOCAL
-        return build_opener(ProxyHandler({})).open if local else urlopen
-
-    def _request(self, prompt: str) -> Request:
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": prompt}]
-        body = json.dumps({"model": self.model, "messages": messages, "temperature": self.temperature})
-        request = Request(f"{self.url}/chat/completions", body.encode(), {"Content-Type": "application/json"})
-        if key := os.environ.get(self.key):
-            # not sent to an address that the endpoint redirects to
-            request.add_unredirected_header("Authorization", f"Bearer {key}")
-        return request
+        body = {"model": self.model, "messages": messages, "temperature": self.temperature}
+        try:
+            return self.client.ask("/chat/completions", body, stages_of, self._headers())
+        except StatusError as error:
+            hint = f"set the environment variable {self.key}" if error.status in (401, 403) else "check url and model"
+            raise ValueError(f"the endpoint {self.client.url} refuses with {error}; {hint}") from None
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"the endpoint {self.client.url} gave no stages of the prompt {quote(prompt)} in {self.client.retries + 1} "
+                f"attempts, at last: {error}; check the model there, raise timeout or retries, or write a line of "
+                f"{self.cache} by hand"
+            ) from error
 
-    def _refusal(self, error: HTTPError) -> Exception:
-        with error:
-            said = f"status {error.code}, {error.reason}"
-        if error.code == 429 or error.code >= 500:
-            return Unusable(said)
-        hint = f"set the environment variable {self.key}" if error.code in (401, 403) else "check url and model"
-        return ValueError(f"the endpoint {self.url} refuses with {said}; {hint}")
+    def _headers(self) -> dict[str, str]:
+        # read for each request, and kept nowhere
+        key = os.environ.get(self.key)
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def stages_of(answer: bytes) -> tuple[str, ...]:
     """Returns the three texts in a completion, with or without other text around their JSON object.
 
     Raises:
-        Unusable: If there are no three texts.
+        TransientError: If there are no three texts.
     """
     try:
         content: Any = json.loads(answer)["choices"][0]["message"]["content"]
@@ -181,6 +138,6 @@ def stages_of(answer: bytes) -> tuple[str, ...]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         stages = ()
     if not stages or not all(stages):
-        said = " ".join(answer.decode(errors="replace").split())[:LONGEST]
-        raise Unusable(f"the answer holds no {', '.join(NAMES)}: {said}")
+        said = clean(answer.decode(errors="replace"))
+        raise TransientError(f"the answer holds no {', '.join(NAMES)}: {said}")
     return stages

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlr.io.weights import blank, compare, fill, map_state, write_state
-from rlr.models.lora import merged
+from rlr.models.adapters import merged
 from rlr.models.videocrafter.architecture import CONFIG, Architecture
 from rlr.models.videocrafter.buffers import read_schedule, write_buffers
 from rlr.models.videocrafter.keys import Layout, unet_layout, vae_layout
@@ -31,18 +31,16 @@ class Parts:
     Args:
         unet: The denoiser.
         vae: The autoencoder.
-        text: The text tower.
         schedule: The noise schedule.
     """
 
     unet: Any
     vae: Any
-    text: TextTower
     schedule: DiscreteSchedule
 
 
 def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = torch.float32) -> Parts:
-    """Returns the parts of a VideoCrafter, frozen; each weight is read from the file once, and all must be there.
+    """Returns the parts of a VideoCrafter but its text tower, frozen; the file is checked to hold all weights and no others.
 
     Args:
         path: A file in its authors' layout, a ``.ckpt`` or ``.safetensors``, of any floating type.
@@ -52,16 +50,24 @@ def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = t
     Raises:
         ValueError: If the file holds something else, or another architecture.
     """
-    state = {name.removeprefix(DEEPSPEED): weight for name, weight in map_state(path).items()}
+    state = _read_state(path)
     networks = {name: blank(make) for name, make in architecture.makers.items()}
     buffers = write_buffers(architecture)
     remedy = f"give the model.ckpt of this very model, or its variant (published sizes, or a {CONFIG} beside the file)"
     blanks = {name: network.state_dict() for name, network in networks.items()}
     compare(official_state(blanks, architecture) | buffers, state, path, "the VideoCrafter that was asked for", remedy)
-    for name, layout in _layouts(architecture).items():
-        fill(networks[name], layout.to_ours(_within(state, PREFIXES[name])), dtype)
+    layouts = _layouts(architecture)
+    unet, vae = (
+        fill(networks[name], layouts[name].to_ours(_within(state, PREFIXES[name])), dtype) for name in ("unet", "vae")
+    )
     tables = {name: state[name].float().clone() for name in buffers}
-    return Parts(**networks, schedule=read_schedule(tables, architecture))
+    return Parts(unet, vae, read_schedule(tables, architecture))
+
+
+def load_text(path: Path, architecture: Architecture, dtype: torch.dtype = torch.float32) -> TextTower:
+    """Returns the text tower of a file that :func:`load_official` has checked, frozen."""
+    tower: TextTower = fill(blank(architecture.build_text), _within(_read_state(path), PREFIXES["text"]), dtype)
+    return tower
 
 
 def official_state(states: Mapping[str, Mapping[str, Tensor]], architecture: Architecture) -> dict[str, Tensor]:
@@ -99,6 +105,10 @@ def export_official(
 def _layouts(architecture: Architecture) -> dict[str, Layout]:
     vae = vae_layout(len(architecture.vae.ch_mult), architecture.vae.num_res_blocks)
     return {"unet": unet_layout(architecture.unet), "vae": vae, "text": Layout({})}
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    return {name.removeprefix(DEEPSPEED): weight for name, weight in map_state(path).items()}
 
 
 def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

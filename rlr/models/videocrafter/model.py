@@ -1,26 +1,25 @@
-r"""VideoCrafter, a latent diffusion model of clips, from its authors' own files."""
+r"""VideoCrafter, a latent diffusion model of videos, from its authors' own files."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from rlr.io.atomic import write_whole
 from rlr.io.hub import Published, find
-from rlr.models.base import Condition, DiffusionModel
+from rlr.models.adapters import LoRA, Trainable
+from rlr.models.base import Condition, Size
 from rlr.models.integrity import check_file
-from rlr.models.lora import LoRA, Trainable
+from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, latent_sides
+from rlr.models.placement import TextPlacement
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
-from rlr.models.videocrafter.checkpoint import WEIGHTS, export_official, load_official
+from rlr.models.videocrafter.checkpoint import WEIGHTS, load_official, load_text
 from rlr.models.videocrafter.network import call
 from rlr.models.videocrafter.prompts import OpenCLIPPrompts
 from rlr.models.videocrafter.recompute import recompute
-from rlr.schedules import DiscreteSchedule
+from rlr.schedules import Schedule
 
 CHECKPOINT, MERGES = "model.ckpt", "merges.txt.gz"
 """The file of weights, and that of the tokenizer's merges, which only models of another vocabulary have."""
@@ -29,8 +28,8 @@ RATES = 1.0, 60.0
 """The range of frames a second."""
 
 
-class VideoCrafter(DiffusionModel):
-    r"""VideoCrafter2 (or 1): a denoiser of clips, a CLIP text tower and an autoencoder of single frames.
+class VideoCrafter(LatentDiffusion):
+    r"""VideoCrafter2 (or 1): a denoiser of videos, a CLIP text tower and an autoencoder of single frames.
 
     Latents have shape :math:`(4, F, h, w)`. The file is read in its authors' layout, strictly. The signal of
     VideoCrafter2's noise schedule is rescaled by :math:`s_\tau`, see :class:`~rlr.schedules.RescaledSchedule`; its network
@@ -55,20 +54,18 @@ class VideoCrafter(DiffusionModel):
         dtype: The type of the frozen weights. The states of the chain stay float32 in any case.
         frames: The number :math:`F` of frames; by default that of training.
         size: Height and width in pixels, multiples of 64 for published sizes; by default those of training.
-        fps: The frames a second that the denoiser is asked for, in [1, 60]: more make smaller motions.
-        playback: The frames a second at which files of its clips are played, in [1, 60]; no input of the denoiser.
+        fps: The frames a second that is an input of the denoiser, in [1, 60]: more make smaller motions.
+        playback: The frames a second of the samples' files, in [1, 60]; not an input of the denoiser.
         checkpointing: Whether the denoiser's layers keep only their inputs and are computed again in the backward pass.
-            It concerns steps with gradient, thus replayed ones; a roll-out is as fast as without.
+            It concerns steps with gradient, thus replayed ones; a rollout is as fast as without.
         decode_chunk: How many frames are decoded at once, or None for all. Where a gradient is asked for and there are
             more, each chunk is decoded a second time in the backward pass, so that memory is that of one.
-        cache: How many prompts' embeddings are kept.
+        text: Where the text tower and the embeddings are kept; by default ``WithModel()``.
 
     Raises:
         FileNotFoundError: If there is no file.
         ValueError: If it is another model's, or a size or the frame rate is out of range.
     """
-
-    schedule: DiscreteSchedule
 
     def __init__(
         self,
@@ -82,49 +79,52 @@ class VideoCrafter(DiffusionModel):
         playback: float | None = None,
         checkpointing: bool = False,
         decode_chunk: int | None = 1,
-        cache: int = 256,
+        text: TextPlacement | None = None,
     ) -> None:
-        super().__init__()
-        file = find(path, [Published(CHECKPOINT), Published(WEIGHTS)])
-        for found in (file, file.with_name(CONFIG), file.with_name(MERGES)):
-            if found.is_file():
-                check_file(found)
-        self.architecture = architecture = _architecture(variant, file)
-        self.frames = _check_frames(architecture.frames if frames is None else frames)
+        file = _find(path)
+        architecture = _architecture(variant, file)
+        merges = file.with_name(MERGES) if file.with_name(MERGES).is_file() else None
+        number = getattr(torch, dtype)
+        parts = load_official(file, architecture, number)
+        load = partial(load_text, file, architecture, number)
+        identity = f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns} {dtype}"
+        prompts = OpenCLIPPrompts(load, architecture.text, identity, merges, text)
+        super().__init__(prompts, parts.vae, trainable or LoRA(), {"unet": parts.unet})
+        self.file, self.architecture, self.merges = file, architecture, merges
+        self.noise_schedule = parts.schedule
         self.asked = _check_rate(architecture.fps if fps is None else fps)
-        self.fps = _check_rate(architecture.playback if playback is None else playback)
         self.decode_chunk = _check_chunk(decode_chunk)
-        height, width = _check_size(architecture.size if size is None else size, architecture.multiple)
-        factor = architecture.vae.factor
-        self.shape = (architecture.vae.z_channels, self.frames, height // factor, width // factor)
-        parts = load_official(file, architecture, getattr(torch, dtype))
-        self.unet, self.vae, self.schedule = parts.unet, parts.vae, parts.schedule
-        self.merges = file.with_name(MERGES) if file.with_name(MERGES).is_file() else None
-        self.text = OpenCLIPPrompts(parts.text, self.merges, cache)
-        self.adapter = trainable or LoRA()
-        self.adapter.attach(self.unet)
+        height, width = architecture.size if size is None else size
+        rate = _check_rate(architecture.playback if playback is None else playback)
+        self.size = Size(height, width, architecture.frames if frames is None else frames, rate)
+        self.latent_shape(self.size)
         if checkpointing:
             recompute(self.unet)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of the frozen weights."""
-        return next(self.vae.parameters()).dtype
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        if size.frames is None or size.frames < 1:
+            raise ValueError(f"frames: VideoCrafter makes videos of at least one frame, and got frames={size.frames}")
+        height, width = latent_sides(size, self.architecture.multiple, "a video of this VideoCrafter")
+        coarse = self.architecture.multiple // self.architecture.vae.factor
+        return (self.architecture.vae.z_channels, size.frames, height * coarse, width * coarse)
+
+    def schedule(self, size: Size) -> Schedule:
+        return self.noise_schedule
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        text = self.text(prompts)
+        text = self.text(prompts).tensors["text"]
         return Condition({"text": text, "fps": text.new_full((len(prompts),), self.asked, dtype=torch.float32)})
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         text = condition.tensors["text"].to(self.dtype)
         times = torch.full((len(x),), int(time), device=x.device)
         output = call(self.unet, x.to(self.dtype), times, text, condition.tensors["fps"])
-        (alpha, sigma), scale = self.schedule.levels(time), self.schedule.scale(time)
+        (alpha, sigma), scale = self.noise_schedule.levels(time), self.noise_schedule.scale(time)
         # the network knows the rescaled latent only
         return self.architecture.prediction(output.to(x.dtype), x, alpha / scale, sigma) / scale
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        r"""Returns pixels :math:`\mathrm{clamp}(D(x / s) / 2 + 1/2, 0, 1)` of the asked frames; no other is decoded.
+        r"""Returns pixels of the chosen frames, see :func:`~rlr.models.latent.decode_pixels`; no other is decoded.
 
         Args:
             x: The latents of videos, with shape :math:`(B, 4, F, h, w)`.
@@ -134,29 +134,30 @@ class VideoCrafter(DiffusionModel):
             Pixels in [0, 1], with shape :math:`(B, k, 3, H, W)`.
         """
         latents = (x if frames is None else x[:, :, list(frames)]).transpose(1, 2)
-        rows = latents.flatten(0, 1)
-        chunks = rows.split(self.decode_chunk or len(rows))
-        again = len(chunks) > 1 and torch.is_grad_enabled()
-        decode = partial(checkpoint, self._pixels, use_reentrant=False) if again else self._pixels
-        return torch.cat([decode(chunk) for chunk in chunks]).unflatten(0, latents.shape[:2])
+        pixels = decode_in_chunks(partial(decode_pixels, self.vae), latents.flatten(0, 1), self.decode_chunk)
+        return pixels.unflatten(0, latents.shape[:2])
 
-    def reference(self) -> AbstractContextManager[None]:
-        return self.adapter.reference(self.unet)
+    def fresh_network(self) -> Any:
+        return load_official(self.file, self.architecture, self.dtype).unet.to(self.device)
 
-    def export(self, folder: str | Path) -> None:
-        """Writes a LoRA by itself, see :meth:`~rlr.models.lora.LoRA.export`, and full weights by :meth:`export_whole`."""
-        self.adapter.export(self.unet, Path(folder), self.export_whole)
+    def preview(self, network: Any) -> Tensor:
+        x = torch.randn((1, *self.latent_shape(self.size)), generator=torch.Generator().manual_seed(0)).to(self.device)
+        condition, own = self.encode(["a photo"]), self.unet
+        try:
+            self.unet = network
+            with torch.no_grad():
+                return self.decode(self.denoise(x, 500, condition))
+        finally:
+            self.unet = own
 
-    def export_whole(self, folder: str | Path) -> None:
-        """Writes ``model.ckpt`` in its authors' layout, which their programs open; a LoRA is added to the weights."""
-        parts = (self.unet, self.vae, self.text.encoder)
-        export_official(folder, *parts, self.architecture, dtype=self.dtype, name=CHECKPOINT)
-        if self.merges:
-            write_whole(Path(folder) / MERGES, self.merges.read_bytes())
 
-    def _pixels(self, x: Tensor) -> Tensor:
-        z = (x / self.architecture.scale_factor).to(self.dtype)
-        return (self.vae.decode(z).sample.to(x.dtype) / 2 + 0.5).clamp(0, 1)
+def _find(path: str) -> Path:
+    """Returns the file of weights; it and its neighbors are whole."""
+    file = find(path, [Published(CHECKPOINT), Published(WEIGHTS)])
+    for found in (file, file.with_name(CONFIG), file.with_name(MERGES)):
+        if found.is_file():
+            check_file(found)
+    return file
 
 
 def _architecture(variant: Variant | Architecture | None, file: Path) -> Architecture:
@@ -164,12 +165,6 @@ def _architecture(variant: Variant | Architecture | None, file: Path) -> Archite
         return variant.value if isinstance(variant, Variant) else variant
     config = file.with_name(CONFIG)
     return Architecture.read(config) if config.is_file() else Variant.v2_512.value
-
-
-def _check_frames(frames: int) -> int:
-    if frames < 1:
-        raise ValueError(f"a clip has at least one frame, and VideoCrafter got frames={frames}")
-    return frames
 
 
 def _check_rate(fps: float) -> float:
@@ -187,13 +182,3 @@ def _check_chunk(chunk: int | None) -> int | None:
             f"decode_chunk is a number of frames from 1 on, or null for all at once, and {chunk} is neither"
         )
     return chunk
-
-
-def _check_size(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    if any(side < multiple or side % multiple for side in size):
-        height, width = size
-        raise ValueError(
-            f"a clip's height and width must be positive multiples of {multiple} pixels for this VideoCrafter, and "
-            f"{height} x {width} are not"
-        )
-    return size

@@ -77,7 +77,7 @@ class DOODL(Sampling):
             raise ValueError(
                 f"DOODL backpropagates the reward, and {type(reward).__name__} has no gradient; use a differentiable one"
             )
-        reward.check(video=model.frames is not None)
+        reward.check(video=model.size.frames is not None)
         super().__init__(Chain(model, DDIM(steps, eta=0.0)), reward, seed)
         self.edict = EDICT(self.chain, mixing)
         self.iterations, self.scale, self.clip = iterations, scale, clip
@@ -103,7 +103,7 @@ class DOODL(Sampling):
             {"reward_before": before[i].item(), "reward_path": [scores[i].item() for scores in path]}
             for i in range(len(prompts))
         ]
-        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.fps, notes)
+        return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.size.fps, notes)
 
     def optimise(self, x: Tensor, prompts: list[str], seeds: list[int]) -> tuple[Tensor, list[Tensor]]:
         r"""Moves latents up the reward.

@@ -11,6 +11,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import torch
@@ -22,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-import rlr
+from rlr.lazy import import_names
 from rlr.rewards.base import Reward
 from rlr.rewards.remote.protocol import Limits, Refused, unpack
 
@@ -61,7 +62,7 @@ class Service:
         """Returns label, scales and direction of the reward."""
         reward = self.reward
         facts = {"label": reward.label, "scales": dict(reward.scales), "higher_is_better": reward.higher_is_better}
-        return JSONResponse({**facts, "version": rlr.__version__})
+        return JSONResponse({**facts, "version": version("rlr")})
 
     async def answer(self, request: Request) -> JSONResponse:
         """Scores a request when its turn comes, unless its client has left."""
@@ -160,6 +161,7 @@ class Parser(ArgumentParser):
 def main(args: Sequence[str] | None = None) -> int:
     """Serves the reward that the arguments name, and returns the exit status."""
     words = list(sys.argv[1:] if args is None else args)
+    import_names("rlr.rewards")  # a class has a short name once it is imported
     try:
         auto_cli(
             serve, as_positional=False, args=words, prog="python -m rlr.rewards.remote.server", parser_class=Parser

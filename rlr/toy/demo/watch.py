@@ -27,7 +27,7 @@ BATCH = 60
 
 def world_of(model: DiffusionModel) -> World:
     """Returns the world of a model: images of the built-in world, or its videos."""
-    return Images() if model.fps is None else Videos(model.fps)
+    return Images() if model.size.fps is None else Videos(model.size.fps)
 
 
 def metrics(world: World, reward: Reward, samples: int) -> list[Metric]:

@@ -104,7 +104,7 @@ class Noise(Plane):
         self.w = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
-        alpha, sigma = self.schedule.levels(time)
+        alpha, sigma = self.schedule(self.size).levels(time)
         return (x - sigma * self.w) / alpha
 
 

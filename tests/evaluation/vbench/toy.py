@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rlr.io.video import write_video
-from rlr.models.base import Condition, DiffusionModel
+from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.rewards.base import Reward
 from rlr.schedules import DiscreteSchedule
 
@@ -38,14 +38,16 @@ trainer: {accelerator: cpu, max_epochs: -1, enable_progress_bar: false, enable_m
 class Clips(DiffusionModel):
     """Clips of 5 frames of one colour each, which follows from the prompt, the noise and one weight."""
 
-    frames = 5
-
     def __init__(self, side: int = 8, fps: float = 4.0) -> None:
         super().__init__()
-        self.shape = (5, 3)
-        self.side, self.fps = side, fps
-        self.schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear())
+        self.side, self.size = side, Size(side, side, 5, fps)
         self.shift = nn.Parameter(torch.zeros(3))
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (5, 3)
+
+    def schedule(self, size: Size) -> DiscreteSchedule:
+        return DiscreteSchedule(DiscreteSchedule.scaled_linear())
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         numbers = [hashlib.sha256(prompt.encode()).digest()[0] / 256 for prompt in prompts]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.measure import peak_bytes
+from rlr.analysis.measure import peak_bytes
 from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, StagedPrompt
 from rlr.modules.latents import edict
@@ -31,7 +31,7 @@ def tiny():
 
 def normal(chain: Chain, batch: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn((batch, *chain.model.shape), generator=generator, dtype=dtype)
+    return torch.randn((batch, *chain.model.latent_shape(chain.model.size)), generator=generator, dtype=dtype)
 
 
 def twice(x: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class SameNoise(Plane):
         self.unused = torch.nn.Parameter(torch.zeros(()))
 
     def denoise(self, x: Tensor, time: float, condition: object) -> Tensor:
-        alpha, sigma = self.schedule.levels(time)
+        alpha, sigma = self.schedule(self.size).levels(time)
         return (x - 0.3 * sigma) / alpha
 
 
@@ -130,14 +130,14 @@ def test_where_the_noise_is_the_same_everywhere_it_is_ddim():
     chain = Chain(SameNoise(), DDIM(9, eta=0.0))
     x = normal(chain, 4, torch.float64)
     end = EDICT(chain).sample(twice(x), chain.encode(["x"] * 4))
-    expected = chain.sample(["x"] * 4, x.expand(10, 4, 2)).states[0]
+    expected = chain.sample(chain.encode(["x"] * 4), x.expand(10, 4, 2)).states[0]
     assert error(end, twice(expected)) < 1e-12
 
 
 def test_it_approaches_ddim_with_the_number_of_steps():
     fine = curved(2000)
     x = normal(fine, 64, torch.float64)
-    exact = fine.sample(["x"] * 64, x.expand(2001, 64, 2)).states[0]
+    exact = fine.sample(fine.encode(["x"] * 64), x.expand(2001, 64, 2)).states[0]
 
     def gap(steps: int) -> float:
         chain = curved(steps)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rlr.models.base import Condition, DiffusionModel
+from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.rewards.base import Reward
 from rlr.schedules import DiscreteSchedule
 
@@ -16,11 +16,16 @@ class Smear(DiffusionModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shape = (3, 32, 32)
-        self.schedule = DiscreteSchedule(DiscreteSchedule.scaled_linear())
+        self.size = Size(32, 32)
         weight = 0.2 * torch.randn(3, 3, 3, 3, generator=torch.Generator().manual_seed(0))
         self.register_buffer("kernel", weight)
         self.bias = nn.Parameter(torch.zeros(3, 1, 1))
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (3, 32, 32)
+
+    def schedule(self, size: Size) -> DiscreteSchedule:
+        return DiscreteSchedule(DiscreteSchedule.scaled_linear())
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         seeds = [zlib.crc32(prompt.encode()) for prompt in prompts]
@@ -40,13 +45,15 @@ class SmearClips(Smear):
 
     def __init__(self) -> None:
         super().__init__()
-        self.shape = (3, 5, 8, 8)
-        self.frames, self.fps = 5, 8.0
+        self.size = Size(32, 32, 5, 8.0)
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        return (3, 5, 8, 8)
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         frames = x.transpose(1, 2).flatten(0, 1)
-        colours = condition.map(lambda c: c.repeat_interleave(self.frames, 0))
-        return super().denoise(frames, time, colours).unflatten(0, (len(x), self.frames)).transpose(1, 2)
+        colours = condition.map(lambda c: c.repeat_interleave(5, 0))
+        return super().denoise(frames, time, colours).unflatten(0, (len(x), 5)).transpose(1, 2)
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         x = x if frames is None else x[:, :, list(frames)]

@@ -17,7 +17,7 @@ PACKAGED = Path(tiny.__file__).parents[1] / "assets" / "tiny"
 def test_another_folder_takes_the_place_of_the_built_in(random_sd: Callable[..., Path]) -> None:
     model = Tiny(str(random_sd()), trainable=LoRA(rank=2), size=40)
     assert isinstance(model, StableDiffusion)
-    assert model.shape == (4, 10, 10)
+    assert model.latent_shape(model.size) == (4, 10, 10)
     assert {min(weight.shape) for weight in model.trainable.values()} == {2}
 
 
@@ -42,7 +42,7 @@ def test_the_packaged_folder_is_the_default(
 
 def test_the_built_in_model_paints_what_diffusers_makes_of_its_folder() -> None:
     model = Guidance(Tiny(trainable=Frozen()), 4.0)
-    assert model.shape == (4, 8, 8)
+    assert model.latent_shape(model.size) == (4, 8, 8)
     assert model.model.prediction is velocity
     assert model.model.text.length == 24
     chain = Chain(model, DDIM(10, eta=0.0))

@@ -26,10 +26,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_model_of_the_built_in_size_is_written_and_read_back(folder: Path) -> None:
     model = TinyVideo(str(folder), trainable=LoRA(rank=2))
     assert isinstance(model, VideoCrafter)
-    assert (model.shape, model.frames, model.fps) == ((4, 8, 8, 8), 8, 8)
+    assert (model.latent_shape(model.size), model.size.frames, model.size.fps) == ((4, 8, 8, 8), 8, 8)
     assert model.architecture.prediction is velocity
     assert model.text.length == LENGTH
-    assert model.schedule.scale(999) == pytest.approx(0.7)
+    assert model.noise_schedule.scale(999) == pytest.approx(0.7)
     assert sum(w.numel() for w in model.unet.parameters() if not w.requires_grad) == pytest.approx(3.0e6, rel=0.1)
 
 
@@ -57,6 +57,6 @@ def test_the_packaged_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp
         TinyVideo(trainable=Frozen()),
         VideoCrafter(str(tmp_path / "assets" / "tiny_video"), trainable=Frozen()),
     )
-    x = torch.randn(1, *model.shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, *model.latent_shape(model.size), generator=torch.Generator().manual_seed(0))
     condition = model.encode(["a red circle"])
     assert torch.equal(model.denoise(x, 500, condition), expected.denoise(x, 500, condition))

@@ -271,7 +271,7 @@ def test_what_is_exported_reads_back_and_predicts_the_same(module, vae, tmp_path
     run(module, vae, steps=2)
     module.export(tmp_path)
     model = TinyVideo(str(tmp_path), trainable=Frozen())
-    assert (model.shape, model.frames, model.fps) == ((4, 8, 8, 8), 8, FPS)
+    assert (model.latent_shape(model.size), model.size.frames, model.size.fps) == ((4, 8, 8, 8), 8, FPS)
     x, time = torch.randn(2, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0)), 600
     abar, s = module.abar[time], module.rescale[time]
     with torch.no_grad():

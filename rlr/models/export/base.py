@@ -1,0 +1,105 @@
+"""What every exporter does: write a new folder, read it with the other program, compare, and only then keep it."""
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlr.models.adapters import LoRA
+from rlr.models.base import DiffusionModel
+from rlr.models.latent import LatentDiffusion
+from rlr.models.wrapper import unwrap
+
+TOLERANCES = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""The mean absolute difference of pixels that rounding explains, by the type of the frozen weights."""
+
+
+class Exporter(ABC):
+    """Writes the trained weights of a model in one format, and checks what was written.
+
+    The folder is written under another name, read again by the program that the format is for, and renamed when the
+    images of the reloaded model are those of the model in memory and not those of the base model.
+    """
+
+    def write(self, model: DiffusionModel, folder: str | Path) -> list[Path]:
+        """Writes a new folder.
+
+        Args:
+            model: The trained model; guidance and other wrappers are taken off.
+            folder: The folder, which must not exist or be empty.
+
+        Returns:
+            The files that were written.
+
+        Raises:
+            ValueError: If the model does not fit the format, the folder holds files, or the reloaded model differs.
+        """
+        base, target = _latent(model, self), Path(folder).expanduser()
+        self.check(base)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ValueError(f"export folder {target} exists and is not empty; name a new folder")
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        part.mkdir(parents=True)
+        try:
+            self.save(base, part)
+            self._verify(base, part)
+            os.replace(part, target)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return sorted(file for file in target.rglob("*") if file.is_file())
+
+    def check(self, model: LatentDiffusion) -> None:  # noqa: B027 - a hook
+        """Raises ValueError if a model does not fit the format; by default all do."""
+
+    @abstractmethod
+    def save(self, model: LatentDiffusion, folder: Path) -> None:
+        """Writes the files into an empty folder."""
+
+    @abstractmethod
+    def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
+        """Returns the denoiser that the other program reads from the folder; ``network`` is a fresh one of the base model."""
+
+    @torch.no_grad()
+    def _verify(self, model: LatentDiffusion, folder: Path) -> None:
+        memory = model.preview(model.network)
+        network = model.fresh_network()
+        base = model.preview(network)
+        again = model.preview(self.reload(model, network, folder))
+        error, change = _distance(again, memory), _distance(memory, base)
+        if not change > 0:
+            raise ValueError(
+                f"{type(self).__name__}: the trained weights make the images of the base model; load a checkpoint of the "
+                "training before exporting"
+            )
+        if not error < min(change, TOLERANCES[model.dtype]):
+            raise ValueError(
+                f"{type(self).__name__}: the reloaded model makes other images than the model in memory (mean difference "
+                f"{error:.2g}, and {change:.2g} between trained and base model); nothing was written"
+            )
+
+
+def check_lora(model: LatentDiffusion, exporter: Exporter) -> None:
+    """Raises ValueError if the trained weights of a model are not a LoRA."""
+    if not isinstance(model.adapter, LoRA):
+        raise ValueError(
+            f"{type(exporter).__name__} writes a LoRA, and the trained weights of this {type(model).__name__} are "
+            f"{type(model.adapter).__name__}; use Merged for a diffusers model, OfficialVideoCrafter for a VideoCrafter"
+        )
+
+
+def _latent(model: DiffusionModel, exporter: Exporter) -> LatentDiffusion:
+    base = unwrap(model)
+    if not isinstance(base, LatentDiffusion):
+        raise ValueError(
+            f"{type(exporter).__name__} exports a LatentDiffusion, and {type(base).__name__} is none; use a checkpoint of "
+            "the trainer"
+        )
+    return base
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    return (one.double() - other.double()).abs().mean().item()

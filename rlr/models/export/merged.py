@@ -1,0 +1,29 @@
+"""A whole pipeline of diffusers whose denoiser contains the trained weights."""
+
+from pathlib import Path
+from typing import Any
+
+from rlr.models.adapters import merged
+from rlr.models.export.base import Exporter
+from rlr.models.latent import LatentDiffusion
+
+
+class Merged(Exporter):
+    r"""Writes a folder in diffusers' layout, which ``from_pretrained`` of the model's pipeline reads.
+
+    A LoRA is added to the weights: :math:`W + \frac{\alpha}{r} B A`, rounded to the type of the frozen weights.
+    """
+
+    def check(self, model: LatentDiffusion) -> None:
+        model.pipeline_class()
+
+    def save(self, model: LatentDiffusion, folder: Path) -> None:
+        network: Any = model.fresh_network()
+        network.load_state_dict(merged(model.network))
+        with model.text.opened() as encoder:
+            model.pipeline(network, encoder).save_pretrained(folder)
+
+    def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
+        (name,) = model.networks()
+        again: Any = type(network).from_pretrained(folder / name, torch_dtype=model.dtype)
+        return again.to(model.device).eval()

@@ -1,0 +1,138 @@
+"""Latent diffusion: a text encoder, a denoiser, an autoencoder, and an adapter that holds the trained weights."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rlr.io.weights import freeze
+from rlr.models.adapters import ATTENTION, Trainable
+from rlr.models.base import Condition, DiffusionModel, Size
+from rlr.models.text import PromptEncoder
+
+
+class LatentDiffusion(DiffusionModel):
+    """A diffusion model of an autoencoder's latents; families differ in their parts.
+
+    A family assigns :attr:`size`, and defines the shape of its latents, its schedule, its denoiser and its decoder.
+
+    Args:
+        text: The text encoder.
+        vae: The autoencoder.
+        trainable: The weights of the denoiser that are trained.
+        networks: The denoiser, by its name in diffusers.
+        targets: The layers of the denoiser that a LoRA adds to by default, by the ends of their names.
+    """
+
+    def __init__(
+        self,
+        text: PromptEncoder,
+        vae: Any,
+        trainable: Trainable,
+        networks: Mapping[str, nn.Module],
+        targets: Sequence[str] = ATTENTION,
+    ) -> None:
+        super().__init__()
+        self._names = tuple(networks)
+        for name, network in networks.items():
+            self.add_module(name, freeze(network))
+        self.vae = freeze(vae)
+        self.text = text
+        self.adapter = trainable
+        self.adapter.attach(self.network, targets)
+
+    @property
+    def network(self) -> Any:
+        """The denoiser; of several the first."""
+        return getattr(self, self._names[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the frozen weights."""
+        return next(self.vae.parameters()).dtype
+
+    def networks(self) -> Mapping[str, nn.Module]:
+        return {name: getattr(self, name) for name in self._names}
+
+    def reference(self) -> AbstractContextManager[None]:
+        return self.adapter.reference(self.network)
+
+    def encode(self, prompts: Sequence[str]) -> Condition:
+        return self.text(prompts)
+
+    def pipeline_class(self) -> Any:
+        """Returns the class of the model's pipeline in diffusers.
+
+        Raises:
+            ValueError: If diffusers has no pipeline for the model.
+        """
+        raise ValueError(f"diffusers has no pipeline for {type(self).__name__}; export with PeftAdapter, or whole")
+
+    def pipeline(self, network: Any, encoder: Any) -> Any:
+        """Returns diffusers' own pipeline around a denoiser and an opened text encoder."""
+        return self.pipeline_class()
+
+    @abstractmethod
+    def fresh_network(self) -> Any:
+        """Returns the denoiser of the base model, read from its file once more."""
+
+    @abstractmethod
+    def preview(self, network: Any) -> Tensor:
+        """Returns pixels that a denoiser of the model's class makes of a fixed prompt and noise, to compare two of them."""
+
+    def preview_by_pipeline(self, network: Any, steps: int = 2) -> Tensor:
+        """Returns :meth:`preview` as diffusers' pipeline makes it, in few steps and without guidance."""
+        shape = (1, *self.latent_shape(self.size))
+        latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+        with self.text.opened() as encoder:
+            pipeline = self.pipeline(network, encoder)
+            pipeline.set_progress_bar_config(disable=True)
+            options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
+            pixels: Tensor = pipeline("a photo", latents=latents, **options).images
+        return pixels
+
+
+def decode_pixels(vae: Any, x: Tensor) -> Tensor:
+    r"""Returns pixels :math:`\mathrm{clamp}(D(x / s + b) / 2 + 1/2, 0, 1)` of latents of shape :math:`(B, C, h, w)`.
+
+    :math:`s` and :math:`b` are the autoencoder's ``scaling_factor`` and ``shift_factor``. Where the decoder leaves the
+    range the clamp's gradient is 0: no reward is gained by making white whiter.
+    """
+    weight = next(vae.parameters())
+    z = (x / vae.config.scaling_factor + (vae.config.shift_factor or 0)).to(weight.dtype)
+    return (vae.decode(z).sample.to(x.dtype) / 2 + 0.5).clamp(0, 1)
+
+
+def decode_in_chunks(decode: Callable[[Tensor], Tensor], rows: Tensor, chunk: int | None) -> Tensor:
+    r"""Decodes :math:`n` latents, ``chunk`` at once or all, with the memory of one chunk.
+
+    Where a gradient is asked for, each of several chunks is decoded a second time in the backward pass.
+    """
+    chunks = rows.split(chunk or len(rows))
+    if len(chunks) > 1 and torch.is_grad_enabled():
+        decode = partial(checkpoint, decode, use_reentrant=False)
+    return torch.cat([decode(part) for part in chunks])
+
+
+def latent_sides(size: Size, factor: int, kind: str) -> tuple[int, int]:
+    """Returns height and width of the latent of an image.
+
+    Args:
+        size: The size of the image.
+        factor: The pixels of a side for one of the latent.
+        kind: What the samples are, for the message.
+
+    Raises:
+        ValueError: If a side is not a positive multiple of ``factor``.
+    """
+    if any(side < factor or side % factor for side in (size.height, size.width)):
+        raise ValueError(
+            f"size: height and width of {kind} must be positive multiples of {factor} pixels, and {size.height} x "
+            f"{size.width} are not"
+        )
+    return size.height // factor, size.width // factor

@@ -1,0 +1,177 @@
+r"""Stable Diffusion 3 and 3.5 from folders in diffusers' layout, local or on the hub."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from torch import Tensor
+
+from rlr.io.weights import freeze
+from rlr.models.adapters import LoRA, Trainable
+from rlr.models.base import Condition, Size
+from rlr.models.folder import ModelFolder
+from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, latent_sides
+from rlr.models.placement import TextPlacement
+from rlr.models.prediction import flow
+from rlr.models.sd3_text import SD3Prompts
+from rlr.schedules import FlowMatch, Schedule, dynamic_shift
+
+ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+PARTS = ("transformer", "vae", *ENCODERS, "tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
+TARGETS = tuple(
+    f"attn.{name}"
+    for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+)
+"""The projections of the joint attentions, image and text stream."""
+
+
+class StableDiffusion3(LatentDiffusion):
+    r"""A rectified flow with a transformer, two CLIP text encoders and T5, and an autoencoder of 16 channels.
+
+    The network predicts the velocity :math:`v = \epsilon - x_0`; its time is :math:`1000 \sigma`. The grid is that of
+    diffusers' scheduler with the shift that the scheduler's configuration states, so that ``FlowSDE`` with
+    ``noise_level: 0`` samples as ``StableDiffusion3Pipeline`` does. CLIP reads the first 77 tokens of a prompt, T5 more.
+
+    References:
+        | Scaling Rectified Flow Transformers for High-Resolution Image Synthesis (Esser et al., 2024)
+        | https://arxiv.org/abs/2403.03206
+
+    Args:
+        path: A folder with ``transformer/``, ``vae/``, ``scheduler/``, three text encoders and three tokenizers, or its
+            name on the hub: ``stabilityai/stable-diffusion-3.5-medium``, ``stabilityai/stable-diffusion-3.5-large``.
+        trainable: The weights of the transformer that are trained; by default ``LoRA(rank=32, alpha=64)`` on the
+            projections of the joint attentions.
+        dtype: The type of the frozen weights. The states of the chain stay float32 in any case.
+        revision: The revision on the hub.
+        variant: The variant of the weight files, such as ``fp16``.
+        size: The pixels of a side, or height and width, multiples of 16; by default those of training.
+        checkpointing: Whether the transformer's blocks keep only their inputs and are computed again in the backward
+            pass. It concerns steps with gradient, thus replayed ones; a rollout is as fast as without.
+        vae_slicing: Whether latents are decoded one by one, and decoded again in the backward pass, so that memory is
+            that of one image.
+        t5: Whether T5 is loaded (9.5 GB in half precision for the published models); without it zeros stand in place of
+            its embeddings, as in diffusers.
+        tokens: How many tokens of a prompt T5 reads, end included.
+        text: Where the text encoders and the embeddings are kept; by default ``WithModel()``.
+
+    Raises:
+        ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
+    """
+
+    def __init__(
+        self,
+        path: str = "stabilityai/stable-diffusion-3.5-medium",
+        trainable: Trainable | None = None,
+        dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32",
+        revision: str | None = None,
+        variant: str | None = None,
+        size: int | tuple[int, int] | None = None,
+        checkpointing: bool = False,
+        vae_slicing: bool = False,
+        t5: bool = True,
+        tokens: int = 256,
+        text: TextPlacement | None = None,
+    ) -> None:
+        folder = ModelFolder(path, "a Stable Diffusion 3", PARTS, revision, variant)
+        scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
+        number = getattr(torch, dtype)
+        transformer = folder.network(SD3Transformer2DModel, "transformer", torch_dtype=number)
+        _check_scheduler(scheduler)
+        vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
+        prompts = SD3Prompts(folder, number, transformer.config.joint_attention_dim, t5, tokens, text)
+        super().__init__(prompts, vae, trainable or LoRA(32, 64), {"transformer": transformer}, TARGETS)
+        self.folder, self.scheduler = folder, scheduler
+        self.vae_slicing = vae_slicing
+        self.size = self._size(size)
+        self.latent_shape(self.size)
+        if checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        config = self.transformer.config
+        height, width = latent_sides(size, self._factor * config.patch_size, "an image")
+        if max(height, width) > config.pos_embed_max_size:
+            raise ValueError(
+                f"size: this transformer has positions for {config.pos_embed_max_size} tokens a side, and {size.height} x "
+                f"{size.width} pixels need {max(height, width)}; choose a smaller size"
+            )
+        return (config.in_channels, height * config.patch_size, width * config.patch_size)
+
+    def schedule(self, size: Size) -> Schedule:
+        config = self.scheduler
+        if not config.get("use_dynamic_shifting"):
+            return FlowMatch(config["shift"], terminal=config.get("shift_terminal"))
+        side = self._factor * self.transformer.config.patch_size
+        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        mu = dynamic_shift(size.height // side * (size.width // side), *(config[name] for name in names))
+        return FlowMatch(mu=mu, terminal=config.get("shift_terminal"))
+
+    def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+        output = self.transformer(
+            hidden_states=x.to(self.dtype),
+            timestep=torch.full((len(x),), time, device=x.device, dtype=torch.float32) * 1000,
+            encoder_hidden_states=condition.tensors["text"].to(self.dtype),
+            pooled_projections=condition.tensors["pooled"].to(self.dtype),
+            return_dict=False,
+        )[0]
+        return flow(output.to(x.dtype), x, 1 - time, time)
+
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        r"""Returns the pixels of diffusers' pipeline, with shape :math:`(B, 3, H, W)`; see :func:`decode_pixels`."""
+        return decode_in_chunks(partial(decode_pixels, self.vae), x, 1 if self.vae_slicing else None)
+
+    def pipeline_class(self) -> Any:
+        return StableDiffusion3Pipeline
+
+    def pipeline(self, network: Any, encoder: Any) -> Any:
+        first, second, third = self.text.tokenizers
+        return StableDiffusion3Pipeline(
+            transformer=network,
+            scheduler=FlowMatchEulerDiscreteScheduler.from_config(self.scheduler),
+            vae=self.vae,
+            text_encoder=encoder.clip,
+            tokenizer=first,
+            text_encoder_2=encoder.clip_2,
+            tokenizer_2=second,
+            text_encoder_3=encoder.t5,
+            tokenizer_3=third,
+        )
+
+    def fresh_network(self) -> Any:
+        network: Any = freeze(self.folder.network(SD3Transformer2DModel, "transformer", torch_dtype=self.dtype))
+        return network.to(self.device)
+
+    def preview(self, network: Any) -> Tensor:
+        return self.preview_by_pipeline(network)
+
+    @property
+    def _factor(self) -> int:
+        factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return factor
+
+    def _size(self, size: int | tuple[int, int] | None) -> Size:
+        trained = self.transformer.config.sample_size * self._factor
+        if size is None:
+            return Size(trained, trained)
+        return Size(size, size) if isinstance(size, int) else Size(*size)
+
+
+def _check_scheduler(config: dict[str, Any]) -> None:
+    """Raises ValueError for settings of the scheduler that :class:`FlowMatch` does not have."""
+    names = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling")
+    unknown = [name for name in names if config.get(name)]
+    if config.get("use_dynamic_shifting") and config.get("time_shift_type", "exponential") != "exponential":
+        unknown.append("time_shift_type")
+    if unknown or "shift" not in config:
+        found = f"sets {', '.join(unknown)}" if unknown else "states no shift"
+        raise ValueError(
+            f"scheduler_config.json {found}, and StableDiffusion3 reads a FlowMatchEulerDiscreteScheduler with a static or "
+            "an exponential dynamic shift; take the scheduler of the published model"
+        )
