@@ -400,11 +400,11 @@ def test_a_snippet_of_the_evaluation_page_runs(
 def test_the_evaluation_page_lists_every_argument() -> None:
     import inspect
 
-    from rlr.callbacks import EMA, HackingAlarm, RewardEvaluation, SampleGrid
+    from rlr.callbacks import EMA, Evaluation, HackingAlarm, SampleGrid
 
     page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
-    assert list(inspect.signature(RewardEvaluation).parameters) == [row for row in rows if not row.endswith("Logger")]
+    assert list(inspect.signature(Evaluation).parameters) == [row for row in rows if not row.endswith("Logger")]
     for kind in (SampleGrid, HackingAlarm, EMA):
         assert f"`{kind.__name__}({', '.join(inspect.signature(kind).parameters)})`" in page
 

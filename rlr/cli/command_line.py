@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
+from rlr.callbacks import EMA, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO, UnusedAverage
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.error_messages import explain
@@ -145,8 +145,8 @@ class CLI(LightningCLI):
         if not any(isinstance(c, EMA) for c in given):
             wanted.append(UnusedAverage())
         scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
-        if self.subcommand == "test" and scorable and not any(isinstance(c, RewardEvaluation) for c in given):
-            wanted.append(RewardEvaluation())
+        if self.subcommand == "test" and scorable and not any(isinstance(c, Evaluation) for c in given):
+            wanted.append(Evaluation())
         return wanted
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
