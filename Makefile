@@ -55,7 +55,7 @@ demo-video: install ## the same for clips: align the built-in text-to-video mode
 		--updates 32 --prompts 60 --every 16 $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
-	$(PYTHON) -m benchmarks.step --shape $(SHAPE) $(ARGS)
+	$(PYTHON) -m experiments.cost.step --shape $(SHAPE) $(ARGS)
 
 eval-vbench: install ## VBench of CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the clips in the folder VIDEOS
 	$(PYTHON) -m rlr.cli.vbench eval $(strip $(if $(CKPT),--ckpt "$(CKPT)") $(if $(CONFIG),--config "$(CONFIG)") \

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.base import Cell, Experiment, Row
-from experiments.cost import costs
+from experiments.costs import costs
 from experiments.methods import Method, Target
 from experiments.scales import Scale
 from experiments.training import Training

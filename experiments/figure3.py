@@ -12,7 +12,7 @@ from experiments.tuning import configured, tuned
 
 _SD14 = Method("K", "configs/image/sd14_draft1_pickscore.yaml", samples=32)
 # one that goes through more steps keeps a graph of several: recomputed in the backward pass
-_DEEP = _SD14.but("model.init_args.checkpoint_steps=true")
+_DEEP = _SD14.but("model.init_args.memory.checkpoint_steps=true")
 
 
 class Figure3(Comparison):

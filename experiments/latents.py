@@ -40,7 +40,7 @@ class Scores(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, DOODL)
         for reward in self.rewards:
-            reward.check(clips=pl_module.chain.model.size.frames is not None)
+            reward.check(video=pl_module.chain.model.size.frames is not None)
             reward.to(pl_module.device)
 
     def on_predict_batch_start(

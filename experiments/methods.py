@@ -31,9 +31,9 @@ class Method:
     Args:
         name: Its name in tables.
         config: The config, relative to the repository; ``{reward}`` stands for a target's suffix.
-        overrides: Words of the command line without dashes, such as ``model.init_args.cooldown=0``.
+        overrides: Words of the command line without dashes, such as ``model.init_args.optimization.decay_steps=0``.
         samples: How many samples an update takes; 0 for a method without training.
-        parts: How many updates a round of samples makes; a run ends with a whole round.
+        updates_per_round: The number of updates of a round of samples; a run ends with a whole round.
         seeds: The words that hold the seed.
         layer: The config of the evaluation, where it is another than that of other methods.
         rate: The word of the learning rate, or of what takes its place.
@@ -44,10 +44,10 @@ class Method:
     config: str
     overrides: tuple[str, ...] = ()
     samples: int = 16
-    parts: int = 1
+    updates_per_round: int = 1
     seeds: tuple[str, ...] = ("model.init_args.seed", "data.init_args.seed")
     layer: str = ""
-    rate: str = "model.init_args.lr"
+    rate: str = "model.init_args.optimization.lr"
     rates: tuple[str, ...] = RATES
 
     def but(self, *overrides: str) -> "Method":
@@ -67,16 +67,16 @@ class Method:
             ValueError: If no whole number of rounds does.
         """
         updates, rest = divmod(samples, self.samples)
-        if rest or updates % self.parts or not updates:
+        if rest or updates % self.updates_per_round or not updates:
             raise ValueError(
-                f"{samples} samples are no whole number of rounds of {self.name}, of {self.parts * self.samples} each; take a "
-                "multiple"
+                f"{samples} samples: expected a whole number of rounds of {self.name}, each of "
+                f"{self.updates_per_round * self.samples} samples; use a multiple"
             )
         return updates
 
     def updates_in(self, seconds: float, cost: float) -> int:
         """Returns the updates of whole rounds whose cost is the nearest to so many seconds, at ``cost`` seconds an update."""
-        return max(1, round(seconds / cost / self.parts)) * self.parts
+        return max(1, round(seconds / cost / self.updates_per_round)) * self.updates_per_round
 
 
 def _world(name: str, label: str) -> Target:
@@ -88,13 +88,13 @@ TINY_TARGETS = (_world("TinyPickScore", "TinyPickScore"), _world("TinyHPSv2", "T
 _STEPS = "model.init_args.sampler.init_args.steps"
 _ESTIMATOR = "model.init_args.estimator.init_args"
 
-DDPO = Method("DDPO", "configs/image/tiny_ddpo.yaml", parts=4)
+DDPO = Method("DDPO", "configs/image/tiny_ddpo.yaml", updates_per_round=4)
 ALIGNPROP = Method("AlignProp", "configs/image/tiny_alignprop.yaml")
 TRUNCATED = Method("DRaFT-2", "configs/image/tiny_backprop.yaml", (f"{_ESTIMATOR}.steps=2",))
 # of five steps first order covers one, half order two, and zeroth order the other two
 RLR = Method("RLR", "configs/image/tiny_rlr_paper.yaml", (f"{_STEPS}=5", f"{_ESTIMATOR}.length=2"))
 # a run that is evaluated on its way must not depend on where it ends
-HALF_ORDER = Method("half-order RLR", "configs/image/tiny_rlr.yaml", ("model.init_args.cooldown=0",))
+HALF_ORDER = Method("half-order RLR", "configs/image/tiny_rlr.yaml", ("model.init_args.optimization.decay_steps=0",))
 TINY_METHODS = (DDPO, ALIGNPROP, TRUNCATED, RLR, HALF_ORDER)
 
 
@@ -127,7 +127,7 @@ def stable_diffusion(model: str) -> tuple[Method, Method, Method]:
     path = f"configs/image/{model}"
     return (
         # four updates a round of 32 samples, which the others take for one
-        Method("DDPO", f"{path}_ddpo_{{reward}}.yaml", samples=8, parts=4),
+        Method("DDPO", f"{path}_ddpo_{{reward}}.yaml", samples=8, updates_per_round=4),
         Method("AlignProp", f"{path}_alignprop_{{reward}}.yaml", samples=32),
         Method("RLR", f"{path}_rlr_{{reward}}.yaml", samples=32),
     )
@@ -153,9 +153,9 @@ def staged(config: str, plain: Sequence[str], layers: tuple[str, str], samples: 
 CLIP_TARGETS = (Target("TinyHPSv2", "TinyHPSv2 x100"),)
 """The reward of the configs of clips."""
 
-_CONSTANT = "model.init_args.cooldown=0"
+_CONSTANT = "model.init_args.optimization.decay_steps=0"
 CLIP_METHODS = (
-    Method("DDPO", "configs/video/tiny_ddpo.yaml", samples=8, parts=4),
+    Method("DDPO", "configs/video/tiny_ddpo.yaml", samples=8, updates_per_round=4),
     Method("VADER", "configs/video/tiny_vader.yaml", (_CONSTANT,), samples=8),
     Method("RLR", "configs/video/tiny_rlr_paper.yaml", samples=8),
     Method("half-order RLR", "configs/video/tiny_rlr.yaml", (_CONSTANT,), samples=8),
@@ -176,7 +176,7 @@ CLIP_LATENTS = Method(
 
 VC2_TARGET = Target("HPSv2", "HPSv2.1 x100", "hpsv2")
 VC2_METHODS = (
-    Method("DDPO", "configs/video/vc2_ddpo_{reward}.yaml", samples=8, parts=2),
+    Method("DDPO", "configs/video/vc2_ddpo_{reward}.yaml", samples=8, updates_per_round=2),
     Method("VADER", "configs/video/vc2_vader_{reward}.yaml", samples=8),
     Method("RLR", "configs/video/vc2_rlr_{reward}.yaml", samples=8),
 )

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.accuracy import Reference, deep, draw_reference
-from benchmarks.linear import exact_gradients, linear_chain, quadratic
-from benchmarks.problem import Problem
+from rlr.analysis.accuracy import Reference, deep, draw_reference
+from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
+from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.io.weights import save_whole
 from rlr.modules.objective import Objective
 from rlr.rewards import Reward
+from rlr.rollout import unconditional
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
 from rlr.toy.models import Tiny
@@ -72,7 +73,9 @@ class Linear(Known):
 
     @cached_property
     def problem(self) -> Problem:
-        return Problem(linear_chain(self.steps, DDIM(self.steps, self.eta)), quadratic, ["x"] * self.batch)
+        return Problem(
+            linear_chain(self.steps, DDIM(self.steps, self.eta)), unconditional(quadratic), ["x"] * self.batch
+        )
 
     @cached_property
     def reference(self) -> Reference:
@@ -117,7 +120,7 @@ class Images(Known):
     def problem(self) -> Problem:
         chain = Chain(Tiny(), DDIM(self.steps, self.eta)).eval()
         prompts: Sequence[str] = training_prompts(self.batch, 0)
-        return Problem(chain, Objective(chain.model, self.reward()).of(prompts), prompts)
+        return Problem(chain, Objective(chain.model, self.reward()).of_frames(), prompts)
 
     @cached_property
     def reference(self) -> Reference:

@@ -1,7 +1,7 @@
 """The experiments that the command line knows."""
 
 from experiments.base import Experiment
-from experiments.cost import Cost
+from experiments.costs import Cost
 from experiments.figure3 import Figure3
 from experiments.figure4 import Figure4
 from experiments.table1 import Table1

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from rlr.files import write_whole
 
 from experiments.base import Cell, Row
 from experiments.scales import ROOT, Scale
 from rlr.evaluation import facts
+from rlr.io.atomic import write_whole
 
 FACTS = ("recipe", "seconds", "device", "threads", "date", "commit")
 """The last columns: what made a row, and what its whole cell cost."""

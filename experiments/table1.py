@@ -9,13 +9,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from benchmarks.accuracy import accuracy
-from benchmarks.estimators import ENTRIES, Entry
-from benchmarks.measure import peak_bytes
 from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.cost.estimators import ENTRIES, Entry
 from experiments.problems import Images, Known, Linear
 from experiments.scales import TINY, Scale
 from experiments.summary import grouped
+from rlr.analysis.accuracy import accuracy
+from rlr.analysis.measure import peak_bytes
 from rlr.rewards import Brightness
 
 MIB = 2**20

@@ -41,7 +41,7 @@ class Table4(Comparison):
     published = (Table("Table 4", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
         "tiny": Plan(
-            {"Tiny": [method.but("model.init_args.cooldown=0") for method in (_WHOLE, _STAGED)]},
+            {"Tiny": [method.but("model.init_args.optimization.decay_steps=0") for method in (_WHOLE, _STAGED)]},
             TINY_TARGETS,
             _TINY[0],
             samples=960,

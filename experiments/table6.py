@@ -10,19 +10,20 @@ from statistics import fmean
 
 import torch
 
-from benchmarks.measure import peak_bytes
-from benchmarks.parked import Bytes, CountedOffload
-from benchmarks.shapes import write
 from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.cost.shapes import write
 from experiments.scales import SD14, TINY, Scale
 from experiments.summary import grouped
+from rlr.analysis.measure import peak_bytes
+from rlr.analysis.offload_stats import Bytes, CountedOffload
 from rlr.chain import Chain
 from rlr.estimators import DDPO, RLR, AlignProp, AllSteps, FirstOrder, HalfOrderRLR, LookAhead
-from rlr.estimators.base import Estimator, Objective
+from rlr.estimators.base import Estimator
 from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.models.base import DiffusionModel
 from rlr.modules.objective import Objective as Scored
 from rlr.rewards import Brightness, Reward
+from rlr.rollout import Objective
 from rlr.samplers import DDIM
 from rlr.toy.models import Tiny
 from rlr.toy.rewards import TinyPickScore
@@ -125,7 +126,7 @@ class Updates:
         self.model = Guidance(body.model(), 5.0).to(device).eval()
         self.prompts = ["a red circle left of a blue square"] * body.batch
         self.reward = body.reward().to(device).eval()
-        self.objective: Objective = Scored(self.model, self.reward).of(self.prompts)
+        self.objective: Objective = Scored(self.model, self.reward).of_frames()
         self.noises = self._chain(PLAIN).draw(range(body.batch))
 
     def _chain(self, saving: Saving) -> Chain:
@@ -161,8 +162,7 @@ class Updates:
         self, estimator: Estimator, chain: Chain, seed: int, offloading: Callable[[], AbstractContextManager[object]]
     ) -> None:
         optimizer = torch.optim.AdamW(self.model.trainable.values(), 0.0)
-        trajectory = estimator.rollout(chain, self.prompts, self.noises, seed)
-        terms = estimator.losses(chain, trajectory, self.objective)
+        terms = estimator.terms(estimator.rollout(chain, self.prompts, self.noises, self.objective, seed))
         while True:
             with offloading():
                 term = next(terms, None)

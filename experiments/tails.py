@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmarks.accuracy import Sample
 from experiments.base import Cell, Experiment, Figure, Row, Table
 from experiments.problems import Images
 from experiments.scales import TINY, Scale
 from experiments.summary import grouped
+from rlr.analysis.accuracy import Sample
 from rlr.estimators import FirstOrder
 from rlr.rewards import Brightness, Reward
 from rlr.toy.rewards import TinyPickScore

@@ -12,21 +12,21 @@ from torch.utils.checkpoint import checkpoint
 
 from rlr.gaussian import Gaussian
 from rlr.models.base import Condition, DiffusionModel
-from rlr.models.staged import encode
+from rlr.models.staged import encode, join
 from rlr.samplers import Sampler
 from rlr.schedules import Grid
 
 Within = Callable[[int], AbstractContextManager[object]]
-"""What surrounds the evaluation of the model in step :math:`t`, such as shifted weights."""
+"""The context in which the model is evaluated in step :math:`t`, such as shifted weights."""
 
 
 def unchanged(t: int) -> AbstractContextManager[object]:
-    """The default surroundings of a step: none."""
+    """The default context of a step: none."""
     return nullcontext()
 
 
 Observe = Callable[[int, Gaussian, Tensor], None]
-"""What is told of step :math:`t` of a roll-out: its transition, and the state that was drawn from it."""
+"""Called in step :math:`t` of a rollout with its transition, and the state that was drawn from it."""
 
 
 def unobserved(t: int, transition: Gaussian, x: Tensor) -> None:
@@ -35,32 +35,31 @@ def unobserved(t: int, transition: Gaussian, x: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Trajectory:
-    r"""One recorded roll-out.
+    r"""The recorded states and noises of a batch.
 
     Args:
-        prompts: The :math:`B` prompts.
         condition: The encoded prompts.
         states: The states, ``states[t]`` :math:`= x_t`, with shape :math:`(T + 1, B, *)`.
         noises: The noises, ``noises[t]`` led into :math:`x_t` (for :math:`t = T` it is :math:`x_T`), with shape
             :math:`(T + 1, B, *)`.
-        seed: Decides whatever an estimator draws for this roll-out besides the noises: sub-chain, directions.
     """
 
-    prompts: Sequence[str]
     condition: Condition
     states: Tensor
     noises: Tensor
-    seed: int = 0
 
-    def take(self, rows: Tensor) -> Self:
-        """Returns the roll-out of some of its samples, given by their numbers in the batch."""
-        return replace(
-            self,
-            prompts=[self.prompts[i] for i in rows.tolist()],
-            condition=self.condition.map(lambda c: c[rows.to(c.device)]),
-            states=self.states[:, rows.to(self.states.device)],
-            noises=self.noises[:, rows.to(self.noises.device)],
-        )
+    def select(self, rows: Tensor) -> Self:
+        """Returns some of the samples, given by their numbers in the batch."""
+        here = rows.to(self.states.device)
+        condition = self.condition.map(lambda c: c[rows.to(c.device)])
+        return replace(self, condition=condition, states=self.states[:, here], noises=self.noises[:, here])
+
+    @classmethod
+    def join(cls, trajectories: Sequence[Self], condition: Condition) -> Self:
+        """Returns several trajectories as one, whose joined condition is given."""
+        first = trajectories[0]
+        states, noises = (torch.cat([getattr(t, name) for t in trajectories], 1) for name in ("states", "noises"))
+        return replace(first, condition=condition, states=states, noises=noises)
 
 
 class Chain(nn.Module):
@@ -97,6 +96,10 @@ class Chain(nn.Module):
         r"""Returns the condition of :math:`B` prompts; that of a staged prompt changes with the step."""
         return encode(self.model, prompts, self.steps)
 
+    def join(self, conditions: Sequence[Condition]) -> Condition:
+        """Returns the conditions of several batches as one."""
+        return join(conditions, self.steps)
+
     def denoise(self, x: Tensor, t: int, condition: Condition) -> Tensor:
         r"""Returns :math:`\hat x_0(x_t)`, with the shape of ``x``."""
         return self.model.denoise(x, self.grid.times[t], condition.at(t))
@@ -119,23 +122,16 @@ class Chain(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self,
-        prompts: Sequence[str],
-        noises: Tensor,
-        seed: int = 0,
-        within: Within = unchanged,
-        observe: Observe = unobserved,
+        self, condition: Condition, noises: Tensor, within: Within = unchanged, observe: Observe = unobserved
     ) -> Trajectory:
-        r"""Rolls the chain out on given noises and records it, without gradient.
+        r"""Samples the chain on given noises and records it, without gradient.
 
         Args:
-            prompts: The :math:`B` prompts.
+            condition: The encoded prompts.
             noises: The noises, with shape :math:`(T + 1, B, *)`; ``noises[T]`` is :math:`x_T`.
-            seed: Handed on to the trajectory.
-            within: What surrounds each step, such as shifted weights.
-            observe: What is told of each step.
+            within: The context of each step, such as shifted weights.
+            observe: Called in each step.
         """
-        condition = self.encode(prompts)
         states = torch.empty_like(noises)
         states[self.steps] = noises[self.steps]
         for t in range(self.steps, 0, -1):
@@ -143,17 +139,17 @@ class Chain(nn.Module):
                 transition = self.transition(states[t], t, condition)
             states[t - 1] = transition.sample(noises[t - 1])
             observe(t, transition, states[t - 1])
-        return Trajectory(prompts, condition, states, noises, seed)
+        return Trajectory(condition, states, noises)
 
-    def replay(self, trajectory: Trajectory, start: int, stop: int, held: Container[int] = ()) -> Gaussian:
+    def replay(self, trajectory: Trajectory, start: int, stop: int, stop_grad_steps: Container[int] = ()) -> Gaussian:
         r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient, on the recorded noises.
 
         Args:
-            trajectory: The recorded roll-out; ``states[start]`` enters as a constant.
+            trajectory: The recorded trajectory; ``states[start]`` enters as a constant.
             start: The first state of the segment.
             stop: The last one, :math:`0 \leq` ``stop`` :math:`<` ``start`` :math:`\leq T`.
-            held: Steps whose predicted noise is a constant: they have no graph of the model, and what is left of the
-                gradient through them is that of the latent's own path.
+            stop_grad_steps: Steps whose predicted noise is a constant: they have no graph of the model, and what is left
+                of the gradient through them is that of the latent's own path.
 
         Returns:
             The last transition, :math:`p_\theta(x_\mathrm{stop} \mid \cdot)`. Its ``sample`` of the recorded noise
@@ -161,13 +157,13 @@ class Chain(nn.Module):
         """
         x = trajectory.states[start]
         for t in range(start, stop + 1, -1):
-            x = self._replayed(x, t, trajectory.condition, held).sample(trajectory.noises[t - 1])
-        return self._replayed(x, stop + 1, trajectory.condition, held)
+            x = self._replayed(x, t, trajectory.condition, stop_grad_steps).sample(trajectory.noises[t - 1])
+        return self._replayed(x, stop + 1, trajectory.condition, stop_grad_steps)
 
-    def _replayed(self, x: Tensor, t: int, condition: Condition, held: Container[int]) -> Gaussian:
-        return self._held(x, t, condition) if t in held else self._step(x, t, condition)
+    def _replayed(self, x: Tensor, t: int, condition: Condition, stop_grad_steps: Container[int]) -> Gaussian:
+        return self._stop_grad(x, t, condition) if t in stop_grad_steps else self._step(x, t, condition)
 
-    def _held(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
+    def _stop_grad(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
         with torch.no_grad():
             denoised = self.denoise(x, t, condition)
         if x.requires_grad:

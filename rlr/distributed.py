@@ -1,6 +1,7 @@
-"""The processes that train together, and what they tell each other."""
+"""The processes that train together, and the exchange of values between them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +27,31 @@ def gather(values: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
+def gather_objects(objects: Any) -> list[Any]:
+    r"""Returns the objects of each of the :math:`W` ranks; row ``rank()`` is ours."""
+    if world_size() == 1:
+        return [objects]
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, objects)
+    return parts
+
+
 def gather_texts(texts: Sequence[str]) -> list[list[str]]:
     r"""Returns the :math:`B` texts of each of the :math:`W` ranks."""
+    return gather_objects([str(text) for text in texts])
+
+
+def total(values: Tensor) -> Tensor:
+    """Returns the sum over all ranks, with the shape of ``values``."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def any_rank(flag: bool) -> bool:
+    """Returns whether the flag is set on any rank."""
     if world_size() == 1:
-        return [list(texts)]
-    parts: list[list[str]] = [[]] * world_size()
-    dist.all_gather_object(parts, [str(text) for text in texts])
-    return parts
+        return flag
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return bool(total(torch.tensor(float(flag), device=device)) > 0)

@@ -55,7 +55,7 @@ def test_replay_returns_the_recorded_states_to_the_bit(
     random_sd: Folder, trainable: Trainable, checkpoint: bool, checkpointing: bool
 ) -> None:
     chain = build(random_sd(), trainable, checkpoint, checkpointing=checkpointing)
-    trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+    trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
     for start, stop in ((6, 0), (6, 5), (4, 2), (1, 0)):
         x = chain.replay(trajectory, start, stop).sample(trajectory.noises[stop])
         assert torch.equal(x, trajectory.states[stop])
@@ -63,7 +63,7 @@ def test_replay_returns_the_recorded_states_to_the_bit(
 
 def test_replay_with_other_weights_does_not(random_sd: Folder) -> None:
     chain = build(random_sd())
-    trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+    trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
     awaken(chain.model.model)
     assert not torch.equal(chain.replay(trajectory, 4, 2).sample(trajectory.noises[2]), trajectory.states[2])
 
@@ -71,7 +71,7 @@ def test_replay_with_other_weights_does_not(random_sd: Folder) -> None:
 def test_checkpoints_leave_the_gradients_as_they_are(random_sd: Folder) -> None:
     plain, steps = build(random_sd()), build(random_sd(), checkpoint=True)
     blocks = build(random_sd(), checkpoint=True, checkpointing=True)
-    trajectory = plain.sample(PROMPTS, plain.draw([1, 2]))
+    trajectory = plain.sample(plain.encode(PROMPTS), plain.draw([1, 2]))
     expected = gradients(plain, trajectory, 5, 1)
     assert min(g.abs().max() for g in expected) > 0
     for chain in (steps, blocks):
@@ -86,7 +86,7 @@ def test_checkpoints_keep_less(random_sd: Folder) -> None:
         "blocks": build(random_sd(), checkpointing=True),
         "steps": build(random_sd(), checkpoint=True),
     }.items():
-        trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+        trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
         with counted() as count:
             chain.replay(trajectory, 4, 1)
         kept[name] = count[0]
@@ -96,7 +96,7 @@ def test_checkpoints_keep_less(random_sd: Folder) -> None:
 def test_sampling_keeps_no_graph(random_sd: Folder) -> None:
     chain = build(random_sd(), checkpointing=True)
     with counted() as count:
-        trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+        trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
     assert count == [0]
     assert not trajectory.states.requires_grad
 
@@ -105,7 +105,7 @@ def test_the_global_generator_is_left_alone(random_sd: Folder) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     chain = build(random_sd(), LoRA(rank=2, seed=5), True, checkpointing=True, vae_slicing=True)
-    trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+    trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
     gradients(chain, trajectory, 3, 1)
     chain.model.decode(trajectory.states[0])
     assert torch.equal(torch.get_rng_state(), before)
@@ -123,8 +123,8 @@ def test_draw_gives_each_sample_its_own_seed(random_sd: Folder) -> None:
 
 def test_a_sample_does_not_depend_on_its_batch(random_sd: Folder) -> None:
     chain = build(random_sd(prediction="v_prediction"))
-    alone = chain.sample(PROMPTS[:1], chain.draw([7]))
-    among = chain.sample([PROMPTS[1], "the green", PROMPTS[0], ""], chain.draw([5, 6, 7, 8]))
+    alone = chain.sample(chain.encode(PROMPTS[:1]), chain.draw([7]))
+    among = chain.sample(chain.encode([PROMPTS[1], "the green", PROMPTS[0], ""]), chain.draw([5, 6, 7, 8]))
     pictures = [chain.model.decode(t.states[0]) for t in (alone, among)]
     torch.testing.assert_close(pictures[0][0], pictures[1][2], rtol=0, atol=1e-5)
     assert (pictures[0][0] - pictures[1][1]).abs().max() > 0.1
@@ -133,10 +133,10 @@ def test_a_sample_does_not_depend_on_its_batch(random_sd: Folder) -> None:
 def test_the_segment_starts_from_a_constant(random_sd: Folder) -> None:
     """Steps before the segment get no gradient: adding them up by hand gives the gradient of the whole chain."""
     chain = build(random_sd())
-    trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+    trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
     weights = list(chain.model.trainable.values())
     x = trajectory.states[3].clone().requires_grad_()
-    onward = Trajectory(trajectory.prompts, trajectory.condition, trajectory.states.clone(), trajectory.noises)
+    onward = Trajectory(trajectory.condition, trajectory.states.clone(), trajectory.noises)
     onward.states[3] = x
     final = chain.replay(onward, 3, 0).sample(trajectory.noises[0]).square().sum()
     *late, adjoint = torch.autograd.grad(final, [*weights, x])
@@ -155,13 +155,13 @@ def test_steps_are_surrounded_from_the_first_to_the_last(random_sd: Folder) -> N
         yield
         left.append(t)
 
-    chain.sample(PROMPTS, chain.draw([1, 2]), within=within)
+    chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]), within=within)
     assert entered == left == [6, 5, 4, 3, 2, 1]
 
 
 def test_look_ahead_is_differentiable_and_ends_in_the_state_itself(random_sd: Folder) -> None:
     chain = build(random_sd(), Frozen())
-    trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+    trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
     assert torch.equal(chain.look_ahead(trajectory.states[0], 0, trajectory.condition), trajectory.states[0])
     x = trajectory.states[2].clone().requires_grad_()
     estimate = chain.look_ahead(x, 2, trajectory.condition)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from rlr.cli import main
-from rlr.cli.bases import over_bases
+from rlr.cli.config_inheritance import with_bases
 from rlr.modules import DOODL, Alignment
 from tests.data.fixtures import NO_PICTURES
 from tests.rewards.folder import FOLDER
@@ -84,7 +84,7 @@ def test_rows_of_a_method_differ_in_model_and_reward_alone(method):
     for config in whole:
         del config["model"]["init_args"]["model"], config["model"]["init_args"]["reward"]
     assert all(config == whole[0] for config in whole)
-    assert whole[0]["model"]["init_args"]["lr"] > 0
+    assert whole[0]["model"]["init_args"]["optimization"]["lr"] > 0
 
 
 def rows_of(method: str) -> list[Path]:
@@ -100,7 +100,7 @@ def rows_of(method: str) -> list[Path]:
 def test_is_parsed_whole(path, resolved):
     """What is printed names every class by its import path and holds every value of the file and of its parts."""
     printed, written = resolved(path), filled_in(path)
-    assert printed["model"]["class_path"].startswith("rlr.modules.")
+    assert printed["model"]["class_path"].startswith("rlr.")
     assert differences(written, printed) == []
 
 
@@ -131,7 +131,7 @@ def filled_in(path: Path) -> dict:
             return yaml.safe_load((path.parent / value).read_text())
         return value
 
-    return fill(over_bases(yaml.safe_load(path.read_text()), path.parent, yaml.safe_load))
+    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent))
 
 
 def test_a_value_that_is_lost_is_seen():
@@ -148,7 +148,7 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
         main(["test", f"--config=configs/image/{stem}.yaml", f"--config={path}", "--print_config"])
     assert exit_.value.code == 0
     (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
-    assert callback["class_path"] == "rlr.callbacks.RewardEvaluation"
+    assert callback["class_path"] == "rlr.RewardEvaluation"
     rewards = callback["init_args"]["rewards"]
     assert {reward["class_path"].split(".")[-1] for reward in rewards} == set(NETWORKS)
     assert all(reward["init_args"]["preprocessing"] == "official" for reward in rewards)
@@ -181,14 +181,14 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     small = [
         *common(config, folder, out),
         f"--model.init_args.sampler.init_args.steps={steps}",
-        "--model.init_args.accumulate=1",
+        "--model.init_args.optimization.accumulate=1",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
     ]
     if isinstance(estimator.get("zeroth"), dict):
         small.append("--model.init_args.estimator.init_args.zeroth.init_args.directions=1")
-    if (estimator.get("span") or [0])[0] > steps:
-        small.append("--model.init_args.estimator.init_args.span=[7, 4]")
+    if (estimator.get("step_range") or [0])[0] > steps:
+        small.append("--model.init_args.estimator.init_args.step_range=[7, 4]")
     return small
 
 

@@ -180,7 +180,7 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
     assert set(data) <= set(inside)
     weights = sum(size for name, size in inside.items() if name.startswith("rlr/toy/assets/"))
     assert weights <= 22 * 2**20
-    assert not any(name.split("/")[0] in ("tests", "runs", "configs", "benchmarks") for name in inside)
+    assert not any(name.split("/")[0] in ("tests", "runs", "configs", "experiments") for name in inside)
 
 
 def test_the_configuration_page_lists_every_argument() -> None:

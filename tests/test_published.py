@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlr.cli.bases import over_bases
+from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
     DDPO,
     AlignProp,
@@ -19,15 +19,16 @@ from rlr.estimators import (
     ReFL,
     RoundStatistics,
 )
-from rlr.modules import DOODL, Alignment
+from rlr.modules import DOODL
+from rlr.modules.optimization import Optimization
 from rlr.samplers import DDIM
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 DEFAULTS = {
     DDIM: {"steps": 50, "eta": 1.0},
-    Alignment: {"betas": (0.9, 0.999), "weight_decay": 1e-4},
-    DDPO: {"parts": 4, "epochs": 1, "advantage_clip": 5.0, "timestep_fraction": 1.0, "mean_over_steps": True},
+    Optimization: {"betas": (0.9, 0.999), "weight_decay": 1e-4},
+    DDPO: {"num_minibatches": 4, "epochs": 1, "advantage_clip": 5.0, "timestep_fraction": 1.0, "mean_over_steps": True},
     ImportanceRatio: {"clip": 1e-4, "limit": None},
     PromptStatistics: {"buffer": 16, "least": 16, "epsilon": 1e-6},
     RoundStatistics: {"epsilon": 1e-8},
@@ -66,17 +67,27 @@ def test_so_are_the_objects_that_stand_for_none() -> None:
 STATISTICS = "estimator.statistics.buffer", "estimator.statistics.least"
 CONFIGURED = {
     "image/sd14_ddpo_aes": {
-        "lr": 3e-4,
-        "clip_norm": 1.0,
+        "optimization.lr": 3e-4,
+        "optimization.clip_norm": 1.0,
         "model.scale": 5.0,
         **dict(zip(STATISTICS, (32, 16), strict=True)),
     },
-    "image/sd14_alignprop_aes": {"lr": 1e-3, "weight_decay": 0.1, "clip_norm": 5.0, "estimator.weight": 0.01},
-    "image/sd14_alignprop_gaussian_aes": {"lr": 1e-3, "clip_norm": 1.0, "model.scale": 5.0, "estimator.weight": 0.01},
+    "image/sd14_alignprop_aes": {
+        "optimization.lr": 1e-3,
+        "optimization.weight_decay": 0.1,
+        "optimization.clip_norm": 5.0,
+        "estimator.weight": 0.01,
+    },
+    "image/sd14_alignprop_gaussian_aes": {
+        "optimization.lr": 1e-3,
+        "optimization.clip_norm": 1.0,
+        "model.scale": 5.0,
+        "estimator.weight": 0.01,
+    },
     "image/sd14_rlr_official_aes": {
-        "lr": 1e-3,
-        "accumulate": 3,
-        "clip_norm": None,
+        "optimization.lr": 1e-3,
+        "optimization.accumulate": 3,
+        "optimization.clip_norm": None,
         "sampler.eta": 0.05,
         "model.scale": 5.0,
         "estimator.draws": 2,
@@ -84,7 +95,13 @@ CONFIGURED = {
         "estimator.half_weight": 0.001,
     },
     "image/doodl_sd14_aes": {"model.scale": 7.5},
-    "video/vc2_vader_aes": {"lr": 2e-4, "weight_decay": 0.01, "clip_norm": 1.0, "accumulate": 8, "estimator.steps": 1},
+    "video/vc2_vader_aes": {
+        "optimization.lr": 2e-4,
+        "optimization.weight_decay": 0.01,
+        "optimization.clip_norm": 1.0,
+        "optimization.accumulate": 8,
+        "estimator.steps": 1,
+    },
 }
 
 
@@ -93,14 +110,14 @@ def looked_up(folder: Path, value, keys: list[str]):  # type: ignore[no-untyped-
     for key in keys:
         if isinstance(value, str) and value.endswith(".yaml"):
             text = (folder / value).read_text(encoding="utf-8")
-            value = over_bases(yaml.safe_load(text), folder, yaml.safe_load)
-        value = value.get("init_args", {}).get(key)
+            value = with_bases(yaml.safe_load(text), folder)
+        value = value.get("init_args", value).get(key)
     return value
 
 
 @pytest.mark.parametrize("name", CONFIGURED)
 def test_a_published_setting_is_the_config_s(name: str) -> None:
     path = CONFIGS / f"{name}.yaml"
-    config = over_bases(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent, yaml.safe_load)["model"]
+    config = with_bases(yaml.safe_load(path.read_text(encoding="utf-8")), path.parent)["model"]
     expected = CONFIGURED[name]
     assert {key: looked_up(path.parent, config, key.split(".")) for key in expected} == expected

@@ -4,18 +4,19 @@ import multiprocessing
 import os
 import random
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from rlr.callbacks import Checkpointing, SafeCheckpointIO
-from rlr.chain import Chain, Trajectory
 from rlr.data import Prompts
-from rlr.estimators import RLR, RunningMean
-from rlr.estimators.base import Objective
+from rlr.estimators import DDPO, RLR, FirstOrder, HalfOrder, PromptStatistics, RunningMean
+from rlr.models import StagedPrompt
 from rlr.rewards import Combine, RunningZScore
 from tests.modules.toy import WORDS, Level, align, run, weights
 
@@ -30,14 +31,9 @@ class Noisy(Level):
         return super().forward(samples, prompts) * (1 + noise)
 
 
-class Remembering(RLR):
+def estimator() -> RLR:
     """RLR with a running mean as its baseline, which is state of the estimator."""
-
-    def __init__(self) -> None:
-        super().__init__(length=2, zeroth=False, baseline=RunningMean())
-
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective):
-        yield from super().losses(chain, trajectory, objective)
+    return RLR(length=2, zeroth=False, baseline=RunningMean())
 
 
 def build():
@@ -46,16 +42,17 @@ def build():
     np.random.seed(1)
     random.seed(1)
     reward = Combine({"noisy": Noisy()}, {"noisy": 1.0}, RunningZScore())
-    return align(estimator=Remembering(), reward=reward, warmup=6, accumulate=BATCHES, clip_norm=0.5)
+    return align(estimator=estimator(), reward=reward, warmup=6, accumulate=BATCHES, clip_norm=0.5)
 
 
 def data():
-    """Five prompts, two samples each, in batches of four: three batches an epoch, so epochs end inside an update."""
-    return Prompts(list(WORDS[:5]), batch_size=4, samples_per_prompt=2)
+    """Five prompts, four of them staged, two samples each, in batches of four: three an epoch, so epochs end in rounds."""
+    staged = [StagedPrompt(word, (other, word), (0.25,)) for word, other in pairwise(WORDS[:5])]
+    return Prompts([*staged, WORDS[4]], batch_size=4, samples_per_prompt=2)
 
 
 def train(folder: Path, steps: int, resume: bool = False, kill: int | None = None, every: int = 1, **settings):
-    """Trains and saves; ``kill`` sends SIGKILL to this process in that batch, between backward and update or later."""
+    """Trains and saves; ``kill`` sends SIGKILL to this process in that batch, inside a round or at its beginning."""
     module = build()
     if kill is not None:
         torch.set_num_threads(1)  # a forked child has none of its parent's threads
@@ -87,7 +84,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize(("kill", "every"), [(3, 1), (13, 3), (22, 4)])
 def test_a_killed_run_resumes_bit_for_bit(uninterrupted, tmp_path, kill, every):
-    """Batches 3 and 13 are inside an update, 13 and 22 beyond the last checkpoint."""
+    """Batches 3 and 13 are inside a round, 13 and 22 beyond the last checkpoint."""
     child = multiprocessing.get_context("fork").Process(target=train, args=(tmp_path, STEPS, False, kill, every))
     child.start()
     child.join()
@@ -110,25 +107,128 @@ def test_the_law_can_fail(uninterrupted, tmp_path):
     assert not torch.equal(weights(train(tmp_path, STEPS, resume=True)), weights(uninterrupted))
 
 
-def test_resuming_in_the_middle_of_an_update(uninterrupted, tmp_path):
-    """A checkpoint saved after the first of two batches holds their half of the gradient."""
-    module = build()
+def stop_after(folder: Path, batches: int, module) -> dict:
+    """Trains for so many batches, saves a checkpoint, and returns what it holds of the module."""
     step = module.training_step
 
-    def saving(batch, batch_idx):
+    def stopping(batch, batch_idx):
         step(batch, batch_idx)
-        if module.progress.batches == 7:
+        if module.progress.batches == batches:
             module.trainer.should_stop = True
 
-    module.training_step = saving
-    trainer = run(module, data(), STEPS, plugins=[SafeCheckpointIO()], min_steps=0)
-    assert module.progress.batches == 7
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    module.training_step = stopping
+    trainer = run(module, data(), STEPS, plugins=[SafeCheckpointIO()], min_steps=0, min_epochs=0)
+    assert module.progress.batches == batches
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return torch.load(folder / "last.ckpt", weights_only=True)["alignment"]
+
+
+@pytest.mark.parametrize("batches", [1, 7])
+def test_resuming_inside_a_round_samples_its_rollouts_again(uninterrupted, tmp_path, batches):
+    """After the first of two batches; the very first one has given the reward its first statistics."""
+    state = stop_after(tmp_path, batches, build())
+    assert [one["number"] for one in state["round"]] == [4 * (batches - 1)]
     resumed = train(tmp_path, STEPS, resume=True)
     assert torch.equal(weights(resumed), weights(uninterrupted))
+    assert resumed.progress == uninterrupted.progress
+
+
+def test_a_staged_prompt_of_a_round_comes_back_staged(tmp_path):
+    (kept,) = stop_after(tmp_path, 1, build())["round"]
+    (prompts,) = kept["prompts"]
+    staged = [prompt for prompt in prompts if "stages" in prompt]
+    assert staged
+    for prompt in staged:
+        following = WORDS[WORDS.index(prompt["prompt"]) + 1]
+        assert prompt == {"prompt": prompt["prompt"], "stages": [following, prompt["prompt"]], "starts": [0.25]}
+
+
+def test_a_round_of_other_prompts_would_be_noticed(uninterrupted, tmp_path):
+    """The law can fail: without its stages, a prompt gives another rollout."""
+    stop_after(tmp_path, 1, build())
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for prompts in checkpoint["alignment"]["round"][0]["prompts"]:
+        prompts[:] = [{"prompt": prompt["prompt"]} for prompt in prompts]
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    assert not torch.equal(weights(train(tmp_path, STEPS, resume=True)), weights(uninterrupted))
 
 
 def test_epochs_cut_short_go_on_in_the_stream(uninterrupted, tmp_path):
     """However an epoch is limited, the prompts come in the same order."""
     limited = train(tmp_path, STEPS, limit_train_batches=3)
     assert torch.equal(weights(limited), weights(uninterrupted))
+
+
+# ---------------------------------------------------------------- checkpoints of other runs
+
+ESTIMATORS = {
+    "first order": FirstOrder,
+    "half order": lambda: HalfOrder(2),
+    "rlr": lambda: RLR(length=2),
+    "ddpo": lambda: DDPO(1, statistics=PromptStatistics(4, 2)),
+}
+
+
+def saved(folder: Path, **settings) -> str:
+    trainer = run(align(**settings), data(), 1, plugins=[SafeCheckpointIO()])
+    trainer.save_checkpoint(folder / "other.ckpt")
+    return str(folder / "other.ckpt")
+
+
+def sampled(module, path: str):
+    """Validates, tests and predicts with a checkpoint, and returns the predictions."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(enable_model_summary=False, plugins=[SafeCheckpointIO()], **quiet)
+    judged = Prompts(["one"], val=["one"], test=["one"], predict=["one", "six"], batch_size=2)
+    for look in (trainer.validate, trainer.test):
+        look(module, datamodule=judged, ckpt_path=path, verbose=False)
+    (prediction,) = trainer.predict(module, datamodule=judged, ckpt_path=path)
+    return prediction
+
+
+def test_one_module_samples_from_checkpoints_of_all_estimators(tmp_path):
+    judge, found = align(estimator=HalfOrder(2, baseline=RunningMean())), []
+    for make in ESTIMATORS.values():
+        path = saved(tmp_path, estimator=make())
+        found.append(sampled(judge, path).samples)
+        assert torch.equal(found[-1], sampled(align(estimator=make()), path).samples)
+    assert not torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("first order", "half order"),
+        ("first order", "rlr"),
+        ("half order", "ddpo"),
+        ("ddpo", "half order"),
+        ("ddpo", "rlr"),
+    ],
+)
+def test_resuming_with_another_estimator_is_refused_in_a_sentence(tmp_path, before, after):
+    path, module = saved(tmp_path, estimator=ESTIMATORS[before]()), align(estimator=ESTIMATORS[after]())
+    told = (
+        rf"other\.ckpt was written with another estimator: .* {type(module.estimator).__name__}; resume with the estim"
+    )
+    with pytest.raises(ValueError, match=told):
+        run(module, data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (lambda state: state["alignment"].pop("version"), "got 1;"),
+        (lambda state: state["alignment"].update(version=3), "got 3;"),
+        (lambda state: state.pop("alignment"), "got one of another module;"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(tmp_path, spoil, found):
+    path = saved(tmp_path)
+    checkpoint = torch.load(path, weights_only=True)
+    spoil(checkpoint)
+    torch.save(checkpoint, path)
+    told = rf"other\.ckpt is no checkpoint of this version of ImageAlignment; expected version 2, {found}"
+    with pytest.raises(ValueError, match=told):
+        sampled(align(), path)
+    with pytest.raises(ValueError, match=told):
+        run(align(), data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)

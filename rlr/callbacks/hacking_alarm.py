@@ -80,7 +80,8 @@ class HackingAlarm(Callback, Listener):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Alignment)
-        reward = pl_module.objective.sign * float(trainer.callback_metrics["reward/mean"])
+        mean = float(trainer.callback_metrics["reward/mean"])
+        reward = mean if pl_module.reward.higher_is_better else -mean
         if math.isfinite(reward):
             self._training.append(reward)
 

@@ -43,7 +43,7 @@ def held_out(
         ValueError: If the run's data are no prompts, or a set has none in that split.
     """
     sets = _own(trainer) if sets is None else sets
-    found = {name: (data.prompts(split)[:limit], data) for name, data in sets.items()}
+    found = {name: (data.read(split)[:limit], data) for name, data in sets.items()}
     for name, (prompts, data) in found.items():
         if not prompts:
             raise ValueError(

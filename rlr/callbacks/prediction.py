@@ -75,4 +75,4 @@ def _scores(module: LightningModule, score: float) -> dict[str, float]:
     """Returns a score by the reward's name, version included, raw and on its published scales."""
     if not isinstance(module, Sampling):
         return {}
-    return module.reward.rows(score)
+    return module.reward.format(score)

@@ -98,7 +98,7 @@ class RewardEvaluation(Callback):
             )
         if stage == "test" or (stage == "fit" and self.every is not None):
             for reward in self._rewards(pl_module):
-                reward.check(clips=pl_module.chain.model.size.frames is not None)
+                reward.check(video=pl_module.chain.model.size.frames is not None)
             self._sets(trainer)
             self._base, self._done = {}, -1
             self._untrained = Untrained(pl_module)

@@ -1,177 +1,68 @@
-"""The command line: ``python train.py {fit,validate,test,predict} --config FILE``."""
+"""The command line: ``python train.py {fit,validate,test,predict,export} --config FILE``."""
 
 import os
 import sys
-import tempfile
 import warnings
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import jsonargparse
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins import CheckpointIO
+from rlr.cli.config_files import ConfigError, expand_home_in_option
+from rlr.cli.error_messages import sentence
+from rlr.cli.output import tolerate_output
+from rlr.cli.static_check import check_command, usage
 
-# a class has a short name in a config once its module is imported
-import rlr.data
-import rlr.estimators
-import rlr.models
-import rlr.modules
-import rlr.rewards
-import rlr.samplers
-import rlr.toy.classes
-from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
-from rlr.cli.bases import understand_bases
-from rlr.cli.mistakes import MISTAKES, explain, mistake, sentence
-from rlr.data import PromptData
-from rlr.modules import Alignment
-
-# `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
-jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-
-MODE = "omegaconf+"
-"""How configs are read: as YAML, whose interpolations are resolved once all is parsed."""
-
-understand_bases(MODE)
+if TYPE_CHECKING:
+    from rlr.cli.command_line import CLI
 
 TRACEBACK = "RLR_TRACEBACK"
 """The environment variable that, when set, shows where a mistake was noticed."""
 
-DEFAULTS = {
-    "default_root_dir": "runs",
-    "log_every_n_steps": 1,
-    "num_sanity_val_steps": 0,
-    # what is cached in validation (encoded prompts) must be able to take part in training
-    "inference_mode": False,
-}
-"""Where our defaults of the trainer differ from Lightning's."""
 
-USELESS = (
-    ".*module.s. in eval mode.*",  # all of ours are, on purpose
-    ".*Total length of .* across ranks is zero.*",  # no validation prompts
-    ".*LightningCLI's args parameter.*",
-    ".*does not have many workers.*",
-)
-"""Warnings about what is meant to be so."""
+def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
+    """Checks the arguments, builds module, data and trainer, and runs the command.
 
-
-class Parser(LightningArgumentParser):
-    """Tells a mistake in one sentence instead of the usage of two hundred options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:
-            super().error(message, ex)
-        if os.environ.get(TRACEBACK) and ex is not None:
-            raise ex
-        self.exit(2, f"error: {explain(message, self._options())}\n")
-        raise AssertionError("exit returns no more")
-
-    def _options(self) -> list[str]:
-        parsers = (
-            [self, *getattr(self._subcommands_action, "choices", {}).values()] if self._subcommands_action else [self]
-        )
-        return sorted({action.dest for parser in parsers for action in parser._actions})
-
-
-class CLI(LightningCLI):
-    """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
-
-    def _parse_ckpt_path(self) -> None:
-        """The config alone says what is built: a checkpoint changes weights, not settings."""
-
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        root = self._root(config["default_root_dir"])
-        check_writable(root)
-        config["default_root_dir"] = str(root)
-        if config["logger"] in (None, True):
-            config["logger"] = CSVLogger(root, "logs")
-        config["plugins"] = _with_safe_checkpoints(config["plugins"])
-        config["callbacks"] = [*_listed(config["callbacks"]), *self._further(root, config)]
-        return super()._instantiate_trainer(config, callbacks)
-
-    def _root(self, given: str) -> Path:
-        """The folder of the results; where none is set, that of the first config's name in ``runs``."""
-        files = self.config[self.subcommand].get("config") or []
-        return Path(given, Path(str(files[0])).stem) if given == DEFAULTS["default_root_dir"] and files else Path(given)
-
-    def _further(self, root: Path, config: dict[str, Any]) -> list[Callback]:
-        """The callbacks that a config need not name."""
-        given = _listed(config["callbacks"])
-        wanted: list[Callback] = []
-        if config["enable_checkpointing"] is not False and not any(isinstance(c, Checkpoint) for c in given):
-            wanted.append(Checkpointing(dirpath=str(root / "checkpoints")))
-        if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
-            wanted.append(PredictionWriter())
-        if not any(isinstance(c, EMA) for c in given):
-            wanted.append(UnusedAverage())
-        scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
-        if self.subcommand == "test" and scorable and not any(isinstance(c, RewardEvaluation) for c in given):
-            wanted.append(RewardEvaluation())
-        return wanted
-
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if subcommand == "predict":
-            # they are written one by one, and would fill the memory
-            kwargs["return_predictions"] = bool(kwargs.get("return_predictions"))
-        return kwargs
-
-
-def check_writable(folder: Path) -> None:
-    """Raises if no file can be made in ``folder``, so that a run fails before its first step and not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"the output folder {folder} cannot be written to ({error.strerror}); set trainer.default_root_dir to one "
-            "that can"
-        ) from error
-
-
-def main(args: ArgsType = None, kind: type[CLI] = CLI) -> LightningCLI:
-    """Parses ``args`` (default: ``sys.argv``), builds module, data and trainer, and runs the subcommand.
+    Torch and Lightning are imported after the check, so that ``--help`` and a misspelled name take no time.
 
     Args:
-        args: The arguments.
-        kind: The command line; a subclass may add to a run what no config says.
+        args: The arguments, as a list or as a mapping; by default those of the process.
+        kind: The command line; a subclass of :class:`~rlr.cli.command_line.CLI` may add to a run what no config holds.
+
+    Returns:
+        The finished :class:`~rlr.cli.command_line.CLI`.
 
     Raises:
-        SystemExit: With status 2, after one sentence on stderr, for a mistake in config or data.
+        SystemExit: With status 2, after one sentence on stderr, for a mistake in config or data; with status 143 after SIGTERM.
     """
+    if args is None:
+        tolerate_output()
+        args = sys.argv[1:]
+    try:
+        if isinstance(args, list | tuple):
+            args = [expand_home_in_option(str(arg)) for arg in args]
+            if not args or args[0] in ("-h", "--help"):
+                sys.stdout.write(usage())
+                raise SystemExit(0 if args else 2)
+            check_command(args)
+    except ConfigError as error:
+        _fail(error)
+    return _run(args, kind)
+
+
+def _run(args: Any, kind: "type[CLI] | None") -> Any:
+    from rlr.cli.command_line import CLI, ERRORS, USELESS, cause, run
+
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)
     try:
-        return kind(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
-            trainer_defaults=DEFAULTS,
-            parser_class=Parser,
-            parser_kwargs={"parser_mode": MODE},
-            args=args,
-        )
-    except MISTAKES as error:
-        cause = mistake(error)
-        if os.environ.get(TRACEBACK) or not isinstance(cause, MISTAKES):
+        return run(args, kind or CLI)
+    except ERRORS as error:
+        if not isinstance(cause(error), ERRORS):
             raise
-        sys.stderr.write(f"error: {sentence(cause)}\n")
-        raise SystemExit(2) from None
+        _fail(cause(error))
 
 
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
-def _with_safe_checkpoints(plugins: Any) -> list[Any]:
-    given = _listed(plugins)
-    return given if any(isinstance(plugin, CheckpointIO) for plugin in given) else [*given, SafeCheckpointIO()]
+def _fail(error: BaseException) -> None:
+    """Ends the process with one sentence, or with the traceback for who asks."""
+    if os.environ.get(TRACEBACK):
+        raise error
+    sys.stderr.write(f"error: {sentence(error)}\n")
+    raise SystemExit(2) from None

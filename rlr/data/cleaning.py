@@ -1,6 +1,7 @@
-"""Prompts with the places where they were found, and what is dropped from them."""
+"""Prompts with their places in files, and which of them are dropped."""
 
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_info
 
+from rlr.data.files import numbered_lines, read_text
+from rlr.io.text import quote
+
 ASSETS = Path(__file__).parent / "assets"
 
 
 class Entry(NamedTuple):
-    """A prompt and where it stands.
+    """A prompt and its place.
 
     Args:
         prompt: The text.
@@ -33,7 +37,7 @@ class Entry(NamedTuple):
 
 
 class PromptFilter(ABC):
-    """Says which prompts are kept."""
+    """Decides which prompts are kept."""
 
     @abstractmethod
     def __call__(self, prompt: str) -> bool:
@@ -41,60 +45,62 @@ class PromptFilter(ABC):
 
 
 class WithoutWords(PromptFilter):
-    """Keeps the prompts that hold none of some words; a word is matched whole and in any case.
+    """Keeps the prompts that contain none of some words; a word is matched whole and in any case.
 
-    A list of words is no judge: it lets some prompts pass that should not, and stops some that are harmless.
+    A list of words misses some prompts that it should drop, and drops some that are harmless.
 
     Args:
         words: The words, or phrases; by default those of nudity, sex and gore in ``assets/unsafe_words.txt``.
+
+    Raises:
+        ValueError: If there are no words, or a blank one.
     """
 
     def __init__(self, words: list[str] | None = None) -> None:
         if words is None:
-            words = (ASSETS / "unsafe_words.txt").read_text(encoding="utf-8").splitlines()
+            words = [line for _, line in numbered_lines(read_text(ASSETS / "unsafe_words.txt"))]
         if not all(word.strip() for word in words) or not words:
             raise ValueError("WithoutWords needs words, none of them blank; leave out the filter to keep everything")
         choices = "|".join(re.escape(word.strip()) for word in words)
-        # an underscore parts words, too
+        # an underscore separates words, too
         self.pattern = re.compile(rf"(?<![^\W_])(?:{choices})(?![^\W_])", re.IGNORECASE)
 
     def __call__(self, prompt: str) -> bool:
         return self.pattern.search(prompt) is None
 
 
-def clean(entries: Iterable[Entry], keep: PromptFilter | None = None) -> list[Entry]:
-    """Takes off the blanks around prompts; drops empty prompts, repetitions of earlier ones, and what ``keep`` does.
+def trim(prompt: str) -> str:
+    """Returns a prompt without the blanks and byte-order marks around it; joined files have such marks inside."""
+    while prompt != (shorter := prompt.strip().strip("\ufeff")):
+        prompt = shorter
+    return prompt
 
-    Raises:
-        ValueError: If ``keep`` leaves none.
+
+def fold(prompt: str) -> str:
+    """Returns what text encoders read of a prompt: letters without case and compatibility forms, single blanks.
+
+    Two prompts of one fold are the same to the tokenizer of CLIP (case, blanks, NFC) or of T5 (blanks, NFKC).
     """
+    return " ".join(unicodedata.normalize("NFKC", prompt).lower().split())
+
+
+def clean(entries: Iterable[Entry]) -> list[Entry]:
+    """Trims prompts, and drops empty ones and repetitions of earlier ones."""
     found: dict[str, Entry] = {}
     for entry in entries:
-        prompt = entry.prompt.strip()
-        if prompt and prompt not in found:
-            found[prompt] = entry._replace(prompt=prompt)
-    return chosen(list(found.values()), keep)
-
-
-def chosen(entries: list[Entry], keep: PromptFilter | None) -> list[Entry]:
-    """Asks ``keep`` about each prompt, if there is such a filter.
-
-    Raises:
-        ValueError: If it leaves none.
-    """
-    kept = [entry for entry in entries if keep is None or keep(entry.prompt)]
-    if entries and not kept:
-        raise ValueError(
-            f"{type(keep).__name__} keeps none of the {len(entries)} prompts of {entries[0].path}; "
-            "give a filter that is less strict"
-        )
-    return kept
+        prompt = trim(entry.prompt)
+        if prompt:
+            found.setdefault(prompt, entry._replace(prompt=prompt))
+    return list(found.values())
 
 
 def drop_shared(entries: list[Entry], others: Sequence[Entry]) -> list[Entry]:
-    """Drops the prompts that ``others`` have too, and logs their number: for published files, which are as they are."""
-    shared = {other.prompt for other in others}
-    kept = [entry for entry in entries if entry.prompt not in shared]
+    """Drops the prompts that ``others`` contain, too, and logs how many: for published files, which nobody corrects.
+
+    Prompts are compared by :func:`fold`.
+    """
+    shared = {fold(other.prompt) for other in others}
+    kept = [entry for entry in entries if fold(entry.prompt) not in shared]
     if len(kept) < len(entries):
         rank_zero_info(
             f"Dropped {len(entries) - len(kept)} of {len(entries)} prompts of {entries[0].path.parent} that are held out "
@@ -104,17 +110,19 @@ def drop_shared(entries: list[Entry], others: Sequence[Entry]) -> list[Entry]:
 
 
 def check_disjoint(entries: Iterable[Entry], others: Iterable[Entry]) -> None:
-    """Compares two splits: for files that their user can correct.
+    """Compares two splits by :func:`fold`: for files that their user can correct.
 
     Raises:
         ValueError: If a prompt is in both.
     """
-    first = {entry.prompt: entry for entry in entries}
+    first = {fold(entry.prompt): entry for entry in entries}
     for other in others:
-        if other.prompt in first:
+        if one := first.get(fold(other.prompt)):
+            texts = (
+                quote(one.prompt) if one.prompt == other.prompt else f"{quote(other.prompt)} and {quote(one.prompt)}"
+            )
             raise ValueError(
-                f"{other.place} repeats {first[other.prompt].place} ({other.prompt[:60]!r}), and no prompt may be in "
-                "two splits; delete one of them"
+                f"{other.place} repeats {one.place} ({texts}), and no prompt may be in two splits; delete one of them"
             )
 
 

@@ -6,7 +6,7 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from rlr.data.cleaning import Entry, PromptFilter, chosen, clean, drop_shared, texts
+from rlr.data.cleaning import Entry, clean, drop_shared, texts
 from rlr.data.files import locate, prompt_of, read_items
 from rlr.data.prompts import PromptData
 
@@ -17,23 +17,22 @@ STYLES = ("anime", "concept-art", "paintings", "photo")
 class HPDv2(PromptData):
     r"""Trains on the prompts of ``train.json``, each once, and evaluates on the benchmark, 800 prompts a style.
 
-    Training prompts that the benchmark has, too, are dropped. The benchmark itself is taken as published, in its order
-    and with its repetitions, if it has any: scores are averages over all 800 of a style. Validation, test and
-    prediction are the same. ``style_of`` says the style of each prompt of the evaluation, for tables.
+    Training prompts that are in the benchmark, too, are dropped. The benchmark itself is read as published, in its order
+    and with its repetitions, if any: scores are averages over all 800 prompts of a style. Validation, test and prediction
+    are the same. ``style_of`` maps each prompt of the evaluation to its style, for tables.
 
     Args:
-        train: A hub id, or a folder that holds ``train.json`` (0.1 GB); none to evaluate only.
-        benchmark: A hub id, or a folder that holds ``anime.json`` and so on, themselves or in ``benchmark/``; none to
+        train: A hub id, or a folder that holds ``train.json`` (0.1 GB); None to evaluate only.
+        benchmark: A hub id, or a folder that holds ``anime.json`` and so on, directly or in ``benchmark/``; None to
             train only.
         styles: The styles to evaluate, in this order; all four by default.
-        per_style: The prompts of each style, the first ones of its file; all of them by default.
-        keep: Which prompts to keep, in every split; all of them by default. With a filter the benchmark is another
-            one, whose scores are not those of the published tables.
-        batch_size: The samples :math:`B` a process takes for a batch.
-        samples_per_prompt: The samples :math:`k` of one prompt, side by side in a training batch.
-        evaluation_samples: The samples of each prompt in validation, test and prediction.
-        seed: Decides the order of each training pass.
-        shuffle: Whether to read training prompts in random order.
+        per_style: How many prompts of each style to read, from the start of its file; all of them by default.
+        **loader: The arguments of :class:`~rlr.data.prompts.PromptData`. With ``keep`` the benchmark is another one,
+            whose scores are not those of the published tables.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged or of another layout, or a style or ``per_style`` does not exist.
     """
 
     def __init__(
@@ -42,19 +41,14 @@ class HPDv2(PromptData):
         benchmark: str | None = "zhwang/HPDv2",
         styles: tuple[str, ...] = STYLES,
         per_style: int | None = None,
-        keep: PromptFilter | None = None,
-        batch_size: int = 4,
-        samples_per_prompt: int = 1,
-        evaluation_samples: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
+        **loader: Any,
     ) -> None:
-        super().__init__(batch_size, samples_per_prompt, evaluation_samples, seed, shuffle)
+        super().__init__(**loader)
         _check(styles, per_style)
         published = _benchmark(benchmark) if benchmark else {}
-        # held out whole, whatever part of it is evaluated here
-        self.training = texts(drop_shared(_training(train, keep), list(chain(*published.values())))) if train else []
-        benchmarks = {style: texts(chosen(published.get(style, [])[:per_style], keep)) for style in styles}
+        # the whole benchmark is held out, whatever part of it is evaluated here
+        self.training = texts(drop_shared(_training(train), list(chain(*published.values())))) if train else []
+        benchmarks = {style: texts(published.get(style, [])[:per_style]) for style in styles}
         self.evaluation = list(chain(*benchmarks.values()))
         self.style_of: dict[str, str] = {}
         for style, prompts in benchmarks.items():
@@ -76,10 +70,10 @@ def _check(styles: Iterable[str], per_style: int | None) -> None:
         raise ValueError(f"HPDv2 evaluates 1 or more prompts of each style, and per_style={per_style} was given")
 
 
-def _training(source: str, keep: PromptFilter | None) -> list[Entry]:
+def _training(source: str) -> list[Entry]:
     path = locate(source, ["train.json"]) / "train.json"
     # all else in an object is dropped while reading: half a million of them would take half a gigabyte
-    return clean(_entries(path, read_items(path, methodcaller("get", "prompt"))), keep)
+    return clean(_entries(path, read_items(path, methodcaller("get", "prompt"))))
 
 
 def _benchmark(source: str) -> dict[str, list[Entry]]:

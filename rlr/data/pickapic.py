@@ -1,19 +1,19 @@
-"""Pick-a-Pic: what people asked a web page to draw, Kirstain et al. (2023)."""
+"""Pick-a-Pic: prompts that people typed into a web page, Kirstain et al. (2023)."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rlr.data.cleaning import Entry, PromptFilter, clean, drop_shared, texts
+from rlr.data.cleaning import Entry, clean, drop_shared, texts
 from rlr.data.files import locate
 from rlr.data.prompts import PromptData
 
 COLUMN = "caption"
-"""The column of the prompt; the others, pictures among them, are not read."""
+"""The column of the prompt; the others, images among them, are not read."""
 
 PUBLISHED = {"train": "train", "val": "validation_unique", "test": "test_unique"}
-"""The published split that each of ours is; the 500 prompts of a ``_unique`` split are distinct."""
+"""The published split of each of ours; the 500 prompts of a ``_unique`` split are distinct."""
 
 SHARD = re.compile(r"-(\d+)-of-(\d+)")
 """Number and count in a name such as ``train-00000-of-00003-0a1b.parquet``."""
@@ -23,34 +23,24 @@ class PickAPic(PromptData):
     r"""The captions of Pick-a-Pic, each once, in the order of their first appearance.
 
     No prompt is in two splits: those of ``test_unique`` are dropped from ``validation_unique``, and those of both from
-    ``train``. Prediction takes the prompts of the test. The captions are as people wrote them, and many are not fit
-    for every eye: see ``keep``.
+    ``train``. Prediction takes the prompts of the test. The captions are as people wrote them, and many are not safe
+    for work: see ``keep``.
 
     Args:
         source: A hub id, or a folder that holds ``train-*.parquet``, ``validation_unique-*.parquet`` and
-            ``test_unique-*.parquet``, themselves or in ``data/``. Versions 1 and 2 are ``yuvalkirstain/pickapic_v1``
-            and ``_v2``; without pictures (``_no_images``) they take 0.2 and 0.3 GB, with them 190 and 335 GB.
-        keep: Which prompts to keep, in every split; all of them by default.
-        batch_size: The samples :math:`B` a process takes for a batch.
-        samples_per_prompt: The samples :math:`k` of one prompt, side by side in a training batch.
-        evaluation_samples: The samples of each prompt in validation, test and prediction.
-        seed: Decides the order of each training pass.
-        shuffle: Whether to read training prompts in random order.
+            ``test_unique-*.parquet``, directly or in ``data/``. Versions 1 and 2 are ``yuvalkirstain/pickapic_v1``
+            and ``_v2``; without images (``_no_images``) they take 0.2 and 0.3 GB, with them 190 and 335 GB.
+        **loader: The arguments of :class:`~rlr.data.prompts.PromptData`.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, or has no text under ``caption``.
     """
 
-    def __init__(
-        self,
-        source: str = "yuvalkirstain/pickapic_v1_no_images",
-        keep: PromptFilter | None = None,
-        batch_size: int = 4,
-        samples_per_prompt: int = 1,
-        evaluation_samples: int = 1,
-        seed: int = 0,
-        shuffle: bool = True,
-    ) -> None:
-        super().__init__(batch_size, samples_per_prompt, evaluation_samples, seed, shuffle)
+    def __init__(self, source: str = "yuvalkirstain/pickapic_v1_no_images", **loader: Any) -> None:
+        super().__init__(**loader)
         folder = locate(source, [f"data/{name}-*.parquet" for name in PUBLISHED.values()])
-        train, val, test = (clean(captions(shards(folder, name)), keep) for name in PUBLISHED.values())
+        train, val, test = (clean(captions(shards(folder, name))) for name in PUBLISHED.values())
         val = drop_shared(val, test)
         train = drop_shared(train, [*val, *test])
         self.lists = {"train": texts(train), "val": texts(val), "test": texts(test), "predict": texts(test)}
@@ -63,11 +53,11 @@ def shards(folder: Path, name: str) -> list[Path]:
     """Returns the files of the published split ``name``, in order.
 
     Raises:
-        FileNotFoundError: If there are none, or not all that their names promise.
+        FileNotFoundError: If there are none, or fewer or more than their names say.
     """
     found = sorted(path for place in (folder, folder / "data") for path in place.glob(f"{name}-*.parquet"))
     if not found:
-        raise FileNotFoundError(f"{folder} holds no {name}-*.parquet, nor does data/ in it; download that split, too")
+        raise FileNotFoundError(f"{folder} holds no {name}-*.parquet, nor does data/ in it; download that split")
     marks = [mark for path in found if (mark := SHARD.search(path.name))]
     numbers = [int(mark[1]) for mark in marks]
     if marks and numbers != list(range(int(marks[0][2]))):
@@ -85,7 +75,7 @@ def captions(paths: list[Path]) -> Iterator[Entry]:
 
 
 def _captions(path: Path) -> Iterator[Entry]:
-    # here, for no other data set needs it
+    # imported here, since no other data set needs it
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -108,7 +98,7 @@ def _check_column(schema: Any, path: Path) -> None:
 
     if COLUMN not in schema.names:
         raise ValueError(
-            f"{path} has no column {COLUMN!r} but {', '.join(schema.names) or 'none'}; give the files of Pick-a-Pic"
+            f"{path} has no column {COLUMN!r} but {', '.join(schema.names) or 'no columns'}; use the files of Pick-a-Pic"
         )
     kind = schema.field(COLUMN).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):

@@ -1,6 +1,6 @@
-r"""The order in which prompts are read: a pure function of the seed and of the position in the stream."""
+r"""The order in which prompts are read: a pure function of the seed and of the number of samples read before."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,12 +9,12 @@ from rlr.seeding import Stream, spawn
 
 
 class PromptBatch(NamedTuple):
-    r"""What a step is given.
+    r"""The input of a step.
 
     Args:
         prompts: The :math:`B` prompts.
         indices: The numbers of the samples, :math:`B` integers that no other sample of the run (in training) or of
-            the file (in evaluation) has.
+            the split (in evaluation) has.
     """
 
     prompts: list[str]
@@ -22,19 +22,22 @@ class PromptBatch(NamedTuple):
 
 
 class PromptStream:
-    r"""Training prompts: an endless sequence of passes over the prompts, each in an order of its own.
+    r"""Training prompts: an endless sequence of passes over the prompts, each in its own order.
 
-    Batch :math:`n` of rank :math:`r` of :math:`W` holds samples :math:`(n W + r) B, \dots, (n W + r + 1) B - 1` of the
-    stream, so that ranks share no sample, and ranks together read what one process would read. Sample :math:`i` has
-    prompt :math:`\lfloor i / k \rfloor` of the sequence. Batches are always full. An epoch of the trainer is as many
-    batches as one pass fills; the position is the loader's state, so that a resumed run goes on where it stopped.
+    The :math:`W` ranks together take :math:`W B` samples at a time: rank :math:`r` takes samples
+    :math:`n + r B, \dots, n + (r + 1) B - 1` if :math:`n` were taken before. So ranks share no sample, and together they
+    read what one process reads. Each :math:`k` consecutive samples have the same prompt. Batches are always full. An
+    epoch of the trainer is as many batches as one pass fills.
+
+    The state counts the samples and the prompts that all ranks have read. A resumed run goes on with the first prompt
+    that was not read, whatever its batch size, its number of ranks or its :math:`k`.
 
     Args:
         prompts: The :math:`N` prompts.
-        batch_size: The samples :math:`B` a rank takes for a batch.
-        repeat: The samples :math:`k` of one prompt, side by side in the batch.
+        batch_size: The number :math:`B` of samples in a batch of a rank, a multiple of :math:`k`.
+        repeat: The number :math:`k` of samples of one prompt, side by side in the batch.
         seed: Decides the order of each pass.
-        shuffle: Whether there is an order to decide.
+        shuffle: Whether to shuffle each pass.
         rank: The rank :math:`r`.
         world: The number :math:`W` of ranks.
     """
@@ -56,7 +59,8 @@ class PromptStream:
         self.shuffle = shuffle
         self.rank = rank
         self.world = world
-        self.position = 0
+        self.samples_read = 0
+        self.prompts_read = 0
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
@@ -64,14 +68,18 @@ class PromptStream:
 
     def __iter__(self) -> Iterator[PromptBatch]:
         for _ in range(len(self)):
-            self.position += 1
-            yield self.batch(self.position - 1)
+            yield self._next()
 
-    def batch(self, n: int) -> PromptBatch:
-        """Returns batch ``n`` of this rank."""
-        first = (n * self.world + self.rank) * self.batch_size
-        indices = list(range(first, first + self.batch_size))
-        return PromptBatch([self.prompt(i // self.repeat) for i in indices], indices)
+    def _next(self) -> PromptBatch:
+        """Returns this rank's next batch, and counts those of all ranks."""
+        rows = range(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
+        batch = PromptBatch(
+            [self.prompt(self.prompts_read + row // self.repeat) for row in rows],
+            [self.samples_read + row for row in rows],
+        )
+        self.samples_read += self.world * self.batch_size
+        self.prompts_read += self.world * self.batch_size // self.repeat
+        return batch
 
     def prompt(self, i: int) -> str:
         """Returns the ``i``-th prompt of the endless sequence."""
@@ -87,21 +95,34 @@ class PromptStream:
         return torch.randperm(len(self.prompts), generator=generator).tolist()
 
     def state_dict(self) -> dict[str, int]:
-        """Returns the position."""
-        return {"position": self.position}
+        """Returns the numbers of samples and of prompts that all ranks have read."""
+        return {"samples": self.samples_read, "prompts": self.prompts_read}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Restores the position."""
-        self.position = state["position"]
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Restores what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If ``state`` is anything else.
+        """
+        counts = [state.get(name) if isinstance(state, Mapping) else None for name in ("samples", "prompts")]
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(
+                "the checkpoint's place in the training prompts: expected the numbers 'samples' and 'prompts', found "
+                f"{state!r}; start a new run, or resume with the version that wrote the checkpoint"
+            )
+        self.samples_read, self.prompts_read = counts  # type: ignore[assignment]
 
 
 class PromptPass:
     r"""Evaluation prompts: every prompt, ``repeat`` times side by side, once; rank :math:`r` has rows :math:`r + jW`.
 
+    The length is that of rank 0, which has the most batches. Others may yield fewer, or none if there are fewer rows than
+    ranks: a length of 0 would let a rank leave out the trainer's loop, and the others would wait for it forever.
+
     Args:
         prompts: The prompts.
-        batch_size: The most samples a rank takes for a batch.
-        repeat: The samples of one prompt.
+        batch_size: The largest number of samples in a batch of a rank.
+        repeat: The number of samples of one prompt.
         rank: The rank :math:`r`.
         world: The number :math:`W` of ranks.
     """
@@ -111,9 +132,10 @@ class PromptPass:
         self.batch_size = batch_size
         self.repeat = repeat
         self.rows = range(rank, len(prompts) * repeat, world)
+        self.longest = len(range(0, len(prompts) * repeat, world))
 
     def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
+        return -(-self.longest // self.batch_size)
 
     def __iter__(self) -> Iterator[PromptBatch]:
         for start in range(0, len(self.rows), self.batch_size):

@@ -22,26 +22,33 @@ SIX = (
 class VBenchPrompts(PromptData):
     r"""The prompts on which some dimensions of VBench are judged, for evaluation only.
 
-    Validation, test and prediction are the same. Prompts are left as they are, for VBench finds videos by them.
-    ``dimensions_of`` says for each prompt which of the dimensions are judged on it.
+    Validation, test and prediction are the same. Prompts are left as they are, since VBench finds videos by them.
+    ``dimensions_of`` maps each prompt to those of the dimensions that are judged on it.
 
     Args:
         dimensions: The dimensions, by default :data:`SIX`.
         path: A ``VBench_full_info.json``, by default that of the installed package ``vbench``.
-        batch_size: The most samples a process takes for a batch.
-        evaluation_samples: The videos of each prompt: 5, as VBench asks for, by default.
+        evaluation_samples: The number of videos of each prompt: 5, as VBench asks for, by default.
+        **loader: The other arguments of :class:`~rlr.data.prompts.PromptData`.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or the package is not installed.
+        ValueError: If the file is of another layout, or no prompt is for a dimension.
     """
 
     def __init__(
         self,
         dimensions: tuple[str, ...] = SIX,
         path: str | None = None,
-        batch_size: int = 4,
         evaluation_samples: int = 5,
+        **loader: Any,
     ) -> None:
-        super().__init__(batch_size, evaluation_samples=evaluation_samples)
-        file = Path(path) if path else _installed()
-        self.dimensions_of = _chosen(_dimensions(file), dimensions, file)
+        super().__init__(evaluation_samples=evaluation_samples, **loader)
+        file = Path(path).expanduser() if path else _installed()
+        found = _chosen(_dimensions(file), dimensions, file)
+        self.dimensions_of = {
+            prompt: names for prompt, names in found.items() if self.keep is None or self.keep(prompt)
+        }
 
     def prompts(self, split: str) -> list[str]:
         return [] if split == "train" else list(self.dimensions_of)
@@ -52,7 +59,7 @@ class VBenchPrompts(PromptData):
 
 
 def _installed() -> Path:
-    # found without being imported: it drags in a dozen networks
+    # found without being imported, since it imports a dozen networks
     spec = find_spec("vbench")
     if spec is None or spec.origin is None:
         raise FileNotFoundError(
@@ -79,7 +86,7 @@ def _items(path: Path) -> Iterator[tuple[str, list[str]]]:
 def _names(item: Any, place: str) -> list[str]:
     names = item.get("dimension") if isinstance(item, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{place} has no list of names under 'dimension'; give a VBench_full_info.json")
+        raise ValueError(f"{place} has no list of names under 'dimension'; use a VBench_full_info.json")
     return names
 
 

@@ -1,34 +1,41 @@
 """Gradient estimators of a diffusion chain: one file a method."""
 
-from rlr.estimators.advantages import Baseline as Baseline
-from rlr.estimators.advantages import LeaveOneOut as LeaveOneOut
-from rlr.estimators.advantages import RunningMean as RunningMean
-from rlr.estimators.advantages import Zero as Zero
-from rlr.estimators.base import Estimator as Estimator
-from rlr.estimators.base import Objective as Objective
-from rlr.estimators.base import Term as Term
-from rlr.estimators.control_variate import LookAhead as LookAhead
-from rlr.estimators.first_order import AllSteps as AllSteps
-from rlr.estimators.first_order import Depth as Depth
-from rlr.estimators.first_order import FirstOrder as FirstOrder
-from rlr.estimators.first_order import GaussianSteps as GaussianSteps
-from rlr.estimators.first_order import UniformSteps as UniformSteps
-from rlr.estimators.half_order import HalfOrder as HalfOrder
-from rlr.estimators.half_order_rlr import HalfOrderRLR as HalfOrderRLR
-from rlr.estimators.perturbation import DirectionPerSample as DirectionPerSample
-from rlr.estimators.perturbation import Perturbation as Perturbation
-from rlr.estimators.perturbation import SharedDirection as SharedDirection
-from rlr.estimators.published.alignprop import AlignProp as AlignProp
-from rlr.estimators.published.ddpo import DDPO as DDPO
-from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
-from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
-from rlr.estimators.published.refl import ReFL as ReFL
-from rlr.estimators.rlr import RLR as RLR
-from rlr.estimators.statistics import PromptStatistics as PromptStatistics
-from rlr.estimators.statistics import RoundStatistics as RoundStatistics
-from rlr.estimators.statistics import Statistics as Statistics
-from rlr.estimators.statistics import Unscaled as Unscaled
-from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
-from rlr.estimators.surrogates import ScoreFunction as ScoreFunction
-from rlr.estimators.surrogates import Surrogate as Surrogate
-from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
+from typing import TYPE_CHECKING
+
+from rlr.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from rlr.estimators.advantages import Baseline as Baseline
+    from rlr.estimators.advantages import LeaveOneOut as LeaveOneOut
+    from rlr.estimators.advantages import RunningMean as RunningMean
+    from rlr.estimators.advantages import Zero as Zero
+    from rlr.estimators.base import Estimator as Estimator
+    from rlr.estimators.base import Term as Term
+    from rlr.estimators.control_variate import LookAhead as LookAhead
+    from rlr.estimators.divergence import Penalty as Penalty
+    from rlr.estimators.first_order import AllSteps as AllSteps
+    from rlr.estimators.first_order import Depth as Depth
+    from rlr.estimators.first_order import FirstOrder as FirstOrder
+    from rlr.estimators.first_order import GaussianSteps as GaussianSteps
+    from rlr.estimators.first_order import UniformSteps as UniformSteps
+    from rlr.estimators.half_order import HalfOrder as HalfOrder
+    from rlr.estimators.half_order_rlr import HalfOrderRLR as HalfOrderRLR
+    from rlr.estimators.perturbation import DirectionPerSample as DirectionPerSample
+    from rlr.estimators.perturbation import Perturbation as Perturbation
+    from rlr.estimators.perturbation import SharedDirection as SharedDirection
+    from rlr.estimators.published.alignprop import AlignProp as AlignProp
+    from rlr.estimators.published.ddpo import DDPO as DDPO
+    from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
+    from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
+    from rlr.estimators.published.refl import ReFL as ReFL
+    from rlr.estimators.rlr import RLR as RLR
+    from rlr.estimators.statistics import PromptStatistics as PromptStatistics
+    from rlr.estimators.statistics import RoundStatistics as RoundStatistics
+    from rlr.estimators.statistics import Statistics as Statistics
+    from rlr.estimators.statistics import Unscaled as Unscaled
+    from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
+    from rlr.estimators.surrogates import ScoreFunction as ScoreFunction
+    from rlr.estimators.surrogates import Surrogate as Surrogate
+    from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

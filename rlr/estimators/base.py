@@ -7,16 +7,15 @@ disjoint sets of steps are unbiased for the sum.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
-import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-
-Objective = Callable[[Tensor], Tensor]
-r"""The reward of final latents, decoder included: from :math:`x_0`, with shape :math:`(B, *)`, to :math:`(B)`."""
+from rlr.models.base import Condition
+from rlr.rollout import Objective, Rollout
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,27 @@ class Term:
         name: The kind of estimate, such as ``first_order``; terms of one name are logged together.
         loss: A scalar with a graph.
         steps: The steps whose gradient it estimates, for messages.
-        rewards: The rewards of the recorded roll-out, detached, with shape :math:`(B)`.
+        metrics: Scalars by log name, which are added up over the terms of an update.
     """
 
     name: str
     loss: Tensor
     steps: tuple[int, ...]
-    rewards: Tensor
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def scaled(self, factor: float) -> Self:
+        """Returns the term with loss and metrics multiplied by a factor."""
+        metrics = {name: factor * value for name, value in self.metrics.items()}
+        return replace(self, loss=factor * self.loss, metrics=metrics)
+
+
+TermSource = Callable[[Rollout], Iterator[Term]]
+"""Yields terms of a rollout, such as those of a penalty."""
+
+
+def no_terms(rollout: Rollout) -> Iterator[Term]:
+    """Yields nothing."""
+    yield from ()
 
 
 class Estimator(ABC):
@@ -44,26 +57,56 @@ class Estimator(ABC):
         """Whether it needs a reward that has a gradient in the pixels."""
         return False
 
+    @property
+    def updates_per_round(self) -> int:
+        """The number of updates that it makes of a round of rollouts. After the first, the weights have changed."""
+        return 1
+
     def check(self, chain: Chain) -> None:  # noqa: B027 - a hook
         """Raises a ``ValueError`` that names the remedy if the chain cannot serve this estimator."""
 
-    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Trajectory:
-        r"""Records the roll-out that :meth:`losses` reads.
+    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:
+        r"""Records the trajectory that :meth:`terms` reads.
 
         Args:
             chain: The chain.
-            prompts: The :math:`B` prompts.
+            condition: The encoded prompts.
             noises: The noises, with shape :math:`(T + 1, B, *)`.
             seed: Decides what else is drawn; the same on all ranks.
         """
-        return chain.sample(prompts, noises, seed)
+        return chain.sample(condition, noises)
+
+    def rollout(
+        self, chain: Chain, prompts: Sequence[str], noises: Tensor, objective: Objective, seed: int = 0
+    ) -> Rollout:
+        """Returns a recorded rollout of prompts on given noises; the arguments are those of :class:`~rlr.rollout.Rollout`."""
+        trajectory = self.record(chain, chain.encode(prompts), noises, seed)
+        return Rollout(chain, trajectory, objective, prompts, seed)
 
     @abstractmethod
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        """Yields the surrogate losses; the caller runs each backward before it asks for the next."""
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        """Yields the surrogate losses of a rollout; the caller runs each backward before it asks for the next."""
+
+    def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
+        """Yields the terms of each update of a round; by default of one, the mean over its rollouts.
+
+        The caller makes each update before it asks for the next.
+
+        Args:
+            rollouts: The rollouts of a round, recorded with the present weights.
+            penalty: Yields further terms of each rollout that is learned from.
+        """
+        yield self._mean(rollouts, penalty)
+
+    def _mean(self, rollouts: Sequence[Rollout], penalty: TermSource) -> Iterator[Term]:
+        for rollout in rollouts:
+            for source in (self.terms, penalty):
+                for term in source(rollout):
+                    yield term.scaled(1 / len(rollouts))
+                    del term  # its graph must be gone before the next is built
 
     def metrics(self) -> dict[str, float]:
-        """Returns what it has to say, by name, of the updates since it was last asked; nothing by default."""
+        """Returns measurements since the last call, by log name; nothing by default. All ranks call it together."""
         return {}
 
     def state_dict(self) -> dict[str, object]:
@@ -72,9 +115,3 @@ class Estimator(ABC):
 
     def load_state_dict(self, state: dict[str, object]) -> None:  # noqa: B027 - a hook
         """Restores what :meth:`state_dict` returned."""
-
-
-@torch.no_grad()
-def score(objective: Objective, x: Tensor) -> Tensor:
-    r"""Returns :math:`R(x_0)` without a graph, with shape :math:`(B)`."""
-    return objective(x)

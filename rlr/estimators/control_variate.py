@@ -15,10 +15,10 @@ is unbiased for every :math:`a` and :math:`b` that do not depend on the sample's
 import torch
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
 from rlr.distributed import gather, rank
-from rlr.estimators.base import Objective, Term
+from rlr.estimators.base import Term
 from rlr.estimators.segments import Segment
+from rlr.rollout import Rollout
 
 
 def leave_one_out_regression(rewards: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,29 +65,21 @@ class LookAhead:
     def __init__(self, coefficient: float | None = None) -> None:
         self.coefficient = coefficient
 
-    def term(
-        self,
-        chain: Chain,
-        trajectory: Trajectory,
-        objective: Objective,
-        rewards: Tensor,
-        segment: Segment,
-        weight: float = 1.0,
-    ) -> Term:
+    def term(self, rollout: Rollout, segment: Segment, weight: float = 1.0) -> Term:
         r"""Returns the half-order term of a segment with the control variate, times ``weight``."""
-        x = trajectory.states[segment.stop]
-        c, slope = self._predict(chain, trajectory, objective, segment.stop)
+        x, rewards = rollout.trajectory.states[segment.stop], rollout.rewards
+        c, slope = self._predict(rollout, segment.stop)
         a, b = self._fit(rewards, c)
-        transition = chain.replay(trajectory, *segment)
+        transition = rollout.replay(*segment)
         ratio = (rewards - a * c - b) * transition.log_prob(x)
         pathwise = a * (slope * transition.mean).flatten(1).sum(1)
-        return Term("half_order", -weight * (ratio + pathwise).mean(), segment.steps, rewards)
+        return Term("half_order", -weight * (ratio + pathwise).mean(), segment.steps)
 
-    def _predict(self, chain: Chain, trajectory: Trajectory, objective: Objective, j: int) -> tuple[Tensor, Tensor]:
+    def _predict(self, rollout: Rollout, j: int) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`c(x_j)`, with shape :math:`(B)`, and :math:`\partial c / \partial x_j`, with that of the state."""
         with torch.enable_grad():
-            x = trajectory.states[j].detach().requires_grad_()
-            c = objective(chain.look_ahead(x, j, trajectory.condition))
+            x = rollout.trajectory.states[j].detach().requires_grad_()
+            c = rollout.score(rollout.chain.look_ahead(x, j, rollout.trajectory.condition))
             (slope,) = torch.autograd.grad(c.sum(), x)
         return c.detach(), slope
 

@@ -34,6 +34,7 @@ from rlr.estimators.advantages import LeaveOneOut
 from rlr.estimators.base import Term
 from rlr.estimators.segments import check_stochastic
 from rlr.gaussian import Gaussian
+from rlr.rollout import Rollout
 
 
 def noisy_steps(chain: Chain) -> list[int]:
@@ -49,18 +50,19 @@ def base_mean(chain: Chain, trajectory: Trajectory, t: int) -> Tensor:
 
 
 @torch.no_grad()
-def path_divergence(chain: Chain, trajectory: Trajectory) -> Tensor:
-    r"""Returns :math:`\sum_t D_t(x_t; \theta)` of a recorded roll-out, with shape :math:`(B)`.
+def path_divergence(rollout: Rollout) -> Tensor:
+    r"""Returns :math:`\sum_t D_t(x_t; \theta)` of a rollout, with shape :math:`(B)`.
 
-    It asks the base model only: the present means are :math:`\mu_t = x_{t-1} - \sigma_t z_{t-1}`. They are of the weights that
-    the roll-out was recorded with, shifted ones in a one-point zeroth-order roll-out.
+    It evaluates the base model only: the present means are :math:`\mu_t = x_{t-1} - \sigma_t z_{t-1}`. They are of the weights
+    that the rollout was recorded with, shifted ones in a one-point zeroth-order rollout.
     """
-    total = torch.zeros(len(trajectory.prompts), device=trajectory.states.device)
+    chain, trajectory = rollout.chain, rollout.trajectory
+    divergence = torch.zeros(len(rollout), device=trajectory.states.device)
     for t in noisy_steps(chain):
         std = chain.std(t)
         mean = trajectory.states[t - 1] - std * trajectory.noises[t - 1]
-        total = total + Gaussian(mean, std).divergence(base_mean(chain, trajectory, t))
-    return total
+        divergence = divergence + Gaussian(mean, std).divergence(base_mean(chain, trajectory, t))
+    return divergence
 
 
 class Penalty:
@@ -73,17 +75,15 @@ class Penalty:
         weight: The weight :math:`\beta > 0`, in units of the reward per nat.
         full: Whether to add the part through the states, :math:`\beta \, (\sum_{u < t} D_u - b) \log p_\theta(x_{t-1} \mid x_t)`
             with the leave-one-out mean :math:`b`, which makes the gradient of :math:`D` unbiased. It costs no further pass and
-            has the variance of a likelihood ratio; it needs two samples, and roll-outs of the present weights (those of
+            has the variance of a likelihood ratio; it needs two samples, and rollouts of the present weights (those of
             one-point zeroth order are of shifted ones).
     """
 
     def __init__(self, weight: float, full: bool = False) -> None:
         if not weight > 0:
-            raise ValueError(f"the weight of the divergence from the base model must be positive, and {weight} is not")
+            raise ValueError(f"penalty.weight: expected a positive number, got {weight}")
         self.weight = weight
         self.full = full
-        self.path: Tensor | None = None
-        r"""The batch's mean of :math:`\sum_t D_t`, once the terms have been taken."""
 
     def check(self, chain: Chain) -> None:
         """Raises a ``ValueError`` that names the remedy if there is no base model or no noise."""
@@ -91,42 +91,35 @@ class Penalty:
         if not steps:
             sampler = type(chain.sampler).__name__
             raise ValueError(
-                f"kl_weight={self.weight} needs steps with noise, and {sampler} has none (σ = 0); set {sampler}'s eta "
-                "(or noise level) above 0, or kl_weight to 0"
+                f"penalty: the divergence from the base model needs steps with noise, and {sampler} has none (σ = 0); set "
+                f"{sampler}'s eta (or noise level) above 0, or penalty to null"
             )
         if self.full:
-            check_stochastic(chain, range(steps[0] - 1, chain.steps), "kl_full")
+            check_stochastic(chain, range(steps[0] - 1, chain.steps), "penalty.full")
         try:
             with chain.model.reference():
                 return
         except ValueError as error:
-            raise ValueError(f"kl_weight={self.weight} compares with the base model, and {error}") from error
+            raise ValueError(f"penalty: the divergence is from the base model, and {error}") from error
 
-    def terms(self, chain: Chain, trajectory: Trajectory, rewards: Tensor) -> Iterator[Term]:
-        """Yields the terms; the caller runs each backward before it asks for the next.
-
-        Args:
-            chain: The chain.
-            trajectory: The recorded roll-out.
-            rewards: Its rewards, for the record.
-        """
-        later = torch.zeros(len(rewards), device=trajectory.states.device)
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        r"""Yields the terms; the metric ``kl/path`` of each is the batch's mean of :math:`D_t`."""
+        later = torch.zeros(len(rollout), device=rollout.trajectory.states.device)
         # from the last step up, so that the divergences of later steps are there when they are needed
-        for t in noisy_steps(chain):
-            term, distance = self._term(chain, trajectory, rewards, t, later)
+        for t in noisy_steps(rollout.chain):
+            term, distance = self._term(rollout, t, later)
             yield term
             del term  # its graph must be gone before the next is built
             later = later + distance
-        self.path = later.mean()
 
-    def _term(
-        self, chain: Chain, trajectory: Trajectory, rewards: Tensor, t: int, later: Tensor
-    ) -> tuple[Term, Tensor]:
+    def _term(self, rollout: Rollout, t: int, later: Tensor) -> tuple[Term, Tensor]:
         r"""Returns the term of step :math:`t`, and :math:`D_t` without a graph, with shape :math:`(B)`."""
-        base = base_mean(chain, trajectory, t)
-        transition = chain.replay(trajectory, t, t - 1)
+        base = base_mean(rollout.chain, rollout.trajectory, t)
+        transition = rollout.replay(t, t - 1)
         distance = transition.divergence(base)
         loss = distance
         if self.full:
-            loss = loss + LeaveOneOut().advantages(later) * transition.log_prob(trajectory.states[t - 1])
-        return Term("kl", self.weight * loss.mean(), (t,), rewards), distance.detach()
+            log_probs = transition.log_prob(rollout.trajectory.states[t - 1])
+            loss = loss + LeaveOneOut().advantages(later) * log_probs
+        metrics = {"kl/path": distance.detach().mean()}
+        return Term("kl", self.weight * loss.mean(), (t,), metrics), distance.detach()

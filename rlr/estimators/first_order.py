@@ -12,16 +12,16 @@ from collections.abc import Iterator
 
 import torch
 
-from rlr.chain import Chain, Trajectory
-from rlr.estimators.base import Estimator, Objective, Term
-from rlr.seeding import Stream, spawn
+from rlr.chain import Chain
+from rlr.estimators.base import Estimator, Term
+from rlr.rollout import Rollout
+from rlr.seeding import Stream
 
 
-def first_order(chain: Chain, trajectory: Trajectory, objective: Objective, steps: int, weight: float = 1.0) -> Term:
+def first_order(rollout: Rollout, steps: int, weight: float = 1.0) -> Term:
     r"""Returns the first-order term of steps :math:`k` = ``steps`` … 1, times ``weight``."""
-    x = chain.replay(trajectory, steps, 0).sample(trajectory.noises[0])
-    rewards = objective(x)
-    return Term("first_order", -weight * rewards.mean(), tuple(range(steps, 0, -1)), rewards.detach())
+    rewards = rollout.score_recorded(rollout.replay_sample(steps))
+    return Term("first_order", -weight * rewards.mean(), tuple(range(steps, 0, -1)))
 
 
 class Depth(ABC):
@@ -119,10 +119,10 @@ class FirstOrder(Estimator):
                 f"set steps to {chain.steps} at most, or to AllSteps"
             )
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        yield first_order(chain, trajectory, objective, self._depth(chain, trajectory.seed), self.weight)
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        yield first_order(rollout, self._depth(rollout), self.weight)
 
-    def _depth(self, chain: Chain, seed: int) -> int:
+    def _depth(self, rollout: Rollout) -> int:
         if isinstance(self.steps, int):
             return self.steps
-        return self.steps.draw(chain.steps, torch.Generator().manual_seed(spawn(seed, Stream.DEPTH)))
+        return self.steps.draw(rollout.chain.steps, rollout.generator(Stream.DEPTH))

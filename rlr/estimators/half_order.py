@@ -8,39 +8,31 @@ depends on the weights through all :math:`h` of them, and
 estimates :math:`g_{j+h} + \dots + g_{j+1}` without bias, from a reward that is only a number. :math:`h = 1` is REINFORCE.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
+from rlr.chain import Chain
 from rlr.estimators.advantages import Baseline, LeaveOneOut
-from rlr.estimators.base import Estimator, Objective, Term, score
+from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead
-from rlr.estimators.segments import Segment, Span, check_span, check_stochastic, partition, reach
-from rlr.seeding import Stream, spawn
+from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered, partition
+from rlr.rollout import Rollout
+from rlr.seeding import Stream
 
 
-def half_order(
-    chain: Chain,
-    trajectory: Trajectory,
-    advantages: Tensor,
-    segment: Segment,
-    rewards: Tensor,
-    weight: float = 1.0,
-) -> Term:
+def half_order(rollout: Rollout, advantages: Tensor, segment: Segment, weight: float = 1.0) -> Term:
     r"""Returns the half-order term :math:`A \log p_\theta(x_j \mid x_{j+h})` of a segment, times ``weight``.
 
     Args:
-        chain: The chain.
-        trajectory: The recorded roll-out.
+        rollout: The rollout.
         advantages: The :math:`A_i = R_i - b_i`, with shape :math:`(B)`.
         segment: The segment :math:`x_{j+h} \to x_j`.
-        rewards: The rewards :math:`R_i`, for the record.
         weight: A factor on the term.
     """
-    ratio = chain.replay(trajectory, *segment).log_prob(trajectory.states[segment.stop])
-    return Term("half_order", -weight * (advantages * ratio).mean(), segment.steps, rewards)
+    ratio = rollout.replay(*segment).log_prob(rollout.trajectory.states[segment.stop])
+    return Term("half_order", -weight * (advantages * ratio).mean(), segment.steps)
 
 
 class HalfOrder(Estimator):
@@ -57,86 +49,72 @@ class HalfOrder(Estimator):
         length: The length :math:`h \geq 1` of a segment.
         segments: How many segments :math:`m` one update draws, without replacement; each then counts
             :math:`n / m` times for the :math:`n` there are. By default all.
-        spare: The last steps of the chain that are left to others: covers steps :math:`T, \dots,` ``spare`` + 1.
+        skip_last: The number of last steps of the chain that other terms cover; this one covers steps
+            :math:`T, \dots,` ``skip_last`` + 1.
         baseline: The baseline; by default :class:`~rlr.estimators.advantages.LeaveOneOut`.
         control: A control variate, which needs a differentiable reward; by default none.
-        span: The only steps to cover, first and last (of 50 steps, ``[33, 17]`` is the middle third); by default all
-            but the spared ones. The gradients of other steps are then not estimated.
+        step_range: The only steps to cover, first and last (of 50 steps, ``[33, 17]`` is the middle third); by default all
+            but those. The gradients of other steps are then not estimated.
     """
 
     def __init__(
         self,
         length: int = 1,
         segments: int | None = None,
-        spare: int = 0,
+        skip_last: int = 0,
         baseline: Baseline | None = None,
         control: LookAhead | None = None,
-        span: Span | None = None,
+        step_range: StepRange | None = None,
     ) -> None:
-        if length < 1 or spare < 0 or (segments is not None and segments < 1):
+        if length < 1 or skip_last < 0 or (segments is not None and segments < 1):
             raise ValueError(
-                "HalfOrder needs length >= 1, segments >= 1 and spare >= 0, "
-                f"and got length={length}, segments={segments}, spare={spare}"
+                "HalfOrder needs length >= 1, segments >= 1 and skip_last >= 0, "
+                f"and got length={length}, segments={segments}, skip_last={skip_last}"
             )
         self.length = length
         self.segments = segments
-        self.spare = spare
+        self.skip_last = skip_last
         self.baseline = baseline or LeaveOneOut()
         self.control = control
-        self.span = span
+        self.step_range = step_range
 
     @property
     def differentiable(self) -> bool:
         return self.control is not None
 
     def check(self, chain: Chain) -> None:
-        if self.length > chain.steps - self.spare:
+        if self.length > chain.steps - self.skip_last:
             raise ValueError(
-                f"HalfOrder(length={self.length}) does not fit the {chain.steps - self.spare} steps it is to cover; "
-                f"set length to {chain.steps - self.spare} at most, or raise the sampler's steps"
+                f"HalfOrder(length={self.length}) does not fit the {chain.steps - self.skip_last} steps it is to cover; "
+                f"set length to {chain.steps - self.skip_last} at most, or raise the sampler's steps"
             )
-        check_span(chain, self.spare, self.span, self.length, "HalfOrder")
+        check_range(chain, self.skip_last, self.step_range, self.length, "HalfOrder")
         check_stochastic(chain, [s.stop for s in self.partition(chain)], "HalfOrder")
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        rewards = score(objective, trajectory.states[0])
-        yield from self.terms(chain, trajectory, objective, rewards)
+    def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
+        """Yields one term a segment, times ``weight``."""
+        everything = self.partition(rollout.chain)
+        chosen = self._choose(everything, rollout)
+        yield from self.terms_of(chosen, rollout, weight * len(everything) / len(chosen))
 
-    def terms(
-        self, chain: Chain, trajectory: Trajectory, objective: Objective, rewards: Tensor, weight: float = 1.0
-    ) -> Iterator[Term]:
-        """Yields one term a segment, given the rewards of the roll-out."""
-        everything = self.partition(chain)
-        chosen = self._choose(everything, trajectory.seed)
-        weight = weight * len(everything) / len(chosen)
-        yield from self.over(chosen, chain, trajectory, objective, rewards, weight)
-
-    def over(
-        self,
-        segments: list[Segment],
-        chain: Chain,
-        trajectory: Trajectory,
-        objective: Objective,
-        rewards: Tensor,
-        weight: float = 1.0,
-    ) -> Iterator[Term]:
-        """Yields one term for each of the given segments."""
-        advantages = self.baseline.advantages(rewards) if self.control is None else None
+    def terms_of(self, segments: Sequence[Segment], rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
+        """Yields one term for each of the given segments, times ``weight``."""
+        if self.control is not None:
+            for segment in segments:
+                yield self.control.term(rollout, segment, weight)
+            return
+        advantages = self.baseline.advantages(rollout.rewards)
         for segment in segments:
-            if self.control is None:
-                assert advantages is not None
-                yield half_order(chain, trajectory, advantages, segment, rewards, weight)
-            else:
-                yield self.control.term(chain, trajectory, objective, rewards, segment, weight)
+            yield half_order(rollout, advantages, segment, weight)
 
     def partition(self, chain: Chain) -> list[Segment]:
-        """Returns the segments that cover the chain, or the span of it."""
-        return partition(*reach(chain, self.spare, self.span), self.length)
+        """Returns the segments that cover the chain, or the range of it."""
+        return partition(*covered(chain, self.skip_last, self.step_range), self.length)
 
-    def _choose(self, segments: list[Segment], seed: int) -> list[Segment]:
+    def _choose(self, segments: list[Segment], rollout: Rollout) -> list[Segment]:
         if self.segments is None or self.segments >= len(segments):
             return segments
-        order = torch.randperm(len(segments), generator=torch.Generator().manual_seed(spawn(seed, Stream.SEGMENT)))
+        order = torch.randperm(len(segments), generator=rollout.generator(Stream.SEGMENT))
         return [segments[i] for i in sorted(order[: self.segments].tolist())]
 
     def state_dict(self) -> dict[str, object]:

@@ -9,13 +9,14 @@ cut into. No zeroth order, and unbiased again.
 
 from collections.abc import Iterator
 
-from rlr.chain import Chain, Trajectory
+from rlr.chain import Chain
 from rlr.estimators.advantages import Baseline
-from rlr.estimators.base import Estimator, Objective, Term
+from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
-from rlr.estimators.segments import Span
+from rlr.estimators.segments import StepRange
+from rlr.rollout import Rollout
 
 
 class HalfOrderRLR(Estimator):
@@ -35,7 +36,7 @@ class HalfOrderRLR(Estimator):
         control: The control variate; by default none.
         first_weight: The weight of the first-order term; 1 where no bias is wanted.
         half_weight: The weight of the half-order terms, likewise.
-        span: The only steps that half order covers, first and last, such as those of one group of a staged prompt; by
+        step_range: The only steps that half order covers, first and last, such as those of one group of a staged prompt; by
             default all that first order leaves. The gradients of other steps are then not estimated.
     """
 
@@ -48,12 +49,12 @@ class HalfOrderRLR(Estimator):
         control: LookAhead | None = None,
         first_weight: float = 1.0,
         half_weight: float = 1.0,
-        span: Span | None = None,
+        step_range: StepRange | None = None,
     ) -> None:
         if steps < 1:
             raise ValueError(f"HalfOrderRLR's first order covers at least one step, not {steps}; or use HalfOrder")
         self.steps = steps
-        self.half = HalfOrder(length, segments, steps, baseline, control, span)
+        self.half = HalfOrder(length, segments, steps, baseline, control, step_range)
         self.first_weight = first_weight
         self.half_weight = half_weight
 
@@ -64,12 +65,9 @@ class HalfOrderRLR(Estimator):
     def check(self, chain: Chain) -> None:
         self.half.check(chain)
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        term = first_order(chain, trajectory, objective, self.steps, self.first_weight)
-        rewards = term.rewards
-        yield term
-        del term  # its graph must be gone before the next is built
-        yield from self.half.terms(chain, trajectory, objective, rewards, self.half_weight)
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        yield first_order(rollout, self.steps, self.first_weight)
+        yield from self.half.terms(rollout, self.half_weight)
 
     def state_dict(self) -> dict[str, object]:
         return self.half.state_dict()

@@ -1,8 +1,8 @@
-r"""Estimators that learn from kept roll-outs, several updates to a round.
+r"""Estimators that learn from a round of rollouts in several updates.
 
-A round is: roll out ``accumulate`` batches with the weights as they are, score them, and then go over the samples
-``epochs`` times, in a new random order each, ``parts`` updates a time. From the second update on the weights are no longer
-those of the roll-outs, which the estimator has to allow for.
+A round is: sample ``accumulate`` batches with the present weights, score them, and then go over the samples ``epochs``
+times, in a new random order each time, in ``num_minibatches`` updates. From the second update on the weights are no longer
+those of the rollouts, and the estimator has to correct for that.
 """
 
 from abc import abstractmethod
@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.estimators.base import Estimator, Term
+from rlr.distributed import any_rank
+from rlr.estimators.base import Estimator, Term, TermSource, no_terms
 from rlr.gaussian import Gaussian
-from rlr.seeding import Stream, spawn
+from rlr.models.base import Condition
+from rlr.rollout import Rollout, join
+from rlr.seeding import Stream
 
 
 @dataclass(frozen=True)
 class Recorded(Trajectory):
-    r"""A roll-out with the likelihoods of its steps.
+    r"""A trajectory with the likelihoods of its steps.
 
     Args:
         log_probs: The **mean** over the latent's dimensions of the log-density of each state, ``log_probs[t - 1]`` that
@@ -30,21 +33,13 @@ class Recorded(Trajectory):
 
     log_probs: Tensor = field(kw_only=True)
 
-    def take(self, rows: Tensor) -> Self:
-        return replace(super().take(rows), log_probs=self.log_probs[:, rows.to(self.log_probs.device)])
+    def select(self, rows: Tensor) -> Self:
+        return replace(super().select(rows), log_probs=self.log_probs[:, rows.to(self.log_probs.device)])
 
-
-@dataclass(frozen=True)
-class Experience:
-    r"""A kept roll-out.
-
-    Args:
-        trajectory: The roll-out of one batch.
-        rewards: Its rewards, with shape :math:`(B)`.
-    """
-
-    trajectory: Recorded
-    rewards: Tensor
+    @classmethod
+    def join(cls, trajectories: Sequence[Self], condition: Condition) -> Self:
+        log_probs = torch.cat([trajectory.log_probs for trajectory in trajectories], 1)
+        return replace(super().join(trajectories, condition), log_probs=log_probs)
 
 
 @dataclass(frozen=True)
@@ -52,29 +47,31 @@ class Minibatch:
     r"""Samples that are backpropagated together.
 
     Args:
-        trajectory: Their roll-outs.
-        rewards: Their rewards, with shape :math:`(b)`.
+        rollout: Their rollout, whose trajectory is :class:`Recorded`.
         advantages: Their advantages, with shape :math:`(b)`.
-        portions: How many times as many samples the update has.
-        fresh: Whether the weights are those of the roll-outs.
+        fresh: Whether the weights are those of the rollout.
     """
 
-    trajectory: Recorded
-    rewards: Tensor
+    rollout: Rollout
     advantages: Tensor
-    portions: float
     fresh: bool
 
+    @property
+    def trajectory(self) -> Recorded:
+        """The recorded trajectory."""
+        assert isinstance(self.rollout.trajectory, Recorded)
+        return self.rollout.trajectory
 
-def record(chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Recorded:
-    """Records a roll-out with its likelihoods, at no further pass of the model."""
+
+def record(chain: Chain, condition: Condition, noises: Tensor) -> Recorded:
+    """Records a trajectory with its likelihoods, at no further pass of the model."""
     log_probs: list[Tensor] = []
 
     def observe(t: int, transition: Gaussian, x: Tensor) -> None:
         log_probs.insert(0, mean_log_prob(transition, x))
 
-    made = chain.sample(prompts, noises, seed, observe=observe)
-    return Recorded(made.prompts, made.condition, made.states, made.noises, seed, log_probs=torch.stack(log_probs))
+    made = chain.sample(condition, noises, observe=observe)
+    return Recorded(made.condition, made.states, made.noises, log_probs=torch.stack(log_probs))
 
 
 def mean_log_prob(transition: Gaussian, x: Tensor) -> Tensor:
@@ -83,92 +80,90 @@ def mean_log_prob(transition: Gaussian, x: Tensor) -> Tensor:
 
 
 class ReplayEstimator(Estimator):
-    r"""An estimator that goes over a round of kept roll-outs.
+    r"""An estimator that goes over a round of rollouts.
 
     Args:
-        parts: Into how many parts a round is split, one update each.
-        epochs: How often it is gone over.
-        minibatch: The samples of one backward pass; by default as many as a batch has.
+        num_minibatches: The number of updates that one pass over a round makes.
+        epochs: The number of passes over a round.
+        minibatch: The number of samples of one backward pass; by default that of a batch.
     """
 
-    def __init__(self, parts: int, epochs: int, minibatch: int | None) -> None:
-        if min(parts, epochs, 1 if minibatch is None else minibatch) < 1:
-            raise ValueError(
-                f"{type(self).__name__} needs parts, epochs and minibatch of at least 1, "
-                f"and got {parts}, {epochs} and {minibatch}"
-            )
-        self.parts = parts
+    def __init__(self, num_minibatches: int, epochs: int, minibatch: int | None) -> None:
+        for name, value in (("num_minibatches", num_minibatches), ("epochs", epochs), ("minibatch", minibatch)):
+            if value is not None and value < 1:
+                raise ValueError(f"{type(self).__name__}.{name}: expected at least 1, got {value}")
+        self.num_minibatches = num_minibatches
         self.epochs = epochs
         self.minibatch = minibatch
 
-    @abstractmethod
-    def advantages(self, kept: Sequence[Experience]) -> list[Tensor]:
-        r"""Returns the advantages of each roll-out of a round, with shape :math:`(B)`; asked once a round."""
+    @property
+    def updates_per_round(self) -> int:
+        return self.num_minibatches * self.epochs
 
     @abstractmethod
-    def terms(self, chain: Chain, minibatch: Minibatch) -> Iterator[Term]:
+    def advantages(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        r"""Returns the advantages of each rollout of a round, with shape :math:`(B)`; called once a round."""
+
+    @abstractmethod
+    def minibatch_terms(self, minibatch: Minibatch) -> Iterator[Term]:
         """Yields the surrogate losses of a minibatch, means over its samples, one at a time."""
 
-    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Recorded:
-        return record(chain, prompts, noises, seed)
+    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Recorded:
+        return record(chain, condition, noises)
 
-    def updates(self, chain: Chain, kept: Sequence[Experience], seed: int) -> Iterator[Iterator[Minibatch]]:
-        """Yields the minibatches of each update of a round; a round of fewer samples than parts has fewer updates.
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        """Yields the terms of the first update of a round of this one rollout."""
+        (advantages,) = self.advantages([rollout])
+        yield from self.minibatch_terms(Minibatch(rollout, advantages, fresh=True))
 
-        Args:
-            chain: The chain.
-            kept: The roll-outs of the round.
-            seed: Decides the orders; the same on all ranks.
+    def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
+        """Yields the terms of each update of a round; a round of fewer samples than minibatches has fewer updates.
+
+        A round whose rewards are not finite on some rank has one update without terms, which is skipped.
         """
-        advantages = torch.cat(self.advantages(kept))
-        samples = Samples(chain, kept, advantages, self.minibatch or len(kept[0].rewards))
+        if any_rank(any(not rollout.rewards.isfinite().all() for rollout in rollouts)):
+            yield iter(())
+            return
+        advantages = torch.cat(self.advantages(rollouts))
         for epoch in range(self.epochs):
-            order = torch.randperm(
-                len(advantages), generator=torch.Generator().manual_seed(spawn(seed, Stream.ORDER, epoch))
-            )
-            for number, part in enumerate(order.tensor_split(min(self.parts, len(order)))):
-                fresh = epoch == number == 0
-                # in their old order, so that a part that is a whole batch is the very batch
-                yield samples.minibatches(part.sort().values, spawn(seed, Stream.ROUND, epoch, number), fresh)
+            order = torch.randperm(len(advantages), generator=rollouts[0].generator(Stream.ORDER, epoch))
+            for number, part in enumerate(order.tensor_split(min(self.num_minibatches, len(order)))):
+                # in their old order, so that an update of one whole batch is of that very batch
+                rows, key = part.sort().values, (epoch, number)
+                yield self._update(rollouts, advantages, rows, key, fresh=key == (0, 0), penalty=penalty)
+
+    def _update(
+        self,
+        rollouts: Sequence[Rollout],
+        advantages: Tensor,
+        rows: Tensor,
+        key: tuple[int, int],
+        *,
+        fresh: bool,
+        penalty: TermSource,
+    ) -> Iterator[Term]:
+        """Yields the terms of the update with these samples of the round, weighted by the sizes of their minibatches."""
+        for k, some in enumerate(rows.split(self.minibatch or len(rollouts[0]))):
+            rollout = gather_rows(rollouts, some, rollouts[0].spawn(Stream.MINIBATCH, *key, k))
+            minibatch = Minibatch(rollout, advantages[some.to(advantages.device)], fresh)
+            for terms in (self.minibatch_terms(minibatch), penalty(rollout)):
+                for term in terms:
+                    yield term.scaled(len(some) / len(rows))
+                    del term  # its graph must be gone before the next is built
 
 
-@dataclass(frozen=True)
-class Samples:
-    """The samples of a round, numbered through.
+def gather_rows(rollouts: Sequence[Rollout], rows: Tensor, seed: int) -> Rollout:
+    """Returns some samples of a round as one rollout.
 
     Args:
-        chain: The chain.
-        kept: The roll-outs.
-        advantages: The advantages of all samples.
-        size: How many samples a minibatch has at most.
+        rollouts: The rollouts of the round.
+        rows: The numbers of the samples in the round, in increasing order.
+        seed: The seed of the new rollout.
     """
-
-    chain: Chain
-    kept: Sequence[Experience]
-    advantages: Tensor
-    size: int
-
-    def minibatches(self, part: Tensor, seed: int, fresh: bool) -> Iterator[Minibatch]:
-        """Yields the minibatches of the samples of one update."""
-        rewards = torch.cat([experience.rewards for experience in self.kept])
-        for k, rows in enumerate(part.split(self.size)):
-            here = rows.to(rewards.device)
-            portions = len(part) / len(rows)
-            yield Minibatch(
-                self._join(rows, spawn(seed, Stream.MINIBATCH, k)),
-                rewards[here],
-                self.advantages[here],
-                portions,
-                fresh,
-            )
-
-    def _join(self, rows: Tensor, seed: int) -> Recorded:
-        """Puts roll-outs of several batches side by side."""
-        places = [(e.trajectory, i) for e in self.kept for i in range(len(e.rewards))]
-        chosen = [places[row] for row in rows.tolist()]
-        prompts = [trajectory.prompts[i] for trajectory, i in chosen]
-        states, noises, log_probs = (
-            torch.stack([getattr(trajectory, name)[:, i] for trajectory, i in chosen], 1)
-            for name in ("states", "noises", "log_probs")
-        )
-        return Recorded(prompts, self.chain.encode(prompts), states, noises, seed, log_probs=log_probs)
+    chosen, first = [], 0
+    for rollout in rollouts:
+        inside = rows[(rows >= first) & (rows < first + len(rollout))] - first
+        if len(inside):
+            chosen.append(rollout.select(inside))
+        first += len(rollout)
+    return join(chosen, seed)

@@ -12,19 +12,21 @@ cover the chain whatever :math:`j` is: no importance weight is needed, and the e
 smoothed objective).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
 from rlr.estimators.advantages import Baseline
-from rlr.estimators.base import Estimator, Objective, Term, score
+from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
-from rlr.estimators.segments import Segment, Span, check_span, check_stochastic, reach
+from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered
 from rlr.estimators.zeroth_order import ZerothOrder
+from rlr.models.base import Condition
+from rlr.rollout import Rollout
 from rlr.seeding import Stream, spawn
 
 
@@ -56,7 +58,7 @@ class RLR(Estimator):
         first_weight: The weight of the first-order term; 1 where no bias is wanted.
         half_weight: The weight of the half-order term, likewise.
         zeroth_weight: The weight of the zeroth-order term, likewise.
-        span: The steps within which the sub-chain is drawn, first and last, such as those of one group of a staged
+        step_range: The steps within which the sub-chain is drawn, first and last, such as those of one group of a staged
             prompt (of 50 steps, ``[33, 17]`` is the middle third); by default all that first order leaves. Zeroth order
             covers the rest as always, so the estimate stays unbiased.
     """
@@ -72,7 +74,7 @@ class RLR(Estimator):
         first_weight: float = 1.0,
         half_weight: float = 1.0,
         zeroth_weight: float = 1.0,
-        span: Span | None = None,
+        step_range: StepRange | None = None,
     ) -> None:
         if steps < 0:
             raise ValueError(f"RLR's first order covers steps >= 0 steps, and got steps={steps}")
@@ -83,12 +85,12 @@ class RLR(Estimator):
         self.first_weight = first_weight
         self.half_weight = half_weight
         self.zeroth_weight = zeroth_weight
-        self.span = span
+        self.step_range = step_range
         if not (steps or self.half or self.zeroth):
             raise ValueError("RLR has no term left; set steps >= 1, half or zeroth")
-        if span is not None and not half:
+        if step_range is not None and not half:
             raise ValueError(
-                "RLR's span is that of its half-order term, and half is false; leave out span, or set half"
+                "RLR's step_range is that of its half-order term, and half is false; leave out step_range, or set half"
             )
 
     @property
@@ -96,20 +98,20 @@ class RLR(Estimator):
         return self.steps > 0 or (self.half is not None and self.half.differentiable)
 
     def check(self, chain: Chain) -> None:
-        covered = self.steps + (self.length if self.half else 0)
-        if covered > chain.steps:
+        needed = self.steps + (self.length if self.half else 0)
+        if needed > chain.steps:
             raise ValueError(
                 f"RLR's first order ({self.steps} steps) and sub-chain ({self.length}) are longer than the chain "
                 f"of {chain.steps} steps; set length to {chain.steps - self.steps} at most"
             )
         if self.half:
-            check_span(chain, self.steps, self.span, self.length, "RLR")
+            check_range(chain, self.steps, self.step_range, self.length, "RLR")
             check_stochastic(chain, self._stops(chain), "RLR's half order")
         if self.zeroth:
             self.zeroth.check(chain)
 
     def segment(self, chain: Chain, seed: int) -> Segment:
-        r"""Returns the half-order sub-chain of a roll-out, :math:`j` uniform on :math:`k, \dots, T - h`, or in the span."""
+        r"""Returns the half-order sub-chain of a rollout, :math:`j` uniform on :math:`k, \dots, T - h`, or in the range."""
         stops = self._stops(chain)
         generator = torch.Generator().manual_seed(spawn(seed, Stream.SEGMENT))
         j = int(torch.randint(stops.start, stops.stop, (), generator=generator))
@@ -117,7 +119,7 @@ class RLR(Estimator):
 
     def _stops(self, chain: Chain) -> range:
         r"""The states :math:`x_j` in which the sub-chain may end."""
-        part = reach(chain, self.steps, self.span)
+        part = covered(chain, self.steps, self.step_range)
         return range(part.stop, part.start - self.length + 1)
 
     def rest(self, chain: Chain, seed: int) -> tuple[int, ...]:
@@ -125,24 +127,19 @@ class RLR(Estimator):
         sub_chain = self.segment(chain, seed).steps if self.half else ()
         return tuple(t for t in range(chain.steps, self.steps, -1) if t not in sub_chain)
 
-    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Trajectory:
+    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:
         if self.zeroth is None:
-            return chain.sample(prompts, noises, seed)
-        return self.zeroth.rollout_over(self.rest(chain, seed), chain, prompts, noises, seed)
+            return chain.sample(condition, noises)
+        return self.zeroth.record_over(self.rest(chain, seed), chain, condition, noises, seed)
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
         if self.steps:
-            term = first_order(chain, trajectory, objective, self.steps, self.first_weight)
-            rewards = term.rewards
-            yield term
-            del term  # its graph must be gone before the next is built
-        else:
-            rewards = score(objective, trajectory.states[0])
+            yield first_order(rollout, self.steps, self.first_weight)
         if self.half:
-            segments = [self.segment(chain, trajectory.seed)]
-            yield from self.half.over(segments, chain, trajectory, objective, rewards, self.half_weight)
-        if self.zeroth and (rest := self.rest(chain, trajectory.seed)):
-            yield self.zeroth.term(rest, chain, trajectory, objective, rewards, self.zeroth_weight)
+            segment = self.segment(rollout.chain, rollout.seed)
+            yield from self.half.terms_of([segment], rollout, self.half_weight)
+        if self.zeroth and (rest := self.rest(rollout.chain, rollout.seed)):
+            yield self.zeroth.term(rest, rollout, self.zeroth_weight)
 
     def state_dict(self) -> dict[str, object]:
         return {name: part.state_dict() for name, part in self._parts().items()}

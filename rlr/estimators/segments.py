@@ -18,7 +18,7 @@ class Segment(NamedTuple):
         return tuple(range(self.start, self.stop, -1))
 
 
-Span = tuple[int, int]
+StepRange = tuple[int, int]
 """Steps of a chain, first and last, both included: the first has the larger number."""
 
 
@@ -27,33 +27,33 @@ def partition(start: int, stop: int, length: int) -> list[Segment]:
     return [Segment(s, max(s - length, stop)) for s in range(start, stop, -length)]
 
 
-def reach(chain: Chain, spare: int, span: Span | None) -> Segment:
-    r"""Returns the part of the chain from which sub-chains are taken: all but the last ``spare`` steps, or ``span``."""
-    return Segment(chain.steps, spare) if span is None else Segment(span[0], span[1] - 1)
+def covered(chain: Chain, skip_last: int, step_range: StepRange | None) -> Segment:
+    r"""Returns the part of the chain from which sub-chains are taken: all but the last ``skip_last`` steps, or ``step_range``."""
+    return Segment(chain.steps, skip_last) if step_range is None else Segment(step_range[0], step_range[1] - 1)
 
 
-def check_span(chain: Chain, spare: int, span: Span | None, length: int, owner: str) -> None:
-    r"""Raises if a span is not among the steps that are there to be covered, or is shorter than a sub-chain.
+def check_range(chain: Chain, skip_last: int, step_range: StepRange | None, length: int, owner: str) -> None:
+    r"""Raises if a range holds a step that cannot be covered, or is shorter than a sub-chain.
 
     Args:
         chain: The chain.
-        spare: The last steps of the chain, which others cover.
-        span: The span.
+        skip_last: The number of last steps of the chain that other terms cover.
+        step_range: The range.
         length: The length :math:`h` of a sub-chain.
-        owner: Who asks, for the message.
+        owner: The name of the estimator, for the message.
     """
-    if span is None:
+    if step_range is None:
         return
-    first, last = span
-    if not chain.steps >= first >= last > spare:
+    first, last = step_range
+    if not chain.steps >= first >= last > skip_last:
         raise ValueError(
-            f"{owner} takes sub-chains from steps {chain.steps} … {spare + 1} of this chain, and span={list(span)} is no "
-            "part of them; give its first and its last step, the larger number first"
+            f"{owner}.step_range: expected the first and the last of steps {chain.steps} … {skip_last + 1}, got "
+            f"{list(step_range)}; set the larger number first"
         )
     if length > first - last + 1:
         raise ValueError(
-            f"a sub-chain of length={length} does not fit into {owner}'s span={list(span)} of {first - last + 1} steps; "
-            "set length lower, or widen the span"
+            f"{owner}: a sub-chain of length={length} does not fit into step_range={list(step_range)} of "
+            f"{first - last + 1} steps; set length lower, or a wider step_range"
         )
 
 
@@ -63,12 +63,12 @@ def check_stochastic(chain: Chain, stops: Iterable[int], owner: str) -> None:
     Args:
         chain: The chain.
         stops: The states :math:`x_j` in which segments may end.
-        owner: Who asks, for the message.
+        owner: The name of the estimator, for the message.
     """
     for j in stops:
         if chain.std(j + 1) == 0:
             sampler = type(chain.sampler).__name__
             raise ValueError(
                 f"{owner} needs noise in step {j + 1}, and the sampler {sampler} has none there (σ = 0); "
-                f"set {sampler}'s eta (or noise level) above 0, or leave the last {j + 1} steps to first order"
+                f"set {sampler}'s eta (or noise level) above 0, or cover the last {j + 1} steps by first order"
             )

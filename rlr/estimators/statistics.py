@@ -1,4 +1,4 @@
-r"""What rewards are compared with and divided by, once a round of roll-outs is scored.
+r"""What rewards are compared with and divided by, once a round of rollouts is scored.
 
 .. math:: A_i = \frac{R_i - m_i}{s_i}
 
@@ -71,7 +71,7 @@ class RoundStatistics(Statistics):
         self.epsilon = epsilon
 
     def advantages(self, prompts: Sequence[Sequence[str]], rewards: Sequence[Tensor]) -> list[Tensor]:
-        mean, std = moments(torch.cat([gather(r).flatten() for r in rewards]))
+        mean, std = _moments_of_round(torch.cat([gather(r).flatten() for r in rewards]))
         return [((r - mean) / (std + self.epsilon)).to(r.dtype) for r in rewards]
 
 
@@ -107,7 +107,7 @@ class PromptStatistics(Statistics):
         # in the order of the samples of the run, which does not depend on the number of ranks
         for texts, values in zip(map(gather_texts, prompts), everyone, strict=True):
             self._remember([text for part in texts for text in part], values.flatten())
-        whole = moments(torch.cat([values.flatten() for values in everyone]))
+        whole = _moments_of_round(torch.cat([values.flatten() for values in everyone]))
         return [self._compare(p, values[rank()], whole) for p, values in zip(prompts, everyone, strict=True)]
 
     def _remember(self, prompts: Sequence[str], rewards: Tensor) -> None:
@@ -128,6 +128,15 @@ class PromptStatistics(Statistics):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.seen = {prompt: deque(rewards, maxlen=self.buffer) for prompt, rewards in state["seen"].items()}  # type: ignore[attr-defined]
+
+
+def _moments_of_round(rewards: Tensor) -> tuple[float, float]:
+    if len(rewards) < 2:
+        raise ValueError(
+            "advantages compare the samples of a round, and the round has one, whose advantage is always 0; set "
+            "data.batch_size to 2 or more"
+        )
+    return moments(rewards)
 
 
 def moments(rewards: Tensor) -> tuple[float, float]:

@@ -14,7 +14,7 @@ class Surrogate(ABC):
     """A loss of each sample, in terms of its advantage and its likelihoods."""
 
     on_policy: bool = False
-    """Whether the loss is right only while the weights are those of the roll-out."""
+    """Whether the loss is right only while the weights are those of the rollout."""
 
     @abstractmethod
     def loss(self, advantages: Tensor, log_probs: Tensor, recorded: Tensor) -> Tensor:

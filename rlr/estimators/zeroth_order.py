@@ -1,10 +1,10 @@
 r"""Zeroth order: shift the weights in a set :math:`C` of steps and watch the reward. No graph, any reward.
 
-Antithetic (two-point), with the same noises in both roll-outs, beside the recorded one:
+Antithetic (two-point), with the same noises in both rollouts, beside the recorded one:
 
 .. math:: \hat g = \frac{R_+ - R_-}{2 s} \, \varepsilon
 
-One-point, in which the recorded roll-out *itself* is perturbed in :math:`C` and all other terms see it so:
+One-point, in which the recorded rollout *itself* is perturbed in :math:`C` and all other terms see it so:
 
 .. math:: \hat g = \frac{R - b}{s} \, \varepsilon
 
@@ -12,7 +12,7 @@ Both are unbiased for :math:`\sum_{t \in C} g_t` of the objective smoothed by :m
 direction is about :math:`d \|g\|^2` for :math:`d` weights: take many directions, or few weights.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from rlr.chain import Chain, Trajectory, Within, unchanged
 from rlr.estimators.advantages import Baseline, LeaveOneOut
-from rlr.estimators.base import Estimator, Objective, Term, score
+from rlr.estimators.base import Estimator, Term
 from rlr.estimators.perturbation import DirectionPerSample, Perturbation, SharedDirection
-from rlr.models.base import DiffusionModel
+from rlr.models.base import Condition, DiffusionModel
+from rlr.rollout import Rollout
 from rlr.seeding import Stream, spawn
 
 
@@ -43,7 +44,7 @@ class ZerothOrder(Estimator):
         perturbation: How weights are shifted; by default each sample has its own direction where all trainable
             weights belong to linear layers (LoRA), and all share one elsewhere.
         baseline: The :math:`b` of the one-point form; by default the reward of the unperturbed chain on the same
-            noises, which costs a second roll-out.
+            noises, which costs a second rollout.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class ZerothOrder(Estimator):
             raise ValueError(f"ZerothOrder needs directions >= 1 and scale > 0, and got {directions} and {scale}")
         if directions > 1 and not antithetic:
             raise ValueError(
-                f"one-point ZerothOrder perturbs the recorded roll-out itself and has one direction, not {directions}; "
+                f"one-point ZerothOrder perturbs the recorded rollout itself and has one direction, not {directions}; "
                 "set directions to 1 or antithetic to true"
             )
         self.directions = directions
@@ -78,85 +79,61 @@ class ZerothOrder(Estimator):
                 "leave ZerothOrder's baseline unset, or use DirectionPerSample"
             )
 
-    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Trajectory:
-        return self.rollout_over(range(1, chain.steps + 1), chain, prompts, noises, seed)
+    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:
+        return self.record_over(range(1, chain.steps + 1), chain, condition, noises, seed)
 
-    def rollout_over(
-        self, steps: Collection[int], chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int
+    def record_over(
+        self, steps: Collection[int], chain: Chain, condition: Condition, noises: Tensor, seed: int
     ) -> Trajectory:
-        """Records a roll-out: perturbed in ``steps`` in the one-point form, as it is in the two-point form."""
+        """Records a trajectory: with shifted weights in ``steps`` in the one-point form, with the present ones in the other."""
         if self.antithetic:
-            return chain.sample(prompts, noises, seed)
-        return chain.sample(prompts, noises, seed, within=self._within(chain, steps, self.scale, seed, 0, len(prompts)))
+            return chain.sample(condition, noises)
+        return chain.sample(condition, noises, self._within(chain, steps, self.scale, seed, 0, noises.shape[1]))
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        rewards = score(objective, trajectory.states[0])
-        yield self.term(range(1, chain.steps + 1), chain, trajectory, objective, rewards)
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        yield self.term(range(1, rollout.chain.steps + 1), rollout)
 
-    def term(
-        self,
-        steps: Collection[int],
-        chain: Chain,
-        trajectory: Trajectory,
-        objective: Objective,
-        rewards: Tensor,
-        weight: float = 1.0,
-    ) -> Term:
+    def term(self, steps: Collection[int], rollout: Rollout, weight: float = 1.0) -> Term:
         r"""Returns the zeroth-order term of the steps :math:`C`, times ``weight``.
 
         Its loss is :math:`-\langle \theta, \hat g \rangle`, whose gradient is :math:`-\hat g`.
         """
         coefficients = self._antithetic if self.antithetic else self._one_point
-        perturbation = self._perturbation(chain.model)
-        total: Tensor = torch.zeros((), device=trajectory.states.device)
+        model = rollout.chain.model
+        perturbation = self._perturbation(model)
+        inner: Tensor = torch.zeros((), device=rollout.trajectory.states.device)
         for k in range(self.directions):
-            c = coefficients(steps, chain, trajectory, objective, rewards, k)
-            for seed in sorted({self._seed(trajectory.seed, k, t) for t in steps}):
-                g = perturbation.combine(chain.model, c, seed)
-                total = total + sum((w * g[name]).sum() for name, w in chain.model.trainable.items())
-        return Term("zeroth_order", -weight / self.directions * total, tuple(sorted(steps, reverse=True)), rewards)
+            c = coefficients(steps, rollout, k)
+            for seed in sorted({self._seed(rollout.seed, k, t) for t in steps}):
+                g = perturbation.combine(model, c, seed)
+                inner = inner + sum((w * g[name]).sum() for name, w in model.trainable.items())
+        return Term("zeroth_order", -weight / self.directions * inner, tuple(sorted(steps, reverse=True)))
 
-    def _antithetic(
-        self,
-        steps: Collection[int],
-        chain: Chain,
-        trajectory: Trajectory,
-        objective: Objective,
-        rewards: Tensor,
-        k: int,
-    ) -> Tensor:
+    def _antithetic(self, steps: Collection[int], rollout: Rollout, k: int) -> Tensor:
         r"""Returns :math:`(R_+ - R_-) / 2s` of each sample."""
-        ahead, behind = (
-            self._rewards(chain, trajectory, objective, self._within(chain, steps, s, trajectory.seed, k, len(rewards)))
+        plus, minus = (
+            self._rewards(rollout, self._within(rollout.chain, steps, s, rollout.seed, k, len(rollout)))
             for s in (self.scale, -self.scale)
         )
-        return (ahead - behind) / (2 * self.scale)
+        return (plus - minus) / (2 * self.scale)
 
-    def _one_point(
-        self,
-        steps: Collection[int],
-        chain: Chain,
-        trajectory: Trajectory,
-        objective: Objective,
-        rewards: Tensor,
-        k: int,
-    ) -> Tensor:
+    def _one_point(self, steps: Collection[int], rollout: Rollout, k: int) -> Tensor:
         r"""Returns :math:`(R - b) / s` of each sample."""
         if self.baseline is not None:
-            return self.baseline.advantages(rewards) / self.scale
-        return (rewards - self._rewards(chain, trajectory, objective, None)) / self.scale
+            return self.baseline.advantages(rollout.rewards) / self.scale
+        return (rollout.rewards - self._rewards(rollout, unchanged)) / self.scale
 
     @staticmethod
-    def _rewards(chain: Chain, trajectory: Trajectory, objective: Objective, within: Within | None) -> Tensor:
-        x = chain.sample(trajectory.prompts, trajectory.noises, trajectory.seed, within or unchanged).states[0]
-        return score(objective, x)
+    @torch.no_grad()
+    def _rewards(rollout: Rollout, within: Within) -> Tensor:
+        return rollout.score(rollout.resample(within))
 
     def _within(self, chain: Chain, steps: Collection[int], scale: float, seed: int, k: int, batch: int) -> Within:
-        """Returns the surroundings that shift the weights in ``steps`` and leave them alone elsewhere."""
-        perturbation, covered = self._perturbation(chain.model), frozenset(steps)
+        """Returns the contexts that shift the weights in ``steps`` and leave them alone in other steps."""
+        perturbation, shifted = self._perturbation(chain.model), frozenset(steps)
 
         def within(t: int) -> AbstractContextManager[object]:
-            if t not in covered:
+            if t not in shifted:
                 return nullcontext()
             return perturbation.shifted(chain.model, scale, self._seed(seed, k, t), batch)
 

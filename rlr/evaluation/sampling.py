@@ -62,4 +62,4 @@ def paint(
 @torch.no_grad()
 def render(chain: Chain, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
     r"""Returns one sample a prompt as pixels in [0, 1], with shape :math:`(B, *)`, each from the noise of its seed."""
-    return chain.model.decode(chain.sample(prompts, chain.draw(seeds)).states[0])
+    return chain.model.decode(chain.sample(chain.encode(prompts), chain.draw(seeds)).states[0])

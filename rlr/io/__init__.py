@@ -1,1 +1,1 @@
-"""Files: written whole or not at all; weights, videos and downloads."""
+"""Files: atomic writes, weights, published weights, videos, and values by key."""

@@ -1,19 +1,66 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all: the one writer that everything else goes through."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 def write_whole(path: Path, data: Any) -> None:
-    """Writes ``data`` to ``path`` so that at every moment the file is either the old one or the new one, whole."""
+    """Writes bytes to a file so that at every moment the file is either the old one or the new one, whole.
+
+    Args:
+        path: The file; missing folders are made.
+        data: Bytes, or another object with the buffer protocol.
+
+    Raises:
+        OSError: If the file cannot be written; the old file is then unchanged.
+    """
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields the path ``NAME.PID.part`` beside a file, and moves what the block writes there to the file's own path.
+
+    For writers that need a path; :func:`write_whole` is for bytes. If the block raises, the old file stays. A process that
+    is killed inside the block leaves its part behind: the next writer of the same file removes the parts of processes
+    that no longer run on this host, so processes on different hosts must not write the same file at the same time.
+
+    Args:
+        path: The file; missing folders are made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    _remove_abandoned_parts(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield part
+        with part.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(part, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+
+
+def _remove_abandoned_parts(path: Path) -> None:
+    pattern = re.compile(re.escape(path.name) + r"\.([1-9][0-9]{0,9})\.part")
+    for entry in list(path.parent.iterdir()):
+        matched = pattern.fullmatch(entry.name)
+        if matched and not _runs(int(matched[1])):
+            entry.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this number runs on this host."""
+    try:
+        # signal 0 asks for the process and sends nothing
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        # another user's process, or a number that is no process's: the file is left alone
+        return True
+    return True

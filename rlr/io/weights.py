@@ -1,14 +1,17 @@
-"""Weights from a file, a folder or the hub: found, checked against what the authors published, loaded as tensors alone."""
+"""Files of weights: told from other files, checked for damage, read as tensors alone, and written whole."""
 
-import hashlib
+import codecs
+import errno
 import io
 import json
-import os
+import lzma
 import pickle
+import re
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rlr.io.atomic import write_whole
+from rlr.io.atomic import replacing, write_whole
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""The first bytes of the small text file that Git LFS keeps in the place of a large one."""
 
-@dataclass(frozen=True)
-class Published:
-    """A file as its authors publish it.
-
-    Args:
-        name: The name of the file.
-        algorithm: What ``digest`` was computed by, such as ``"md5"``; empty where no checksum is known.
-        digest: The checksum, in hexadecimal digits.
-    """
-
-    name: str
-    algorithm: str = ""
-    digest: str = ""
-
-    def verify(self, path: Path) -> None:
-        """Compares the checksum of a file.
-
-        Raises:
-            ValueError: If it differs.
-        """
-        if not self.digest:
-            return
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, self.algorithm).hexdigest()
-        if found != self.digest:
-            raise ValueError(
-                f"{path} is not the {self.name} that its authors published ({self.algorithm} {found}, theirs is "
-                f"{self.digest}); download it again, or pass verify=False if the weights are meant to be others"
-            )
-
-
-def find(source: str, files: Iterable[Published], verify: bool = True) -> Path:
-    """Returns the path of a weights file, downloading it with a progress bar where it is on the hub.
-
-    Args:
-        source: A file, a folder, or a hub id.
-        files: What the file may be called in a folder or on the hub, and the checksums; the first is the hub's.
-        verify: Whether a file with a published name must have the published checksum.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a checksum differs.
-    """
-    known = {file.name: file for file in files}
-    path = _locate(source, list(known))
-    if verify and path.name in known:
-        known[path.name].verify(path)
-    return path
-
-
-def _locate(source: str, names: list[str]) -> Path:
-    path = Path(source).expanduser()
-    candidates = [path, *(path / name for name in names)]
-    return next((candidate for candidate in candidates if candidate.is_file()), None) or _download(source, names[0])
-
-
-def _download(source: str, name: str) -> Path:
-    # here, so that local files need no hub
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(source, name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(
-            f"{name} is not to be had from {source!r}; give the path of the file, a folder that holds it, or a hub "
-            "id while there is a network"
-        ) from error
+TORCH_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
+"""The suffixes of files of :func:`torch.save`."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -105,59 +44,201 @@ def map_state(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file holds anything but tensors.
     """
-    content = _load_tensors(path) if path.suffix == ".safetensors" else _load(path)
+    content = _load_tensors(path) if path.suffix == ".safetensors" else read_archive(path, mmap=True)
     for key in ("state_dict", "module"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds no state dict; give the file of weights that the authors published")
+        raise ValueError(f"{path} holds no state dict; set the file of weights that the authors published")
     return content
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
+    check_file(path)
     try:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file ({error}); download it again") from error
 
 
-def _load(path: Path) -> Any:
+def read_archive(path: Path, map_location: Any = "cpu", mmap: bool = False, remedy: str = "download it again") -> Any:
+    """Returns the content of a file of :func:`torch.save`: tensors and plain values only, so that no code of it runs.
+
+    Damage is found before anything is read: every record of the zip file must have the CRC-32 that the file states, which
+    :func:`torch.load` does not compare. Files in torch's old format, without a zip, have no checksums.
+
+    Args:
+        path: The file.
+        map_location: As for :func:`torch.load`.
+        mmap: Whether to map the tensors of a zip file into memory instead of reading them.
+        remedy: What a message advises to do.
+
+    Raises:
+        ValueError: If the file is something else, is damaged, or holds other Python objects.
+    """
+    check_file(path, remedy)
+    zipped = is_zip(path)
+    if zipped and (record := _damaged_record(path)):
+        raise ValueError(f"{path} is damaged: {record} does not have the checksum that the file states; {remedy}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap and zipped)
+    except (OSError, MemoryError):
+        raise
+    except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} cannot be read as a file of tensors alone (it is damaged, or holds code); download it again, or "
-            "save its state dict anew"
+            f"{path} holds Python objects besides tensors, or is damaged; such objects are not read, because they can run "
+            f"code; {remedy}"
         ) from error
+    # the unpickler raises whatever the bytes lead it to
+    except Exception as error:
+        raise ValueError(f"{path} is damaged or no file of PyTorch ({type(error).__name__}); {remedy}") from error
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip file, as those of :func:`torch.save` are, whole or damaged."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        # the end of the directory is there, and says what cannot be
+        return True
+
+
+def _damaged_record(path: Path) -> str | None:
+    """Returns the name of the first record of a zip file whose content does not have its CRC, or None."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except OSError as error:
+        # a flipped offset leads outside the file; an error of the disk has a number
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        return "its directory"
+    # damaged headers announce encryption, unknown compression, names in no encoding, and offsets that do not fit
+    except (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, struct.error, zlib.error, lzma.LZMAError):
+        return "its directory"
+
+
+def identify(path: Path) -> str | None:
+    """Returns what a file is that cannot be a file of weights or settings, or None if it may be one.
+
+    The answer fits the sentence "PATH is …": ``"empty"``, ``"a Git LFS pointer"``, ``"an HTML page"``,
+    ``"cut off after N of M bytes"``, ``"a text file that begins with '…'"``. The name's suffix decides what is expected:
+    safetensors, a file of :func:`torch.save` (``.bin``, ``.pt``, ``.pth``, ``.ckpt``), or JSON; of other files only the
+    first three are told. Little is read of large files, and damage inside them is not found here.
+
+    Args:
+        path: An existing file.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if not size:
+        return "empty"
+    if head.startswith(POINTER):
+        return "a Git LFS pointer"
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)", head, re.IGNORECASE):
+        return "an HTML page"
+    if path.suffix == ".json":
+        return _identify_json(path)
+    if path.suffix == ".safetensors":
+        return _identify_safetensors(path, size) or _identify_text(head)
+    if path.suffix in TORCH_SUFFIXES:
+        cut = head.startswith(b"PK\x03\x04"[:size]) and not is_zip(path)
+        return f"cut off after {size} bytes" if cut else _identify_text(head)
+    return None
+
+
+def check_file(path: Path, remedy: str = "download it again") -> None:
+    """Raises if :func:`identify` knows a file to be something else than its name says.
+
+    Args:
+        path: The file.
+        remedy: What the message advises to do.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is something else; the message names the file, what it is, and the remedy.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path} (looked for at {path.absolute()}); check the path")
+    if what := identify(path):
+        advice = "fetch the file itself with `git lfs pull`" if "LFS" in what else remedy
+        raise ValueError(f"{path} is {what}; {advice}")
+
+
+def _identify_safetensors(path: Path, size: int) -> str | None:
+    """Compares the size with the header: its length in 8 bytes, then JSON with the offsets of the tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8:
+            return f"cut off after {size} of at least 8 bytes"
+        # the format allows headers of up to 100 MB: a longer one is another kind of file
+        if length > 100_000_000:
+            return None
+        if 8 + length > size:
+            return f"cut off after {size} of at least {8 + length} bytes"
+        header = file.read(length)
+    try:
+        ends = [entry["data_offsets"][1] for name, entry in json.loads(header).items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return f"cut off after {size} of {whole} bytes" if size < whole else None
+
+
+def _identify_json(path: Path) -> str | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            return f"cut off after {path.stat().st_size} bytes"
+        return f"no JSON ({error.msg} in line {error.lineno}, column {error.colno})"
+    except (UnicodeDecodeError, RecursionError) as error:
+        return f"no JSON ({type(error).__name__})"
+    return None
+
+
+def _identify_text(head: bytes) -> str | None:
+    try:
+        # the incremental decoder, since the last character may be cut
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return None
+    if not all(character.isprintable() or character.isspace() for character in text):
+        return None
+    begin = " ".join(text.split())
+    return f"a text file that begins with {begin[:40]!r}"
 
 
 def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state dict, whole or not at all: to ``.safetensors``, or else as :func:`torch.save` under ``"state_dict"``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
+    """Writes a state dict whole or not at all: as safetensors, or with another suffix by :func:`torch.save` as ``"state_dict"``."""
+    with replacing(path) as part:
         if path.suffix == ".safetensors":
-            save_file(dict(state), temporary)
+            save_file(dict(state), part)
         else:
-            torch.save({"state_dict": dict(state)}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            # to the path and not through memory, since published files have gigabytes
+            torch.save({"state_dict": dict(state)}, part)
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """Returns the object that a JSON file holds."""
-    content: dict[str, Any] = json.loads(Path(path).read_text())
+    """Returns the object that a JSON file holds.
+
+    Raises:
+        ValueError: If the file is no JSON, empty, or cut off.
+    """
+    check_file(Path(path))
+    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return content
 
 
 def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path) -> Any:
-    """Builds a network without drawing its weights, and gives it those of a file: all of them, and no others.
+    """Builds a network without drawing random weights, and loads all weights of a state dict into it.
 
     Args:
         make: Returns the network.
-        state: Its weights.
-        source: The file that they came from, for the message.
+        state: The weights by name.
+        source: The file of the weights, for the message.
 
     Returns:
         The network, frozen and in eval mode.
@@ -171,7 +252,7 @@ def build(make: Callable[[], nn.Module], state: dict[str, Tensor], source: Path)
 
 
 def blank(make: Callable[[], nn.Module]) -> Any:
-    """Returns a network whose weights have shapes and no values; the global generator stays as it was."""
+    """Returns a network whose weights have shapes but no values; torch's global generator keeps its state."""
     with init_empty_weights(include_buffers=False), torch.random.fork_rng(devices=[]):
         return make()
 
@@ -181,9 +262,16 @@ def compare(
     state: Mapping[str, Tensor],
     source: Path,
     kind: str,
-    remedy: str = "give the file of this very network",
+    remedy: str = "set the file of this network",
 ) -> None:
-    """Compares names and shapes of the weights of a file with those of what is called ``kind``.
+    """Compares the names and shapes of the weights of a file with the expected ones.
+
+    Args:
+        expected: The weights of the network.
+        state: The weights of the file.
+        source: The file, for the message.
+        kind: The name of the network, for the message.
+        remedy: What the message advises to do.
 
     Raises:
         ValueError: If a weight is missing, foreign, or of another shape.
@@ -197,19 +285,19 @@ def compare(
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype | None = None) -> Any:
-    """Returns a network of :func:`blank` with the weights of a file, copied once; frozen, and in eval mode.
+    """Returns a network of :func:`blank` with the weights of a file, frozen and in eval mode.
 
     Args:
         network: The network.
-        state: Its weights.
-        dtype: Their type; by default that of the file.
+        state: The weights by name.
+        dtype: The type of the weights; by default the type in the file.
     """
     network.load_state_dict(state, assign=True)
     return freeze(network, dtype)
 
 
 def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
-    """Returns the network frozen and in eval mode, its weights copied to where torch puts them; ``dtype`` is their type."""
+    """Returns the network frozen and in eval mode, with its weights copied to memory of torch's own, as ``dtype`` if set."""
     # readers of files leave weights anywhere in memory, and the last digits of a product depend on where: torch's own
     # allocations begin at multiples of 64 bytes, in every process
     for weight in network.parameters():
@@ -218,19 +306,19 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
 
 
 def tell_unread(source: Path | str, kind: str, keys: Iterable[str]) -> None:
-    """Warns of weights in a file that a network does not have, but for the numbers of positions, which are no weights."""
+    """Warns of weights in a file that a network does not have; ``position_ids`` are no weights and are left out."""
     unread = sorted(key for key in keys if not key.endswith("position_ids"))
     if unread:
         named = ", ".join(unread[:3]) + (", …" if len(unread) > 3 else "")
         warnings.warn(
             f"{source} holds {len(unread)} weights that {kind} does not have and that are not read: {named}; check that it "
-            "is the file of this very network",
+            "is the file of this network",
             stacklevel=3,
         )
 
 
 def save_whole(path: Path, content: Any) -> None:
-    """Writes tensors and plain values with ``torch.save``; the file is at every moment the old one or the new one, whole."""
+    """Writes tensors and plain values by :func:`torch.save`, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_whole(path, buffer.getbuffer())

@@ -1,25 +1,32 @@
 """Base models."""
 
-from rlr.models.adapters import Frozen as Frozen
-from rlr.models.adapters import FullWeights as FullWeights
-from rlr.models.adapters import LoRA as LoRA
-from rlr.models.adapters import Trainable as Trainable
-from rlr.models.base import Condition as Condition
-from rlr.models.base import DiffusionModel as DiffusionModel
-from rlr.models.base import Size as Size
-from rlr.models.guidance import Guidance as Guidance
-from rlr.models.guidance import Interval as Interval
-from rlr.models.guidance import Scale as Scale
-from rlr.models.latent import LatentDiffusion as LatentDiffusion
-from rlr.models.placement import OnCPU as OnCPU
-from rlr.models.placement import OnDemand as OnDemand
-from rlr.models.placement import TextPlacement as TextPlacement
-from rlr.models.placement import WithModel as WithModel
-from rlr.models.stable_diffusion import StableDiffusion as StableDiffusion
-from rlr.models.stable_diffusion3 import StableDiffusion3 as StableDiffusion3
-from rlr.models.staged import StagedCondition as StagedCondition
-from rlr.models.staged import StagedPrompt as StagedPrompt
-from rlr.models.videocrafter.architecture import Architecture as Architecture
-from rlr.models.videocrafter.architecture import Variant as Variant
-from rlr.models.videocrafter.model import VideoCrafter as VideoCrafter
-from rlr.models.wrapper import ModelWrapper as ModelWrapper
+from typing import TYPE_CHECKING
+
+from rlr.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from rlr.models.adapters import Frozen as Frozen
+    from rlr.models.adapters import FullWeights as FullWeights
+    from rlr.models.adapters import LoRA as LoRA
+    from rlr.models.adapters import Trainable as Trainable
+    from rlr.models.base import Condition as Condition
+    from rlr.models.base import DiffusionModel as DiffusionModel
+    from rlr.models.base import Size as Size
+    from rlr.models.guidance import Guidance as Guidance
+    from rlr.models.guidance import Interval as Interval
+    from rlr.models.guidance import Scale as Scale
+    from rlr.models.latent import LatentDiffusion as LatentDiffusion
+    from rlr.models.placement import OnCPU as OnCPU
+    from rlr.models.placement import OnDemand as OnDemand
+    from rlr.models.placement import TextPlacement as TextPlacement
+    from rlr.models.placement import WithModel as WithModel
+    from rlr.models.stable_diffusion import StableDiffusion as StableDiffusion
+    from rlr.models.stable_diffusion3 import StableDiffusion3 as StableDiffusion3
+    from rlr.models.staged import StagedCondition as StagedCondition
+    from rlr.models.staged import StagedPrompt as StagedPrompt
+    from rlr.models.videocrafter.architecture import Architecture as Architecture
+    from rlr.models.videocrafter.architecture import Variant as Variant
+    from rlr.models.videocrafter.model import VideoCrafter as VideoCrafter
+    from rlr.models.wrapper import ModelWrapper as ModelWrapper
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

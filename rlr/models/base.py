@@ -48,6 +48,12 @@ class Condition:
         """Returns the condition with ``function`` applied to each tensor (to repeat, select or move)."""
         return Condition({name: function(tensor) for name, tensor in self.tensors.items()})
 
+    @staticmethod
+    def join(conditions: Sequence["Condition"]) -> "Condition":
+        """Returns the conditions of several batches as one; each tensor has the same shape in all but the batch."""
+        names = conditions[0].tensors
+        return Condition({name: torch.cat([condition.tensors[name] for condition in conditions]) for name in names})
+
 
 class DiffusionModel(nn.Module, ABC):
     r"""A text-to-image or text-to-video diffusion model.
@@ -70,7 +76,7 @@ class DiffusionModel(nn.Module, ABC):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> "DiffusionModel":
-        """Stays in eval mode whatever is asked: dropout would make a replayed step differ from the recorded one."""
+        """Keeps the model in eval mode: dropout would make a replayed step differ from the recorded one."""
         return super().train(False)
 
     @property
@@ -114,7 +120,7 @@ class DiffusionModel(nn.Module, ABC):
 
     @abstractmethod
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
-        r"""Returns the estimate :math:`\hat x_0 \approx E[x_0 \mid x_\tau]`, whatever the network itself predicts.
+        r"""Returns the estimate :math:`\hat x_0 \approx E[x_0 \mid x_\tau]`, computed from what the network predicts.
 
         Args:
             x: The noisy latents :math:`x_\tau`, with shape :math:`(B, *)`, float32 or float64.

@@ -1,7 +1,7 @@
 r"""Staged prompts, the diffusive chain of thought: another prompt for each group of steps, from coarse to fine.
 
-A chain decides the large before the small. So the first steps are told of the layout, the last ones of the texture, and
-each step reads the prompt of its own group.
+A chain decides the large before the small. So the prompt of the first steps describes the layout, that of the last
+steps the texture, and each step reads the prompt of its own group.
 """
 
 from bisect import bisect_right
@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from rlr.io.text import quote
 from rlr.models.base import Condition, DiffusionModel
 
 ROUNDING = 1e-9
@@ -18,7 +19,7 @@ ROUNDING = 1e-9
 
 
 class StagedPrompt(str):
-    r"""A prompt that is told in :math:`S` stages. As a string it is the whole prompt, which rewards and tables read.
+    r"""A prompt in :math:`S` stages. As a string it is the whole prompt, which rewards and tables read.
 
     References:
         | Zeroth-order Informed Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (Ren et al., 2025)
@@ -47,12 +48,12 @@ class StagedPrompt(str):
 
     def _check(self) -> None:
         if not self.stages or not all(stage.strip() for stage in self.stages):
-            raise ValueError(f"the stages of the prompt {str(self)!r} are {self.stages}; give at least one, none blank")
+            raise ValueError(f"the stages of the prompt {quote(self)} are {self.stages}; give at least one, none blank")
         rising = all(a < b for a, b in pairwise((0.0, *self.starts, 1.0)))
         if len(self.starts) != len(self.stages) - 1 or not rising:
             raise ValueError(
                 f"{len(self.stages)} stages need {len(self.stages) - 1} starts that increase within (0, 1), and "
-                f"{list(self.starts)} were given for the prompt {str(self)!r}"
+                f"{list(self.starts)} were given for the prompt {quote(self)}"
             )
 
     def stage(self, t: int, steps: int) -> int:
@@ -107,6 +108,16 @@ def encode(model: DiffusionModel, prompts: Sequence[str], steps: int) -> Conditi
     return StagedCondition({}, {t: conditions[line] for t, line in lines.items()})
 
 
+def join(conditions: Sequence[Condition], steps: int) -> Condition:
+    r"""Returns the conditions of several batches of a chain of :math:`T` = ``steps`` as one."""
+    if not any(isinstance(condition, StagedCondition) for condition in conditions):
+        return Condition.join(conditions)
+    each = {t: tuple(condition.at(t) for condition in conditions) for t in range(1, steps + 1)}
+    # the steps of one stage share one condition
+    joined = {tuple(map(id, parts)): Condition.join(parts) for parts in each.values()}
+    return StagedCondition({}, {t: joined[tuple(map(id, parts))] for t, parts in each.items()})
+
+
 def _at(prompt: str, t: int, steps: int) -> str:
     return prompt.at(t, steps) if isinstance(prompt, StagedPrompt) else prompt
 
@@ -115,6 +126,6 @@ def _check_steps(prompt: StagedPrompt, steps: int) -> None:
     missing = set(range(len(prompt.stages))) - {prompt.stage(t, steps) for t in range(1, steps + 1)}
     if missing:
         raise ValueError(
-            f"stage {min(missing) + 1} of the prompt {str(prompt)!r} has no step in a chain of {steps} with starts "
+            f"stage {min(missing) + 1} of the prompt {quote(prompt)} has no step in a chain of {steps} with starts "
             f"{list(prompt.starts)}; raise the sampler's steps, or set other starts"
         )

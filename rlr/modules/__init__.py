@@ -1,8 +1,16 @@
 """LightningModules: what is trained, and the training step."""
 
-from rlr.modules.alignment import Alignment
-from rlr.modules.image import ImageAlignment
-from rlr.modules.latents.doodl import DOODL
-from rlr.modules.objective import Objective
-from rlr.modules.sampling import Prediction, Sampling
-from rlr.modules.video import VideoAlignment
+from typing import TYPE_CHECKING
+
+from rlr.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from rlr.modules.alignment import Alignment as Alignment
+    from rlr.modules.image import ImageAlignment as ImageAlignment
+    from rlr.modules.latents.doodl import DOODL as DOODL
+    from rlr.modules.objective import Objective as Objective
+    from rlr.modules.sampling import Prediction as Prediction
+    from rlr.modules.sampling import Sampling as Sampling
+    from rlr.modules.video import VideoAlignment as VideoAlignment
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

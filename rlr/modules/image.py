@@ -10,7 +10,7 @@ class ImageAlignment(Alignment):
         model = self.chain.model
         if model.size.frames:
             raise ValueError(
-                f"ImageAlignment trains a model of pictures, and {type(model).__name__} makes clips of {model.size.frames} "
+                f"ImageAlignment trains a model of images, and {type(model).__name__} makes videos of {model.size.frames} "
                 "frames; use VideoAlignment"
             )
         super()._check()

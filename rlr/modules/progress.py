@@ -12,13 +12,15 @@ class Progress:
         samples: Samples seen by all ranks together.
         updates: Updates made; skipped ones do not count.
         reward_calls: Samples scored in training by all ranks together.
-        failures: Updates skipped in a row.
-        running: The exponential mean of the reward, as it gives it.
+        running: The exponential mean of the reward, in the reward's own sign.
     """
 
     batches: int = 0
     samples: int = 0
     updates: int = 0
     reward_calls: int = 0
-    failures: int = 0
     running: float | None = None
+
+    def observe(self, reward: float) -> None:
+        """Adds a batch's mean reward, which is finite, to the exponential mean."""
+        self.running = reward if self.running is None else 0.9 * self.running + 0.1 * reward

@@ -1,88 +1,83 @@
-"""The roll-outs that are kept until an estimator goes over them."""
+"""The rollouts that are collected until an estimator learns from them."""
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
+from rlr.distributed import gather_objects, rank, world_size
+from rlr.models.staged import StagedPrompt
+from rlr.rollout import Rollout
 
-from rlr.chain import Trajectory
-from rlr.distributed import gather, gather_texts, rank, world_size
-from rlr.estimators.replay import Experience, Recorded
-
-RollOut = Callable[[Sequence[str], int], Trajectory]
-"""Rolls out prompts whose first sample has this number in the run."""
+Sampler = Callable[[Sequence[str], int], Rollout]
+"""Samples prompts whose first sample has this number in the run."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A roll-out of this rank, and the number of its batch's first sample in the run."""
+class Collected:
+    """A rollout of this rank, and the number of its batch's first sample in the run."""
 
     number: int
-    experience: Experience
+    rollout: Rollout
 
 
 class Round:
-    """Roll-outs of one round.
+    """The rollouts of one round.
 
-    A checkpoint does not hold them, which would be gigabytes, but what they follow from: prompts, numbers, and rewards. The
-    weights do not change within a round, so that the same roll-outs can be made again.
+    A checkpoint does not hold rollouts, which can be gigabytes, but prompts and numbers. The weights do not change within a
+    round, so that the same rollouts can be sampled again.
     """
 
     def __init__(self) -> None:
-        self.kept: list[Kept] = []
+        self.collected: list[Collected] = []
 
-    def keep(self, number: int, trajectory: Trajectory, rewards: Tensor) -> None:
-        """Adds a roll-out."""
-        assert isinstance(trajectory, Recorded)
-        self.kept.append(Kept(number, Experience(trajectory, rewards)))
+    def __len__(self) -> int:
+        return len(self.collected)
 
-    def take(self) -> list[Experience]:
-        """Returns the roll-outs and begins a new round."""
-        taken, self.kept = [kept.experience for kept in self.kept], []
+    def add(self, number: int, rollout: Rollout) -> None:
+        """Adds a rollout whose first sample has this number in the run."""
+        self.collected.append(Collected(number, rollout))
+
+    def take(self) -> list[Rollout]:
+        """Returns the rollouts and begins a new round."""
+        taken, self.collected = [one.rollout for one in self.collected], []
         return taken
 
     def state(self) -> list[dict[str, Any]]:
-        """Returns, of all ranks, what the roll-outs follow from; of prompts that are more than text, nothing."""
-        return [self._origin(kept) for kept in self.kept] if self._plain() else []
+        """Returns numbers and prompts of all ranks' rollouts. All ranks call it together."""
+        return [
+            {"number": one.number, "prompts": gather_objects([plain(prompt) for prompt in one.rollout.prompts])}
+            for one in self.collected
+        ]
 
-    def _plain(self) -> bool:
-        """Returns whether all prompts of all ranks are text and nothing more, so that they can be written down."""
-        if not self.kept:
-            return True
-        own = all(type(p) is str for kept in self.kept for p in kept.experience.trajectory.prompts)
-        # the ranks must agree on whether to gather
-        return bool(gather(self.kept[0].experience.rewards.new_tensor([float(own)])).all())
-
-    @staticmethod
-    def _origin(kept: Kept) -> dict[str, Any]:
-        return {
-            "number": kept.number,
-            "prompts": gather_texts(kept.experience.trajectory.prompts),
-            "rewards": gather(kept.experience.rewards),
-        }
-
-    def restore(self, state: list[dict[str, Any]], expected: int, device: torch.device, roll_out: RollOut) -> None:
-        """Makes the roll-outs again.
+    def restore(self, state: Sequence[dict[str, Any]], sample: Sampler) -> None:
+        """Samples the rollouts again.
 
         Args:
             state: What :meth:`state` returned.
-            expected: How many there have been.
-            device: Where rewards live.
-            roll_out: Makes one.
+            sample: Samples a rollout.
         """
-        self.kept = []
-        ranks = {len(one["prompts"]) for one in state}
-        if len(state) != expected or ranks - {world_size()}:
-            warnings.warn(
-                f"the checkpoint lies inside a round, after {expected} of its batches, whose roll-outs cannot be made again "
-                "(they are of another accumulate or number of processes, or of staged prompts), so the round goes on "
-                "without them; to lose none, resume with the old settings or from a checkpoint between rounds",
-                stacklevel=2,
-            )
-            return
+        self.collected = []
         for one in state:
-            trajectory = roll_out(one["prompts"][rank()], one["number"])
-            self.keep(one["number"], trajectory, one["rewards"][rank()].to(device))
+            if len(one["prompts"]) != world_size():
+                warnings.warn(
+                    f"the checkpoint lies inside a round of {len(one['prompts'])} processes, and this run has {world_size()}, "
+                    "so the round begins again; to lose no rollout, resume with as many processes as before",
+                    stacklevel=2,
+                )
+                self.collected = []
+                return
+            prompts = [restored(prompt) for prompt in one["prompts"][rank()]]
+            self.add(one["number"], sample(prompts, one["number"]))
+
+
+def plain(prompt: str) -> dict[str, Any]:
+    """Returns a prompt as plain data, for checkpoints."""
+    if isinstance(prompt, StagedPrompt):
+        return {"prompt": str(prompt), "stages": list(prompt.stages), "starts": list(prompt.starts)}
+    return {"prompt": str(prompt)}
+
+
+def restored(data: dict[str, Any]) -> str:
+    """Returns the prompt of which :func:`plain` made plain data."""
+    return StagedPrompt(data["prompt"], data["stages"], data["starts"]) if "stages" in data else data["prompt"]

@@ -1,15 +1,38 @@
 """Rewards: a score of samples given their prompts, one file a reward."""
 
-from rlr.rewards.base import Excerpt, Reward
-from rlr.rewards.brightness import Brightness
-from rlr.rewards.combine import AsIs, Combine, RunningZScore, Scaling
-from rlr.rewards.doubled import DoubledRange
-from rlr.rewards.frames import AllFrames, EvenlySpaced, FrameChoice, FrameReward, RandomFrame
-from rlr.rewards.jpeg import JPEGCompressibility, JPEGIncompressibility
-from rlr.rewards.networks.aesthetic import Aesthetic
-from rlr.rewards.networks.clipscore import CLIPScore
-from rlr.rewards.networks.hpsv2 import HPSv2, HPSVersion
-from rlr.rewards.networks.imagereward import ImageReward
-from rlr.rewards.networks.pickscore import PickScore
-from rlr.rewards.networks.preprocessing import CropShortest, Fit, PadLongest, PillowCropShortest, Preprocessing, Squash
-from rlr.rewards.remote.client import Remote
+from typing import TYPE_CHECKING
+
+from rlr.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from rlr.rewards.base import FrameSelection as FrameSelection
+    from rlr.rewards.base import Reward as Reward
+    from rlr.rewards.base import Scores as Scores
+    from rlr.rewards.brightness import Brightness as Brightness
+    from rlr.rewards.combine import AsIs as AsIs
+    from rlr.rewards.combine import Combine as Combine
+    from rlr.rewards.combine import RunningZScore as RunningZScore
+    from rlr.rewards.combine import Scaling as Scaling
+    from rlr.rewards.doubled import DoubledRange as DoubledRange
+    from rlr.rewards.frames import AllFrames as AllFrames
+    from rlr.rewards.frames import EvenlySpaced as EvenlySpaced
+    from rlr.rewards.frames import FrameChoice as FrameChoice
+    from rlr.rewards.frames import FrameReward as FrameReward
+    from rlr.rewards.frames import RandomFrame as RandomFrame
+    from rlr.rewards.jpeg import JPEGCompressibility as JPEGCompressibility
+    from rlr.rewards.jpeg import JPEGIncompressibility as JPEGIncompressibility
+    from rlr.rewards.networks.aesthetic import Aesthetic as Aesthetic
+    from rlr.rewards.networks.clipscore import CLIPScore as CLIPScore
+    from rlr.rewards.networks.hpsv2 import HPSv2 as HPSv2
+    from rlr.rewards.networks.hpsv2 import HPSVersion as HPSVersion
+    from rlr.rewards.networks.imagereward import ImageReward as ImageReward
+    from rlr.rewards.networks.pickscore import PickScore as PickScore
+    from rlr.rewards.networks.preprocessing import CropShortest as CropShortest
+    from rlr.rewards.networks.preprocessing import Fit as Fit
+    from rlr.rewards.networks.preprocessing import PadLongest as PadLongest
+    from rlr.rewards.networks.preprocessing import PillowCropShortest as PillowCropShortest
+    from rlr.rewards.networks.preprocessing import Preprocessing as Preprocessing
+    from rlr.rewards.networks.preprocessing import Squash as Squash
+    from rlr.rewards.remote.client import Remote as Remote
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The simplest reward: how bright a picture is."""
+"""The mean brightness of an image, the simplest reward."""
 
 from collections.abc import Sequence
 
@@ -8,9 +8,9 @@ from rlr.rewards.base import Reward
 
 
 class Brightness(Reward):
-    r"""The mean of all pixels and channels, in [0, 1]: differentiable, blind to the prompt, for trying things out."""
+    r"""The mean of all pixels and channels, in [0, 1]: differentiable and independent of the prompt."""
 
-    reads_clips = True
+    supports_video = True
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples.flatten(1).mean(1)

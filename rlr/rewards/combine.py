@@ -11,29 +11,27 @@ from copy import deepcopy
 from typing import cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from rlr.rewards.base import Excerpt, Reward
+from rlr.distributed import total
+from rlr.rewards.base import FrameSelection, Reward, Scores
 
 LOGGED = ("mean", "std")
-"""What logs hold of the whole under ``reward/``, beside its parts."""
+"""Log names under ``reward/`` that a part cannot have."""
 
 
 class Scaling(nn.Module, ABC):
-    """Brings the scores of one reward to a common scale; what it learns is kept in buffers.
+    """Brings the scores of one reward to a common scale; its statistics are buffers.
 
-    To scale teaches it nothing: all scores of one update must have the same scale, for estimators subtract them.
+    To scale changes no statistic: all scores of one update must have the same scale, since estimators subtract them.
     """
 
     @abstractmethod
     def forward(self, scores: Tensor) -> Tensor:
         r"""Returns the scaled scores, with the shape of ``scores``, :math:`(B)`."""
 
-    def observe(self, scores: Tensor) -> None:
-        """Takes note of this rank's scores of a roll-out, see :meth:`~rlr.rewards.base.Reward.observe`."""
-
-    def settle(self, provisional: bool = False) -> None:
-        """Learns from what it has observed, see :meth:`~rlr.rewards.base.Reward.settle`."""
+    def update_statistics(self, scores: Tensor, provisional: bool = False) -> None:
+        """Updates the statistics from this rank's scores, see :meth:`~rlr.rewards.base.Reward.update_statistics`."""
 
 
 class AsIs(Scaling):
@@ -47,17 +45,16 @@ class RunningZScore(Scaling):
     r""":math:`(r - \mu) / \sigma` with the mean and standard deviation of the scores of the updates so far.
 
     They are over all ranks, have no gradient, leave out scores that are not finite, and change between updates alone.
-    Before there are any, :math:`\mu = 0` and :math:`\sigma = 1`; a training run begins with those of its first roll-out.
+    Before there are any, :math:`\mu = 0` and :math:`\sigma = 1`; a training run begins with those of its first rollout.
 
     Args:
-        horizon: How many of the latest scores to remember, roughly: older ones fade.
+        horizon: The number of the latest scores to remember, roughly: older ones fade.
         floor: The least :math:`\sigma`.
     """
 
     count: Tensor
     mean: Tensor
     variance: Tensor
-    pending: Tensor
 
     def __init__(self, horizon: int = 4096, floor: float = 1e-6) -> None:
         super().__init__()
@@ -65,25 +62,16 @@ class RunningZScore(Scaling):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("variance", torch.ones((), dtype=torch.float64))
-        # of what is observed but not yet settled, of all ranks: number, sum and sum of squares about the present mean
-        self.register_buffer("pending", torch.zeros(3, dtype=torch.float64))
 
     def forward(self, scores: Tensor) -> Tensor:
-        # a single score, or equal ones, tell no scale
+        # a single score, or equal ones, have no scale
         sigma = self.variance.sqrt() if self.variance > self.floor**2 else torch.ones_like(self.variance)
         return (scores - self.mean.to(scores)) / sigma.to(scores)
 
     @torch.no_grad()
-    def observe(self, scores: Tensor) -> None:
+    def update_statistics(self, scores: Tensor, provisional: bool = False) -> None:
         new = scores[scores.isfinite()].to(self.mean) - self.mean
-        moments = torch.stack([new.new_tensor(len(new)), new.sum(), new.square().sum()])
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(moments)
-        self.pending.add_(moments)
-
-    @torch.no_grad()
-    def settle(self, provisional: bool = False) -> None:
-        n, first, second = self.pending.clone()
+        n, first, second = total(torch.stack([new.new_tensor(len(new)), new.sum(), new.square().sum()]))
         if n == 0:
             return
         old = self.count.clamp(max=self.horizon)
@@ -91,16 +79,15 @@ class RunningZScore(Scaling):
         spread = old * self.variance if old > 0 else 0
         self.variance.copy_((spread + second) / (old + n) - shift.square())
         self.mean.add_(shift)
-        # of no weight, they are replaced by the next
+        # provisional statistics have no weight: the next ones replace them
         self.count.add_(0 if provisional else n)
-        self.pending.zero_()
 
 
 class Combine(Reward):
     r"""A weighted sum of rewards.
 
     It is differentiable where all of its parts are; with a part that is not, there is no gradient at all, rather than
-    one of a different objective. Parts that draw frames of clips at random draw the same ones.
+    one of a different objective. Parts that draw frames of videos at random draw the same ones.
 
     Args:
         rewards: The parts, by the names that logs show.
@@ -108,8 +95,8 @@ class Combine(Reward):
         scaling: How to bring the parts to one scale; each gets a copy.
 
     Raises:
-        ValueError: If the names differ or will not do, a weight has the wrong sign, or some parts read pictures and
-            others clips.
+        ValueError: If the names differ or will not do, a weight has the wrong sign, or some parts score images and
+            others videos.
     """
 
     def __init__(
@@ -122,65 +109,61 @@ class Combine(Reward):
         self.rewards = nn.ModuleList(rewards.values())
         self.scalings = nn.ModuleList(deepcopy(scaling or AsIs()) for _ in rewards)
         self.differentiable = all(reward.differentiable for reward in rewards.values())
-        self.reads_pictures = all(reward.reads_pictures for reward in rewards.values())
-        self.reads_clips = all(reward.reads_clips for reward in rewards.values())
-        self._scores: dict[str, Tensor] = {}
-
-    @property
-    def parts(self) -> dict[str, Tensor]:
-        """The scores of each part in the last call, as the part gave them; after a slash its label, scales and own parts."""
-        return {**self._scores, **dict(self._details())}
-
-    def _details(self) -> Iterator[tuple[str, Tensor]]:
-        for name, part in self._named():
-            if name in self._scores:
-                yield from ((f"{name}/{key}", v) for key, v in {**part.rows(self._scores[name]), **part.parts}.items())
+        self.supports_images = all(reward.supports_images for reward in rewards.values())
+        self.supports_video = all(reward.supports_video for reward in rewards.values())
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        return self._sum(reward(samples, prompts) for reward in self.rewards)
+        return self.score(samples, prompts).values
 
-    def excerpt(self, frames: int, seed: int) -> Excerpt:
-        excerpts = [part.excerpt(frames, seed) for part in self._parts]
-        union = _union([excerpt.frames for excerpt in excerpts])
-        return Excerpt(
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Scores:
+        r"""Returns the sum; its parts are each reward's scores by name, and after a slash by label, scale and own part."""
+        return self._sum(reward.score(samples, prompts) for reward in self._parts)
+
+    def select_frames(self, frames: int, seed: int) -> FrameSelection:
+        selections = [part.select_frames(frames, seed) for part in self._parts]
+        union = _union([selection.frames for selection in selections])
+        return FrameSelection(
             union,
             lambda samples, prompts: self._sum(
-                excerpt.score(_among(samples, union, excerpt.frames), prompts) for excerpt in excerpts
+                selection.score(_among(samples, union, selection.frames), prompts) for selection in selections
             ),
         )
 
-    def _sum(self, each: Iterable[Tensor]) -> Tensor:
+    def _sum(self, each: Iterable[Scores]) -> Scores:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.differentiable):
             scores = list(each)
-            self._scores = {name: score.detach() for name, score in zip(self.names, scores, strict=True)}
-            return torch.stack(list(self._terms(scores))).sum(0)
+            values = torch.stack(list(self._terms([one.values for one in scores]))).sum(0)
+        return Scores(values, dict(self._details(scores)))
 
-    def observe(self, parts: Mapping[str, Tensor]) -> None:
+    def _details(self, scores: Sequence[Scores]) -> Iterator[tuple[str, Tensor]]:
+        for (name, part), score in zip(self._named(), scores, strict=True):
+            values = score.values.detach()
+            yield name, values
+            yield from ((f"{name}/{key}", v) for key, v in {**part.format(values), **score.parts}.items())
+
+    def update_statistics(self, scores: Scores, provisional: bool = False) -> None:
         for (name, part), scaling in zip(self._named(), self._scalings, strict=True):
-            scaling.observe(parts[name])
-            part.observe(_within(parts, f"{name}/"))
+            values = scores.parts[name]
+            scaling.update_statistics(values, provisional)
+            part.update_statistics(
+                Scores(values, _within(scores.parts, f"{name}/"), part.higher_is_better), provisional
+            )
 
-    def settle(self, provisional: bool = False) -> None:
-        for scaling in self._scalings:
-            scaling.settle(provisional)
-        for part in self._parts:
-            part.settle(provisional)
-
-    def memory(self) -> dict[str, Tensor]:
+    def statistics(self) -> dict[str, Tensor]:
         own = self.scalings.state_dict(prefix="scalings.")
-        inner = {f"{k}.{name}": v for k, part in enumerate(self._parts) for name, v in part.memory().items()}
+        inner = {f"{k}.{name}": v for k, part in enumerate(self._parts) for name, v in part.statistics().items()}
         return {name: value.clone() for name, value in (own | inner).items()}
 
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        found, own = _within(memory, "scalings."), self.scalings.state_dict()
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        found, own = _within(statistics, "scalings."), self.scalings.state_dict()
         if found.keys() != own.keys():
             raise ValueError(
-                f"the checkpoint holds {sorted(found)} of the scales of Combine, and {sorted(own)} are asked for; resume with "
-                "the config and the version that wrote it"
+                f"the checkpoint holds the scaling statistics {sorted(found)} of Combine, expected {sorted(own)}; resume "
+                "with the config and the version that wrote it"
             )
         self.scalings.load_state_dict(found)
         for k, part in enumerate(self._parts):
-            part.recall(_within(memory, f"{k}."))
+            part.load_statistics(_within(statistics, f"{k}."))
 
     @property
     def _parts(self) -> list[Reward]:
@@ -212,25 +195,25 @@ def _among(samples: Tensor, union: list[int] | None, frames: Sequence[int] | Non
     return samples[:, list(frames) if union is None else [union.index(frame) for frame in frames]]
 
 
-def _within(memory: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in memory.items() if name.startswith(prefix)}
+def _within(values: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def _check(rewards: Mapping[str, Reward], weights: Mapping[str, float]) -> None:
     if not rewards or rewards.keys() != weights.keys():
         raise ValueError(
-            f"Combine got the rewards {sorted(rewards)} and weights for {sorted(weights)}; give every reward a weight "
+            f"Combine got the rewards {sorted(rewards)} and weights for {sorted(weights)}; set a weight for every reward "
             "under the same name"
         )
     for name in rewards:
         if "/" in name or name in LOGGED:
             raise ValueError(
-                f"the reward {name} in Combine has a name that logs need for something else; give it one without / that is "
+                f"the name {name} of a reward in Combine has another meaning in logs; choose a name without / that is "
                 f"not {' or '.join(LOGGED)}"
             )
-    if not any(all(getattr(r, kind) for r in rewards.values()) for kind in ("reads_pictures", "reads_clips")):
+    if not any(all(getattr(r, kind) for r in rewards.values()) for kind in ("supports_images", "supports_video")):
         raise ValueError(
-            f"of the rewards {sorted(rewards)} in Combine some read pictures and others clips; wrap those of pictures in "
+            f"of the rewards {sorted(rewards)} in Combine some score images and others videos; wrap those of images in "
             "FrameReward"
         )
     for name, reward in rewards.items():

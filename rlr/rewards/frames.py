@@ -11,12 +11,12 @@ References:
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from rlr.rewards.base import Excerpt, Reward
+from rlr.rewards.base import FrameSelection, Reward, Scores
 from rlr.rewards.wrapper import Wrapper
 
 
@@ -25,7 +25,7 @@ class FrameChoice(ABC):
 
     @abstractmethod
     def __call__(self, frames: int) -> list[int]:
-        """Returns the numbers of those of ``frames`` frames whose mean is the score of a clip."""
+        """Returns the numbers of those of ``frames`` frames whose mean is the score of a video."""
 
     def draw(self, frames: int, seed: int) -> list[int]:
         """Returns the numbers of those that one update sees: by default the same."""
@@ -58,7 +58,7 @@ class AllFrames(FrameChoice):
 
 @dataclass(frozen=True)
 class RandomFrame(AllFrames):
-    """One frame an update, any with the same chance, which is unbiased for the mean over all; a clip has that mean."""
+    """One frame an update, any with the same chance, which is unbiased for the mean over all frames."""
 
     def draw(self, frames: int, seed: int) -> list[int]:
         return [int(torch.randint(frames, (), generator=torch.Generator().manual_seed(seed)))]
@@ -72,18 +72,16 @@ class FrameReward(Wrapper):
         choice: Which frames, by default a random one.
     """
 
-    reads_pictures = False
-    reads_clips = True
+    supports_images = False
+    supports_video = True
 
     def __init__(self, reward: Reward, choice: FrameChoice | None = None) -> None:
         super().__init__(reward)
-        if not reward.reads_pictures:
+        if not reward.supports_images:
             raise ValueError(
-                f"FrameReward wraps a reward of pictures, and {reward.label} reads clips; give it unwrapped"
+                f"FrameReward wraps a reward of images, and {reward.label} scores videos; pass {reward.label} without it"
             )
         self.choice = choice or RandomFrame()
-        self.differentiable, self.higher_is_better = reward.differentiable, reward.higher_is_better
-        self.scales = reward.scales
 
     @property
     def label(self) -> str:
@@ -91,7 +89,10 @@ class FrameReward(Wrapper):
         return self.reward.label
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        r"""Returns one score a video.
+        return self.score(samples, prompts).values
+
+    def score(self, samples: Tensor, prompts: Sequence[str]) -> Scores:
+        r"""Returns one score a video; parts have the shape :math:`(B, k)`.
 
         Args:
             samples: Pixels in [0, 1], with shape :math:`(B, F, 3, H, W)`.
@@ -99,17 +100,22 @@ class FrameReward(Wrapper):
 
         Returns:
             The scores, with shape :math:`(B)`.
+
+        Raises:
+            ValueError: If the samples are no videos of the prompts.
         """
         if samples.ndim != 5 or samples.shape[2] != 3 or len(samples) != len(prompts):
             raise ValueError(
-                f"FrameReward got samples of shape {tuple(samples.shape)} and {len(prompts)} prompts; give videos of "
+                f"FrameReward got samples of shape {tuple(samples.shape)} and {len(prompts)} prompts; pass videos of "
                 "shape (B, F, 3, H, W) and B prompts"
             )
         return self._mean(samples[:, self.choice(samples.shape[1])], prompts)
 
-    def excerpt(self, frames: int, seed: int) -> Excerpt:
-        return Excerpt(self.choice.draw(frames, seed), self._mean)
+    def select_frames(self, frames: int, seed: int) -> FrameSelection:
+        return FrameSelection(self.choice.draw(frames, seed), self._mean)
 
-    def _mean(self, frames: Tensor, prompts: Sequence[str]) -> Tensor:
+    def _mean(self, frames: Tensor, prompts: Sequence[str]) -> Scores:
         repeated = [prompt for prompt in prompts for _ in range(frames.shape[1])]
-        return self.reward(frames.flatten(0, 1), repeated).view(frames.shape[:2]).mean(1)
+        scores = self.reward.score(frames.flatten(0, 1), repeated)
+        parts = {name: part.view(frames.shape[:2]) for name, part in scores.parts.items()}
+        return replace(scores, values=scores.values.view(frames.shape[:2]).mean(1), parts=parts)

@@ -1,6 +1,6 @@
-r"""The size of a picture's JPEG file: black-box rewards that need no network.
+r"""The size of an image's JPEG file: rewards without a gradient and without a network.
 
-The picture is rounded to bytes and encoded by Pillow at quality 95; the size counts in kB of 1000 bytes.
+Pillow encodes the image, rounded to bytes, at quality 95. The size is in kB of 1000 bytes.
 
 References:
     | Training Diffusion Models with Reinforcement Learning (Black et al., 2023), Section 5.1
@@ -20,20 +20,20 @@ from rlr.rewards.networks.preprocessing import to_bytes
 
 def jpeg_sizes(samples: Tensor, quality: int) -> Tensor:
     r"""Returns the JPEG sizes in kB, with shape :math:`(B)`, of pixels in [0, 1], with shape :math:`(B, 3, H, W)`."""
-    pictures = to_bytes(samples).permute(0, 2, 3, 1).numpy()
+    images = to_bytes(samples).permute(0, 2, 3, 1).numpy()
     sizes = []
-    for picture in pictures:
+    for image in images:
         buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+        Image.fromarray(image).save(buffer, "JPEG", quality=quality)
         sizes.append(buffer.tell() / 1000)
     return torch.tensor(sizes, dtype=samples.dtype, device=samples.device)
 
 
 class JPEGIncompressibility(Reward):
-    r"""The JPEG size in kB: higher for pictures full of detail.
+    r"""The JPEG size in kB: higher for images full of detail.
 
     Args:
-        quality: The quality of the encoder, 1 … 95.
+        quality: The quality of the encoder, in 1 … 95.
     """
 
     differentiable = False
@@ -47,7 +47,7 @@ class JPEGIncompressibility(Reward):
 
 
 class JPEGCompressibility(JPEGIncompressibility):
-    r"""*Minus* the JPEG size in kB: higher for smooth pictures."""
+    r"""*Minus* the JPEG size in kB: higher for smooth images."""
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return -super().forward(samples, prompts)

@@ -4,32 +4,27 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from rlr.rewards.base import Reward
+from rlr.rewards.base import Reward, Scores
 
 
 class Wrapper(Reward):
-    """A reward that shows another one other samples; what there is to learn from scores, the other learns.
+    """A reward that passes other samples to an inner reward, which owns the running statistics.
 
     Args:
-        reward: The other.
+        reward: The inner reward.
     """
 
     def __init__(self, reward: Reward) -> None:
         super().__init__()
         self.reward = reward
+        self.differentiable, self.higher_is_better = reward.differentiable, reward.higher_is_better
+        self.scales = reward.scales
 
-    @property
-    def parts(self) -> dict[str, Tensor]:
-        return self.reward.parts
+    def update_statistics(self, scores: Scores, provisional: bool = False) -> None:
+        self.reward.update_statistics(scores, provisional)
 
-    def observe(self, parts: Mapping[str, Tensor]) -> None:
-        self.reward.observe(parts)
+    def statistics(self) -> dict[str, Tensor]:
+        return self.reward.statistics()
 
-    def settle(self, provisional: bool = False) -> None:
-        self.reward.settle(provisional)
-
-    def memory(self) -> dict[str, Tensor]:
-        return self.reward.memory()
-
-    def recall(self, memory: Mapping[str, Tensor]) -> None:
-        self.reward.recall(memory)
+    def load_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        self.reward.load_statistics(statistics)

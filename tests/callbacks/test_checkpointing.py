@@ -1,11 +1,14 @@
 """A checkpoint is whole or not there; what is read is what was written, or told apart from it in a sentence."""
 
 import errno
+import functools
 import os
 import warnings
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from rlr.callbacks import Checkpointing, SafeCheckpointIO
 from rlr.io.atomic import write_whole
@@ -26,8 +29,8 @@ def saving(folder, every=1, **settings):
     return {"enable_checkpointing": True, "callbacks": callbacks, "plugins": [io]}
 
 
-def resume(module, path, steps=4):
-    return run(module, prompts(), steps, ckpt_path=str(path), plugins=[SafeCheckpointIO()])
+def resume(module, path, steps=4, **settings):
+    return run(module, prompts(), steps, ckpt_path=str(path), plugins=[SafeCheckpointIO()], **settings)
 
 
 def test_holds_the_trained_weights_alone(trained):
@@ -129,7 +132,8 @@ def test_a_file_cut_short(trained, tmp_path, share):
     data = trained[1].read_bytes()
     path = tmp_path / "cut.ckpt"
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match=r"cut.ckpt is cut short; resume from another checkpoint"):
+    what = f"cut off after {len(path.read_bytes())} bytes" if share else "empty"
+    with pytest.raises(ValueError, match=rf"cut.ckpt is {what}; resume from another checkpoint"):
         resume(align(), path)
 
 
@@ -155,7 +159,9 @@ def foreign(tmp_path, content):
 
 def test_something_else_than_a_checkpoint(tmp_path):
     (tmp_path / "text.ckpt").write_text("hello")
-    with pytest.raises(ValueError, match=r"text.ckpt is no checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"text.ckpt is a text file that begins with 'hello'; resume from another checkpoint"
+    ):
         resume(align(), tmp_path / "text.ckpt")
     with pytest.raises(ValueError, match=r"foreign.ckpt is a PyTorch file but no training checkpoint"):
         resume(align(), foreign(tmp_path, {"w": torch.ones(1)}))
@@ -197,3 +203,127 @@ def test_weights_only_is_all_that_is_asked_of_the_reader(trained):
     trainer = resume(module, trained[1], 3)
     assert trainer.global_step == 3
     assert torch.equal(weights(module), weights(trained[0]))
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def go_on(root, steps, callback, **settings):
+    """Trains with ``ckpt_path="last"`` in a folder of results with a logger, as the command line does."""
+    logger = CSVLogger(root, "logs")
+    settings = {"ckpt_path": "last", **settings}
+    return run(
+        align(),
+        prompts(),
+        steps,
+        callbacks=[callback],
+        plugins=[SafeCheckpointIO()],
+        enable_checkpointing=True,
+        default_root_dir=str(root),
+        logger=logger,
+        **settings,
+    )
+
+
+def test_without_a_folder_of_its_own_it_writes_to_the_folder_of_the_run(tmp_path):
+    go_on(tmp_path, 2, Checkpointing(1), ckpt_path=None)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt")] == ["checkpoints/last.ckpt"]
+    resumed = go_on(tmp_path, 3, Checkpointing(1))
+    assert resumed.ckpt_path == str(tmp_path / "checkpoints" / "last.ckpt")
+    assert (
+        torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["alignment"]["progress"]["updates"] == 3
+    )
+    # another version of the logger's files, the same folder of checkpoints
+    assert len(list((tmp_path / "logs").iterdir())) == 2
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 1
+
+
+def test_last_without_a_checkpoint_is_an_error(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"there is no last\.ckpt in .*checkpoints; leave out --ckpt_path"
+    ) as caught:
+        go_on(tmp_path, 1, Checkpointing(1))
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_last_elsewhere_in_the_folder_is_an_error_that_names_it(tmp_path):
+    other = tmp_path / "logs" / "version_0" / "checkpoints" / "last.ckpt"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(FileNotFoundError, match=r"there is no last\.ckpt in .*: set --ckpt_path to it") as caught:
+        go_on(tmp_path, 1, Checkpointing(1))
+    assert str(other) in str(caught.value)
+
+
+def test_one_of_two_folders_is_enough_for_last(tmp_path):
+    one, two = Checkpointing(2, str(tmp_path / "one")), Checkpointing(1, str(tmp_path / "two"))
+    go_on(tmp_path, 1, two, ckpt_path=None)
+    for callbacks in ([one, two], [two, one]):
+        trainer = Trainer(logger=False, enable_checkpointing=False, default_root_dir=str(tmp_path))
+        trainer.callbacks = callbacks
+        found = {path for callback in callbacks for path in callback._find_last_checkpoints(trainer)}
+        assert found == {str(tmp_path / "two" / "last.ckpt")}
+
+
+# ---------------------------------------------------------------- values of other types
+
+
+def leaves(value, *place):
+    """The places of all values in nested dictionaries and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*place, key)
+        yield from leaves(inner, *place, key)
+
+
+def at(value, place):
+    return functools.reduce(lambda inner, key: inner[key], place, value)
+
+
+def put(checkpoint, place, value):
+    at(checkpoint, place[:-1])[place[-1]] = value
+
+
+LIGHTNING = ("epoch", "global_step", "state_dict", "loops", "callbacks", "optimizer_states")
+"""What is checked before anything is restored."""
+
+
+def outcome(path, out):
+    """The weights one update after resuming, or the error."""
+    module = align()
+    try:
+        resume(module, path, 4, callbacks=[Checkpointing(1, str(out))], enable_checkpointing=True)
+    except Exception as error:
+        return error
+    return weights(module)
+
+
+def is_sentence(error):
+    return isinstance(error, ValueError) and "foreign.ckpt" in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("value", [None, "text", {}, [None]], ids=str)
+def test_a_value_of_another_type_is_a_sentence_or_of_no_consequence(trained, tmp_path, value):
+    whole = torch.load(trained[1], weights_only=True)
+    expected = outcome(trained[1], tmp_path / "out")
+    places = [place for place in leaves(whole) if place[0] in LIGHTNING]
+    # what is inside a loader's own state, the loader checks; an empty dictionary is of the type of another one
+    places = [place for place in places if "position" not in place]
+    places = [place for place in places if not (value == {} and isinstance(at(whole, place), dict))]
+    assert len(places) > 80
+    wrong = []
+    for place in places:
+        checkpoint = torch.load(trained[1], weights_only=True)
+        put(checkpoint, place, value)
+        found = outcome(foreign(tmp_path, checkpoint), tmp_path / "out")
+        if not (is_sentence(found) if isinstance(found, Exception) else torch.equal(found, expected)):
+            wrong.append((place, found))
+    assert not wrong
+
+
+def test_the_law_of_types_can_fail(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("rlr.callbacks.checkpointing.check_training_state", lambda *args: None)
+    checkpoint = torch.load(trained[1], weights_only=True)
+    put(checkpoint, ("optimizer_states", 0, "state", 0, "exp_avg"), None)
+    assert not is_sentence(outcome(foreign(tmp_path, checkpoint), tmp_path / "out"))

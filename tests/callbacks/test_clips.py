@@ -91,7 +91,8 @@ def test_the_grid_plays_the_samples_before_and_after(logged):
     light = video.frames.float().mean((1, 2, 3)).tolist()
     assert light == sorted(light)
     assert light[-1] > light[0] + 1
-    assert (video.frames[:, :, :30].float().std(0) < 1).all()
+    # the last rows border on the samples, and compression carries a little of these over
+    assert (video.frames[:, :, :28].float().std(0) < 1).all()
 
 
 def test_the_picture_is_the_middle_frame(logged):
@@ -249,7 +250,7 @@ def test_odd_clips_are_refused_in_a_sentence(tmp_path):
     prediction = module.generate(PromptBatch(["one"], [0]))
     odd = prediction._replace(samples=prediction.samples[..., :15])
     writer = PredictionWriter(str(tmp_path))
-    with pytest.raises(ValueError, match=r"00000\.mp4 cannot have 15 × 16 pixels.*crop or resize"):
+    with pytest.raises(ValueError, match=r"00000\.mp4: expected an even width.*15 × 16 pixels; crop or resize"):
         writer.write_on_batch_end(run(module, data(), 0), module, odd, None, None, 0, 0)
     assert list(tmp_path.iterdir()) == []
     write_video(tmp_path / "even.mp4", prediction.samples[0], prediction.fps)

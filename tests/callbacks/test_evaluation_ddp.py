@@ -48,5 +48,5 @@ def test_two_processes_equal_one(tmp_path):
             torch.testing.assert_close(torch.tensor(two[kind][label]), torch.tensor(values), atol=1e-5, rtol=0)
     assert one["scores"] != one["base_scores"]
     for update in range(3):
-        told = [torch.load(tmp_path / "two" / f"{update}_{rank}.pt") for rank in range(2)]
+        told = [torch.load(tmp_path / "two" / f"{update}_{rank}.pt", weights_only=True) for rank in range(2)]
         assert told[0] == told[1]

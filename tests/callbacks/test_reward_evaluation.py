@@ -396,5 +396,7 @@ class Pair(Level):
 
 
 def test_a_reward_of_two_numbers_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"the reward Pair returned the shape \(1, 2\) for 1 samples"):
+    with pytest.raises(
+        ValueError, match=r"the reward Pair: expected one number a sample.* got Tensor of shape \(1, 2\)"
+    ):
         fit(RewardEvaluation(rewards=[Pair()]), tmp_path)

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from PIL import Image
 
 from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
 from rlr.cli import main
-from rlr.cli.mistakes import explain, read
+from rlr.cli.error_messages import explain, read
 
 CONFIG = """
 seed_everything: 7
@@ -31,7 +34,8 @@ model:
       init_args:
         length: 2
         zeroth: false
-    lr: 0.01
+    optimization:
+      lr: 0.01
     seed: ${seed_everything}
 data:
   class_path: Prompts
@@ -101,7 +105,7 @@ def test_fit_leaves_logs_config_and_checkpoint(config, tmp_path):
     assert {"reward/mean", "gradient/first_order", "cosine/first_order_half_order", "val/reward"} <= set(rows[0])
     assert [row["samples"] for row in rows if row["reward/mean"]] == ["2.0", "4.0", "6.0"]
     saved = yaml.safe_load((logs / "config.yaml").read_text())
-    assert saved["model"]["class_path"] == "rlr.modules.ImageAlignment"
+    assert saved["model"]["class_path"] == "rlr.ImageAlignment"
     assert (tmp_path / "out" / "checkpoints" / "last.ckpt").is_file()
 
 
@@ -110,11 +114,11 @@ def test_interpolation_follows_overrides(config, tmp_path):
     assert fit(config(), tmp_path, "--seed_everything=9").model.seed == 9
 
 
-def test_several_configs_are_laid_over_one_another(config, tmp_path):
+def test_several_configs_are_merge_one_another(config, tmp_path):
     over = tmp_path / "over.yaml"
-    over.write_text("model: {init_args: {lr: 0.5, sampler: {init_args: {eta: 0.25}}}}\n")
+    over.write_text("model: {init_args: {optimization: {lr: 0.5}, sampler: {init_args: {eta: 0.25}}}}\n")
     model = fit(config(), tmp_path, f"--config={over}").model
-    assert (model.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
+    assert (model.optimization.lr, model.chain.sampler.eta, model.chain.sampler.steps) == (0.5, 0.25, 4)
 
 
 def test_a_saved_config_builds_the_same_run(config, tmp_path):
@@ -139,7 +143,9 @@ def test_loggers_by_short_name(config, tmp_path, logger):
 
 
 def test_optimiser_of_choice(config, tmp_path):
-    cli = fit(config(), tmp_path, "--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.25")
+    cli = fit(
+        config(), tmp_path, "--model.optimization.optimizer=torch.optim.SGD", "--model.optimization.optimizer.lr=0.25"
+    )
     (group,) = cli.trainer.optimizers[0].param_groups
     assert (type(cli.trainer.optimizers[0]), group["lr"]) == (torch.optim.SGD, 0.25)
 
@@ -239,11 +245,18 @@ def test_default_callbacks_make_way_for_given_ones(config, tmp_path):
 def test_resume_by_the_word_last(config, tmp_path):
     whole = fit(config(), tmp_path)
     part = tmp_path / "part"
-    fit(config(), part, "--trainer.max_steps=2", "--ckpt_path=last")
+    fit(config(), part, "--trainer.max_steps=2")
     resumed = fit(config(), part, "--ckpt_path=last")
     assert resumed.model.progress == whole.model.progress
     for a, b in zip(whole.model.weights, resumed.model.weights, strict=True):
         assert torch.equal(a, b)
+
+
+def test_checkpoints_of_a_config_lie_where_last_looks_for_them(config, tmp_path):
+    given = ("  max_steps: 3\n", "  max_steps: 3\n  callbacks: [{class_path: Checkpointing, init_args: {every: 1}}]\n")
+    fit(config(given), tmp_path, "--trainer.max_steps=2")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt")] == ["out/checkpoints/last.ckpt"]
+    assert fit(config(given), tmp_path, "--ckpt_path=last").model.progress.updates == 3
 
 
 # ---------------------------------------------------------------- mistakes
@@ -267,25 +280,28 @@ WRONG = {
         ("class_path: DDIM", "class_path: Brightness"),
         "there is no Sampler 'Brightness'; there are Ancestral, DDIM",
     ),
-    "section": (("trainer:", "trainre:"), "there is no option 'trainre.accelerator'; did you mean 'trainer'?"),
+    "section": (("trainer:", "trainre:"), "there is no option 'trainre'; did you mean 'trainer'?"),
     "option": (
         ("max_steps: 3", "max_stps: 3"),
         "there is no option 'trainer.max_stps'; did you mean 'trainer.max_steps'?",
     ),
-    "type": (("lr: 0.01", "lr: fast"), "model.lr must be of type float, and fast is none"),
+    "type": (
+        ("lr: 0.01", "lr: fast"),
+        "model.optimization.lr: expected float, got 'fast'; correct it in the config",
+    ),
     "required": (("    reward: tests.modules.toy.Level\n", ""), "ImageAlignment needs reward, which has no default"),
-    "syntax": (("[four, five]", "[four, five"), "the config is not YAML:"),
+    "syntax": (("[four, five]", "[four, five"), "config.yaml: expected YAML: did not find expected ',' or ']' at line"),
     "no noise": (("steps: 4", "steps: 4\n        eta: 0.0"), "needs noise in step 2, and the sampler DDIM has none"),
     "length": (("length: 2", "length: 9"), "longer than the chain of 4 steps; set length to 3 at most"),
     "alone": (("batch_size: 2", "batch_size: 1"), "a leave-one-out baseline needs two samples"),
     "frozen": (
         ("tests.modules.toy.AffineModel", "tests.modules.frozen.FrozenModel"),
-        "has no trainable weight; give it",
+        "has no trainable weights; add a LoRA to it",
     ),
     "black box": (("toy.Level", "toy.Hard"), "Hard has no gradient; use a differentiable reward"),
     "no base": (
         ("model:\n  class_path: ImageAlignment", "model:\n  base: none.yaml\n  class_path: ImageAlignment"),
-        "none.yaml, which another one names as its base; check the name",
+        "none.yaml, which another config names as its base; check the name",
     ),
     "no file": (
         (
@@ -298,7 +314,10 @@ WRONG = {
         ("    train: [one, two, three]\n", ""),
         "Prompts has no prompts for 'train'; set data.init_args.train",
     ),
-    "clipping": (("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"), "manual optimization"),
+    "clipping": (
+        ("max_steps: 3", "max_steps: 3\n  gradient_clip_val: 1.0"),
+        "model.init_args.optimization.clip_norm to 1.0",
+    ),
 }
 
 
@@ -312,8 +331,9 @@ def test_mistakes_on_the_command_line(config, refuse, tmp_path):
     path = f"--config={config()}"
     assert "there is no option 'modle'; did you mean 'model'?" in refuse(path, "--modle=3")
     assert "DDIM has no argument 'etta'; did you mean 'eta'?" in refuse(path, "--model.sampler.etta=1")
-    assert f"there is no file {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
+    assert f"there is no config {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
     assert "there is no checkpoint none.ckpt" in refuse(path, "--ckpt_path=none.ckpt")
+    assert "--ckpt_path=last: there is no last.ckpt in" in refuse(path, "--ckpt_path=last")
 
 
 def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):
@@ -344,5 +364,43 @@ def test_the_way_down_an_indented_message():
     - Expected a <class 'NoneType'>
   Given value type: <class 'dict'>"""
     assert read(message) == ("model.sampler", "rlr.samplers.DDIM", "Option 'stepps' is not accepted")
-    assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; did you mean 'steps'?"
+    assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; leave it out"
     assert explain("Something\n  new", []) == "Something"
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+def test_sigterm_ends_a_run_with_its_status(config, tmp_path):
+    given = "  max_steps: 3\n  callbacks: [tests.cli.interrupt.Terminate]\n"
+    with pytest.raises(SystemExit) as exit_:
+        fit(config(("  max_steps: 3\n", given)), tmp_path)
+    assert exit_.value.code == 143
+
+
+def test_a_home_folder_is_expanded_in_configs_and_options(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    path = config(("  max_steps: 3\n", "  max_steps: 1\n  default_root_dir: ~/in_config\n"))
+    main(["fit", f"--config={path}"])
+    main(["fit", f"--config={path}", "--trainer.default_root_dir=~/in_option"])
+    main(["fit", f"--config={path}", "--trainer.default_root_dir", "~/next"])
+    assert sorted(item.name for item in (tmp_path / "home").iterdir()) == ["in_config", "in_option", "next"]
+    assert not (tmp_path / "~").exists()
+
+
+def test_settings_are_checked_after_interpolation(config, refuse):
+    path = config(("seed: ${seed_everything}", "seed: ${oc.decode:'-3'}"))
+    assert "model.seed: expected a seed from 0 to 4294967295, got -3" in refuse(f"--config={path}")
+
+
+@pytest.mark.slow
+def test_a_finished_command_succeeds_though_nobody_reads_its_table(config, tmp_path):
+    path = config(("max_steps: 3", "max_steps: 1"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    root_folder = Path(__file__).parents[2]
+    command = [sys.executable, str(root_folder / "train.py"), "test", f"--config={path}", root(tmp_path)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=root_folder)
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+    assert (tmp_path / "out" / "evaluation" / "test" / "results.json").is_file()

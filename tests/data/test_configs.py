@@ -1,12 +1,25 @@
 """Every set of prompts in a config, by its short name."""
 
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+import rlr.data
 from rlr.cli import main
-from rlr.data import HPDv2, MotionPrompts, PickAPic, PromptFile, SimpleAnimals, VBenchPrompts, WithoutWords
+from rlr.data import (
+    DCoT,
+    HPDv2,
+    MotionPrompts,
+    PickAPic,
+    PromptData,
+    PromptFile,
+    SimpleAnimals,
+    VBenchPrompts,
+    WithoutWords,
+)
 from rlr.toy.data import WorldClips
 from tests.data.fixtures import HPD, NO_PICTURES, VBENCH
 
@@ -27,6 +40,8 @@ enable_progress_bar: false
 enable_model_summary: false
 """
 
+LOADER = {"batch_size", "samples_per_prompt", "evaluation_samples", "seed", "shuffle", "keep"}
+
 CONFIGS = {
     PickAPic: {"source": str(NO_PICTURES), "keep": "WithoutWords"},
     HPDv2: {"train": str(HPD), "benchmark": str(HPD), "styles": ["photo", "anime"], "per_style": 2},
@@ -35,6 +50,10 @@ CONFIGS = {
     WorldClips: {"train": 8, "held_out": 4},
     VBenchPrompts: {"path": str(VBENCH), "dimensions": ["imaging_quality"]},
 }
+
+
+def is_data(kind: object) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, PromptData) and kind is not PromptData
 
 
 @pytest.fixture
@@ -55,7 +74,7 @@ def run(tmp_path: Path):
 def test_validates_by_short_name(kind, run):
     data = run("validate", kind.__name__, CONFIGS[kind])
     assert type(data) is kind
-    assert data.prompts("val") == kind(**with_filter(CONFIGS[kind])).prompts("val")
+    assert data.read("val") == kind(**with_filter(CONFIGS[kind])).read("val")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +82,23 @@ def test_validates_by_short_name(kind, run):
 )
 def test_trains_by_short_name(kind, run):
     data = run("fit", kind.__name__, CONFIGS[kind], "--trainer.limit_val_batches=0")
-    assert data.prompts("train") == kind(**with_filter(CONFIGS[kind])).prompts("train") != []
+    assert data.read("train") == kind(**with_filter(CONFIGS[kind])).read("train") != []
+
+
+@pytest.mark.parametrize("kind", [rlr.data.PromptData, *(kind for kind in vars(rlr.data).values() if is_data(kind))])
+def test_the_loader_s_arguments_stand_once(kind, capsys):
+    """A data set's own class names only what it adds, and its help shows all."""
+    own = {name for name, p in inspect.signature(kind).parameters.items() if p.kind is not p.VAR_KEYWORD}
+    if kind is PromptData or "__init__" not in vars(kind):
+        assert own == LOADER
+        return
+    # VBench asks for five videos of a prompt
+    assert own & LOADER == ({"evaluation_samples"} if kind is VBenchPrompts else set())
+    with pytest.raises(SystemExit):
+        main(["fit", f"--data.help={kind.__name__}"])
+    shown = set(re.findall(r"^  --data\.(\w+)[ ,]", capsys.readouterr().out, re.MULTILINE))
+    # the prompts inside have their own
+    assert shown == own | (set() if kind is DCoT else LOADER)
 
 
 def test_words_of_a_config(run, tmp_path):
@@ -71,13 +106,13 @@ def test_words_of_a_config(run, tmp_path):
     keep = {"class_path": "WithoutWords", "init_args": {"words": ["dog"]}}
     data = run("validate", "PromptFile", {"val": str(tmp_path / "val.txt"), "keep": keep})
     assert type(data) is PromptFile
-    assert data.prompts("val") == ["a cat"]
+    assert data.read("val") == ["a cat"]
 
 
 @pytest.mark.parametrize(
     ("command", "kind", "args", "told"),
     [
-        ("validate", "PickAPic", {"source": "no/folder"}, "'no/folder' is no folder, and no data set that can be had"),
+        ("validate", "PickAPic", {"source": "no/folder"}, "'no/folder' is no folder, and no data set that can be down"),
         (
             "validate",
             "PickAPic",
@@ -96,11 +131,13 @@ def test_words_of_a_config(run, tmp_path):
             {},
             "VBenchPrompts has no prompts for 'train'; train on others, such as those of Motion",
         ),
+        ("validate", "Prompts", {"train": ["a"]}, "Prompts has no prompts for 'val'; set data.init_args.val"),
+        ("validate", "PromptFile", {}, "PromptFile has no prompts for 'val'; set data.init_args.val"),
         (
             "validate",
             "VBenchPrompts",
-            {"seed": 1},
-            "data: VBenchPrompts has no argument 'seed'; there are dimensions, path",
+            {"sead": 1},
+            "data: VBenchPrompts has no argument 'sead'; did you mean 'seed'",
         ),
     ],
 )

@@ -38,7 +38,7 @@ def lists(**settings) -> Prompts:
 def test_the_whole_prompts_are_those_of_the_data():
     whole, staged = lists(batch_size=2, samples_per_prompt=2), DCoT(lists(batch_size=2, samples_per_prompt=2), Count())
     for split in SPLITS:
-        assert staged.prompts(split) == whole.prompts(split)
+        assert staged.read(split) == whole.read(split)
     assert list(staged.train_dataloader()) == list(whole.train_dataloader())
     assert list(staged.predict_dataloader()) == list(whole.predict_dataloader())
 
@@ -57,7 +57,7 @@ def test_a_split_is_written_once_and_only_when_it_is_read():
     data = DCoT(lists(), writer)
     assert writer.asked == []
     for _ in range(3):
-        data.prompts("train")
+        data.read("train")
     assert writer.asked == ["one", "two", "three"]
 
 
@@ -76,15 +76,15 @@ def test_base_scores_of_other_stages_are_others():
 
 def test_the_hands_are_the_paper_s_in_three_stages():
     data = DCoT(HandPrompts(batch_size=5), StageFile())
-    assert all(data.prompts(split) == data.prompts("train") for split in SPLITS)
-    assert data.prompts("val") == [
+    assert all(data.read(split) == data.read("train") for split in SPLITS)
+    assert data.read("val") == [
         "A realistic open palm facing upward",
         "A picture of a hand facing downward",
         "A hand in a relaxed position",
         "A hand",
         "A photo of a hand",
     ]
-    stages = [prompt.stages for prompt in data.prompts("val")]
+    stages = [prompt.stages for prompt in data.read("val")]
     assert len({stage for three in stages for stage in three}) == 15
     for coarse, mid, fine in stages:
         assert all("hand" in stage.lower() or "palm" in stage for stage in (coarse, mid, fine))
@@ -148,7 +148,7 @@ def test_the_world_has_layout_shape_and_texture():
 
 
 def test_all_stages_of_the_world_are_captions_whose_claims_the_whole_makes():
-    for prompt in DCoT(WorldPrompts(200, 100), WorldStages()).prompts("val"):
+    for prompt in DCoT(WorldPrompts(200, 100), WorldStages()).read("val"):
         specs = [parse(stage) for stage in prompt.stages]
         whole = parse(str(prompt))
         assert specs[2] == whole
@@ -162,8 +162,8 @@ def test_all_stages_of_the_world_are_captions_whose_claims_the_whole_makes():
 
 def test_layered_captions_have_something_to_say_in_each_stage():
     data = WorldPrompts(100, 60, seed=3, keep=Layered())
-    assert (len(data.prompts("train")), len(data.prompts("val"))) == (100, 60)
-    for prompt in DCoT(data, WorldStages()).prompts("val") + DCoT(data, WorldStages()).prompts("train"):
+    assert (len(data.read("train")), len(data.read("val"))) == (100, 60)
+    for prompt in DCoT(data, WorldStages()).read("val") + DCoT(data, WorldStages()).read("train"):
         assert len(set(prompt.stages)) == 3
         spec = parse(str(prompt))
         assert spec.texture
@@ -172,15 +172,15 @@ def test_layered_captions_have_something_to_say_in_each_stage():
 
 def test_how_many_captions_are_layered():
     data, keep = WorldPrompts(2000, 2000), Layered()
-    kept, held_out = (sum(map(keep, captions)) / 2000 for captions in (data.prompts("train"), data.prompts("val")))
+    kept, held_out = (sum(map(keep, captions)) / 2000 for captions in (data.read("train"), data.read("val")))
     assert kept == pytest.approx(0.2, abs=0.03)
     assert held_out == pytest.approx(0.11, abs=0.03)
-    same = sum(len(set(stages)) == 1 for stages in WorldStages().write(data.prompts("val"))) / 2000
+    same = sum(len(set(stages)) == 1 for stages in WorldStages().write(data.read("val"))) / 2000
     assert same == pytest.approx(0.42, abs=0.03)
 
 
 def test_the_exact_check_reads_the_whole():
-    (prompt,) = DCoT(Prompts(predict=["a red circle"]), WorldStages()).prompts("predict")
+    (prompt,) = DCoT(Prompts(predict=["a red circle"]), WorldStages()).read("predict")
     assert ExactCheck()(torch.zeros(1, 3, 32, 32), [prompt]).tolist() == [0]
 
 
@@ -211,9 +211,9 @@ def test_it_trains_and_predicts_from_a_config(tmp_path):
     assert cli.trainer.global_step == 1
     assert cli.model.estimator.span == (4, 3)
     # written beforehand, by one process
-    assert cli.datamodule._staged.keys() == {"train", "val"}
+    assert cli.datamodule._splits.keys() == {"train", "val"}
     cli = main(["predict", *args])
-    assert cli.datamodule._staged.keys() == {"predict"}
+    assert cli.datamodule._splits.keys() == {"predict"}
     story = json.loads((tmp_path / "out" / "predictions" / "00001.json").read_text())
     assert story["prompt"] == "eeeee"
     assert (story["stages"], story["starts"]) == (["eeeee", "eeeee!", "eeeee!!"], [0.5, 0.75])

@@ -6,7 +6,8 @@ import socket
 
 import pytest
 
-from rlr.data import DCoT, Endpoint, Prompts, StageFile, endpoint
+from rlr.data import DCoT, Endpoint, Prompts, StageFile
+from rlr.io import http
 from tests.data.completions import Completions, completion, running, told
 
 
@@ -14,7 +15,7 @@ from tests.data.completions import Completions, completion, running, told
 def waits(monkeypatch):
     """The delays that would have been waited for."""
     seconds: list[float] = []
-    monkeypatch.setattr(endpoint, "sleep", seconds.append)
+    monkeypatch.setattr(http, "sleep", seconds.append)
     return seconds
 
 
@@ -58,14 +59,14 @@ def test_a_line_of_one_s_own_is_taken_before_asking(cache):
 def test_the_answers_of_another_model_are_not_mixed_in(cache):
     with running(Completions((200, told))) as url:
         Endpoint(url, "writer-1", str(cache)).write(["a cat"])
-        with pytest.raises(ValueError, match="are writer-1's, and writer-2 is to be asked; name another file as cache"):
+        with pytest.raises(ValueError, match="by the model writer-1, and model is writer-2; set cache to another file"):
             Endpoint(url, "writer-2", str(cache)).write(["a dog"])
 
 
 def test_it_writes_the_stages_of_data(cache):
     with running(Completions((200, told))) as url:
         data = DCoT(Prompts(["a cat"]), Endpoint(url, "writer-1", str(cache)))
-        assert data.prompts("train")[0].stages == stages("a cat")
+        assert data.read("train")[0].stages == stages("a cat")
 
 
 # ---------------------------------------------------------------- faults
@@ -83,6 +84,9 @@ def test_it_writes_the_stages_of_data(cache):
         (200, completion('{"coarse": "a", "mid": "b"}')),
         (200, completion('{"coarse": "a", "mid": "b", "fine": " "}')),
         (200, completion('{"coarse": "a", "mid": ["b"], "fine": "c"}')),
+        (200, completion('{"coarse": "a \\ud83d", "mid": "b", "fine": "c"}')),
+        (200, b"[" * 100_000),
+        (200, completion("{" + '"a":[' * 100_000 + "}")),
     ],
 )
 def test_a_fault_that_passes_is_outlived(cache, waits, fault):
@@ -134,12 +138,43 @@ def test_a_refusal_is_not_repeated(cache, waits, status, hint):
     [
         ({"url": "localhost:8000"}, "begins with http"),
         ({"timeout": 0}, "timeout > 0"),
-        ({"retries": -1}, "retries, delay and temperature >= 0"),
+        ({"retries": -1}, "retries >= 0"),
+        ({"temperature": -1}, "temperature: expected a number >= 0, found -1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(cache, settings, told):
     with pytest.raises(ValueError, match=told):
         Endpoint(**{"url": "http://x", "model": "writer-1", "cache": str(cache), **settings})
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u0085", "\u001c", "\r", "\n"])
+def test_the_cache_is_read_as_it_was_written(cache, sign):
+    """Signs at which text is sometimes cut into lines, in a prompt and in an answer."""
+    prompts = [f"a boat{sign}at sea", f" a lamp{sign} "]
+    answer = completion(json.dumps({"coarse": f"1{sign}1", "mid": "2", "fine": "3"}))
+    with running(Completions((200, answer))) as url:
+        written = Endpoint(url, "writer-1", str(cache)).write(prompts)
+    # the endpoint is gone
+    assert Endpoint("http://127.0.0.1:9", "writer-1", str(cache)).write(prompts) == written == [("1 1", "2", "3")] * 2
+    assert StageFile(str(cache)).write(prompts) == written
+
+
+def test_long_prompts_are_cut_in_messages(cache):
+    with running(Completions((200, b"no json"))) as url, pytest.raises(ConnectionError) as error:
+        Endpoint(url, "writer-1", str(cache), retries=0).write(["x" * 104_000])
+    assert f"'{'x' * 79}…' in 1 attempts" in str(error.value)
+
+
+def test_requests_to_this_machine_go_through_no_proxy(cache, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with running(Completions((200, told))) as url:
+        assert Endpoint(url, "writer-1", str(cache)).write(["a"]) == [stages("a")]
+    # others do
+    with pytest.raises(ConnectionError, match="Connection refused"):
+        Endpoint("http://192.0.2.1/v1", "writer-1", str(cache), retries=0).write(["b"])
 
 
 # ---------------------------------------------------------------- the key

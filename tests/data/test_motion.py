@@ -15,16 +15,16 @@ def of(category: str, split: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_a_third_of_each_category_is_held_out(category):
     data = MotionPrompts((category,))
-    assert (len(data.prompts("train")), len(data.prompts("test"))) == (36, 18)
-    assert data.prompts("val") == data.prompts("test") == data.prompts("predict")
+    assert (len(data.read("train")), len(data.read("test"))) == (36, 18)
+    assert data.read("val") == data.read("test") == data.read("predict")
     assert set(data.category_of.values()) == {category}
 
 
 def test_all_categories_are_the_default():
     data = MotionPrompts()
-    assert (len(data.prompts("train")), len(data.prompts("test"))) == (108, 54)
+    assert (len(data.read("train")), len(data.read("test"))) == (108, 54)
     assert Counter(data.category_of.values()) == dict.fromkeys(CATEGORIES, 54)
-    assert set(data.category_of) == {*data.prompts("train"), *data.prompts("test")}
+    assert set(data.category_of) == {*data.read("train"), *data.read("test")}
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

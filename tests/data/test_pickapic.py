@@ -44,27 +44,25 @@ def test_captions_come_once_in_the_order_of_shards_and_rows(source, columns):
             dict(zip(*(getattr(pq.read_schema(path), field) for field in ("names", "types")), strict=True)) == columns
         )
     data = PickAPic(str(source))
-    assert data.prompts("train") == TRAIN
-    assert data.prompts("val") == ["a bowl of oranges", "the moon over a harbour"]
-    assert (
-        data.prompts("test") == data.prompts("predict") == ["a red bicycle", "two owls on a branch", "a naked mole-rat"]
-    )
+    assert data.read("train") == TRAIN
+    assert data.read("val") == ["a bowl of oranges", "the moon over a harbour"]
+    assert data.read("test") == data.read("predict") == ["a red bicycle", "two owls on a branch", "a naked mole-rat"]
 
 
 def test_a_filter_is_for_every_split():
     data = PickAPic(str(PICTURES), keep=WithoutWords())
-    assert data.prompts("train") == [prompt for prompt in TRAIN if "nude" not in prompt]
-    assert data.prompts("test") == ["a red bicycle", "two owls on a branch"]
+    assert data.read("train") == [prompt for prompt in TRAIN if "nude" not in prompt]
+    assert data.read("test") == ["a red bicycle", "two owls on a branch"]
 
 
 def test_files_may_stand_in_the_folder_itself(folder):
-    assert PickAPic(str(folder / "data")).prompts("train") == TRAIN
+    assert PickAPic(str(folder / "data")).read("train") == TRAIN
 
 
 def test_names_need_no_numbers(folder):
     (folder / FIRST).rename(folder / "data" / "train-a.parquet")
     (folder / SECOND).rename(folder / "data" / "train-b.parquet")
-    assert PickAPic(str(folder)).prompts("train") == TRAIN
+    assert PickAPic(str(folder)).read("train") == TRAIN
 
 
 def test_strings_of_either_kind(folder):
@@ -72,7 +70,7 @@ def test_strings_of_either_kind(folder):
     table = pq.read_table(path)
     at = table.column_names.index("caption")
     pq.write_table(table.set_column(at, "caption", table["caption"].cast(pa.large_string())), path)
-    assert PickAPic(str(folder)).prompts("train") == TRAIN
+    assert PickAPic(str(folder)).read("train") == TRAIN
 
 
 def column(path, name, group):
@@ -96,7 +94,7 @@ def test_pictures_are_not_read(folder):
         spoil(folder / FIRST, "jpg_0", group)
     with pytest.raises((pa.ArrowException, OSError)):
         pq.read_table(folder / FIRST)
-    assert PickAPic(str(folder)).prompts("train") == TRAIN
+    assert PickAPic(str(folder)).read("train") == TRAIN
 
 
 @pytest.mark.parametrize(("group", "row"), [(0, 1), (1, 5)])
@@ -158,7 +156,7 @@ def test_a_shard_of_two_versions(folder):
 def test_what_to_give_where_there_is_no_network(source, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    told = rf"'{source}' is no folder, and no data set that can be had from the hub now; give a folder that holds data/train"
+    told = rf"'{source}' is no folder, and no data set that can be downloaded now; set a folder with data/train"
     with pytest.raises(FileNotFoundError, match=told):
         PickAPic(source)
 
@@ -171,7 +169,7 @@ def test_only_the_three_splits_are_downloaded(monkeypatch):
         return str(NO_PICTURES)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert PickAPic().prompts("train") == TRAIN
+    assert PickAPic().read("train") == TRAIN
     assert asked == {
         "source": "yuvalkirstain/pickapic_v1_no_images",
         "repo_type": "dataset",

@@ -5,7 +5,7 @@ import pytest
 
 from rlr.data import PromptFile, Prompts, WithoutWords
 from rlr.data.cleaning import texts
-from rlr.data.prompts import read as entries
+from rlr.data.prompt_file import read as entries
 from rlr.toy.data import WorldPrompts
 from rlr.toy.world.caption import parse
 
@@ -82,9 +82,9 @@ def test_a_file_that_is_not_utf8(tmp_path):
 def test_splits_of_files(tmp_path):
     train, val = (write(tmp_path / f"{name}.txt", f"{name}\n") for name in ("train", "val"))
     data = PromptFile(train=str(train), val=str(val))
-    assert [data.prompts(split) for split in ("train", "val", "test", "predict")] == [["train"], *3 * [["val"]]]
+    assert [data.read(split) for split in ("train", "val", "test", "predict")] == [["train"], *3 * [["val"]]]
     data = PromptFile(train=str(train), predict=str(val))
-    assert [data.prompts(split) for split in ("val", "test", "predict")] == [[], [], ["val"]]
+    assert [data.read(split) for split in ("val", "test", "predict")] == [[], [], ["val"]]
     assert data.val_dataloader() == []
     with pytest.raises(ValueError, match=r"PromptFile has no prompts for 'test'; set data.init_args.test"):
         data.test_dataloader()
@@ -106,17 +106,19 @@ def test_no_prompt_is_in_two_files(tmp_path):
 def test_splits_that_may_share_prompts(tmp_path):
     train, val = (write(tmp_path / f"{name}.txt", f"{name}\nboth\n") for name in ("train", "val"))
     data = PromptFile(train=str(train), val=str(train))
-    assert data.prompts("train") == data.prompts("val")
+    assert data.read("train") == data.read("val")
     data = PromptFile(val=str(train), predict=str(val))
-    assert (data.prompts("test"), data.prompts("predict")) == (["train", "both"], ["val", "both"])
+    assert (data.read("test"), data.read("predict")) == (["train", "both"], ["val", "both"])
 
 
 def test_a_file_is_filtered(tmp_path):
     train = write(tmp_path / "train.txt", "a cat\na nude\n")
-    assert PromptFile(train=str(train)).prompts("train") == ["a cat", "a nude"]
-    assert PromptFile(train=str(train), keep=WithoutWords()).prompts("train") == ["a cat"]
-    with pytest.raises(ValueError, match=r"WithoutWords keeps none of the 2 prompts of .*train.txt; give a filter"):
-        PromptFile(train=str(train), keep=WithoutWords(["a"]))
+    assert PromptFile(train=str(train)).read("train") == ["a cat", "a nude"]
+    assert PromptFile(train=str(train), keep=WithoutWords()).read("train") == ["a cat"]
+    with pytest.raises(
+        ValueError, match=r"WithoutWords keeps none of the 2 prompts of the split 'train' of PromptFile"
+    ):
+        PromptFile(train=str(train), keep=WithoutWords(["a"])).train_dataloader()
 
 
 def test_listed_prompts():
@@ -139,20 +141,20 @@ def test_impossible_batches(settings, told):
 
 def test_prompts_of_the_built_in_world():
     data = WorldPrompts(train=200, held_out=30, seed=5)
-    train, held_out = data.prompts("train"), data.prompts("val")
+    train, held_out = data.read("train"), data.read("val")
     assert (len(train), len(held_out)) == (200, 30)
     assert not set(train) & set(held_out)
     assert sum(parse(prompt).novel for prompt in held_out) == 10
-    assert held_out == data.prompts("test") == data.prompts("predict")
-    assert train != WorldPrompts(train=200, seed=6).prompts("train")
+    assert held_out == data.read("test") == data.read("predict")
+    assert train != WorldPrompts(train=200, seed=6).read("train")
 
 
 def test_a_filter_of_the_built_in_world_draws_on_until_there_are_enough():
     data = WorldPrompts(train=50, held_out=20, seed=5, keep=WithoutWords(["red", "on"]))
     everything = WorldPrompts(train=5000, held_out=5000, seed=5)
     for split, n in (("train", 50), ("val", 20)):
-        kept = [prompt for prompt in everything.prompts(split) if not {"red", "on"} & set(prompt.split())]
-        assert data.prompts(split) == kept[:n]
+        kept = [prompt for prompt in everything.read(split) if not {"red", "on"} & set(prompt.split())]
+        assert data.read(split) == kept[:n]
     with pytest.raises(
         ValueError, match="WithoutWords keeps 0 of 2000 captions of the built-in world, and 2 are asked for"
     ):

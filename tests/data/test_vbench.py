@@ -14,8 +14,8 @@ from tests.data.fixtures import VBENCH
 
 def test_six_dimensions_are_judged_on_251_prompts():
     data = VBenchPrompts()
-    assert len(data.prompts("test")) == len(set(data.prompts("test"))) == 251
-    assert data.prompts("val") == data.prompts("test") == data.prompts("predict")
+    assert len(data.read("test")) == len(set(data.read("test"))) == 251
+    assert data.read("val") == data.read("test") == data.read("predict")
     judged = Counter(name for names in data.dimensions_of.values() for name in names)
     assert judged == dict(zip(SIX, (72, 86, 72, 72, 93, 93), strict=True))
     # five videos of each
@@ -26,7 +26,7 @@ def test_one_dimension():
     info = json.loads(Path(find_spec("vbench").origin).with_name("VBench_full_info.json").read_text())
     wanted = [item["prompt_en"] for item in info if "human_action" in item["dimension"]]
     data = VBenchPrompts(("human_action",))
-    assert data.prompts("test") == wanted
+    assert data.read("test") == wanted
     assert len(wanted) == 100
     assert set(data.dimensions_of.values()) == {("human_action",)}
 
@@ -46,7 +46,7 @@ def test_the_package_is_found_and_not_imported(tmp_path, monkeypatch):
     shutil.copy(VBENCH, package)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "vbench", raising=False)
-    assert len(VBenchPrompts().prompts("test")) == 4
+    assert len(VBenchPrompts().read("test")) == 4
 
 
 def test_a_package_that_is_not_there(monkeypatch):
@@ -73,7 +73,7 @@ def test_it_is_not_for_training():
             r"item 2 of .*info.json has no text under 'prom",
         ),
         ('[{"prompt_en": "a", "dimension": "scene"}]', r"item 1 of .*info.json has no list of names under 'dimension'"),
-        ('["a"]', r"item 1 of .*info.json has no list of names under 'dimension'; give a VBench_full_info.json"),
+        ('["a"]', r"item 1 of .*info.json has no list of names under 'dimension'; use a VBench_full_info.json"),
         (
             '[{"prompt_en": "a", "dimension": ["scene"]}]',
             r"no prompt of .*info.json is for the dimension 'color'; there are",

@@ -5,16 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.linear import TARGET, Affine
-from benchmarks.linear import Cosine as Cosine
-from benchmarks.linear import Plane as Plane
-from benchmarks.linear import affine as affine
-from benchmarks.linear import exact_gradients as exact_gradients
-from benchmarks.linear import linear_chain as linear_chain
-from benchmarks.linear import quadratic as quadratic
+from rlr.analysis.linear import TARGET, Affine
+from rlr.analysis.linear import Cosine as Cosine
+from rlr.analysis.linear import Plane as Plane
+from rlr.analysis.linear import affine as affine
+from rlr.analysis.linear import exact_gradients as exact_gradients
+from rlr.analysis.linear import linear_chain as linear_chain
+from rlr.analysis.linear import quadratic as quadratic
 from rlr.chain import Chain
-from rlr.estimators import Estimator, Objective
+from rlr.estimators import Estimator
 from rlr.models.base import Condition
+from rlr.rollout import Rollout, unconditional
 from rlr.samplers import Sampler
 from rlr.schedules import RectifiedFlow
 
@@ -44,13 +45,21 @@ def flow_chain(sampler: Sampler) -> Chain:
     return Chain(Affine(RectifiedFlow()), sampler)
 
 
-def estimate(estimator: Estimator, chain: Chain, objective: Objective, batch: int, seed: int) -> Tensor:
-    """Returns one estimate of the gradient, flat, as training would find it in ``.grad``."""
+Reward = Callable[[Tensor], Tensor]
+r"""A reward of points, from :math:`(B, 2)` to :math:`(B)`."""
+
+
+def rollout(estimator: Estimator, chain: Chain, reward: Reward, batch: int = 4, seed: int = 0) -> Rollout:
+    """Returns a rollout of points whose noises follow from the seed."""
     generator = torch.Generator().manual_seed(seed)
     noises = torch.randn((chain.steps + 1, batch, 2), generator=generator, dtype=torch.float64)
+    return estimator.rollout(chain, ["x"] * batch, noises, unconditional(reward), seed)
+
+
+def estimate(estimator: Estimator, chain: Chain, reward: Reward, batch: int, seed: int) -> Tensor:
+    """Returns one estimate of the gradient, flat, as training would find it in ``.grad``."""
     chain.zero_grad()
-    trajectory = estimator.rollout(chain, ["x"] * batch, noises, seed)
-    for term in estimator.losses(chain, trajectory, objective):
+    for term in estimator.terms(rollout(estimator, chain, reward, batch, seed)):
         term.loss.backward()
     parts = [torch.zeros_like(p) if p.grad is None else -p.grad for p in chain.model.trainable.values()]
     return torch.cat([p.flatten() for p in parts])
@@ -63,8 +72,8 @@ def monte_carlo(draw: Callable[[int], Tensor], count: int) -> tuple[Tensor, Tens
 
 
 def deviation(
-    estimator: Estimator, chain: Chain, objective: Objective, exact: Tensor, count: int = 400, batch: int = 64
+    estimator: Estimator, chain: Chain, reward: Reward, exact: Tensor, count: int = 400, batch: int = 64
 ) -> float:
     """Returns the largest deviation of the estimator's mean from ``exact``, in standard errors."""
-    mean, error = monte_carlo(lambda seed: estimate(estimator, chain, objective, batch, seed), count)
+    mean, error = monte_carlo(lambda seed: estimate(estimator, chain, reward, batch, seed), count)
     return ((mean - exact.flatten()) / error).abs().max().item()

@@ -8,39 +8,45 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
+from rlr.chain import Chain
 from rlr.estimators import (
     DDPO,
     AlignProp,
     AllSteps,
     DRaFTLV,
+    Estimator,
     FirstOrder,
     GaussianSteps,
     ReFL,
     RoundStatistics,
-    draft_lv,
 )
+from rlr.estimators.published import draft_lv
 from rlr.models.base import Condition
+from rlr.rollout import Rollout
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
-from tests.estimators.problems import TARGET, Affine, Curved, estimate, linear_chain, quadratic, wavy
+from tests.estimators import problems
+from tests.estimators.problems import TARGET, Affine, Curved, Reward, estimate, linear_chain, quadratic, wavy
 
 T, BATCH = 6, 5
 RARE = 1e-4
 """A law whose draws would be rarer than this is taken to be another."""
 
 
-def rollout(chain: Chain, seed: int = 0, batch: int = BATCH) -> Trajectory:
-    generator = torch.Generator().manual_seed(seed)
-    noises = torch.randn((chain.steps + 1, batch, 2), generator=generator, dtype=torch.float64)
-    return chain.sample(["x"] * batch, noises, seed)
+def rollout(chain: Chain, seed: int = 0, reward: Reward = quadratic) -> Rollout:
+    return problems.rollout(FirstOrder(), chain, reward, BATCH, seed)
 
 
-def gradient(estimator, chain: Chain, trajectory: Trajectory, objective=quadratic) -> Tensor:  # type: ignore[no-untyped-def]
-    chain.zero_grad()
-    for term in estimator.losses(chain, trajectory, objective):
+def reseeded(rollout: Rollout, seed: int) -> Rollout:
+    """Returns the same samples, for which an estimator draws anew."""
+    return Rollout(rollout.chain, rollout.trajectory, rollout.objective, rollout.prompts, seed)
+
+
+def gradient(estimator: Estimator, rollout: Rollout) -> Tensor:
+    rollout.chain.zero_grad()
+    for term in estimator.terms(rollout):
         term.loss.backward()
-    return -torch.cat([p.grad.flatten() for p in chain.model.trainable.values()])
+    return -torch.cat([p.grad.flatten() for p in rollout.chain.model.trainable.values()])
 
 
 # --- AlignProp -------------------------------------------------------------------------------------------------------
@@ -88,8 +94,9 @@ def test_one_depth_for_the_chain_is_told_apart() -> None:
     assert stats.chisquare(observed, expected).pvalue < 1e-20
 
 
-def by_hand(chain: Chain, trajectory: Trajectory, kept: list[int]) -> Tensor:
+def by_hand(rollout: Rollout, kept: list[int]) -> Tensor:
     """The published loop: DDIM in terms of the predicted noise, which is detached in the steps not kept."""
+    chain, trajectory = rollout.chain, rollout.trajectory
     w = chain.model.w.detach().clone().requires_grad_()
     x, grid = trajectory.states[chain.steps], chain.grid
     for t in range(chain.steps, 0, -1):
@@ -106,18 +113,19 @@ def test_its_gradient_is_that_of_the_published_loop(eta: float) -> None:
     chain = linear_chain(T, DDIM(T, eta))
     seen = set()
     for seed in range(12):
-        trajectory = rollout(chain, seed)
-        kept = AlignProp().kept(T, trajectory.seed)
+        sampled = rollout(chain, seed)
+        kept = AlignProp().kept(T, sampled.seed)
         seen.add(tuple(kept))
-        found = gradient(AlignProp(), chain, trajectory)
-        torch.testing.assert_close(found, by_hand(chain, trajectory, kept), rtol=1e-9, atol=1e-12)
-        # holding x̂₀ instead of the noise is another thing
-        assert len(kept) == kept[0] or not torch.allclose(found, held_estimate(chain, trajectory, kept), rtol=1e-3)
+        found = gradient(AlignProp(), sampled)
+        torch.testing.assert_close(found, by_hand(sampled, kept), rtol=1e-9, atol=1e-12)
+        # to detach x̂₀ instead of the noise is another thing
+        assert len(kept) == kept[0] or not torch.allclose(found, detached_estimate(sampled, kept), rtol=1e-3)
     assert len(seen) > 8
 
 
-def held_estimate(chain: Chain, trajectory: Trajectory, kept: list[int]) -> Tensor:
+def detached_estimate(rollout: Rollout, kept: list[int]) -> Tensor:
     """Sabotage: the prediction of the clean sample is detached, not that of the noise."""
+    chain, trajectory = rollout.chain, rollout.trajectory
     w = chain.model.w.detach().clone().requires_grad_()
     x = trajectory.states[chain.steps]
     for t in range(chain.steps, 0, -1):
@@ -128,7 +136,7 @@ def held_estimate(chain: Chain, trajectory: Trajectory, kept: list[int]) -> Tens
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
-def test_held_steps_replay_to_the_bit_and_ask_the_model_without_a_graph(checkpoint: bool) -> None:
+def test_stop_grad_steps_replay_to_the_bit_and_call_the_model_without_a_graph(checkpoint: bool) -> None:
     chain, graphs = Chain(Curved(), DDIM(T), checkpoint), []
 
     class Watching(Curved):
@@ -136,9 +144,9 @@ def test_held_steps_replay_to_the_bit_and_ask_the_model_without_a_graph(checkpoi
             graphs.append(torch.is_grad_enabled())
             return super().denoise(x, time, condition)
 
-    trajectory = rollout(chain)
+    trajectory = rollout(chain).trajectory
     watched = Chain(Watching(), DDIM(T), checkpoint)
-    x = watched.replay(trajectory, T, 0, held={2, 4, 5}).sample(trajectory.noises[0])
+    x = watched.replay(trajectory, T, 0, stop_grad_steps={2, 4, 5}).sample(trajectory.noises[0])
     assert torch.equal(x, trajectory.states[0])
     assert graphs == [True, False, False, True, False, True]
     x.sum().backward()
@@ -149,9 +157,9 @@ def test_held_steps_replay_to_the_bit_and_ask_the_model_without_a_graph(checkpoi
     "estimator", [AlignProp(), DDPO(1, statistics=RoundStatistics())], ids=lambda one: type(one).__name__
 )
 def test_recomputed_steps_have_the_same_gradient(estimator) -> None:  # type: ignore[no-untyped-def]
-    """Also next to held ones."""
-    held = 0
-    for seed in range(5):
+    """Also next to steps without gradient."""
+    without = 0
+    for seed in range(10):
         found = []
         for checkpoint in (False, True):
             chain, passes = Chain(Curved(), DDIM(T), checkpoint), []
@@ -163,15 +171,15 @@ def test_recomputed_steps_have_the_same_gradient(estimator) -> None:  # type: ig
         assert one.abs().max() > 1e-6
         assert many > few
         kept = AlignProp().kept(T, seed)
-        held += kept[0] - len(kept)
-    assert held > 5
+        without += kept[0] - len(kept)
+    assert without > 5
 
 
 def test_with_all_steps_kept_it_is_full_backpropagation() -> None:
     chain = Chain(Curved(), DDIM(T))
-    trajectory = rollout(chain)
-    found = gradient(AlignProp(0, 0, weight=0.5), chain, trajectory, wavy)
-    assert torch.equal(found, 0.5 * gradient(FirstOrder(AllSteps()), chain, trajectory, wavy))
+    sampled = rollout(chain, reward=wavy)
+    found = gradient(AlignProp(0, 0, weight=0.5), sampled)
+    assert torch.equal(found, 0.5 * gradient(FirstOrder(AllSteps()), sampled))
 
 
 def test_a_depth_drawn_from_a_normal_is_as_likely_as_published() -> None:
@@ -208,15 +216,16 @@ def test_it_is_the_mean_over_its_noises() -> None:
             return super().denoise(x, time, condition)
 
     chain = Chain(Watching(), DDIM(T))
-    trajectory = rollout(chain)
+    sampled = rollout(chain)
+    trajectory = sampled.trajectory
     asked.clear()
-    found = gradient(DRaFTLV(noises=3, weight=2.0), chain, trajectory)
+    found = gradient(DRaFTLV(noises=3, weight=2.0), sampled)
     assert len(asked) == 4
     assert torch.equal(asked[0], trajectory.states[1])
     noised = asked[1:]
     noises = [(x - chain.grid.alphas[1] * trajectory.states[0]) / chain.grid.sigmas[1] for x in noised]
     assert len({noise.sum().item() for noise in noises}) == 3
-    parts = [gradient(FirstOrder(1), chain, trajectory)]
+    parts = [gradient(FirstOrder(1), sampled)]
     for x in noised:
         w = chain.model.w.detach().clone().requires_grad_()
         denoised = w[0] * x + w[1] + w[2] * chain.grid.times[1]
@@ -227,8 +236,9 @@ def test_it_is_the_mean_over_its_noises() -> None:
 def test_it_is_unbiased_for_its_objective() -> None:
     """E over ε of ∇R(x̂₀(α₁ x₀ + σ₁ ε)) is closed for an affine model and a quadratic reward."""
     chain = linear_chain(T)
-    trajectory = rollout(chain)
-    own = gradient(FirstOrder(1), chain, trajectory)
+    sampled = rollout(chain)
+    trajectory = sampled.trajectory
+    own = gradient(FirstOrder(1), sampled)
     w, time = chain.model.w.detach(), chain.grid.times[1]
     mean, variance = chain.grid.alphas[1] * trajectory.states[0], chain.grid.sigmas[1] ** 2
     error = w[0] * mean + w[1] + w[2] * time - TARGET
@@ -236,8 +246,7 @@ def test_it_is_unbiased_for_its_objective() -> None:
     expected = (own + 2 * torch.stack([-2 * slope.mean() for slope in slopes])) / 3
 
     def draw(seed: int) -> Tensor:
-        again = Trajectory(trajectory.prompts, trajectory.condition, trajectory.states, trajectory.noises, seed)
-        return gradient(DRaFTLV(noises=2), chain, again)
+        return gradient(DRaFTLV(noises=2), reseeded(sampled, seed))
 
     draws = torch.stack([draw(seed) for seed in range(300)])
     deviations = (draws.mean(0) - expected).abs() / (draws.std(0) / 300**0.5)
@@ -248,15 +257,10 @@ def test_it_is_unbiased_for_its_objective() -> None:
 
 
 def test_more_noises_are_quieter() -> None:
-    chain = linear_chain(T)
-    trajectory = rollout(chain)
+    sampled = rollout(linear_chain(T))
 
     def spread(noises: int) -> float:
-        trajectories = (
-            Trajectory(trajectory.prompts, trajectory.condition, trajectory.states, trajectory.noises, seed)
-            for seed in range(60)
-        )
-        draws = torch.stack([gradient(DRaFTLV(noises), chain, again) for again in trajectories])
+        draws = torch.stack([gradient(DRaFTLV(noises), reseeded(sampled, seed)) for seed in range(60)])
         # of the part that the noises make
         return draws.var(0).sum().item() * ((noises + 1) / noises) ** 2
 
@@ -265,12 +269,11 @@ def test_more_noises_are_quieter() -> None:
 
 def test_ranks_draw_other_noises(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """For the same samples and the same seed; a rank that draws for itself alone would draw the same."""
-    chain = linear_chain(T)
-    trajectory = rollout(chain)
+    sampled = rollout(linear_chain(T))
     noised = []
     for number in (0, 1, 0):
         monkeypatch.setattr(draft_lv, "rank", lambda number=number: number)
-        noised.append(DRaFTLV()._noised(chain, trajectory, 0))
+        noised.append(DRaFTLV()._noised(sampled, 0))
     assert torch.equal(noised[0], noised[2])
     assert ((noised[0] - noised[1]).abs() > 1e-6).all()
 
@@ -282,35 +285,37 @@ def test_refl_is_autograd_of_the_reward_of_the_prediction_at_the_drawn_step() ->
     chain = linear_chain(T)
     drawn = set()
     for seed in range(20):
-        trajectory = rollout(chain, seed)
-        t = ReFL(window=4).step(trajectory.seed)
+        sampled = rollout(chain, seed)
+        trajectory = sampled.trajectory
+        t = ReFL(window=4).step(sampled)
         drawn.add(t)
         w = chain.model.w.detach().clone().requires_grad_()
         denoised = w[0] * trajectory.states[t] + w[1] + w[2] * chain.grid.times[t]
         expected = torch.autograd.grad(quadratic(denoised).mean(), w)[0]
-        torch.testing.assert_close(gradient(ReFL(window=4), chain, trajectory), expected, rtol=1e-12, atol=1e-14)
-        (term,) = ReFL(window=4).losses(chain, trajectory, quadratic)
+        torch.testing.assert_close(gradient(ReFL(window=4), sampled), expected, rtol=1e-12, atol=1e-14)
+        (term,) = ReFL(window=4).terms(sampled)
         assert term.steps == (t,)
-        torch.testing.assert_close(term.rewards, quadratic(denoised).detach())
+        torch.testing.assert_close(sampled.rewards, quadratic(denoised).detach())
     assert drawn == {1, 2, 3, 4}
 
 
 def test_its_step_is_uniform() -> None:
-    seen = Counter(ReFL().step(seed) for seed in range(3000))
+    sampled = rollout(linear_chain(T))
+    seen = Counter(ReFL().step(reseeded(sampled, seed)) for seed in range(3000))
     assert sorted(seen) == list(range(1, 11))
     assert stats.chisquare(list(seen.values())).pvalue > RARE
 
 
 def test_above_the_ceiling_there_is_no_gradient() -> None:
     chain = linear_chain(T)
-    trajectory = rollout(chain)
-    t = ReFL(3).step(trajectory.seed)
-    denoised = chain.denoise(trajectory.states[t], t, trajectory.condition)
+    sampled = rollout(chain)
+    t = ReFL(3).step(sampled)
+    denoised = sampled.predict(t)
     rewards = quadratic(denoised).detach()
     ceiling = rewards.median().item()
     (expected,) = torch.autograd.grad(quadratic(denoised)[rewards < ceiling].sum() / BATCH, chain.model.w)
     # the published form, relu(c − R), of the median itself is at its kink
-    found = gradient(ReFL(3, ceiling=ceiling - 1e-9, weight=2.0), chain, trajectory)
+    found = gradient(ReFL(3, ceiling=ceiling - 1e-9, weight=2.0), sampled)
     torch.testing.assert_close(found, 2 * expected, rtol=1e-10, atol=1e-12)
 
 

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlr.chain import Chain, Trajectory
+from rlr.chain import Chain
+from rlr.estimators import HalfOrder
 from rlr.estimators.divergence import Penalty, noisy_steps, path_divergence
 from rlr.models import FullWeights, Guidance, StableDiffusion
+from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM, Ancestral
 from rlr.schedules import RectifiedFlow
-from tests.estimators.problems import Affine, Curved, affine, linear_chain, monte_carlo
+from tests.estimators import problems
+from tests.estimators.problems import Affine, Curved, affine, linear_chain, monte_carlo, quadratic
 
 MOVED = torch.tensor([0.12, -0.15, 0.2], dtype=torch.float64)
 SHIFTED = torch.tensor([0.3, -0.25, 0.4], dtype=torch.float64)
@@ -46,18 +49,23 @@ def moved_chain(by: Tensor = MOVED, steps: int = 6) -> Chain:
     return Chain(model, DDIM(steps, eta=1.0))
 
 
-def rollout(chain: Chain, batch: int = 4, seed: int = 0) -> Trajectory:
-    generator = torch.Generator().manual_seed(seed)
-    noises = torch.randn((chain.steps + 1, batch, 2), generator=generator, dtype=torch.float64)
-    return chain.sample(["x"] * batch, noises)
+def rollout(chain: Chain, batch: int = 4, seed: int = 0) -> Rollout:
+    return problems.rollout(HalfOrder(), chain, quadratic, batch, seed)
 
 
-def gradient(penalty: Penalty, chain: Chain, trajectory: Trajectory) -> Tensor:
+def gradient(penalty: Penalty, rollout: Rollout) -> Tensor:
     """Returns what the terms leave in ``.grad``, flat."""
-    chain.zero_grad()
-    for term in penalty.terms(chain, trajectory, torch.zeros(len(trajectory.prompts))):
+    return gradient_and_path(penalty, rollout)[0]
+
+
+def gradient_and_path(penalty: Penalty, rollout: Rollout) -> tuple[Tensor, Tensor]:
+    """Returns what the terms leave in ``.grad``, flat, and the sum of their metric."""
+    rollout.chain.zero_grad()
+    path = torch.zeros(())
+    for term in penalty.terms(rollout):
         term.loss.backward()
-    return torch.cat([p.grad.flatten() for p in chain.model.trainable.values()])
+        path = path + term.metrics["kl/path"]
+    return torch.cat([p.grad.flatten() for p in rollout.chain.model.trainable.values()]), path
 
 
 def closed_form(chain: Chain) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,8 +117,8 @@ def test_the_divergence_is_that_of_the_closed_form() -> None:
     chain = moved_chain()
     value, _, _ = closed_form(chain)
     assert value > 0.5
-    assert errors(lambda seed: path_divergence(chain, rollout(chain, 64, seed)).mean(), value) < 4
-    assert errors(lambda seed: path_divergence(chain, rollout(chain, 64, seed)).mean(), 1.2 * value) > 10
+    assert errors(lambda seed: path_divergence(rollout(chain, 64, seed)).mean(), value) < 4
+    assert errors(lambda seed: path_divergence(rollout(chain, 64, seed)).mean(), 1.2 * value) > 10
 
 
 def test_the_direct_gradient_is_what_it_says_and_not_the_whole() -> None:
@@ -118,7 +126,7 @@ def test_the_direct_gradient_is_what_it_says_and_not_the_whole() -> None:
     _, direct, full = closed_form(chain)
 
     def draw(seed: int) -> Tensor:
-        return gradient(Penalty(1.0), chain, rollout(chain, 64, seed))
+        return gradient(Penalty(1.0), rollout(chain, 64, seed))
 
     assert errors(draw, direct) < 4
     assert errors(draw, full) > 10
@@ -129,7 +137,7 @@ def test_the_full_gradient_is_unbiased() -> None:
     _, direct, full = closed_form(chain)
 
     def draw(seed: int) -> Tensor:
-        return gradient(Penalty(1.0, full=True), chain, rollout(chain, 64, seed))
+        return gradient(Penalty(1.0, full=True), rollout(chain, 64, seed))
 
     assert errors(draw, full) < 4
     assert errors(draw, direct) > 10
@@ -142,15 +150,12 @@ def test_the_gradient_is_the_slope_of_the_divergence_in_fixed_states() -> None:
         for k, p in enumerate(model.parameters()):
             p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(k), dtype=p.dtype)
     chain = Chain(model, DDIM(6, eta=1.0))
-    trajectory = rollout(chain, 5)
-    found = gradient(Penalty(0.3), chain, trajectory)
+    sampled = rollout(chain, 5)
+    found = gradient(Penalty(0.3), sampled)
 
     def value(shift: Tensor) -> float:
         nn.utils.vector_to_parameters(now + shift, model.parameters())
-        penalty = Penalty(0.3)
-        list(penalty.terms(chain, trajectory, torch.zeros(5)))
-        assert penalty.path is not None
-        return 0.3 * penalty.path.item()
+        return 0.3 * gradient_and_path(Penalty(0.3), sampled)[1].item()
 
     now = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     eye = 1e-5 * torch.eye(len(now), dtype=now.dtype)
@@ -163,25 +168,20 @@ def test_the_gradient_is_the_slope_of_the_divergence_in_fixed_states() -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 def test_means_from_recorded_noises_and_from_the_model_agree(full: bool) -> None:
-    chain, penalty = moved_chain(), Penalty(2.0, full)
-    trajectory = rollout(chain)
-    gradient(penalty, chain, trajectory)
-    expected = path_divergence(chain, trajectory)
+    sampled = rollout(moved_chain())
+    _, path = gradient_and_path(Penalty(2.0, full), sampled)
+    expected = path_divergence(sampled)
     assert expected.shape == (4,)
-    torch.testing.assert_close(penalty.path, expected.mean(), rtol=1e-10, atol=0)
-    other = Penalty(2.0)
-    gradient(other, moved_chain(2 * MOVED), trajectory)
-    assert other.path > 2 * expected.mean()
+    torch.testing.assert_close(path, expected.mean(), rtol=1e-10, atol=0)
+    farther = Rollout(moved_chain(2 * MOVED), sampled.trajectory, sampled.objective, sampled.prompts)
+    assert gradient_and_path(Penalty(2.0), farther)[1] > 2 * expected.mean()
 
 
 def test_the_weight_scales_the_gradient_and_nothing_else() -> None:
-    chain = moved_chain()
-    trajectory = rollout(chain)
-    one, three = Penalty(1.0, full=True), Penalty(3.0, full=True)
-    torch.testing.assert_close(
-        3 * gradient(one, chain, trajectory), gradient(three, chain, trajectory), rtol=1e-12, atol=0
-    )
-    assert torch.equal(one.path, three.path)
+    sampled = rollout(moved_chain())
+    (one, path), (three, same) = (gradient_and_path(Penalty(weight, full=True), sampled) for weight in (1.0, 3.0))
+    torch.testing.assert_close(3 * one, three, rtol=1e-12, atol=0)
+    assert torch.equal(path, same)
 
 
 # --- the base model --------------------------------------------------------------------------------------------------
@@ -189,11 +189,11 @@ def test_the_weight_scales_the_gradient_and_nothing_else() -> None:
 
 def test_at_the_base_value_and_gradient_vanish() -> None:
     for full in (False, True):
-        chain, penalty = moved_chain(0 * MOVED), Penalty(1.0, full)
-        trajectory = rollout(chain)
-        assert gradient(penalty, chain, trajectory).abs().max() == 0
-        assert penalty.path == 0
-        assert path_divergence(chain, trajectory).abs().max() < 1e-25
+        sampled = rollout(moved_chain(0 * MOVED))
+        slope, path = gradient_and_path(Penalty(1.0, full), sampled)
+        assert slope.abs().max() == 0
+        assert path == 0
+        assert path_divergence(sampled).abs().max() < 1e-25
 
 
 @pytest.fixture(scope="module")
@@ -211,21 +211,23 @@ def test_a_lora_moves_away_from_its_base(lora: Chain) -> None:
                 noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(k))
                 weight.data = size * noise
         kept = {name: weight.detach().clone() for name, weight in lora.model.trainable.items()}
-        trajectory = lora.sample(prompts, lora.draw([0, 1]))
-        penalty = Penalty(1.0)
-        norm = gradient(penalty, lora, trajectory).norm()
-        assert (norm > 0) == (size > 0)
-        assert path_divergence(lora, trajectory).mean() == pytest.approx(penalty.path.item(), rel=1e-3, abs=1e-6)
+        trajectory = lora.sample(lora.encode(prompts), lora.draw([0, 1]))
+        sampled = Rollout(lora, trajectory, unconditional(quadratic), prompts)
+        slope, path = gradient_and_path(Penalty(1.0), sampled)
+        assert (slope.norm() > 0) == (size > 0)
+        assert path_divergence(sampled).mean() == pytest.approx(path.item(), rel=1e-3, abs=1e-6)
         assert lora.model.trainable.keys() == kept.keys()
         assert all(torch.equal(weight, kept[name]) for name, weight in lora.model.trainable.items())
-        distances.append(penalty.path.item())
+        distances.append(path.item())
     assert distances[0] == 0
     assert 1e-4 < distances[1] < distances[2]
 
 
 def test_full_weights_are_refused(random_sd: Callable[..., Path]) -> None:
     chain = Chain(StableDiffusion(str(random_sd()), FullWeights("attn2")), DDIM(4, eta=1.0))
-    with pytest.raises(ValueError, match=r"kl_weight=0.5 compares with the base model, and FullWeights keeps no copy"):
+    with pytest.raises(
+        ValueError, match=r"penalty: the divergence is from the base model, and FullWeights keeps no copy"
+    ):
         Penalty(0.5).check(chain)
 
 
@@ -236,17 +238,16 @@ def test_deterministic_steps_are_left_out() -> None:
     chain = Chain(remember(Affine(RectifiedFlow())), Ancestral(5))
     assert chain.std(1) == 0
     assert noisy_steps(chain) == [2, 3, 4, 5]
-    trajectory = rollout(chain)
-    terms = list(Penalty(1.0).terms(chain, trajectory, torch.zeros(4)))
+    terms = list(Penalty(1.0).terms(rollout(chain)))
     assert [term.steps for term in terms] == [(2,), (3,), (4,), (5,)]
     Penalty(1.0, full=True).check(chain)
 
 
 def test_a_chain_without_noise_is_refused() -> None:
     chain = Chain(remember(Affine()), DDIM(5, eta=0.0))
-    with pytest.raises(ValueError, match=r"kl_weight=1.0 needs steps with noise, and DDIM has none.*eta"):
+    with pytest.raises(ValueError, match=r"penalty: .* needs steps with noise, and DDIM has none.*eta"):
         Penalty(1.0).check(chain)
-    assert path_divergence(chain, rollout(chain)).tolist() == [0, 0, 0, 0]
+    assert path_divergence(rollout(chain)).tolist() == [0, 0, 0, 0]
 
 
 def test_the_full_gradient_needs_noise_before_every_step_that_it_counts() -> None:
@@ -256,13 +257,13 @@ def test_the_full_gradient_needs_noise_before_every_step_that_it_counts() -> Non
 
     chain = Chain(remember(Affine()), Gap(5))
     Penalty(1.0).check(chain)
-    with pytest.raises(ValueError, match="kl_full needs noise in step 3"):
+    with pytest.raises(ValueError, match=r"penalty.full needs noise in step 3"):
         Penalty(1.0, full=True).check(chain)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
 def test_a_weight_is_positive(weight: float) -> None:
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match=r"penalty.weight: expected a positive number, got"):
         Penalty(weight)
 
 
@@ -279,7 +280,7 @@ class Saved:
 @pytest.mark.parametrize("full", [False, True])
 def test_a_step_s_graph_is_gone_before_the_next_is_built(full: bool) -> None:
     chain, saved = Chain(remember(Curved()), DDIM(6, eta=1.0)), weakref.WeakSet()
-    trajectory, alive = rollout(chain), []
+    sampled, alive = rollout(chain), []
 
     def pack(tensor: Tensor) -> Saved:
         box = Saved(tensor)
@@ -287,13 +288,13 @@ def test_a_step_s_graph_is_gone_before_the_next_is_built(full: bool) -> None:
         return box
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
-        for term in Penalty(1.0, full).terms(chain, trajectory, torch.zeros(4)):
+        for term in Penalty(1.0, full).terms(sampled):
             alive.append(len(saved))
             term.loss.backward()
             del term
             gc.collect()
             assert len(saved) == 0
-        held = list(Penalty(1.0, full).terms(chain, trajectory, torch.zeros(4)))
+        held = list(Penalty(1.0, full).terms(sampled))
     assert len(held) == 6
     assert len(saved) == sum(alive)
 
@@ -302,15 +303,18 @@ def test_the_base_is_asked_once_a_step_and_never_with_gradient() -> None:
     chain, asked = moved_chain(), []
     denoise = chain.model.denoise
     chain.model.denoise = lambda *args: asked.append(torch.is_grad_enabled()) or denoise(*args)
-    trajectory = rollout(chain)
+    sampled = rollout(chain)
     asked.clear()
-    path_divergence(chain, trajectory)
+    path_divergence(sampled)
     assert asked == [False] * 6
     asked.clear()
-    list(Penalty(1.0, full=True).terms(chain, trajectory, torch.zeros(4)))
+    list(Penalty(1.0, full=True).terms(sampled))
     assert asked == [False, True] * 6
 
 
 def test_a_linear_chain_without_memory_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"kl_weight=1.0 compares with the base model, and Affine keeps no weights"):
+    with pytest.raises(
+        ValueError,
+        match=r"penalty: the divergence is from the base model, and Affine keeps no weights of before training",
+    ):
         Penalty(1.0).check(linear_chain())

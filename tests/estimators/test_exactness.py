@@ -5,11 +5,12 @@ detected beyond 10.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
-from rlr.chain import Chain, Trajectory
+from rlr.chain import Chain
 from rlr.estimators import (
     RLR,
     AllSteps,
@@ -17,7 +18,6 @@ from rlr.estimators import (
     HalfOrder,
     HalfOrderRLR,
     LookAhead,
-    Objective,
     RunningMean,
     SharedDirection,
     Term,
@@ -25,8 +25,8 @@ from rlr.estimators import (
     Zero,
     ZerothOrder,
 )
-from rlr.estimators.base import score
 from rlr.estimators.half_order import half_order
+from rlr.rollout import Rollout
 from rlr.samplers import DDIM, Ancestral, FlowSDE
 from tests.estimators.problems import Affine, Cosine, deviation, exact_gradients, flow_chain, linear_chain, quadratic
 
@@ -49,7 +49,7 @@ UNBIASED = {
     "half order, h = 2": (HalfOrder(2), WHOLE),
     "half order, h = 4, uneven partition": (HalfOrder(4), WHOLE),
     "half order, h = 2, 2 segments of 3": (HalfOrder(2, segments=2), WHOLE),
-    "half order, the last 2 steps left out": (HalfOrder(3, spare=2), [3, 4, 5, 6]),
+    "half order, the last 2 steps left out": (HalfOrder(3, skip_last=2), [3, 4, 5, 6]),
     "half order, look-ahead, regressed": (HalfOrder(2, control=LookAhead()), WHOLE),
     "half order, look-ahead, a = 1": (HalfOrder(2, control=LookAhead(1.0)), WHOLE),
     "zeroth order, two-point": (ZerothOrder(scale=SMALL), WHOLE),
@@ -103,7 +103,7 @@ def test_the_parts_of_the_closed_form_are_its_whole() -> None:
     noises = torch.randn((STEPS + 1, 400_000, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def value() -> float:
-        return quadratic(chain.sample(["x"] * noises.shape[1], noises).states[0]).mean().item()
+        return quadratic(chain.sample(chain.encode(["x"] * noises.shape[1]), noises).states[0]).mean().item()
 
     for k in range(3):  # common random numbers leave only the error of the mean of a derivative
         w.data[k] += 1e-4
@@ -120,11 +120,13 @@ def test_the_parts_of_the_closed_form_are_its_whole() -> None:
 class Redrawn(HalfOrder):
     """Sabotage: the inner noise of a sub-chain is drawn again instead of taken from the record."""
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        generator = torch.Generator().manual_seed(trajectory.seed + 10**6)
-        fresh = torch.randn(trajectory.noises.shape, generator=generator, dtype=torch.float64)
-        forged = Trajectory(trajectory.prompts, trajectory.condition, trajectory.states, fresh, trajectory.seed)
-        yield from super().losses(chain, forged, objective)
+    def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
+        generator = torch.Generator().manual_seed(rollout.seed + 10**6)
+        fresh = torch.randn(rollout.trajectory.noises.shape, generator=generator, dtype=torch.float64)
+        forged = replace(rollout.trajectory, noises=fresh)
+        yield from super().terms(
+            Rollout(rollout.chain, forged, rollout.objective, rollout.prompts, rollout.seed), weight
+        )
 
 
 class Overlapping(RLR):
@@ -135,29 +137,27 @@ class Overlapping(RLR):
 
 
 def overlapping_first_order() -> HalfOrderRLR:
-    """Sabotage: the partition reaches into the step that first order covers."""
+    """Sabotage: the partition includes the step that first order covers."""
     estimator = HalfOrderRLR(2, segments=None)
-    estimator.half.spare = 0
+    estimator.half.skip_last = 0
     return estimator
 
 
 class Unweighted(HalfOrder):
     """Sabotage: a drawn segment does not stand for those left out."""
 
-    def terms(self, chain, trajectory, objective, rewards, weight=1.0):  # type: ignore[no-untyped-def]
-        segments = self._choose(self.partition(chain), trajectory.seed)
-        yield from self.over(segments, chain, trajectory, objective, rewards, weight)
+    def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
+        yield from self.terms_of(self._choose(self.partition(rollout.chain), rollout), rollout, weight)
 
 
 class PlainRegression(HalfOrder):
     """Sabotage: the control variate's gradient is subtracted and never added back."""
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        rewards = score(objective, trajectory.states[0])
-        for segment in self.partition(chain):
-            x = chain.look_ahead(trajectory.states[segment.stop], segment.stop, trajectory.condition)
-            advantages = rewards - score(objective, x)
-            yield half_order(chain, trajectory, advantages, segment, rewards)
+    def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
+        for segment in self.partition(rollout.chain):
+            with torch.no_grad():
+                predicted = rollout.score(rollout.predict(segment.stop))
+            yield half_order(rollout, rollout.rewards - predicted, segment, weight)
 
 
 BIASED = {

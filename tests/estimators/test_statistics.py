@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlr.estimators import PromptStatistics, RoundStatistics, Unscaled, Zero
+from rlr.estimators import PromptStatistics, RoundStatistics, Statistics, Unscaled, Zero
 
 PROMPTS = ("a cat", "a dog", "a bat")
 
@@ -72,3 +72,20 @@ def test_unscaled_takes_the_round_for_one_batch() -> None:
 def test_a_buffer_too_small_for_its_use_is_refused(buffer: int, least: int) -> None:
     with pytest.raises(ValueError, match="1 <= least <= buffer"):
         PromptStatistics(buffer, least)
+
+
+ONE = [
+    (PromptStatistics(), "data.batch_size to 2"),
+    (RoundStatistics(), "data.batch_size to 2"),
+    (Unscaled(), "data.batch_size >= 2"),
+]
+
+
+@pytest.mark.parametrize(("statistics", "remedy"), ONE, ids=lambda value: type(value).__name__)
+def test_a_round_of_one_sample_is_refused(statistics: Statistics, remedy: str) -> None:
+    """Its advantage would be 0 whatever its reward."""
+    with pytest.raises(ValueError, match=remedy):
+        statistics.advantages([["a cat"]], [torch.tensor([3.0])])
+    # two batches of one sample are a round of two
+    first, second = statistics.advantages([["a cat"], ["a cat"]], [torch.tensor([3.0]), torch.tensor([5.0])])
+    assert first < 0 < second

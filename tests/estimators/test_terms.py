@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators import (
+    DDPO,
     RLR,
     AllSteps,
     DirectionPerSample,
+    Estimator,
     FirstOrder,
     HalfOrder,
     HalfOrderRLR,
@@ -20,25 +22,22 @@ from rlr.estimators import (
     LookAhead,
     RunningMean,
     SharedDirection,
+    Term,
     UniformSteps,
+    Unscaled,
     Zero,
     ZerothOrder,
 )
 from rlr.estimators.control_variate import leave_one_out_regression
 from rlr.estimators.perturbation import normal
+from rlr.rollout import Rollout, join
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
-from tests.estimators.problems import Affine, Curved, estimate, linear_chain, quadratic, wavy
+from tests.estimators.problems import Affine, Curved, estimate, linear_chain, quadratic, rollout, wavy
 
 
 def curved_chain(steps: int = 6, eta: float = 1.0) -> Chain:
     return Chain(Curved(), DDIM(steps, eta))
-
-
-def rollout(estimator, chain: Chain, batch: int = 4, seed: int = 0):  # type: ignore[no-untyped-def]
-    generator = torch.Generator().manual_seed(seed)
-    noises = torch.randn((chain.steps + 1, batch, 2), generator=generator, dtype=torch.float64)
-    return estimator.rollout(chain, ["x"] * batch, noises, seed)
 
 
 class Saved:
@@ -70,13 +69,13 @@ def test_a_term_s_graph_is_gone_before_the_next_is_built(name: str) -> None:
     alive = []
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
         one_step = count_saved(chain, saved)
-        for term in estimator.losses(chain, rollout(estimator, chain), wavy):
+        for term in estimator.terms(rollout(estimator, chain, wavy)):
             alive.append(len(saved))
             term.loss.backward()
             del term
             gc.collect()
             assert len(saved) == 0
-        held = list(estimator.losses(chain, rollout(estimator, chain), wavy))
+        held = list(estimator.terms(rollout(estimator, chain, wavy)))
         together = len(saved)
     # each term holds the graph of its own few steps; a consumer that keeps all of them holds the sum
     assert len(alive) == len(held) >= 2
@@ -86,17 +85,102 @@ def test_a_term_s_graph_is_gone_before_the_next_is_built(name: str) -> None:
 
 def count_saved(chain: Chain, saved: weakref.WeakSet) -> int:
     """Returns how many tensors the graph of one step and the reward keeps."""
-    term = next(FirstOrder(1).losses(chain, rollout(FirstOrder(1), chain), wavy))
+    term = next(FirstOrder(1).terms(rollout(FirstOrder(1), chain, wavy)))
     count = len(saved)
     term.loss.backward()
     return count
+
+
+# --- rounds ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_scaled_term_has_loss_and_metrics_times_the_factor() -> None:
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+    term = Term("kl", weight.square().sum(), (2, 1), {"kl/path": torch.tensor(5.0), "kl/other": torch.tensor(-1.0)})
+    half = term.scaled(0.5)
+    assert (half.name, half.steps) == ("kl", (2, 1))
+    assert {name: value.item() for name, value in half.metrics.items()} == {"kl/path": 2.5, "kl/other": -0.5}
+    half.loss.backward()
+    assert weight.grad.tolist() == [3.0, 4.0]
+    assert term.loss.item() == 25
+    assert term.metrics["kl/path"].item() == 5
+
+
+def grown(chain: Chain, terms: Iterator[Term]) -> Tensor:
+    """Returns the gradient that terms leave."""
+    chain.zero_grad()
+    for term in terms:
+        term.loss.backward()
+    weights = chain.model.trainable.values()
+    return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in weights])
+
+
+def size(rollout: Rollout) -> Iterator[Term]:
+    """A penalty of the size of the samples, times a weight so that it has a gradient."""
+    mean = rollout.trajectory.states[0].square().sum(1).mean()
+    yield Term("size", mean * rollout.chain.model.out.weight.sum(), (1,), {"size": mean})
+
+
+@pytest.mark.parametrize("estimator", [FirstOrder(2), HalfOrder(2, baseline=Zero())], ids=["first order", "half order"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_round_is_one_update_with_the_gradient_of_the_joined_batch(estimator: Estimator, count: int) -> None:
+    chain = curved_chain()
+    rollouts = [rollout(estimator, chain, wavy, seed=seed) for seed in range(count)]
+    joined = join(rollouts, 0)
+    assert estimator.updates_per_round == 1
+    found = [grown(chain, terms) for terms in estimator.updates(rollouts)]
+    assert len(found) == 1
+    torch.testing.assert_close(found[0], grown(chain, estimator.terms(joined)), rtol=1e-10, atol=1e-14)
+    (both,) = (grown(chain, terms) for terms in estimator.updates(rollouts, size))
+    torch.testing.assert_close(both - found[0], grown(chain, size(joined)), rtol=1e-10, atol=1e-12)
+
+
+def test_metrics_of_a_round_add_up_to_their_mean() -> None:
+    chain, estimator = curved_chain(), HalfOrder(2)
+    rollouts = [rollout(estimator, chain, wavy, seed=seed) for seed in range(3)]
+    (terms,) = estimator.updates(rollouts, size)
+    found = sum(term.metrics["size"] for term in terms if term.name == "size")
+    (expected,) = size(join(rollouts, 0))
+    assert found.item() == pytest.approx(expected.metrics["size"].item())
+
+
+@pytest.mark.parametrize(
+    "estimator", [HalfOrderRLR(2, None), DDPO(1, minibatch=2, statistics=Unscaled())], ids=["mean", "replay"]
+)
+def test_in_a_round_too_a_graph_is_gone_before_the_next_is_built(estimator: Estimator) -> None:
+    """Also without a backward pass, which would empty a graph whoever holds it."""
+    chain, saved, left = curved_chain(), weakref.WeakSet(), []
+    rollouts = [rollout(estimator, chain, wavy, seed=seed) for seed in range(2)]
+    building = False
+
+    def pack(tensor: Tensor) -> Saved:
+        nonlocal building
+        if not building:
+            building = True
+            left.append(len(saved))
+        # without its graph, which would be a cycle that nobody can collect
+        box = Saved(tensor.detach())
+        saved.add(box)
+        return box
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+        (terms,) = estimator.updates(rollouts, size)
+        while (term := next(terms, None)) is not None:
+            assert len(saved) > 0
+            del term
+            building = False
+    assert len(left) > 6
+    assert set(left) == {0}
+
+
+# --- what is covered -------------------------------------------------------------------------------------------------
 
 
 def test_the_terms_of_rlr_are_disjoint_and_cover_the_chain() -> None:
     chain, seen = curved_chain(8), set()
     estimator = RLR(3, steps=2)
     for seed in range(40):
-        terms = list(estimator.losses(chain, rollout(estimator, chain, seed=seed), wavy))
+        terms = list(estimator.terms(rollout(estimator, chain, wavy, seed=seed)))
         steps = [t for term in terms for t in term.steps]
         assert sorted(steps) == list(range(1, 9))
         seen.add(terms[1].steps)
@@ -111,19 +195,17 @@ def test_v3_gives_the_sub_chain_to_zeroth_order() -> None:
 
 def test_half_order_partition_covers_each_step_once() -> None:
     chain = curved_chain(7)
-    for length, spare in ((1, 0), (2, 0), (3, 1), (7, 0)):
-        steps = [t for s in HalfOrder(length, spare=spare).partition(chain) for t in s.steps]
-        assert steps == list(range(7, spare, -1))
+    for length, skip_last in ((1, 0), (2, 0), (3, 1), (7, 0)):
+        steps = [t for s in HalfOrder(length, skip_last=skip_last).partition(chain) for t in s.steps]
+        assert steps == list(range(7, skip_last, -1))
 
 
 def test_drawn_segments_differ_and_follow_the_seed() -> None:
     chain, estimator = curved_chain(8), HalfOrder(2, segments=2)
-    chosen = [
-        tuple(t.steps for t in estimator.losses(chain, rollout(estimator, chain, seed=s), wavy)) for s in range(30)
-    ]
+    chosen = [tuple(t.steps for t in estimator.terms(rollout(estimator, chain, wavy, seed=s))) for s in range(30)]
     assert len(set(chosen)) == 6
     assert chosen == [
-        tuple(t.steps for t in estimator.losses(chain, rollout(estimator, chain, seed=s), wavy)) for s in range(30)
+        tuple(t.steps for t in estimator.terms(rollout(estimator, chain, wavy, seed=s))) for s in range(30)
     ]
 
 
@@ -211,11 +293,11 @@ def test_convolutions_cannot_have_a_direction_per_sample() -> None:
     ZerothOrder().check(Chain(model, DDIM(4)))
 
 
-def test_one_point_perturbs_the_recorded_roll_out_only_in_its_steps() -> None:
+def test_one_point_perturbs_the_recorded_rollout_only_in_its_steps() -> None:
     chain = curved_chain(6)
     one, two = RLR(2, zeroth=ZerothOrder(antithetic=False, scale=0.5)), RLR(2)
     seed = 3
-    perturbed, plain = rollout(one, chain, seed=seed), rollout(two, chain, seed=seed)
+    perturbed, plain = (rollout(estimator, chain, wavy, seed=seed).trajectory for estimator in (one, two))
     rest = one.rest(chain, seed)
     for t in range(6, 0, -1):
         moved = chain.transition(perturbed.states[t], t, perturbed.condition).sample(perturbed.noises[t - 1])

@@ -9,7 +9,7 @@ import yaml
 
 from experiments.base import Cell, Figure, Row, Table
 from experiments.comparison import SAMPLES, SECONDS, START, Plan
-from experiments.cost import MEASURED, WARM, Cost, costs
+from experiments.costs import MEASURED, WARM, Cost, costs
 from experiments.figure3 import Figure3
 from experiments.figure4 import Figure4
 from experiments.methods import RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations, stable_diffusion
@@ -121,8 +121,11 @@ def test_a_method_says_how_many_samples_its_config_takes_an_update(method, print
     towards = method.towards(target)
     config = printed(["fit", f"--config={towards.config}", *(f"--{word}" for word in towards.overrides)])
     model, data = config["model"]["init_args"], config["data"]["init_args"]
-    parts = model["estimator"]["init_args"].get("parts", 1)
-    assert (method.samples, method.parts) == (data["batch_size"] * model["accumulate"] / parts, parts)
+    parts = model["estimator"]["init_args"].get("num_minibatches", 1)
+    assert (method.samples, method.updates_per_round) == (
+        data["batch_size"] * model["optimization"]["accumulate"] / parts,
+        parts,
+    )
 
 
 @pytest.mark.parametrize("plan", [*Table2.plans.values(), *Table5.plans.values(), *Table4.plans.values()])
@@ -131,7 +134,7 @@ def test_equal_samples_are_equal(plan: Plan) -> None:
         for method in methods:
             (updates,) = (u for u, mark in plan.budgets(method, COST | {method.name: 1.0}).items() if SAMPLES in mark)
             assert updates * method.samples == plan.samples
-            assert updates % method.parts == 0
+            assert updates % method.updates_per_round == 0
 
 
 def test_equal_seconds_are_equal_to_half_a_round() -> None:
@@ -139,8 +142,8 @@ def test_equal_seconds_are_equal_to_half_a_round() -> None:
     for method in TINY_METHODS:
         budgets = plan.budgets(method, COST)
         (updates,) = (u for u, mark in budgets.items() if SECONDS in mark)
-        assert abs(updates * COST[method.name] - plan.seconds(COST)) <= COST[method.name] * method.parts / 2
-        assert updates % method.parts == 0
+        assert abs(updates * COST[method.name] - plan.seconds(COST)) <= COST[method.name] * method.updates_per_round / 2
+        assert updates % method.updates_per_round == 0
         assert list(budgets) == sorted(budgets)
 
 
@@ -154,7 +157,7 @@ def test_one_update_may_be_the_end_of_both_budgets() -> None:
 
 
 def test_a_budget_that_is_no_whole_round_is_refused() -> None:
-    method = Method("DDPO", "", samples=16, parts=4)
+    method = Method("DDPO", "", samples=16, updates_per_round=4)
     assert method.updates(128) == 8
     for samples in (96, 100, 0):
         with pytest.raises(ValueError, match="whole number of rounds"):
@@ -183,9 +186,9 @@ def test_every_method_has_as_many_tries_on_prompts_and_a_seed_of_their_own(place
 
 def test_the_best_rate_of_each_method_is_taken(place) -> None:
     for cell in Table2().cells(place(TINY), (0,)):
-        assert f"--model.init_args.lr={RATES[1]}" in cell.recipe
+        assert f"--model.init_args.optimization.lr={RATES[1]}" in cell.recipe
     for cell in Figure3().cells(place(TINY), (0,)):
-        assert f"--model.init_args.lr={RATES[1]}" in cell.recipe
+        assert f"--model.init_args.optimization.lr={RATES[1]}" in cell.recipe
 
 
 def test_without_costs_or_rates_one_sentence_says_what_to_run(place, tmp_path) -> None:

@@ -72,11 +72,18 @@ def test_every_method_takes_as_many_samples_at_its_best_rate(tuned, held) -> Non
     for cell, method in zip(cells, CLIP_METHODS, strict=False):
         config = held(cell.recipe)
         model, data, trainer = config["model"], config["data"], config["trainer"]
-        parts = model["estimator"].get("parts", 1)
-        assert (method.samples, method.parts) == (data["batch_size"] * model["accumulate"] / parts, parts)
+        parts = model["estimator"].get("num_minibatches", 1)
+        assert (method.samples, method.updates_per_round) == (
+            data["batch_size"] * model["optimization"]["accumulate"] / parts,
+            parts,
+        )
         assert trainer["max_steps"] * method.samples == Table3.plans["tiny"].samples
         assert trainer["callbacks"][-1]["updates"] == [trainer["max_steps"]]
-        assert (model["lr"], model["cooldown"], model["sampler"]["steps"]) == (float(method.rates[-1]), 0, 5)
+        assert (model["optimization"]["lr"], model["optimization"]["decay_steps"], model["sampler"]["steps"]) == (
+            float(method.rates[-1]),
+            0,
+            5,
+        )
         assert (model["reward"]["reward"]["class"], model["seed"]) == ("TinyHPSv2", 0)
 
 
@@ -177,7 +184,9 @@ def test_commands_on_videocrafter_parse(held) -> None:
         assert all(config["model"]["seed"] == 0 for config in configs)
         if configs and cell.key["method"] != "DOODL":
             model, data, trainer = (configs[0][name] for name in ("model", "data", "trainer"))
-            samples = data["batch_size"] * model["accumulate"] / model["estimator"].get("parts", 1)
+            samples = (
+                data["batch_size"] * model["optimization"]["accumulate"] / model["estimator"].get("num_minibatches", 1)
+            )
             assert (samples, trainer["max_steps"]) == (8, 450)
             assert model["reward"]["reward"]["class"] == "HPSv2"
         elif configs:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure as Canvas
 
-from benchmarks.estimators import ENTRIES, FULL
-from benchmarks.problem import Problem
 from experiments.base import Figure, Row, Table
+from experiments.cost.estimators import ENTRIES, FULL
 from experiments.problems import Images, Known, Linear
 from experiments.scales import SD14, TINY
 from experiments.table1 import Table1, _knowledge, measure
+from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.modules.objective import Objective
 from rlr.rewards import Brightness

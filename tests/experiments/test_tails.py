@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from benchmarks.accuracy import Sample
 from experiments.problems import Images
 from experiments.scales import SD14, TINY
 from experiments.tails import DEPTHS, Tail, Tails, jackknife, likeness
+from rlr.analysis.accuracy import Sample
 from rlr.estimators import FirstOrder
 from rlr.rewards import Brightness
 

@@ -82,7 +82,11 @@ def test_runs_share_the_scores_of_the_base_model(training, rows, tmp_path, monke
 def test_a_run_of_another_recipe_has_another_folder(training, scale, monkeypatch) -> None:
     folders = []
     monkeypatch.setattr(Training, "run", lambda self, folder, base: folders.append((folder, base)))
-    for run in (training, replace(training, seed=1), replace(training, method=METHOD.but("model.init_args.lr=0.1"))):
+    for run in (
+        training,
+        replace(training, seed=1),
+        replace(training, method=METHOD.but("model.init_args.optimization.lr=0.1")),
+    ):
         run.cell(scale, "toy", {"method": "a b", "seed": 0}).work()
     assert len({folder for folder, _ in folders}) == 3
     assert len({base for _, base in folders}) == 1

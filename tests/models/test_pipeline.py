@@ -38,7 +38,7 @@ def ours(folder: Path, eta: float, scale: float, seeds: tuple[int, int] = (3, 4)
     model = Guidance(StableDiffusion(str(folder), Frozen()), scale, NEGATIVE)
     chain = Chain(model, DDIM(STEPS, eta))
     noises = chain.draw(seeds)
-    return noises, model.decode(chain.sample(PROMPTS, noises).states[0])
+    return noises, model.decode(chain.sample(chain.encode(PROMPTS), noises).states[0])
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

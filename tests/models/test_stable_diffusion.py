@@ -83,7 +83,7 @@ def test_float64_throughout(random_sd: Folder) -> None:
     pictures = []
     for model, cast in ((single, torch.float32), (double, torch.float64)):
         chain = Chain(Guidance(model, 3.0), DDIM(5))
-        final = chain.sample(PROMPTS, chain.draw([1, 2]).to(cast)).states[0]
+        final = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]).to(cast)).states[0]
         assert final.dtype == cast
         pictures.append(chain.model.decode(final))
         assert pictures[-1].dtype == cast
@@ -103,10 +103,10 @@ def test_half_weights_keep_float32_states(random_sd: Folder, dtype: str, toleran
     folder = str(random_sd(prediction="v_prediction"))
     half, single = StableDiffusion(folder, LoRA(), dtype=dtype), StableDiffusion(folder, Frozen())
     chain = Chain(half, DDIM(5))
-    trajectory = chain.sample(PROMPTS, chain.draw([1, 2]))
+    trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
     assert half.dtype == getattr(torch, dtype)
     assert trajectory.states.dtype == half.decode(trajectory.states[0]).dtype == torch.float32
-    exact = Chain(single, DDIM(5)).sample(PROMPTS, trajectory.noises).states[0]
+    exact = Chain(single, DDIM(5)).sample(single.encode(PROMPTS), trajectory.noises).states[0]
     assert (trajectory.states[0] - exact).abs().mean() < tolerance * exact.abs().mean()
     loss = chain.replay(trajectory, 2, 1).log_prob(trajectory.states[1]).sum()
     assert loss.dtype == torch.float32
@@ -118,6 +118,6 @@ def test_size_sets_the_pixels(random_sd: Folder) -> None:
     model = StableDiffusion(str(random_sd()), Frozen(), size=48)
     assert model.latent_shape(model.size) == (4, 12, 12)
     chain = Chain(model, DDIM(2))
-    assert model.decode(chain.sample(["a"], chain.draw([0])).states[0]).shape == (1, 3, 48, 48)
+    assert model.decode(chain.sample(chain.encode(["a"]), chain.draw([0])).states[0]).shape == (1, 3, 48, 48)
     with pytest.raises(ValueError, match="positive multiples of 4 pixels, and 50 x 50 are not"):
         StableDiffusion(str(random_sd()), Frozen(), size=50)

@@ -23,7 +23,7 @@ def chain(request, random_sd):
 
 
 def states(chain: Chain, prompts: list[str]) -> torch.Tensor:
-    return chain.sample(prompts, chain.draw(range(len(prompts)))).states
+    return chain.sample(chain.encode(prompts), chain.draw(range(len(prompts)))).states
 
 
 # ---------------------------------------------------------------- the prompt
@@ -97,7 +97,7 @@ def test_a_stage_changes_its_own_steps_and_what_follows(chain, changed):
 
 def test_each_step_is_that_of_its_stage_s_prompt_alone(chain):
     prompt = StagedPrompt("whole", STAGES)
-    trajectory = chain.sample([prompt], chain.draw([0]))
+    trajectory = chain.sample(chain.encode([prompt]), chain.draw([0]))
     for t in range(7, 0, -1):
         plain = chain.model.encode([prompt.at(t, 7)])
         expected = chain.transition(trajectory.states[t], t, plain).sample(trajectory.noises[t - 1])
@@ -106,7 +106,7 @@ def test_each_step_is_that_of_its_stage_s_prompt_alone(chain):
 
 def test_replayed_steps_are_the_recorded_ones(chain):
     prompts = [StagedPrompt("whole", STAGES), StagedPrompt("other", STAGES[::-1], (0.3, 0.5)), "a plain one"]
-    trajectory = chain.sample(prompts, chain.draw(range(3)))
+    trajectory = chain.sample(chain.encode(prompts), chain.draw(range(3)))
     for start, stop in ((7, 0), (5, 3), (1, 0)):
         again = chain.replay(trajectory, start, stop).sample(trajectory.noises[stop])
         assert torch.equal(again, trajectory.states[stop])
@@ -116,7 +116,7 @@ def test_prompts_of_a_batch_keep_their_own_stages(chain):
     prompts = [StagedPrompt("whole", STAGES), StagedPrompt("other", STAGES[:2]), "a plain one"]
     together = states(chain, prompts)
     for i, prompt in enumerate(prompts):
-        alone = chain.sample([prompt], chain.draw([i])).states[:, 0]
+        alone = chain.sample(chain.encode([prompt]), chain.draw([i])).states[:, 0]
         torch.testing.assert_close(together[:, i], alone, rtol=1e-4, atol=1e-5)
 
 

@@ -185,7 +185,7 @@ def test_prompts_become_their_frames(model: VideoCrafter) -> None:
     guided = Guidance(model, config["cfg_scale"])
     chain = Chain(guided, DDIM(config["S"], config["eta"]))
     noises = torch.cat([pipeline["inputs.noise"].flip(0), pipeline["inputs.x_T"][None]])
-    trajectory = chain.sample(config["prompts"], noises)
+    trajectory = chain.sample(chain.encode(config["prompts"]), noises)
     expected = pipeline["outputs.x"].flip(0)
     assert (trajectory.states - expected).abs().max() < 5e-5 * expected.abs().max()
     frames = guided.decode(trajectory.states[0])
@@ -228,7 +228,7 @@ def test_dropout_is_off_in_rollout_and_replay(random_vc: Path) -> None:
     assert len(dropouts) > 10
     assert not any(module.training for module in model.modules())
     chain = Chain(model, DDIM(4))
-    trajectory = chain.sample(["a cat"], chain.draw([0]))
+    trajectory = chain.sample(chain.encode(["a cat"]), chain.draw([0]))
     replayed = chain.replay(trajectory, 2, 0)
     assert torch.equal(replayed.sample(trajectory.noises[0]), trajectory.states[0])
     replayed.mean.sum().backward()

@@ -1,4 +1,4 @@
-"""A toy model of clips, and what aligns it."""
+"""A toy model of videos, and what aligns it."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.rewards import FrameReward
 from rlr.schedules import DiscreteSchedule
-from tests.modules.toy import WORDS, Level, Replay
+from tests.modules.toy import WORDS, Level, Replay, arguments
 
 FRAMES, SIDE = 4, 16
 
 
 class ClipModel(DiffusionModel):
-    """Predicts x̂₀ = tanh(W x + b + c) of clips, latents of 2 × F × 2 × 2, where c is the prompt's number over 8.
+    """Predicts x̂₀ = tanh(W x + b + c) of videos, latents of 2 × F × 2 × 2, where c is the prompt's number over 8.
 
-    A frame of the latent decodes to a picture of 16 × 16 alone; ``decoded`` counts the frames.
+    A frame of the latent decodes to an image of 16 × 16 alone; ``decoded`` counts the frames.
     """
 
     def __init__(self, dtype: str = "float32") -> None:
@@ -77,4 +77,4 @@ def align_clips(**changes: object):
         "lr": 0.05,
         **changes,
     }
-    return VideoAlignment(**settings)
+    return VideoAlignment(**arguments(settings))

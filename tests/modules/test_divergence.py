@@ -6,6 +6,7 @@ import torch
 from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models import Guidance
 from rlr.modules import alignment
+from rlr.rollout import Rollout
 from rlr.samplers import DDIM
 from tests.modules.toy import AffineModel, Remembering, Replay, align, prompts, run, weights
 
@@ -46,7 +47,7 @@ def test_it_is_logged_at_its_updates_and_grows():
     assert 0 < found[2] < found[5]
 
 
-def test_with_accumulation_updates_are_counted_and_not_batches():
+def test_with_accumulation_rounds_are_counted_and_not_batches():
     found = logged_in(remembering(log_kl_every=2, accumulate=2), 4)
     assert [value is not None for value in found] == [False, False, False, True] * 2
 
@@ -88,15 +89,16 @@ def test_the_penalty_is_subtracted_from_the_reward():
     """One step of SGD moves by the reward's gradient less the penalty's."""
     plain, fined, twin = (
         moved(align(model=Remembering(frozen=False, dtype="float64"), optimizer=sgd, **settings))
-        for settings in ({}, {"kl_weight": 0.7}, {})
+        for settings in ({}, {"penalty": Penalty(0.7)}, {})
     )
     draws, draw = [], fined.chain.draw
     fined.chain.draw = lambda seeds: draws.append(draw(seeds)) or draws[-1]
     for module in (plain, fined):
         run(module, prompts(shuffle=False), 1, precision="64-true")
 
-    trajectory = twin.chain.sample(["zero", "one", "two", "three"], draws[0])
-    for term in Penalty(0.7).terms(twin.chain, trajectory, torch.zeros(4)):
+    words = ["zero", "one", "two", "three"]
+    trajectory = twin.chain.sample(twin.chain.encode(words), draws[0])
+    for term in Penalty(0.7).terms(Rollout(twin.chain, trajectory, twin.objective.of_frames(), words)):
         term.loss.backward()
     expected = torch.cat([weight.grad.flatten() for weight in twin.weights])
     assert expected.norm() > 1e-3
@@ -111,26 +113,26 @@ def moved(module):
 
 
 def test_it_keeps_the_model_near_its_base():
-    free, held = logged_in(remembering(log_kl_every=1), 20), logged_in(remembering(kl_weight=1.0), 20)
+    free, held = logged_in(remembering(log_kl_every=1), 20), logged_in(remembering(penalty=Penalty(1.0)), 20)
     assert None not in held
     assert held[0] == 0
     assert held[-1] < 0.5 * free[-1]
 
 
 def test_with_the_full_gradient_too():
-    held = logged_in(remembering(kl_weight=1.0, kl_full=True), 20)
+    held = logged_in(remembering(penalty=Penalty(1.0, full=True)), 20)
     assert held[-1] < 0.5 * logged_in(remembering(log_kl_every=1), 20)[-1]
 
 
 def test_its_terms_are_logged_as_a_kind_of_their_own():
-    logged = run(remembering(kl_weight=0.1), prompts(), 3).logged_metrics
+    logged = run(remembering(penalty=Penalty(0.1)), prompts(), 3).logged_metrics
     assert logged["gradient/kl"] > 0
     assert -1 <= logged["cosine/first_order_kl"] <= 1
     assert logged["seconds/kl"] > 0
 
 
 def test_accumulating_two_batches_is_one_of_twice_the_size():
-    settings = {"kl_weight": 0.3, "estimator": Replay(steps=3)}
+    settings = {"penalty": Penalty(0.3), "estimator": Replay(steps=3)}
     one, two = (align(model=Remembering(frozen=False, dtype="float64"), accumulate=n, **settings) for n in (1, 2))
     run(one, prompts(4), 3, precision="64-true")
     run(two, prompts(2), 3, precision="64-true")
@@ -138,18 +140,20 @@ def test_accumulating_two_batches_is_one_of_twice_the_size():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("build", "message"),
     [
         (
-            {"model": AffineModel(), "kl_weight": 0.1},
-            "kl_weight=0.1 compares with the base model, and AffineModel does",
+            lambda: align(model=AffineModel(), penalty=Penalty(0.1)),
+            "divergence is from the base model, and AffineModel ",
         ),
-        ({"sampler": DDIM(4, eta=0.0), "kl_weight": 0.1}, "needs steps with noise, and DDIM has none"),
-        ({"kl_weight": -0.1}, "must be positive, and -0.1 is not"),
-        ({"kl_full": True}, "kl_full goes with kl_weight > 0"),
-        ({"log_kl_every": -1}, "log_kl_every is at least 0"),
+        (
+            lambda: remembering(sampler=DDIM(4, eta=0.0), penalty=Penalty(0.1)),
+            r"needs steps with noise, and DDIM has none .*, or penalty to null",
+        ),
+        (lambda: Penalty(-0.1), r"penalty\.weight: expected a positive number, got -0\.1"),
+        (lambda: remembering(log_kl_every=-1), r"optimization\.log_kl_every: expected at least 0, got -1"),
     ],
 )
-def test_what_cannot_be_is_refused_when_it_is_built(settings, message):
+def test_what_cannot_be_is_refused_when_it_is_built(build, message):
     with pytest.raises(ValueError, match=message):
-        align(**{"model": Remembering(), **settings})
+        build()

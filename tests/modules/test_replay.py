@@ -1,4 +1,4 @@
-"""Rounds of kept roll-outs in the training step: several updates each, counted, logged, resumed, shared among ranks."""
+"""Rounds with several updates in the training step: counted, logged, resumed, shared among ranks."""
 
 import multiprocessing
 import os
@@ -11,11 +11,12 @@ import torch
 from lightning.pytorch import Callback
 
 from rlr.callbacks import Checkpointing, SafeCheckpointIO
-from rlr.data import Prompts
+from rlr.data import PromptBatch, Prompts
 from rlr.estimators import (
     DDPO,
     HalfOrder,
     ImportanceRatio,
+    Penalty,
     PromptStatistics,
     RoundStatistics,
     ScoreFunction,
@@ -23,7 +24,6 @@ from rlr.estimators import (
     Zero,
     statistics,
 )
-from rlr.modules.round import Round
 from tests.modules.test_ddp import Leave
 from tests.modules.toy import WORDS, AffineModel, Hard, Level, Remembering, align, prompts, run, weights
 
@@ -36,8 +36,13 @@ def sgd(w):
 
 
 def ddpo(**settings):
-    """Two parts, two epochs: four updates a round."""
-    clipped = {"parts": 2, "epochs": 2, "surrogate": ImportanceRatio(0.05), "statistics": PromptStatistics(4, 2)}
+    """Two minibatches, two epochs: four updates a round."""
+    clipped = {
+        "num_minibatches": 2,
+        "epochs": 2,
+        "surrogate": ImportanceRatio(0.05),
+        "statistics": PromptStatistics(4, 2),
+    }
     return DDPO(**{**clipped, **settings})
 
 
@@ -74,15 +79,14 @@ def test_a_round_makes_its_updates_and_all_is_counted():
         "samples": 16,
         "updates": 8,
         "reward_calls": 16,
-        "failures": 0,
         "running": one.progress.running,
     }
 
 
-def test_roll_outs_are_of_the_weights_at_the_beginning_of_the_round():
+def test_rollouts_are_of_the_weights_at_the_beginning_of_the_round():
     one, seen = module(), []
-    roll_out = one._roll_out
-    one._roll_out = lambda *args: seen.append(weights(one).clone()) or roll_out(*args)
+    sample = one._sample
+    one._sample = lambda *args: seen.append(weights(one).clone()) or sample(*args)
     run(one, prompts(4), 8)
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[2], seen[3])
@@ -99,8 +103,8 @@ def test_max_steps_ends_inside_a_round_and_says_so():
         run(module(), prompts(4), 8)
 
 
-def test_warm_up_and_cool_down_count_updates():
-    one, rates = module(warmup=3, cooldown=3, lr=0.04), []
+def test_warm_up_and_decay_count_updates():
+    one, rates = module(warmup=3, decay_steps=3, lr=0.04), []
     step = one.on_before_optimizer_step
     one.on_before_optimizer_step = lambda o: rates.append(o.param_groups[0]["lr"]) or step(o)
     run(one, prompts(4), 8)
@@ -109,15 +113,15 @@ def test_warm_up_and_cool_down_count_updates():
 
 
 def test_it_raises_the_reward():
-    one, rewards = module(ddpo(surrogate=ImportanceRatio(0.2)), lr=0.1, accumulate=1), []
-    watch = one.objective.watch
-    one.objective.watch = lambda r: rewards.append(r.mean().item()) or watch(r)
-    run(one, prompts(16), 80)
-    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.05
+    batch = PromptBatch(16 * list(WORDS), list(range(128)))
+    one = module(ddpo(surrogate=ImportanceRatio(0.2), statistics=PromptStatistics(16, 8)), lr=0.03, accumulate=1)
+    before = one.generate(batch).rewards.mean()
+    run(one, prompts(64), 60)
+    assert one.generate(batch).rewards.mean() > before + 0.08
 
 
 def logged(one, steps, **settings):
-    """What the estimator has to say, by batch."""
+    """What the estimator measures, by round."""
     found, metrics = [], one.estimator.metrics
     one.estimator.metrics = lambda: found.append(metrics()) or found[-1]
     run(one, prompts(4), steps, **settings)
@@ -125,20 +129,19 @@ def logged(one, steps, **settings):
 
 
 def test_what_is_logged_of_a_round():
-    nothing, first, _, second = logged(module(clip_norm=1.0), 8)
-    assert nothing == {}
+    first, second = logged(module(clip_norm=1.0), 8)
     for found in (first, second):
         assert found["ddpo/ratio_first"] == 1.0
         assert found["ddpo/approx_kl"] > 0
         assert 0 < found["ddpo/clip_fraction"] < 1
 
 
-def test_terms_and_phases_are_logged():
+def test_terms_and_sections_are_logged():
     one = module(reward=Level())
     metrics = run(one, prompts(4), 4).logged_metrics
     assert metrics["gradient/half_order"] == pytest.approx(metrics["gradient/total"].item(), rel=1e-4)
-    for phase in ("rollout", "half_order", "optimizer", "score"):
-        assert metrics[f"seconds/{phase}"] > 0
+    for section in ("rollout", "half_order", "optimizer"):
+        assert metrics[f"seconds/{section}"] > 0
 
 
 def test_a_replay_in_another_mode_is_told():
@@ -167,9 +170,12 @@ def test_a_bad_reward_skips_its_round_and_counts_as_one_update():
             return super().forward(samples, texts) * (float("nan") if self.calls == 2 else 1)
 
     one = module(reward=Moody(), max_bad_steps=2)
-    with pytest.warns(UserWarning, match=r"the reward Moody is not finite, so this update is skipped \(batch 2\)"):
+    with pytest.warns(
+        UserWarning, match=r"the reward Moody returned scores that are not finite for 4 of 4 .*; this update is skipped"
+    ):
         run(one, prompts(4), 4)
-    assert vars(one.progress) == {**vars(one.progress), "batches": 4, "updates": 4, "failures": 0}
+    assert vars(one.progress) == {**vars(one.progress), "batches": 4, "updates": 4}
+    assert one.updater.failures == 0
     assert weights(one).isfinite().all()
 
 
@@ -177,14 +183,12 @@ def test_a_bad_update_leaves_the_others_of_its_round():
     class Faulty(DDPO):
         calls = 0
 
-        def terms(self, chain, minibatch):
-            for term in super().terms(chain, minibatch):
+        def minibatch_terms(self, minibatch):
+            for term in super().minibatch_terms(minibatch):
                 self.calls += 1
-                yield type(term)(
-                    term.name, term.loss * (float("nan") if self.calls == 6 else 1), term.steps, term.rewards
-                )
+                yield term.scaled(float("nan") if self.calls == 6 else 1)
 
-    one = module(Faulty(parts=2, epochs=2))
+    one = module(Faulty(num_minibatches=2, epochs=2))
     with pytest.warns(UserWarning, match="half_order term of steps t = 3 is not finite"):
         run(one, prompts(4), 3)
     assert one.progress.batches == 2
@@ -192,14 +196,15 @@ def test_a_bad_update_leaves_the_others_of_its_round():
 
 
 def test_the_divergence_is_fined_in_every_update():
-    settings = {"model": Remembering(frozen=False), "accumulate": 2}
-    free, held = (module(**{**settings, "model": Remembering(frozen=False)}, kl_weight=w) for w in (0.0, 5.0))
+    settings = {"model": Remembering(frozen=False), "log_kl_every": 1}
+    free, held = (module(**{**settings, "model": Remembering(frozen=False)}, penalty=p) for p in (None, Penalty(5.0)))
     for one in (free, held):
-        one.log_kl_every = 1
         run(one, prompts(4), 24)
     assert held.trainer.callback_metrics["kl/path"] < 0.5 * free.trainer.callback_metrics["kl/path"]
-    with pytest.raises(ValueError, match="kl_full needs roll-outs of the present weights, and DDPO"):
-        module(**settings, kl_weight=1.0, kl_full=True)
+    with pytest.raises(
+        ValueError, match=r"penalty\.full needs rollouts of the present weights, and DDPO makes 4 updates of a round"
+    ):
+        module(**settings, penalty=Penalty(1.0, full=True))
 
 
 # ---------------------------------------------------------------- resuming
@@ -269,15 +274,16 @@ def stopped(folder, batches=5, **settings):
             one.trainer.should_stop = True
 
     one.training_step = saving
-    trainer = run(one, data(), UPDATES, plugins=[SafeCheckpointIO()], min_steps=0)
-    assert len(one._round.kept) == 1
+    trainer = run(one, data(), UPDATES, plugins=[SafeCheckpointIO()], min_steps=0, min_epochs=0)
+    assert len(one._round) == 1
     trainer.save_checkpoint(folder / "last.ckpt")
 
 
-def test_resuming_inside_a_round_makes_its_roll_outs_again(uninterrupted, tmp_path):
-    stopped(tmp_path)
+@pytest.mark.parametrize("batches", [1, 5])
+def test_resuming_inside_a_round_samples_its_rollouts_again(uninterrupted, tmp_path, batches):
+    stopped(tmp_path, batches)
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)["alignment"]
-    assert [one["number"] for one in state["round"]] == [16]
+    assert [one["number"] for one in state["round"]] == [4 * (batches - 1)]
     # no states of the chain
     assert (tmp_path / "last.ckpt").stat().st_size < 40_000
     resumed = train(tmp_path, resume=True)
@@ -285,35 +291,26 @@ def test_resuming_inside_a_round_makes_its_roll_outs_again(uninterrupted, tmp_pa
     assert resumed.progress == uninterrupted.progress
 
 
-def test_the_law_can_fail(uninterrupted, tmp_path):
-    """With other rewards for the roll-outs of the round, the resumed run ends elsewhere."""
+@pytest.mark.parametrize("key", ["number", "prompts"])
+def test_the_law_can_fail(uninterrupted, tmp_path, key):
+    """With other noises or prompts for the rollouts of the round, the resumed run ends elsewhere."""
     stopped(tmp_path)
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    checkpoint["alignment"]["round"][0]["rewards"] += torch.arange(4.0)
+    kept = checkpoint["alignment"]["round"][0]
+    kept[key] = 17 if key == "number" else [[{"prompt": "seven"} for _ in prompts] for prompts in kept["prompts"]]
     torch.save(checkpoint, tmp_path / "last.ckpt")
     assert not torch.equal(weights(train(tmp_path, resume=True)), weights(uninterrupted))
 
 
-def test_roll_outs_that_cannot_be_made_again_are_done_without(tmp_path):
+def test_a_round_of_another_number_of_processes_begins_again(tmp_path):
     stopped(tmp_path)
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     for one in checkpoint["alignment"]["round"]:
-        one["prompts"], one["rewards"] = 2 * one["prompts"], one["rewards"].repeat(2, 1)
+        one["prompts"] = 2 * one["prompts"]
     torch.save(checkpoint, tmp_path / "last.ckpt")
-    with pytest.warns(UserWarning, match="lies inside a round, after 1 of its batches"):
+    with pytest.warns(UserWarning, match="lies inside a round of 2 processes, and this run has 1"):
         resumed = train(tmp_path, resume=True)
     assert weights(resumed).isfinite().all()
-
-
-def test_a_prompt_that_is_more_than_text_is_not_kept():
-    class Staged(str):
-        pass
-
-    one = module()
-    trajectory = one.estimator.rollout(one.chain, [Staged("one"), "two"], one.chain.draw([0, 1]), 0)
-    kept = Round()
-    kept.keep(0, trajectory, torch.zeros(2))
-    assert kept.state() == []
 
 
 # ---------------------------------------------------------------- ranks
@@ -332,19 +329,19 @@ def two(folder, batch_size, steps, estimator, **settings):
         precision="64-true",
         **settings,
     )
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_two_processes_equal_one(tmp_path):
-    """One part a round, gone over twice: the statistics of prompts are over both ranks, in the order of the run."""
-    one = module(ddpo(parts=1), clip_norm=0.1)
+    """One minibatch a pass, gone over twice: the statistics of prompts are over both ranks, in the order of the run."""
+    one = module(ddpo(num_minibatches=1), clip_norm=0.1)
     run(one, prompts(4), 8, precision="64-true")
-    left = two(tmp_path, 2, 8, ddpo(parts=1))
+    left = two(tmp_path, 2, 8, ddpo(num_minibatches=1))
     start = weights(module())
     assert (weights(one) - start).norm() > 0.05
     for rank in left:
-        torch.testing.assert_close(rank["weights"], weights(one), atol=1e-6, rtol=0)
+        torch.testing.assert_close(rank["weights"], weights(one), atol=1e-7, rtol=0)
         assert rank["progress"] == {**vars(one.progress), "running": rank["progress"]["running"]}
 
 
@@ -354,9 +351,9 @@ def test_statistics_of_each_rank_alone_would_be_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(statistics, "gather", lambda values: values.unsqueeze(0))
     monkeypatch.setattr(statistics, "gather_texts", lambda texts: [list(texts)])
     monkeypatch.setattr(statistics, "rank", lambda: 0)
-    one = module(ddpo(parts=1), clip_norm=0.1)
+    one = module(ddpo(num_minibatches=1), clip_norm=0.1)
     run(one, prompts(4), 8, precision="64-true")
-    left = two(tmp_path, 2, 8, ddpo(parts=1))
+    left = two(tmp_path, 2, 8, ddpo(num_minibatches=1))
     assert (left[0]["weights"] - weights(one)).abs().max() > 1e-4
 
 
@@ -394,7 +391,7 @@ def pair(folder, estimator, data, steps, **settings):
     """Trains two forked processes on their halves of the data and returns what they left."""
     ranks = {"strategy": "ddp_fork", "devices": 2, "precision": "64-true"}
     run(module(estimator, clip_norm=0.1), data, steps, callbacks=[Leave(folder), Tell(folder)], **ranks, **settings)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 class Tell(Callback):
@@ -424,7 +421,7 @@ STATISTICS = {
 
 def repeating(name, batch_size):
     """Four rewards of a prompt in a round, on both ranks; of which three are remembered, the order of the run tells."""
-    return ddpo(parts=1, statistics=STATISTICS[name]()), Prompts(4 * list(WORDS[1:3]), batch_size=batch_size)
+    return ddpo(num_minibatches=1, statistics=STATISTICS[name]()), Prompts(4 * list(WORDS[1:3]), batch_size=batch_size)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*")
@@ -445,23 +442,23 @@ def test_statistics_of_two_processes_equal_those_of_one(tmp_path, name):
 class Askew(DDPO):
     """Sabotage: the ratios are 1.01 on rank 0 and 0.98 on rank 1."""
 
-    def rollout(self, *args):
-        made = super().rollout(*args)
+    def record(self, *args):
+        made = super().record(*args)
         change = torch.tensor([1.01, 0.98][torch.distributed.get_rank()]).log()
         return replace(made, log_probs=made.log_probs - change)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*", "ignore:.*must be 1.*")
 def test_the_first_ratio_is_the_farthest_of_all_ranks(tmp_path):
-    pair(tmp_path, Askew(parts=1), prompts(2), 1)
+    pair(tmp_path, Askew(num_minibatches=1), prompts(2), 1)
     for rank in range(2):
-        assert torch.load(tmp_path / f"ratio_{rank}.pt") == pytest.approx(0.98, abs=1e-6)
+        assert torch.load(tmp_path / f"ratio_{rank}.pt", weights_only=True) == pytest.approx(0.98, abs=1e-6)
 
 
 def test_a_wrong_ratio_is_told_before_the_weights_change():
     class Shifted(DDPO):
-        def rollout(self, *args):
-            made = super().rollout(*args)
+        def record(self, *args):
+            made = super().record(*args)
             return replace(made, log_probs=made.log_probs + 0.01)
 
     one, told_before = module(Shifted()), []

@@ -1,4 +1,4 @@
-"""A reward that learns from scores does so once an update, from what was recorded, and stands still in between."""
+"""Running statistics of a reward change once a round, by the recorded samples, and never in between."""
 
 from functools import partial
 
@@ -17,6 +17,7 @@ from rlr.estimators import (
     LookAhead,
     OfficialRLR,
     ReFL,
+    RoundStatistics,
     ZerothOrder,
 )
 from rlr.estimators.surrogates import ScoreFunction
@@ -37,7 +38,7 @@ def build(scaling=None, **changes):
 
 
 class Spied(RunningZScore):
-    """Notes what it scales with, update by update."""
+    """Notes what it scales with, round by round."""
 
     updates: list[list[tuple[float, float]]]
 
@@ -45,10 +46,10 @@ class Spied(RunningZScore):
         self.updates[-1].append((self.mean.item(), self.variance.item()))
         return super().forward(scores)
 
-    def settle(self, provisional=False):
-        super().settle(provisional)
+    def update_statistics(self, scores, provisional=False):
+        super().update_statistics(scores, provisional)
         if provisional:
-            self.updates[-1].clear()  # the scores that it has been introduced with
+            self.updates[-1].clear()  # the scores of the first statistics
         else:
             self.updates.append([])
 
@@ -57,17 +58,18 @@ class Drifting(Spied):
     """The fault: it learns from whatever it scales."""
 
     def forward(self, scores):
-        self.observe(scores.detach())
-        RunningZScore.settle(self)
+        RunningZScore.update_statistics(self, scores.detach())
         return super().forward(scores)
 
 
-def scales(kind, estimator, steps=3, **changes):
-    """Returns the different means and variances that the scores of each update were scaled with."""
+def scales(kind, estimator, rounds=3, **changes):
+    """Returns the different means and variances that the scores of each round were scaled with."""
     kind.updates = [[]]
     reward = Combine({"level": Level()}, {"level": 1.0}, kind())
-    run(align(reward=reward, estimator=estimator, **changes), prompts(), steps)
-    return [set(each) for each in kind.updates[:steps]]
+    module = align(reward=reward, estimator=estimator, **changes)
+    run(module, prompts(), rounds * estimator.updates_per_round)
+    assert kind.updates[rounds:] == [[]]
+    return [set(each) for each in kind.updates[:rounds]]
 
 
 VARYING = {
@@ -75,12 +77,13 @@ VARYING = {
     "one point": lambda: ZerothOrder(antithetic=False),
     "look ahead": lambda: HalfOrder(length=2, control=LookAhead()),
     "several noises": DRaFTLV,
+    "four updates": lambda: DDPO(2, epochs=2, statistics=RoundStatistics()),
 }
 
 
 @pytest.mark.parametrize("name", VARYING)
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_all_scores_of_an_update_have_one_scale(name, accumulate):
+def test_all_scores_of_a_round_have_one_scale(name, accumulate):
     found = scales(Spied, VARYING[name](), accumulate=accumulate)
     assert [len(each) for each in found] == [1, 1, 1]
     assert len(set.union(*found)) > 1
@@ -90,32 +93,36 @@ def test_the_law_can_fail():
     assert max(len(each) for each in scales(Drifting, VARYING["rlr"]())) > 1
 
 
-def test_the_first_update_has_the_scale_of_its_own_scores():
+def noted(module):
+    """Returns a list of the rollouts that the module samples from now on."""
+    rollouts, sample = [], module._sample
+    module._sample = lambda *args: rollouts.append(sample(*args)) or rollouts[-1]
+    return rollouts
+
+
+def test_the_first_round_has_the_scale_of_its_own_scores():
     module = build()
-    seen = []
-    module.objective.watch = lambda rewards: seen.append((rewards, dict(module.objective.parts)))
+    rollouts = noted(module)
     run(module, prompts(), 1)
-    ((rewards, parts),) = seen
+    rewards, parts = rollouts[0].scores.values, rollouts[0].scores.parts
     expected = sum(w * (parts[n] - parts[n].mean()) / parts[n].std(correction=0) for n, w in STANDARD.items())
     torch.testing.assert_close(rewards, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_statistics_are_those_of_the_recorded_samples(accumulate):
-    module, recorded = build(accumulate=accumulate, estimator=RLR(length=2)), []
-    roll_out = module._roll_out
-
-    def noting(*args):
-        trajectory = roll_out(*args)
-        recorded.append(Brightness()(module.chain.model.decode(trajectory.states[0]), trajectory.prompts))
-        return trajectory
-
-    module._roll_out = noting
+    module = build(accumulate=accumulate, estimator=RLR(length=2))
+    rollouts = noted(module)
     run(module, prompts(), 3)
-    memory, scores = module.reward.memory(), torch.cat(recorded).double()
-    assert len(scores) == memory["scalings.1.count"] == 12 * accumulate
-    assert memory["scalings.1.mean"].item() == pytest.approx(scores.mean().item())
-    assert memory["scalings.1.variance"].item() == pytest.approx(scores.var(correction=0).item(), rel=1e-4)
+    statistics, scores = module.reward.statistics(), torch.cat([rescored(module, r) for r in rollouts]).double()
+    assert len(scores) == statistics["scalings.1.count"] == 12 * accumulate
+    assert statistics["scalings.1.mean"].item() == pytest.approx(scores.mean().item())
+    assert statistics["scalings.1.variance"].item() == pytest.approx(scores.var(correction=0).item(), rel=1e-4)
+
+
+def rescored(module, rollout, reward=None):
+    """Returns the scores of the recorded samples by another route: decoded and scored again."""
+    return (reward or Brightness())(module.chain.model.decode(rollout.trajectory.states[0]), rollout.prompts)
 
 
 ESTIMATORS = {
@@ -126,40 +133,41 @@ ESTIMATORS = {
     "no first order": lambda: RLR(length=2, steps=0),
     "alignprop": AlignProp,
     "refl": lambda: ReFL(window=2),
-    "ddpo": lambda: DDPO(parts=1, surrogate=ScoreFunction()),
+    "ddpo": lambda: DDPO(1, surrogate=ScoreFunction()),
     "official": lambda: OfficialRLR(draws=2),
 }
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_an_estimator_asks_first_for_the_scores_it_reports(name):
-    module, calls = align(), []
-    estimator, texts = ESTIMATORS[name](), list(WORDS[:4])
-    noises = module.chain.draw(range(4))
-    trajectory = estimator.rollout(module.chain, texts, noises, 0)
-
-    def objective(x):
-        scores = Level()(module.chain.model.decode(x), texts)
-        calls.append(scores.detach())
-        return scores
-
-    reported = [term.rewards for term in estimator.losses(module.chain, trajectory, objective)]
-    assert reported
-    assert all(torch.equal(rewards, calls[0]) for rewards in reported)
+def test_the_scores_of_a_rollout_are_those_of_its_recorded_samples(name):
+    """Not those of perturbed or renoised ones, and each is computed once. ReFL and OfficialRLR report their predictions."""
+    module, estimator = align(), ESTIMATORS[name]()
+    objective = module.objective.of_frames()
+    rollout = estimator.rollout(module.chain, list(WORDS[:4]), module.chain.draw(range(4)), objective)
+    assert list(estimator.terms(rollout))
+    scores, calls = rollout.scores, module.objective.calls
+    assert scores is rollout.scores
+    assert module.objective.calls == calls
+    found, expected = scores.values, rescored(module, rollout, Level())
+    if name in ("refl", "official"):
+        assert found.shape == expected.shape
+    else:
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert not found.requires_grad
 
 
 @pytest.mark.parametrize("inference_mode", [False, True])
-def test_looking_changes_neither_weights_nor_what_is_learnt(inference_mode):
+def test_evaluation_changes_neither_weights_nor_statistics(inference_mode):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     module, data = build(), prompts(val=list(WORDS), test=list(WORDS), predict=list(WORDS))
     run(module, data, 2)
-    before, memory = weights(module), module.reward.memory()
+    before, statistics = weights(module), module.reward.statistics()
     trainer = Trainer(inference_mode=inference_mode, enable_model_summary=False, **quiet)
     for look in (trainer.validate, trainer.test, partial(trainer.predict, return_predictions=False)):
         look(module, datamodule=data)
     assert torch.equal(weights(module), before)
-    assert memory["scalings.0.count"] == 8
-    assert all(torch.equal(value, memory[name]) for name, value in module.reward.memory().items())
+    assert statistics["scalings.0.count"] == 8
+    assert all(torch.equal(value, statistics[name]) for name, value in module.reward.statistics().items())
 
 
 def test_validation_within_training_changes_nothing():
@@ -168,20 +176,18 @@ def test_validation_within_training_changes_nothing():
     run(one, data, 4, limit_val_batches=0)
     run(other, data, 4, val_check_interval=1, check_val_every_n_epoch=None, inference_mode=False)
     assert torch.equal(weights(one), weights(other))
-    assert all(torch.equal(value, other.reward.memory()[name]) for name, value in one.reward.memory().items())
+    assert all(torch.equal(value, other.reward.statistics()[name]) for name, value in one.reward.statistics().items())
 
 
 # ---------------------------------------------------------------- what is logged
 
 
 def test_parts_of_the_recorded_samples_are_logged():
-    module, recorded = build(estimator=RLR(length=2)), []
-    roll_out = module._roll_out
-    module._roll_out = lambda *args: recorded.append(roll_out(*args)) or recorded[-1]
+    module = build(estimator=RLR(length=2))
+    rollouts = noted(module)
     logged = run(module, prompts(), 1).logged_metrics
-    (trajectory,) = recorded
     for name, part in (("level", Level()), ("bright", Brightness())):
-        expected = part(module.chain.model.decode(trajectory.states[0]), trajectory.prompts).mean().item()
+        expected = rescored(module, rollouts[0], part).mean().item()
         assert logged[f"reward/{name}"] == pytest.approx(expected)
         assert logged[f"reward/{name}/{part.label}"] == pytest.approx(expected)
 
@@ -227,10 +233,10 @@ def test_two_processes_equal_one_and_five_prompts_end(tmp_path, accumulate):
     trainer = run(one, prompts(4, val=list(WORDS[:5])), 3, **settings)
     left = two(made(), tmp_path, 2, 3, data={"val": list(WORDS[:5])}, **settings)
     for rank in left:
-        torch.testing.assert_close(rank["weights"], weights(one), atol=1e-6, rtol=0)
+        torch.testing.assert_close(rank["weights"], weights(one), atol=1e-7, rtol=0)
         assert rank["reward"] == pytest.approx(trainer.callback_metrics["reward/mean"].item(), abs=1e-5)
         assert rank["logged"]["reward/level"] == pytest.approx(
             trainer.callback_metrics["reward/level"].item(), rel=1e-5
         )
-        for name, value in one.reward.memory().items():
-            torch.testing.assert_close(rank["memory"][name], value, rtol=1e-5, atol=1e-8)
+        for name, value in one.reward.statistics().items():
+            torch.testing.assert_close(rank["statistics"][name], value, rtol=1e-5, atol=1e-8)

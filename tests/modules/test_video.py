@@ -1,4 +1,4 @@
-"""Clips are aligned by the routine that aligns pictures, and only the frames that a reward asks for are decoded."""
+"""Videos are aligned by the routine that aligns images, and only the frames that a reward asks for are decoded."""
 
 import re
 from pathlib import Path
@@ -22,8 +22,8 @@ from rlr.estimators import (
     ZerothOrder,
 )
 from rlr.models import Guidance, Size
-from rlr.modules import Alignment, ImageAlignment, Objective, VideoAlignment, alignment
-from rlr.modules.offload import Offload
+from rlr.modules import Alignment, ImageAlignment, Objective, VideoAlignment, memory
+from rlr.modules.memory import Offload
 from rlr.rewards import (
     AllFrames,
     Brightness,
@@ -46,7 +46,7 @@ ESTIMATORS = {
     "rlr": lambda: RLR(length=2),
     "half_order_rlr": lambda: HalfOrderRLR(length=2),
     "alignprop": lambda: AlignProp(),
-    "ddpo": lambda: DDPO(parts=1, statistics=RoundStatistics()),
+    "ddpo": lambda: DDPO(1, statistics=RoundStatistics()),
 }
 
 
@@ -57,7 +57,7 @@ def test_image_and_video_share_the_training_step():
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_every_estimator_aligns_clips(name):
+def test_every_estimator_aligns_videos(name):
     module = align_clips(estimator=ESTIMATORS[name]())
     before = weights(module)
     trainer = run(module, prompts(4), 2)
@@ -66,7 +66,7 @@ def test_every_estimator_aligns_clips(name):
     assert trainer.logged_metrics["reward/mean"].isfinite()
 
 
-def test_training_raises_the_reward_of_whole_clips():
+def test_training_raises_the_reward_of_whole_videos():
     batch = PromptBatch(["one", "six", "seven"], [0, 1, 2])
     module = align_clips(estimator=FirstOrder(2))
     before = module.generate(batch)
@@ -77,7 +77,7 @@ def test_training_raises_the_reward_of_whole_clips():
 
 
 def test_one_step_is_the_gradient_of_the_mean_reward():
-    """Against autograd through the same chain, written out by hand, on every frame as a picture."""
+    """Against autograd through the same chain, written out by hand, on every frame as an image."""
     module = align_clips(
         reward=FrameReward(Level(), AllFrames()),
         optimizer=lambda w: torch.optim.SGD(w, 1.0),
@@ -124,14 +124,18 @@ CHOICES = {
     "two": (FrameReward(Level(), EvenlySpaced(2)), 2),
     "all": (FrameReward(Level(), AllFrames()), 4),
     "random": (FrameReward(Level(), RandomFrame()), 1),
-    "clips": (Brightness(), 4),
+    "videos": (Brightness(), 4),
     # frames 1 and 3, and frame 2
     "combined": (TWO, 3),
-    "combined with one of clips": (WHOLE, 4),
+    "combined with one of videos": (WHOLE, 4),
     "combined at random": (Combine({k: FrameReward(Level()) for k in "ab"}, {"a": 1.0, "b": 1.0}), 1),
     "combined within": (FrameReward(Combine({"a": Level(), "b": Brightness()}, {"a": 1.0, "b": 1.0})), 1),
 }
 WORDS_2 = ["one", "six"]
+
+
+def scored(model, reward, x, seed=0):
+    return Objective(model, reward).of_frames(seed)(x, WORDS_2)
 
 
 def latents():
@@ -143,12 +147,12 @@ def latents():
 def test_only_the_frames_that_are_asked_for_are_decoded(name):
     reward, count = CHOICES[name]
     model, x = Sparing(), latents()
-    objective = Objective(model, reward).of(WORDS_2, 5)
-    scores = objective(x)
+    objective = Objective(model, reward).of_frames(5)
+    scores = objective(x, WORDS_2).objective
     assert model.decoded == count
     (slope,) = torch.autograd.grad(scores.sum(), x)
     assert int((slope.abs().amax((0, 1, 3, 4)) > 0).sum()) == count
-    objective(x)
+    objective(x, WORDS_2)
     assert model.decoded == 2 * count
 
 
@@ -156,7 +160,7 @@ def test_only_the_frames_that_are_asked_for_are_decoded(name):
 def test_it_is_as_if_all_were_decoded_and_some_picked(name):
     reward, _ = CHOICES[name]
     x, y = latents(), latents()
-    lean, full = Objective(Sparing(), reward).of(WORDS_2)(x), reward(ClipModel().decode(y), WORDS_2)
+    lean, full = scored(Sparing(), reward, x).values, reward(ClipModel().decode(y), WORDS_2)
     torch.testing.assert_close(lean, full, atol=1e-12, rtol=0)
     for one, other in zip(torch.autograd.grad(lean.sum(), x), torch.autograd.grad(full.sum(), y), strict=True):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
@@ -164,25 +168,25 @@ def test_it_is_as_if_all_were_decoded_and_some_picked(name):
 
 def test_a_model_that_cannot_choose_decodes_all_and_scores_the_same():
     model, reward = ClipModel(), CHOICES["two"][0]
-    scores = Objective(model, reward).of(WORDS_2)(latents())
+    scores = scored(model, reward, latents())
     assert model.decoded == FRAMES
-    assert torch.equal(scores, Objective(Sparing(), reward).of(WORDS_2)(latents()))
+    assert torch.equal(scores.values, scored(Sparing(), reward, latents()).values)
 
 
 def test_a_combination_tells_its_parts():
-    Objective(Sparing(), TWO).of(WORDS_2)(latents())
-    parts = dict(TWO.parts)
-    TWO(ClipModel().decode(latents()), WORDS_2)
+    parts = scored(Sparing(), TWO, latents()).parts
+    expected = TWO.score(ClipModel().decode(latents()), WORDS_2).parts
+    assert parts.keys() == expected.keys() >= {"a", "b", "a/Level"}
     for name, scores in parts.items():
-        torch.testing.assert_close(scores, TWO.parts[name], atol=1e-12, rtol=0)
+        torch.testing.assert_close(scores, expected[name], atol=1e-12, rtol=0)
 
 
 def test_the_frames_of_one_objective_stay_and_seeds_vary_them():
     objective, x = Objective(Sparing(), FrameReward(Level())), latents()
-    values = [tuple(objective.of(WORDS_2, seed)(x).tolist()) for seed in range(40)]
+    values = [tuple(objective.of_frames(seed)(x, WORDS_2).values.tolist()) for seed in range(40)]
     assert len(set(values)) == FRAMES
-    one = objective.of(WORDS_2, 0)
-    assert torch.equal(one(x), one(x))
+    one = objective.of_frames(0)
+    assert torch.equal(one(x, WORDS_2).values, one(x, WORDS_2).values)
 
 
 def test_guidance_passes_the_frames_on():
@@ -196,7 +200,7 @@ def test_guidance_passes_the_frames_on():
 
 
 class First(FrameChoice):
-    """Sabotage: the score of a clip is the mean over all frames, and updates see the first."""
+    """Sabotage: the score of a video is the mean over all frames, and updates see the first."""
 
     def __call__(self, frames):
         return list(range(frames))
@@ -210,8 +214,8 @@ def error_of(choice, draws=200):
     model, x = Sparing(), latents()
 
     def slope(choice, seed):
-        objective = Objective(model, FrameReward(Level(), choice)).of(WORDS_2, seed)
-        (found,) = torch.autograd.grad(objective(x).sum(), x)
+        scores = scored(model, FrameReward(Level(), choice), x, seed).values
+        (found,) = torch.autograd.grad(scores.sum(), x)
         return found.flatten()
 
     exact = slope(AllFrames(), 0)
@@ -268,7 +272,7 @@ class Counting(Offload):
 @pytest.fixture
 def counting(monkeypatch):
     kind = type("Mine", (Counting,), {})
-    monkeypatch.setattr(alignment, "Offload", kind)
+    monkeypatch.setattr(memory, "Offload", kind)
     return kind
 
 
@@ -326,16 +330,19 @@ class Wrong(Sparing):
 @pytest.mark.parametrize(
     ("build", "says"),
     [
-        (lambda: align_clips(model=AffineModel()), r"VideoAlignment .* AffineModel makes pictures.*use ImageAlignment"),
-        (lambda: align(model=Sparing()), r"ImageAlignment .* Sparing makes clips of 4 frames; use VideoAlignment"),
-        (lambda: align_clips(reward=Level()), r"Level reads pictures, and the model makes clips; wrap it in FrameR"),
-        (lambda: align(reward=FrameReward(Level())), r"FrameReward reads clips, and the model makes pictures; use"),
-        (lambda: align(reward=TWO), r"Combine reads clips, and the model makes pictures"),
+        (lambda: align_clips(model=AffineModel()), r"VideoAlignment .* AffineModel makes images.*use ImageAlignment"),
+        (lambda: align(model=Sparing()), r"ImageAlignment .* Sparing makes videos of 4 frames; use VideoAlignment"),
+        (
+            lambda: align_clips(reward=Level()),
+            r"Level scores images, and the model makes videos; wrap the reward in FrameR",
+        ),
+        (lambda: align(reward=FrameReward(Level())), r"FrameReward scores videos, and the model makes images; use"),
+        (lambda: align(reward=TWO), r"Combine scores videos, and the model makes images"),
         (lambda: align_clips(reward=FrameReward(Level(), EvenlySpaced(5))), r"EvenlySpaced\(5\) got a video of 4 fr"),
-        (lambda: FrameReward(FrameReward(Level())), r"FrameReward wraps a reward of pictures, and Level reads clips"),
+        (lambda: FrameReward(FrameReward(Level())), r"FrameReward wraps a reward of images, and Level scores videos"),
         (
             lambda: Combine({"a": Level(), "b": FrameReward(Level())}, {"a": 1.0, "b": 1.0}),
-            r"\['a', 'b'\] in Combine some read pictures and others clips; wrap",
+            r"\['a', 'b'\] in Combine some score images and others videos; wrap",
         ),
         (lambda: align_clips(reward=FrameReward(Hard())), r"Replay .* FrameReward has no gradient"),
     ],
@@ -345,20 +352,19 @@ def test_what_does_not_go_together_is_said_at_once(build, says):
         build()
 
 
-def test_clips_need_a_rate():
+def test_videos_need_a_frame_rate():
     model = Sparing()
     model.size = Size(SIDE, SIDE, FRAMES)
-    with pytest.raises(ValueError, match="clips of Sparing have 4 frames and no rate"):
+    with pytest.raises(ValueError, match="videos of Sparing have 4 frames and no frame rate; set its fps"):
         align_clips(model=model)
 
 
 def test_frames_that_were_not_asked_for_are_refused():
-    objective = Objective(Wrong(), FrameReward(Level())).of(WORDS_2)
     with pytest.raises(ValueError, match=r"decode returned pixels of shape \(2, 4, 3, 16, 16\) for 1 frames"):
-        objective(latents())
+        scored(Wrong(), FrameReward(Level()), latents())
 
 
-def test_the_reward_of_clips_in_the_documents_trains():
+def test_the_reward_of_videos_in_the_documents_trains():
     text = (Path(__file__).parents[2] / "docs" / "video.md").read_text(encoding="utf-8")
     (code,) = [code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class " in code]
     made: dict = {}

@@ -2,21 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
 
-from rlr.chain import Chain, Trajectory
-from rlr.estimators.base import Estimator, Objective, Term
+from rlr.estimators.base import Estimator, Term
 from rlr.models.base import Condition, DiffusionModel, Size
+from rlr.modules.memory import Memory
+from rlr.modules.optimization import Optimization
 from rlr.rewards.base import Reward
+from rlr.rollout import Rollout
 from rlr.schedules import DiscreteSchedule
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 
 
 class AffineModel(DiffusionModel):
-    """Predicts x̂₀ = tanh(W x + b + c) for pictures of 3 × 2 × 2, where c is the prompt's number over 8."""
+    """Predicts x̂₀ = tanh(W x + b + c) for images of 3 × 2 × 2, where c is the prompt's number over 8."""
 
     def __init__(self, trained: bool = True, frozen: bool = True, dtype: str = "float32") -> None:
         super().__init__()
@@ -100,35 +103,43 @@ class Replay(Estimator):
         seen: Callable[[Tensor], None] | None = None,
     ) -> None:
         self.steps, self.names, self.spoil, self.seen = steps, names, spoil, seen
-        self.updates = 0
+        self.rounds = 0
 
     @property
     def differentiable(self) -> bool:
         return True
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        self.updates += 1
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        self.rounds += 1
         for name in self.names:
-            yield self.term(name, chain, trajectory, objective)
+            yield self.term(name, rollout)
 
-    def term(self, name: str, chain: Chain, trajectory: Trajectory, objective: Objective) -> Term:
-        rewards = objective(chain.replay(trajectory, self.steps, 0).sample(trajectory.noises[0]))
-        loss = -rewards.mean()
+    def term(self, name: str, rollout: Rollout) -> Term:
+        loss = -rollout.score_recorded(rollout.replay_sample(self.steps)).mean()
         if self.seen is not None:
             self.seen(loss)
         if self.spoil is not None:
             loss = self.spoil(loss)
-        return Term(name, loss, tuple(range(self.steps, 0, -1)), rewards.detach())
+        return Term(name, loss, tuple(range(self.steps, 0, -1)))
 
     def state_dict(self) -> dict[str, object]:
-        return {"updates": self.updates}
+        return {"rounds": self.rounds}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self.updates = int(state["updates"])  # type: ignore[call-overload]
+        self.rounds = int(state["rounds"])  # type: ignore[call-overload]
+
+
+def arguments(changes: dict[str, object]) -> dict[str, object]:
+    """Returns arguments of an alignment, those of its ``optimization`` and ``memory`` put together."""
+    rest = dict(changes)
+    for name, kind in (("optimization", Optimization), ("memory", Memory)):
+        own = {field.name: rest.pop(field.name) for field in fields(kind) if field.name in rest}
+        rest.setdefault(name, kind(**own))  # type: ignore[arg-type]
+    return rest
 
 
 def align(**changes: object):
-    """Returns an ImageAlignment of the toys, with some arguments changed."""
+    """Returns an ImageAlignment of the toys, with some arguments of it, its optimization or its memory changed."""
     from rlr.modules import ImageAlignment
     from rlr.samplers import DDIM
 
@@ -140,7 +151,7 @@ def align(**changes: object):
         "lr": 0.05,
         **changes,
     }
-    return ImageAlignment(**settings)
+    return ImageAlignment(**arguments(settings))
 
 
 def run(module, data, steps: int = 1, **settings: object):

@@ -131,7 +131,7 @@ def test_a_head_that_bears_the_published_name_must_be_the_published_one(tmp_path
     folder, head = aes_files()
     other = tmp_path / "sac+logos+ava1-l14-linearMSE.pth"
     other.write_bytes(head.read_bytes())
-    with pytest.raises(ValueError, match=r"is not the sac\+logos\+ava1-l14-linearMSE\.pth .*theirs is 21dd590f"):
+    with pytest.raises(ValueError, match=r"expected the sac\+logos\+ava1-l14-linearMSE\.pth .* with sha256 21dd590f"):
         Aesthetic(str(folder), str(tmp_path))
     assert Aesthetic(str(folder), str(tmp_path), verify=False).label == "AES"
 

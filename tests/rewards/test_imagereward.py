@@ -60,7 +60,7 @@ def test_what_the_network_reads_of_files(official, vectors):
     torch.testing.assert_close(pixels, vectors["outputs.pil.pixel_values"], atol=1e-5, rtol=0)
     states = official.vision(pixel_values=pixels).last_hidden_state
     torch.testing.assert_close(states, vectors["outputs.pil.image_embeds_last_hidden"], atol=3e-5, rtol=0)
-    ids, mask = official._encode(PROMPTS).unbind(1)
+    ids, mask = official._text_features(PROMPTS).unbind(1)
     for i in range(5):
         image = states[i].expand(3, -1, -1)
         found = official.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=image).last_hidden_state
@@ -69,7 +69,7 @@ def test_what_the_network_reads_of_files(official, vectors):
 
 @reads("imagereward_tiny", "inputs.input_ids", "inputs.attention_mask", "outputs.text_only_cls")
 def test_tokens_and_texts_without_a_picture(training, vectors):
-    ids, mask = training._encode(PROMPTS).unbind(1)
+    ids, mask = training._text_features(PROMPTS).unbind(1)
     assert torch.equal(ids, vectors["inputs.input_ids"])
     assert torch.equal(mask, vectors["inputs.attention_mask"])
     # BLIP's two tokens follow the vocabulary
@@ -91,7 +91,7 @@ def test_scores_and_gradient_of_refl(training, vectors, shape):
 @reads("imagereward_tiny", "inputs.pixels_square", "outputs.rlr_noscale.*")
 def test_pixels_outside_0_to_1_which_the_reward_refuses_and_published_code_scored(training, vectors):
     x = vectors["inputs.pixels_square"].clone().requires_grad_()
-    with pytest.raises(ValueError, match=r"got pixels in \[-1\.15, 1\.15\]"):
+    with pytest.raises(ValueError, match=r"expected pixels in \[0, 1\], got \[-1\.15, 1\.15\]"):
         training(x, PROMPTS)
     scores = training.rate(x, training._text_features(PROMPTS))
     torch.testing.assert_close(scores.detach()[:, None], vectors["outputs.rlr_noscale.scores"], atol=3e-5, rtol=0)

@@ -9,8 +9,10 @@ from importlib import import_module
 
 import pytest
 import torch
+from torch import nn
 
 import rlr.rewards
+import rlr.toy.rewards
 from rlr.rewards import (
     Aesthetic,
     Brightness,
@@ -167,18 +169,18 @@ def altered(samples):
 
 
 def test_every_reward_is_a_case():
-    for module in pkgutil.iter_modules(rlr.rewards.__path__, "rlr.rewards."):
-        import_module(module.name)
+    for package in (rlr.rewards, rlr.toy.rewards):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
     found, waiting = set(), [Reward]
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
-        if kind.__module__.startswith("rlr.rewards.") and not inspect.isabstract(kind):
+        if kind.__module__.startswith(("rlr.rewards.", "rlr.toy.rewards.")) and not inspect.isabstract(kind):
             found.add(kind)
     assert found == {case.kind for case in CASES.values()}
-    assert found == {
-        kind for kind in vars(rlr.rewards).values() if inspect.isclass(kind) and issubclass(kind, Reward)
-    } - {Reward}
+    exported = [*vars(rlr.rewards).values(), *vars(rlr.toy.rewards).values()]
+    assert found == {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, Reward)} - {Reward}
 
 
 def test_one_number_a_sample_in_range(case, reward, samples):
@@ -191,7 +193,7 @@ def test_one_number_a_sample_in_range(case, reward, samples):
 
 
 def test_reads_what_it_says(case, reward):
-    reward.check(clips=case.prompts == tuple(CLIPS))
+    reward.check(video=case.prompts == tuple(CLIPS))
 
 
 def test_depends_on_its_own_prompt_alone(case, reward, samples):
@@ -222,10 +224,68 @@ def test_has_a_gradient_in_the_pixels_iff_it_says_so(case, reward, samples):
         assert gradient[[0, 2, 3]].abs().max() == 0
 
 
-def test_autocast_changes_nothing(case, reward, samples):
-    plain = reward(samples, case.prompts)
+def slope(reward, samples, prompts):
+    """The scores, and the gradient of their finite ones where there is one."""
+    pixels = samples.clone().requires_grad_()
+    scores = reward(pixels, prompts)
+    finite = scores.detach().isfinite()
+    gradient = torch.autograd.grad(scores[finite].sum(), pixels)[0] if reward.differentiable else None
+    return scores.detach(), gradient
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_one_pixel_that_is_not_finite_is_nan_and_the_other_samples_do_not_notice(case, reward, samples, value):
+    bad = samples.clone()
+    bad.view(4, -1)[1, 7] = bad.view(4, -1)[3, -1] = value
+    expected, gradient = slope(reward, samples, case.prompts)
+    scores, bad_gradient = slope(reward, bad, case.prompts)
+    assert scores.isnan().tolist() == [False, True, False, True]
+    assert torch.equal(scores[[0, 2]], expected[[0, 2]])
+    if reward.differentiable:
+        assert torch.equal(bad_gradient[[0, 2]], gradient[[0, 2]])
+        assert (bad_gradient[[1, 3]] == 0).all()
+
+
+def test_a_batch_without_a_finite_sample_is_nan(case, reward, samples):
+    assert reward(torch.full_like(samples, torch.nan), case.prompts).isnan().all()
+
+
+def test_a_frame_that_is_not_finite_is_nan_in_the_frames_of_an_update(case, reward, samples):
+    if samples.ndim == 5:
+        bad = samples.clone()
+        bad[2, :, 1, 0, 0] = torch.nan
+        excerpt = reward.excerpt(samples.shape[1], 3)
+        frames = bad if excerpt.frames is None else bad[:, list(excerpt.frames)]
+        assert excerpt.score(frames, case.prompts).isnan().tolist() == [False, False, True, False]
+
+
+def test_autocast_around_forward_and_backward_changes_nothing(case, reward, samples):
+    scores, gradient = slope(reward, samples, case.prompts)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(reward(samples, case.prompts), plain)
+        cast_scores, cast_gradient = slope(reward, samples, case.prompts)
+    assert torch.equal(cast_scores, scores)
+    if reward.differentiable:
+        assert torch.equal(cast_gradient, gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_neither_does_a_cast_of_the_module_that_holds_it(case, reward, samples, dtype):
+    scores, gradient = slope(reward, samples, case.prompts)
+    with default_dtype(dtype):
+        cast_scores, cast_gradient = slope(nn.ModuleList([reward]).to(dtype)[0], samples, case.prompts)
+    assert torch.equal(cast_scores, scores)
+    if reward.differentiable:
+        assert torch.equal(cast_gradient, gradient)
+
+
+@contextmanager
+def default_dtype(dtype):
+    """What Lightning does in a training step of such a precision."""
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_is_frozen_and_stays_in_eval_mode(reward):

@@ -79,6 +79,19 @@ def test_the_cache_is_on_no_batch_and_serves_training_after_evaluation():
     assert slope.abs().max() > 0
 
 
+UNEQUAL = ["a", "three yellow triangles above a green square on a white striped background", "rain", "a cat", "x" * 99]
+
+
+@pytest.mark.parametrize("make", [hpsv2, imagereward, lambda: PickScore(str(FOLDER))], ids=["hpsv2", "blip", "clip"])
+@pytest.mark.filterwarnings("ignore:.*ignores the end")
+def test_the_features_of_a_prompt_do_not_depend_on_the_prompts_beside_it(make):
+    reward = make()
+    together = reward._text_features(UNEQUAL)
+    for i, prompt in enumerate(UNEQUAL):
+        assert torch.equal(make()._text_features([prompt])[0], together[i])
+    assert torch.equal(make()._text_features(UNEQUAL[::-1]).flip(0), together)
+
+
 def test_ones_own_fit():
     reward = PickScore(str(FOLDER), preprocessing=Squash("bicubic"))
     wide = torch.rand(1, 3, 32, 64)
@@ -95,35 +108,42 @@ def test_the_differentiable_crop_is_near_the_one_of_bytes():
     assert 0 < gap.max() < 0.5  # of scores that differ by tens
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_another_precision_is_that_of_the_weights(dtype):
+def test_float64_is_that_of_the_weights():
     expected = hpsv2()(pixels(), PROMPTS)
-    scores = hpsv2().to(dtype)(pixels().to(torch.float64), PROMPTS)
-    assert scores.dtype == dtype
-    torch.testing.assert_close(scores.float(), expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-6, rtol=0)
+    scores = hpsv2().double()(pixels().double(), PROMPTS)
+    assert scores.dtype == torch.float64
+    torch.testing.assert_close(scores.float(), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("make", [hpsv2, lambda: PickScore(str(FOLDER))], ids=["hpsv2", "pickscore"])
-def test_a_precision_that_changes_after_the_first_call_is_that_of_the_texts_too(make):
-    reward, fresh = make(), make().to(torch.bfloat16)
-    before = reward(pixels(), PROMPTS)
-    after = reward.to(torch.bfloat16)(pixels(), PROMPTS)
-    assert after.dtype == torch.bfloat16
-    assert torch.equal(after, fresh(pixels(), PROMPTS))
-    # and back: the weights are rounded by now, the texts must be so, too
-    assert reward._text_features(PROMPTS).dtype == torch.bfloat16
-    assert not torch.equal(after.float(), before)
+def test_a_precision_that_changes_after_the_first_call_is_that_of_the_texts_too():
+    reward, fresh = hpsv2(), hpsv2().double()
+    reward(pixels(), PROMPTS)
+    assert torch.equal(reward.double()(pixels().double(), PROMPTS), fresh(pixels().double(), PROMPTS))
+    assert reward._text_features(PROMPTS).dtype == torch.float64
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_features_of_a_picture_that_is_not_finite_are_not_finite(official):
+    reward = PickScore(str(FOLDER), preprocessing=Preprocessing.official if official else Preprocessing.training)
+    bad = pixels(n=3)
+    bad[1, 0, 0, 0] = torch.nan
+    features = reward.features(bad)
+    assert features.isfinite().all(1).tolist() == [True, False, True]
+    assert torch.equal(features[[0, 2]], reward.features(pixels(n=3))[[0, 2]])
 
 
 @pytest.mark.parametrize(
     "samples", [torch.rand(2, 3, 32, 32), torch.rand(3, 1, 32, 32), torch.rand(3, 2, 3, 32, 32), torch.rand(3, 32, 32)]
 )
 def test_a_wrong_shape_is_refused(samples):
-    with pytest.raises(ValueError, match=r"HPSv2\.1 got samples of shape .* and 3 prompts; give \(B, 3, H, W\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"HPSv2\.1: expected images of shape .*, got shape .* and 3 prompts",
+    ):
         hpsv2()(samples, ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("samples", [torch.rand(1, 3, 32, 32) * 2 - 1, torch.rand(1, 3, 32, 32) * 255])
 def test_pixels_outside_0_to_1_are_refused(samples):
-    with pytest.raises(ValueError, match=r"got pixels in \[.*\], and rewards read \[0, 1\]; map and clamp them"):
+    with pytest.raises(ValueError, match=r"expected pixels in \[0, 1\], got \[.*\]; map and clamp"):
         hpsv2()(samples, ["a"])

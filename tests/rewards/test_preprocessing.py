@@ -10,7 +10,7 @@ from rlr.rewards.networks.preprocessing import (
     Squash,
     even_offset,
     floor_offset,
-    normalise,
+    normalize_pixels,
 )
 from tests.rewards.authors import picture, to01
 from tests.rewards.recipe import recipe_fill
@@ -40,14 +40,14 @@ def matches(found, grid, stats):
 @pytest.mark.parametrize("i", PICTURES)
 @pytest.mark.parametrize("name", OF_FILES)
 def test_of_files(vectors, name, i):
-    found = normalise(OF_FILES[name](picture(vectors[f"inputs.image_{i}"]), 224))
+    found = normalize_pixels(OF_FILES[name](picture(vectors[f"inputs.image_{i}"]), 224))
     matches(found, vectors[f"outputs.{name}.{i}"], vectors[f"outputs.{name}.{i}.stats"])
 
 
 @reads("preprocess_224", "inputs.image_{i}", "outputs.hf_pil.{i}", "outputs.clip_pil.{i}")
 @pytest.mark.parametrize("i", PICTURES)
 def test_the_crop_of_transformers_begins_a_pixel_earlier_where_the_surplus_is_3_mod_4(vectors, i):
-    found = normalise(PillowCropShortest(floor_offset)(picture(vectors[f"inputs.image_{i}"]), 224))
+    found = normalize_pixels(PillowCropShortest(floor_offset)(picture(vectors[f"inputs.image_{i}"]), 224))
     expected = vectors[f"outputs.hf_pil.{i}"]
     torch.testing.assert_close(found[0, :, 2::5, 2::5], expected, atol=1e-5, rtol=0)
     # of 260 columns the last picture keeps 227
@@ -58,7 +58,7 @@ def test_the_crop_of_transformers_begins_a_pixel_earlier_where_the_surplus_is_3_
 @pytest.mark.parametrize(("name", "i"), CASES)
 def test_of_pixels_with_the_gradient(vectors, name, i):
     x = ((picture(vectors[f"inputs.image_{i}"]) * 2 - 1) * 1.15).requires_grad_()
-    found = normalise((OF_PIXELS | SQUARES)[name](to01(x), 224))
+    found = normalize_pixels((OF_PIXELS | SQUARES)[name](to01(x), 224))
     matches(found.detach(), vectors[f"outputs.{name}.{i}"], vectors[f"outputs.{name}.{i}.stats"])
     cotangent = recipe_fill(f"cotangent.{i}", (1, 3, 224, 224), "public", 0.0, 1.0)
     (vjp,) = torch.autograd.grad(found, x, cotangent)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rlr.estimators import RLR, HalfOrder, RunningMean, Zero, ZerothOrder
-from rlr.rewards import AllFrames, Brightness, FrameReward, JPEGCompressibility, JPEGIncompressibility, Remote, remote
+from rlr.io import http
+from rlr.rewards import AllFrames, Brightness, FrameReward, JPEGCompressibility, JPEGIncompressibility, Remote
 from tests.modules.toy import Hard, align, prompts, run, weights
 from tests.rewards.server import Scripted, running, serving
 
@@ -25,7 +26,7 @@ def rounded(pixels: torch.Tensor) -> torch.Tensor:
 def waits(monkeypatch):
     """The delays that would have been waited for."""
     seconds: list[float] = []
-    monkeypatch.setattr(remote, "sleep", seconds.append)
+    monkeypatch.setattr(http, "sleep", seconds.append)
     return seconds
 
 
@@ -105,24 +106,6 @@ def test_a_server_that_is_not_there(waits):
     assert waits == [1, 2, 4, 8, 16]
 
 
-def test_silence_and_a_broken_answer_are_asked_again(waits, monkeypatch):
-    faults, real = (
-        [TimeoutError("timed out"), ConnectionResetError(), remote.HTTPException("cut short")],
-        remote.urlopen,
-    )
-
-    def fragile(request, timeout):
-        assert timeout == 3
-        if faults:
-            raise faults.pop()
-        return real(request, timeout=timeout)
-
-    with serving(Brightness()) as url:
-        monkeypatch.setattr(remote, "urlopen", fragile)
-        assert Remote(url, timeout=3).label == "Brightness"
-    assert waits == [1, 2, 4]
-
-
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_a_refusal_is_final_and_says_why(status, waits):
     app = Scripted((status, {"error": "no caption of this world"}))
@@ -146,12 +129,15 @@ def test_the_sentence_of_a_reward_comes_through(waits):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"scores": [1.0]}, "with 1 scores for 2 samples"),
-        ({"scores": [1.0, 2.0, 3.0]}, "with 3 scores for 2 samples"),
-        ({"score": [1.0, 2.0]}, "with no scores for 2 samples"),
-        ({"scores": 1.0}, "with no scores for 2 samples"),
-        ([1.0, 2.0], "no JSON object"),
-        (b"<html>", "no JSON object"),
+        ({"scores": [1.0]}, "got 1 scores for 2 samples"),
+        ({"scores": [1.0, 2.0, 3.0]}, "got 3 scores for 2 samples"),
+        ({"score": [1.0, 2.0]}, "got no scores for 2 samples"),
+        ({"scores": 1.0}, "got no scores for 2 samples"),
+        ([1.0, 2.0], "expected a JSON object, got another answer"),
+        (b"<html>", "expected a JSON object, got another answer"),
+        (b"[" * 100_000, "expected a JSON object, got another answer"),
+        (b'{"scores": [1.0, 1' + 5000 * b"0" + b"]}", "expected a JSON object, got another answer"),
+        (b" " * (2**24 + 1), "expected an answer of at most 16777216 bytes"),
     ],
 )
 def test_an_answer_that_does_not_fit_is_an_error(answer, message):
@@ -162,7 +148,8 @@ def test_an_answer_that_does_not_fit_is_an_error(answer, message):
 
 
 @pytest.mark.parametrize(
-    "score", [b"null", b"NaN", b"Infinity", b"-Infinity", b"1e400", b"1e60", b'"1.0"', b"true", b"[1]"]
+    "score",
+    [b"null", b"NaN", b"Infinity", b"-Infinity", b"1e400", b"1e60", b'"1.0"', b"true", b"[1]", b"1" + 400 * b"0"],
 )
 def test_what_is_no_finite_number_is_not_a_score(score):
     with running(Scripted((200, b'{"scores": [0.5, ' + score + b"]}"))) as url:
@@ -192,7 +179,7 @@ def test_a_picture_that_is_not_finite_has_no_score():
     ("pixels", "words", "message"),
     [
         (torch.zeros(2, 3, 2, 2), ["a"], "2, 3, 2, 2.*and 1 prompts"),
-        (torch.zeros(2, 1, 2, 2), ["a", "b"], r"give \(B, 3, H, W\)"),
+        (torch.zeros(2, 1, 2, 2), ["a", "b"], r"expected samples of shape \(B, 3, H, W\)"),
         (torch.full((1, 3, 2, 2), -1.0), ["a"], r"outside of \[0, 1\]"),
     ],
 )
@@ -208,7 +195,9 @@ def test_what_is_no_sample_is_not_sent(pixels, words, message):
     [
         ({"url": "file:///etc/passwd"}, "begins with http"),
         ({"url": "127.0.0.1:8000"}, "begins with http"),
-        ({"batch": 0}, "at least one sample"),
+        ({"batch": 0}, "expected at least 1, got 0"),
+        ({"url": "http://"}, "names a host"),
+        ({"url": "http://127.0.0.1:99999"}, "expected an address"),
         ({"timeout": 0}, "timeout > 0"),
         ({"retries": -1}, "retries >= 0"),
     ],
@@ -221,9 +210,40 @@ def test_impossible_settings(settings, message):
 def test_another_server_is_no_reward_server():
     with (
         running(Scripted(facts={"label": "x", "scales": {}})) as url,
-        pytest.raises(ValueError, match="does not tell its higher_is_better"),
+        pytest.raises(ValueError, match="expected the higher_is_better of a reward, got none"),
     ):
         Remote(url)
+
+
+@pytest.mark.parametrize(
+    ("fact", "message"),
+    [
+        ({"label": 5}, "expected a string of 1 to 100 printable characters as label, got 5"),
+        ({"label": "\ud800"}, "expected a string .* as label"),
+        ({"label": "\x1b[2J"}, "expected a string .* as label"),
+        ({"label": "x" * 101}, "expected a string .* as label"),
+        ({"scales": [1]}, r"expected finite numbers by name as scales, got \[1\]"),
+        ({"scales": {"x100": "100"}}, "expected finite numbers by name as scales"),
+        ({"scales": {"x100": float("nan")}}, "expected finite numbers by name as scales"),
+        ({"scales": {"x100": 10**400}}, "expected finite numbers by name as scales"),
+        ({"higher_is_better": "yes"}, "expected true or false as higher_is_better, got 'yes'"),
+    ],
+)
+def test_facts_that_are_not_those_of_a_reward_are_one_sentence(fact, message):
+    facts = {"label": "x", "scales": {}, "higher_is_better": True, **fact}
+    with running(Scripted(facts=facts)) as url, pytest.raises(ValueError, match=message) as error:
+        Remote(url)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"error": "\\u001b[2J\\n' + 10_000 * b"a" + b'"}', b"<html>"])
+def test_the_words_of_a_hostile_refusal_are_short_and_printable(body):
+    with running(Scripted((400, body))) as url:
+        reward = Remote(url)
+        with pytest.raises(ValueError, match="refuses with status 400") as error:
+            reward(random_pixels(1, 3, 2, 2), ["a"])
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 700
 
 
 # ---------------------------------------------------------------- in training

@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rlr.rewards import Brightness, Reward, serve
+from rlr.rewards import Brightness, Reward
+from rlr.rewards.remote import server as serve
 from rlr.rewards.remote.protocol import Limits, Refused, pack, unpack
 from rlr.rewards.remote.server import Service, application, main
 from tests.rewards.server import serving
@@ -94,20 +95,21 @@ MALFORMED = {
     "no object": ([1], 400, "no object with prompts"),
     "no prompts": ({"samples": ["x"]}, 400, "no object with prompts"),
     "prompts that are no strings": ({"prompts": [1], "samples": ["x"]}, 400, "no object with prompts"),
+    "half a surrogate pair": (b'{"prompts": ["\\ud800"], "samples": ["x"]}', 400, "half a surrogate pair"),
     "nothing": (request(), 400, "0 prompts and 0 samples"),
     "a missing prompt": (request((2, 2), (2, 2), prompts=1), 400, "1 prompts and 2 samples"),
-    "no base64": (one("%%%"), 400, "picture 0 is no whole PNG"),
-    "no picture": (one(base64.b64encode(b"hello").decode()), 400, "picture 0 is no whole PNG"),
-    "a number": (one(5), 400, "picture 0 is no whole PNG"),
-    "half a picture": (one(header(4, 4)), 400, "picture 0 is no whole PNG"),
-    "a JPEG": (one(file("RGB", "JPEG")), 400, "picture 0 is no whole PNG"),
-    "a grey picture": (one(file("L", "PNG")), 400, "picture 0 is no whole PNG"),
+    "no base64": (one("%%%"), 400, "image 0: expected a whole PNG file"),
+    "no picture": (one(base64.b64encode(b"hello").decode()), 400, "image 0: expected a whole PNG file"),
+    "a number": (one(5), 400, "image 0: expected a whole PNG file"),
+    "half a picture": (one(header(4, 4)), 400, "image 0: expected a whole PNG file"),
+    "a JPEG": (one(file("RGB", "JPEG")), 400, "image 0: expected a whole PNG file"),
+    "a grey picture": (one(file("L", "PNG")), 400, "image 0: expected a whole PNG file"),
     "an empty video": (one([]), 400, "one number of frames"),
     "pictures and videos": ({"prompts": ["a", "b"], "samples": ["x", ["y"]]}, 400, "one number of frames"),
     "two sizes": (request((2, 3), (3, 2)), 400, "send sizes apart"),
     "too many samples": (request(*[(2, 2)] * 4), 413, "3 are served at once"),
     "a large picture": (one(header(11, 10)), 413, "more than 100 pixels"),
-    "a bomb": (one(header(60_000, 60_000)), 400, "picture 0 is no whole PNG"),
+    "a bomb": (one(header(60_000, 60_000)), 400, "image 0: expected a whole PNG file"),
     "many pixels together": (request((6, 6), (6, 6), (6, 6)), 413, "more than 100 pixels"),
     "many bytes": (b" " * 10_001, 413, "more than 10000 bytes"),
 }
@@ -136,17 +138,27 @@ def test_other_types_paths_and_methods_are_refused(url):
         assert (status, answer["error"].startswith(f"there is no {method} {path}")) == (expected, True)
 
 
-@pytest.mark.parametrize("scores", [torch.zeros(()), torch.zeros(2), "KeyError"])
-def test_a_reward_s_own_fault_is_told_without_its_inside(scores):
+def test_a_reward_s_own_fault_is_told_without_its_inside():
     class Broken(Brightness):
         def forward(self, samples, prompts):
-            return {}["secret"] if isinstance(scores, str) else scores
+            return {}["secret"]
 
-    kind = "KeyError" if isinstance(scores, str) else "TypeError"
     with serving(Broken()) as url:
         found = post(url, json.dumps(request((2, 2))))
         assert post(url, None, path="/health", method="GET")[0] == 200
-    assert found == (500, {"error": f"Broken failed with a {kind}; the server's log says why"})
+    assert found == (500, {"error": "Broken failed with a KeyError; the server's log says why"})
+
+
+@pytest.mark.parametrize("scores", [torch.zeros(()), torch.zeros(2), None])
+def test_a_reward_that_does_not_return_one_score_a_sample_is_told_and_not_asked_again(scores):
+    class Broken(Brightness):
+        def forward(self, samples, prompts):
+            return scores
+
+    with serving(Broken()) as url:
+        status, answer = post(url, json.dumps(request((2, 2))))
+    assert status == 422
+    assert answer["error"].startswith("the reward Broken: expected one number a sample, a tensor of shape (1,), got ")
 
 
 def test_requests_are_scored_one_at_a_time_on_one_thread():
@@ -196,6 +208,8 @@ def test_a_request_that_nobody_waits_for_is_not_scored():
 
     body = {"type": "http.request", "body": json.dumps(request((2, 2))).encode(), "more_body": False}
     assert asyncio.run(ask(body, {"type": "http.disconnect"})) == 499
+    # in the middle of its request
+    assert asyncio.run(ask({**body, "more_body": True}, {"type": "http.disconnect"})) == 499
     assert scored == []
     assert asyncio.run(ask(body)) == 200
     assert scored == [1]

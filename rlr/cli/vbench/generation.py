@@ -10,7 +10,8 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from rlr.cli import CLI, main
+from rlr.cli import main
+from rlr.cli.command_line import CLI
 from rlr.evaluation.vbench.prediction import ClipWriter, MissingClips
 from rlr.evaluation.vbench.weights import digest
 from rlr.io.atomic import write_whole

@@ -1,1 +1,1 @@
-"""Prompts in stages."""
+"""Prompts in stages: a prompt for each group of steps of a chain."""

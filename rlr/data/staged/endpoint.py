@@ -1,17 +1,17 @@
-r"""Stages that a language model writes, at any endpoint that speaks as OpenAI's does; each prompt is asked for once."""
+r"""Stages that a language model writes, through any OpenAI-compatible endpoint; each prompt is sent once."""
 
 import json
 import os
 from collections.abc import Sequence
-from http.client import HTTPException
 from pathlib import Path
-from time import sleep
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
+from rlr.data.cleaning import trim
+from rlr.data.files import check_text
 from rlr.data.staged.stages import StageWriter, Written, format_stages, read_stages
 from rlr.io.atomic import write_whole
+from rlr.io.http import Client, StatusError, TransientError, clean
+from rlr.io.text import quote
 
 NAMES = ("coarse", "mid", "fine")
 """The stages that the model is asked for."""
@@ -24,33 +24,33 @@ that contradicts it, and write at most 40 words each. Answer with one JSON objec
 "fine": "textures, small details, light"}"""
 
 KEPT = 20
-"""After how many answers the file is written, so that few are lost if the process is killed."""
+"""The number of answers after which the file is written, so that few are lost if the process is killed."""
 
-LONGEST = 300
-"""How many characters of an answer are repeated in a message."""
-
-
-class Unusable(Exception):
-    """An answer, or none, that another attempt may mend."""
+LARGEST = 2**20
+"""The number of bytes of an answer that are read. Three stages are some hundred."""
 
 
 class Endpoint(StageWriter):
-    r"""Asks a language model for the three stages of each prompt, ``POST url/chat/completions``, and keeps them in a file.
+    r"""Requests the three stages of each prompt from a language model, ``POST url/chat/completions``, and caches them.
 
-    What is in the file is not asked for again, so that a run is repeatable; it may be read and corrected by hand, and
-    :class:`~rlr.data.staged.stages.StageFile` reads it, too. Failed connections, time-outs, the statuses 429 and 5xx and answers
-    that are not as asked are tried again, attempt :math:`k + 1` :math:`2^k d` seconds after attempt :math:`k`.
+    A prompt in the cache is not requested again, so a run is repeatable. The cache may be read and corrected by hand, and
+    :class:`~rlr.data.staged.stages.StageFile` reads it, too. Failed connections, time-outs, the statuses 429 and 5xx and
+    answers without the three stages are retried, attempt :math:`k + 1` :math:`2^k d` seconds after attempt :math:`k`.
+    Requests to this machine (``localhost``, ``127.0.0.1``, ``::1``) never go through a proxy.
 
     Args:
-        url: Where the endpoint is, such as ``http://127.0.0.1:8000/v1``.
+        url: The address of the endpoint, such as ``http://127.0.0.1:8000/v1``.
         model: The name of the model there.
-        cache: The ``.jsonl`` file; one model's answers only.
-        key: The environment variable that holds the API key; it is not needed where the endpoint asks for none. The
-            key itself is written nowhere.
+        cache: The ``.jsonl`` file of the answers, of one model only.
+        key: The environment variable that holds the API key; not needed if the endpoint asks for no key. The key itself
+            is written nowhere.
         temperature: The sampling temperature.
-        timeout: For how many seconds the endpoint may be silent.
-        retries: How many further attempts to make.
+        timeout: How long the endpoint may be silent, in seconds.
+        retries: The number of further attempts.
         delay: The first delay :math:`d`, in seconds.
+
+    Raises:
+        ValueError: If ``url`` is not an address of HTTP, or a number is out of range.
     """
 
     def __init__(
@@ -64,37 +64,34 @@ class Endpoint(StageWriter):
         retries: int = 3,
         delay: float = 1.0,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"an endpoint's address begins with http:// or https://, and {url!r} does not")
-        if timeout <= 0 or min(retries, delay, temperature) < 0:
-            raise ValueError(
-                "Endpoint needs timeout > 0 and retries, delay and temperature >= 0, and got "
-                f"{timeout}, {retries}, {delay} and {temperature}"
-            )
-        self.url, self.model, self.cache, self.key = url.rstrip("/"), model, Path(cache), key
-        self.temperature, self.timeout, self.retries, self.delay = temperature, timeout, retries, delay
+        if temperature < 0:
+            raise ValueError(f"Endpoint.temperature: expected a number >= 0, found {temperature}")
+        self.client = Client(url, timeout, retries, delay, LARGEST)
+        self.model, self.cache, self.key, self.temperature = model, Path(cache).expanduser(), key, temperature
 
     def write(self, prompts: Sequence[str]) -> list[tuple[str, ...]]:
-        """Returns the stages of each prompt, from the file or from the model.
+        """Returns the stages of each prompt, from the cache or from the model.
 
         Raises:
-            ConnectionError: If the endpoint gave no usable answer in the last attempt, too; what came before is kept.
-            ValueError: If it refuses, or another model wrote the file.
+            ConnectionError: If no attempt brought a usable answer; earlier answers are cached.
+            ValueError: If the endpoint refuses, or another model wrote the cache.
         """
         known = self._known()
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
+        # as the cache is read
+        trimmed = [trim(prompt) for prompt in prompts]
+        missing = [prompt for prompt in dict.fromkeys(trimmed) if prompt not in known]
         for at in range(0, len(missing), KEPT):
             self._add(known, missing[at : at + KEPT])
-        return [known[prompt].stages for prompt in prompts]
+        return [known[prompt].stages for prompt in trimmed]
 
     def _known(self) -> dict[str, Written]:
         known = read_stages(self.cache) if self.cache.exists() else {}
         for prompt, written in known.items():
-            # lines without a writer are somebody's own
+            # lines without a writer are written by hand
             if written.writer not in (None, self.model):
                 raise ValueError(
-                    f"the stages of the prompt {prompt!r} in {self.cache} are {written.writer}'s, and {self.model} is to be "
-                    "asked; name another file as cache"
+                    f"{self.cache} has stages of the prompt {quote(prompt)} by the model {written.writer}, and model is "
+                    f"{self.model}; set cache to another file"
                 )
         return known
 
@@ -108,58 +105,39 @@ class Endpoint(StageWriter):
                 write_whole(self.cache, format_stages(known).encode())
 
     def _ask(self, prompt: str) -> tuple[str, ...]:
-        for attempt in range(self.retries + 1):
-            try:
-                return stages_of(self._answer(prompt))
-            except Unusable as fault:
-                reason = fault
-            if attempt < self.retries:
-                sleep(self.delay * 2**attempt)
-        raise ConnectionError(
-            f"the endpoint {self.url} gave no stages of the prompt {prompt!r} in {self.retries + 1} attempts, at last: "
-            f"{reason}; check the model there, raise timeout or retries, or write a line of {self.cache} yourself"
-        )
-
-    def _answer(self, prompt: str) -> bytes:
-        try:
-            with urlopen(self._request(prompt), timeout=self.timeout) as answer:
-                return answer.read()
-        except HTTPError as error:
-            raise self._refusal(error) from None
-        except (OSError, HTTPException) as error:
-            raise Unusable(str(getattr(error, "reason", error)) or type(error).__name__) from error
-
-    def _request(self, prompt: str) -> Request:
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": prompt}]
-        body = json.dumps({"model": self.model, "messages": messages, "temperature": self.temperature})
-        request = Request(f"{self.url}/chat/completions", body.encode(), {"Content-Type": "application/json"})
-        if key := os.environ.get(self.key):
-            # not sent on to where the endpoint may redirect
-            request.add_unredirected_header("Authorization", f"Bearer {key}")
-        return request
+        body = {"model": self.model, "messages": messages, "temperature": self.temperature}
+        try:
+            return self.client.ask("/chat/completions", body, stages_of, self._headers())
+        except StatusError as error:
+            hint = f"set the environment variable {self.key}" if error.status in (401, 403) else "check url and model"
+            raise ValueError(f"the endpoint {self.client.url} refuses with {error}; {hint}") from None
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"the endpoint {self.client.url} gave no stages of the prompt {quote(prompt)} in {self.client.retries + 1} "
+                f"attempts, at last: {error}; check the model there, raise timeout or retries, or write a line of "
+                f"{self.cache} by hand"
+            ) from error
 
-    def _refusal(self, error: HTTPError) -> Exception:
-        with error:
-            said = f"status {error.code}, {error.reason}"
-        if error.code == 429 or error.code >= 500:
-            return Unusable(said)
-        hint = f"set the environment variable {self.key}" if error.code in (401, 403) else "check url and model"
-        return ValueError(f"the endpoint {self.url} refuses with {said}; {hint}")
+    def _headers(self) -> dict[str, str]:
+        # read for each request, and kept nowhere
+        key = os.environ.get(self.key)
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def stages_of(answer: bytes) -> tuple[str, ...]:
-    """Returns the three texts in a completion, whatever stands around their JSON object.
+    """Returns the three texts in a completion, with or without other text around their JSON object.
 
     Raises:
-        Unusable: If they are not there.
+        TransientError: If there are no three texts.
     """
     try:
         content: Any = json.loads(answer)["choices"][0]["message"]["content"]
         found = json.loads(content[content.index("{") : content.rindex("}") + 1])
-        stages = tuple(" ".join(found[name].split()) for name in NAMES)
-    except (ValueError, LookupError, TypeError, AttributeError):
+        stages = tuple(check_text(" ".join(found[name].split()), name) for name in NAMES)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         stages = ()
     if not stages or not all(stages):
-        said = " ".join(answer.decode(errors="replace").split())[:LONGEST]
-        raise Unusable(f"the answer holds no {', '.join(NAMES)}: {said}")
+        said = clean(answer.decode(errors="replace"))
+        raise TransientError(f"the answer holds no {', '.join(NAMES)}: {said}")
     return stages

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 
 import torch
 
-from rlr.chain import Chain, Trajectory
-from rlr.estimators.base import Estimator, Objective, Term
+from rlr.chain import Chain
+from rlr.estimators.base import Estimator, Term
+from rlr.rollout import Rollout
 from rlr.seeding import Stream, spawn
 
 
@@ -62,9 +63,9 @@ class AlignProp(Estimator):
             if kept:
                 return kept
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        kept = self.kept(chain.steps, trajectory.seed)
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        kept = self.kept(rollout.chain.steps, rollout.seed)
         # before the first of them the weights do not enter
-        held = set(range(kept[0], 0, -1)) - set(kept)
-        rewards = objective(chain.replay(trajectory, kept[0], 0, held).sample(trajectory.noises[0]))
-        yield Term("first_order", -self.weight * rewards.mean(), tuple(kept), rewards.detach())
+        stop_grad_steps = set(range(kept[0], 0, -1)) - set(kept)
+        rewards = rollout.score_recorded(rollout.replay_sample(kept[0], stop_grad_steps))
+        yield Term("first_order", -self.weight * rewards.mean(), tuple(kept))

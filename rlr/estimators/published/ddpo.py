@@ -1,13 +1,13 @@
 r"""Denoising diffusion policy optimisation: proximal policy optimisation of the chain, one step at a time.
 
 Each step is an action, its log-likelihood :math:`\ell_t` the **mean** over the latent's :math:`D` dimensions. With
-:math:`\rho_t = \exp(\ell_t - \ell_t^0)` for the likelihood :math:`\ell_t^0` under the weights of the roll-out,
+:math:`\rho_t = \exp(\ell_t - \ell_t^0)` for the likelihood :math:`\ell_t^0` under the weights of the rollout,
 
 .. math:: L = \frac{1}{n \, T'} \sum_{i = 1}^{n} \sum_{t \in S_i}
     \max\bigl(-A_i \rho_{i,t}, \; -A_i \, \mathrm{clip}(\rho_{i,t}, 1 - c, 1 + c)\bigr)
 
 is the loss of an update over :math:`n` samples, with :math:`T'` steps :math:`S_i` drawn for each. While the weights are those of
-the roll-out, :math:`\rho = 1` and the gradient is that of REINFORCE with the advantages :math:`A_i`, over :math:`D \, T`.
+the rollout, :math:`\rho = 1` and the gradient is that of REINFORCE with the advantages :math:`A_i`, over :math:`D \, T`.
 """
 
 import warnings
@@ -16,29 +16,31 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
+from rlr.chain import Chain
 from rlr.distributed import gather, rank
-from rlr.estimators.base import Objective, Term, score
-from rlr.estimators.replay import Experience, Minibatch, Recorded, ReplayEstimator, mean_log_prob
+from rlr.estimators.base import Term
+from rlr.estimators.replay import Minibatch, ReplayEstimator, mean_log_prob
 from rlr.estimators.segments import check_stochastic
 from rlr.estimators.statistics import PromptStatistics, Statistics
 from rlr.estimators.surrogates import ImportanceRatio, Surrogate
+from rlr.rollout import Rollout
 
 TOLERANCE = 1e-5
 """How far the ratio of the first update may be from 1; a tenth of the published clip range."""
 
 
 class DDPO(ReplayEstimator):
-    r"""Clipped policy gradients over rounds of roll-outs, of any reward.
+    r"""Clipped policy gradients over rounds of rollouts, of any reward.
 
     References:
         | Training Diffusion Models with Reinforcement Learning (Black et al., 2023)
         | https://arxiv.org/abs/2305.13301
 
     Args:
-        parts: Into how many parts a round is split, one update each.
-        epochs: How often a round is gone over.
-        minibatch: The samples of one backward pass; by default as many as a batch has.
+        num_minibatches: The number of updates that one pass over a round makes. Each rank splits its own samples, so that
+            the minibatches depend on the number of ranks.
+        epochs: The number of passes over a round.
+        minibatch: The number of samples of one backward pass; by default that of a batch.
         surrogate: The loss; by default ``ImportanceRatio()``. ``ScoreFunction()`` is the score-function form, of one update
             a round.
         statistics: What rewards are compared with and divided by; by default ``PromptStatistics()``.
@@ -50,7 +52,7 @@ class DDPO(ReplayEstimator):
 
     def __init__(
         self,
-        parts: int = 4,
+        num_minibatches: int = 4,
         epochs: int = 1,
         minibatch: int | None = None,
         surrogate: Surrogate | None = None,
@@ -59,7 +61,7 @@ class DDPO(ReplayEstimator):
         timestep_fraction: float = 1.0,
         mean_over_steps: bool = True,
     ) -> None:
-        super().__init__(parts, epochs, minibatch)
+        super().__init__(num_minibatches, epochs, minibatch)
         self.surrogate = surrogate or ImportanceRatio()
         self.statistics = statistics or PromptStatistics()
         self.advantage_clip = advantage_clip
@@ -73,48 +75,43 @@ class DDPO(ReplayEstimator):
                 "DDPO needs timestep_fraction in (0, 1] and advantage_clip > 0 or None, "
                 f"and got {timestep_fraction} and {advantage_clip}"
             )
-        if self.surrogate.on_policy and parts * epochs > 1:
+        if self.surrogate.on_policy and num_minibatches * epochs > 1:
             raise ValueError(
-                f"{type(self.surrogate).__name__} holds for the weights of the roll-out only, and {parts * epochs} updates "
-                "a round change them; set DDPO's parts and epochs to 1, or use ImportanceRatio"
+                f"{type(self.surrogate).__name__} holds for the weights of the rollout only, and a round of "
+                f"{num_minibatches * epochs} updates changes them; set DDPO's num_minibatches and epochs to 1, or use "
+                "ImportanceRatio"
             )
 
     def check(self, chain: Chain) -> None:
         check_stochastic(chain, range(chain.steps), "DDPO")
 
-    def advantages(self, kept: Sequence[Experience]) -> list[Tensor]:
-        found = self.statistics.advantages([e.trajectory.prompts for e in kept], [e.rewards for e in kept])
+    def advantages(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        found = self.statistics.advantages([r.prompts for r in rollouts], [r.rewards for r in rollouts])
         clip = self.advantage_clip
         return found if clip is None else [a.clamp(-clip, clip) for a in found]
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        """Yields the terms of the first update of a round of this one roll-out."""
-        assert isinstance(trajectory, Recorded)
-        rewards = score(objective, trajectory.states[0])
-        (advantages,) = self.advantages([Experience(trajectory, rewards)])
-        yield from self.terms(chain, Minibatch(trajectory, rewards, advantages, 1, fresh=True))
-
-    def terms(self, chain: Chain, minibatch: Minibatch) -> Iterator[Term]:
+    def minibatch_terms(self, minibatch: Minibatch) -> Iterator[Term]:
+        chain = minibatch.rollout.chain
         drawn = self._steps(chain, minibatch)
         for t in range(chain.steps, 0, -1):
             rows = drawn[:, t - 1].nonzero().flatten()
             if len(rows):
                 yield self._term(chain, minibatch, t, rows)
         if minibatch.fresh:
-            # now, not with the metrics: a wrong round should be told before its first update
+            # now, not with the metrics: a wrong round should be reported before its first update
             self._check_first(farthest(torch.cat(self._first)).exp().item())
 
     def _term(self, chain: Chain, minibatch: Minibatch, t: int, rows: Tensor) -> Term:
         r"""Returns the term of step :math:`t`, of those samples that have drawn it."""
         whole = minibatch.trajectory
-        trajectory = whole if len(rows) == len(whole.prompts) else whole.take(rows)
+        trajectory = whole if len(rows) == len(minibatch.rollout) else whole.select(rows)
         log_probs = mean_log_prob(chain.replay(trajectory, t, t - 1), trajectory.states[t - 1])
         recorded = trajectory.log_probs[t - 1]
         self._note((log_probs - recorded).detach(), minibatch.fresh)
         advantages = minibatch.advantages[rows.to(minibatch.advantages.device)]
-        loss = self.surrogate.loss(advantages, log_probs, recorded).sum() / len(whole.prompts)
+        loss = self.surrogate.loss(advantages, log_probs, recorded).sum() / len(minibatch.rollout)
         scale = (1 if self.mean_over_steps else chain.steps) / self._count(chain)
-        return Term("half_order", scale * loss, (t,), minibatch.rewards)
+        return Term("half_order", scale * loss, (t,))
 
     def _count(self, chain: Chain) -> int:
         r"""Returns the number :math:`T'` of steps that each sample trains on."""
@@ -122,8 +119,8 @@ class DDPO(ReplayEstimator):
 
     def _steps(self, chain: Chain, minibatch: Minibatch) -> Tensor:
         r"""Returns which sample trains on which step :math:`1, \dots, T`, with shape :math:`(b, T)`."""
-        b = len(minibatch.rewards)
-        generator = torch.Generator().manual_seed(minibatch.trajectory.seed)
+        b = len(minibatch.rollout)
+        generator = torch.Generator().manual_seed(minibatch.rollout.seed)
         # ranks share the seed and draw for each other, so that their samples differ
         order = torch.rand((rank() + 1) * b, chain.steps, generator=generator)[-b:].argsort(1)
         return order < self._count(chain)

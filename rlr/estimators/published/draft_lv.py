@@ -5,7 +5,7 @@ r"""DRaFT-LV: the last step's gradient, averaged over several noises on one fini
     \qquad x_1^{(i)} = \alpha_1 x_0 + \sigma_1 \varepsilon_i, \quad \varepsilon_i \sim \mathcal{N}(0, I)
 
 with :math:`x_1` a constant in the first term and :math:`x_0` in the others: :math:`n + 1` gradients of the last step for one
-roll-out.
+rollout.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
 from rlr.distributed import rank
-from rlr.estimators.base import Estimator, Objective, Term
+from rlr.estimators.base import Estimator, Term
 from rlr.estimators.first_order import first_order
-from rlr.seeding import Stream, spawn
+from rlr.rollout import Rollout
+from rlr.seeding import Stream
 
 
 class DRaFTLV(Estimator):
@@ -43,23 +43,19 @@ class DRaFTLV(Estimator):
     def differentiable(self) -> bool:
         return True
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
         weight = self.weight / (self.noises + 1)
-        term = first_order(chain, trajectory, objective, 1, weight)
-        rewards = term.rewards
-        yield term
-        del term  # its graph must be gone before the next is built
+        yield first_order(rollout, 1, weight)
         for k in range(self.noises):
-            x = self._noised(chain, trajectory, k)
-            loss = -weight * objective(chain.look_ahead(x, 1, trajectory.condition)).mean()
-            yield Term("first_order", loss, (1,), rewards)
-            del loss  # likewise
+            x = rollout.chain.look_ahead(self._noised(rollout, k), 1, rollout.trajectory.condition)
+            loss = -weight * rollout.score(x).mean()
+            yield Term("first_order", loss, (1,))
+            del x, loss  # their graph must be gone before the next is built
 
-    def _noised(self, chain: Chain, trajectory: Trajectory, k: int) -> Tensor:
+    def _noised(self, rollout: Rollout, k: int) -> Tensor:
         r"""Returns :math:`x_1^{(k)}`."""
-        x = trajectory.states[0]
+        x, grid = rollout.trajectory.states[0], rollout.chain.grid
         # ranks share the seed and draw for each other, so that their samples differ
         shape = ((rank() + 1) * len(x), *x.shape[1:])
-        generator = torch.Generator().manual_seed(spawn(trajectory.seed, Stream.RENOISE, k))
-        epsilon = torch.randn(shape, generator=generator, dtype=x.dtype)[-len(x) :].to(x.device)
-        return chain.grid.alphas[1] * x + chain.grid.sigmas[1] * epsilon
+        epsilon = torch.randn(shape, generator=rollout.generator(Stream.RENOISE, k), dtype=x.dtype)[-len(x) :]
+        return grid.alphas[1] * x + grid.sigmas[1] * epsilon.to(x.device)

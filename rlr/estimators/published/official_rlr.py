@@ -10,19 +10,21 @@ likelihood is the *mean* over the latent's dimensions; zeroth order does not occ
 term. So the steps are neither covered once nor weighted, and the estimate is biased in scale and direction.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
-from rlr.estimators.base import Estimator, Objective, Term
+from rlr.chain import Chain
+from rlr.estimators.base import Estimator, Term
 from rlr.estimators.replay import Recorded, mean_log_prob, record
 from rlr.estimators.segments import check_stochastic
 from rlr.estimators.statistics import RoundStatistics, Statistics
 from rlr.estimators.surrogates import ImportanceRatio, Surrogate
+from rlr.models.base import Condition
+from rlr.rollout import Rollout
 from rlr.samplers import DDIM
-from rlr.seeding import Stream, spawn
+from rlr.seeding import Stream
 
 
 class OfficialRLR(Estimator):
@@ -64,29 +66,35 @@ class OfficialRLR(Estimator):
     def check(self, chain: Chain) -> None:
         check_stochastic(chain, range(1, chain.steps), "OfficialRLR")
 
-    def steps(self, chain: Chain, seed: int) -> list[int]:
+    def steps(self, rollout: Rollout) -> list[int]:
         r"""Draws the :math:`t_k`."""
-        generator = torch.Generator().manual_seed(spawn(seed, Stream.SEGMENT))
-        return torch.randint(1, chain.steps + 1, (self.draws,), generator=generator).tolist()
+        high = rollout.chain.steps + 1
+        return torch.randint(1, high, (self.draws,), generator=rollout.generator(Stream.SEGMENT)).tolist()
 
-    def rollout(self, chain: Chain, prompts: Sequence[str], noises: Tensor, seed: int) -> Recorded:
-        return record(chain, prompts, noises, seed)
+    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Recorded:
+        return record(chain, condition, noises)
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        assert isinstance(trajectory, Recorded)
-        scored = objective(deterministic(chain).replay(trajectory, 1, 0).mean)
-        rewards = scored.detach()
-        yield Term("first_order", -self.first_weight * scored.mean(), (1,), rewards)
-        del scored  # its graph must be gone before the next is built
-        (advantages,) = self.statistics.advantages([trajectory.prompts], [rewards])
-        for t in self.steps(chain, trajectory.seed):
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        # the released code scores and reports the sample of this last step
+        rewards = rollout.score_recorded(deterministic(rollout.chain).replay(rollout.trajectory, 1, 0).mean)
+        yield Term("first_order", -self.first_weight * rewards.mean(), (1,))
+        del rewards  # their graph must be gone before the next is built
+        if self.draws:
+            yield from self._drawn(rollout)
+
+    def _drawn(self, rollout: Rollout) -> Iterator[Term]:
+        """Yields the terms of the drawn steps."""
+        (advantages,) = self.statistics.advantages([rollout.prompts], [rollout.rewards])
+        for t in self.steps(rollout):
             if t > 1:
-                yield self._single(chain, trajectory, advantages, t, rewards)
+                yield self._single(rollout, advantages, t)
 
-    def _single(self, chain: Chain, trajectory: Recorded, advantages: Tensor, t: int, rewards: Tensor) -> Term:
-        log_probs = mean_log_prob(chain.replay(trajectory, t, t - 1), trajectory.states[t - 1])
+    def _single(self, rollout: Rollout, advantages: Tensor, t: int) -> Term:
+        trajectory = rollout.trajectory
+        assert isinstance(trajectory, Recorded)
+        log_probs = mean_log_prob(rollout.replay(t, t - 1), trajectory.states[t - 1])
         loss = self.surrogate.loss(advantages, log_probs, trajectory.log_probs[t - 1])
-        return Term("half_order", self.half_weight * loss.mean(), (t,), rewards)
+        return Term("half_order", self.half_weight * loss.mean(), (t,))
 
     def state_dict(self) -> dict[str, object]:
         return {"statistics": self.statistics.state_dict()}

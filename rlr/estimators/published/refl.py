@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import torch
 
-from rlr.chain import Chain, Trajectory
-from rlr.estimators.base import Estimator, Objective, Term
-from rlr.seeding import Stream, spawn
+from rlr.chain import Chain
+from rlr.estimators.base import Estimator, Term
+from rlr.rollout import Rollout
+from rlr.seeding import Stream
 
 
 class ReFL(Estimator):
@@ -48,14 +49,13 @@ class ReFL(Estimator):
                 f"set window to {chain.steps} at most"
             )
 
-    def step(self, seed: int) -> int:
+    def step(self, rollout: Rollout) -> int:
         r"""Draws :math:`t`."""
-        return int(
-            torch.randint(1, self.window + 1, (), generator=torch.Generator().manual_seed(spawn(seed, Stream.DEPTH)))
-        )
+        return int(torch.randint(1, self.window + 1, (), generator=rollout.generator(Stream.DEPTH)))
 
-    def losses(self, chain: Chain, trajectory: Trajectory, objective: Objective) -> Iterator[Term]:
-        t = self.step(trajectory.seed)
-        rewards = objective(chain.look_ahead(trajectory.states[t], t, trajectory.condition))
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        t = self.step(rollout)
+        # the published code reports the rewards of predictions, so these are recorded
+        rewards = rollout.score_recorded(rollout.predict(t))
         raised = rewards if self.ceiling is None else rewards.clamp(max=self.ceiling)
-        yield Term("first_order", -self.weight * raised.mean(), (t,), rewards.detach())
+        yield Term("first_order", -self.weight * raised.mean(), (t,))

@@ -21,7 +21,7 @@ from rlr.rewards.base import Reward
 class Unscored(Reward):
     """No reward: to sample for VBench needs none, and takes no memory for one."""
 
-    reads_clips = True
+    supports_video = True
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples.new_zeros(len(prompts))
@@ -52,7 +52,7 @@ class MissingClips(VBenchPrompts):
         fps: float | None = None,
         enlarge: int = 1,
     ) -> None:
-        super().__init__(dimensions, path, batch_size, evaluation_samples)
+        super().__init__(dimensions, path, evaluation_samples, batch_size=batch_size)
         if enlarge < 1:
             raise ValueError(f"a pixel becomes a square of 1 or more, and enlarge={enlarge} was given")
         self.folder = Path(folder)

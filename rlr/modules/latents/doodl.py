@@ -14,17 +14,18 @@ the model has only seen noise of that length.
 """
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
-from rlr.estimators.base import Objective as Score
 from rlr.models.base import DiffusionModel
 from rlr.modules.latents.edict import EDICT
 from rlr.modules.sampling import Prediction, Sampling
 from rlr.rewards.base import Reward
+from rlr.rollout import Objective
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
 
@@ -76,25 +77,24 @@ class DOODL(Sampling):
             raise ValueError(
                 f"DOODL backpropagates the reward, and {type(reward).__name__} has no gradient; use a differentiable one"
             )
-        reward.check(clips=model.size.frames is not None)
+        reward.check(video=model.size.frames is not None)
         super().__init__(Chain(model, DDIM(steps, eta=0.0)), reward, seed)
         self.edict = EDICT(self.chain, mixing)
         self.iterations, self.scale, self.clip = iterations, scale, clip
         self.momentum, self.perturbation = momentum, perturbation
         self._warned = False
 
-    def _log(self, prediction: Prediction, stage: str) -> None:
-        """Logs the reward of the initial latents, too."""
-        super()._log(prediction, stage)
-        before = torch.tensor([note["reward_before"] for note in prediction.notes]).mean()
-        self.log(f"{stage}/reward_before", before, sync_dist=True, batch_size=len(prediction.prompts))
+    def _add(self, prediction: Prediction) -> None:
+        """Adds the reward of the initial latents, too."""
+        super()._add(prediction)
+        self._means.add("reward_before", torch.tensor([note["reward_before"] for note in prediction.notes]))
 
     # inference mode, if the trainer is in it, would forbid gradients of what is made in it
     @torch.inference_mode(False)
     @torch.no_grad()
     def generate(self, batch: PromptBatch) -> Prediction:
         """Samples a batch from optimised latents, and notes the rewards on the way there."""
-        prompts, seeds = list(batch.prompts), [spawn(self.seed, Stream.EVALUATION, index, 0) for index in batch.indices]
+        prompts, seeds = list(batch.prompts), self.seeds(batch)
         start = self.chain.draw(seeds)[self.chain.steps]
         _, before = self._show(start, prompts)
         x, path = self.optimise(start, prompts, seeds)
@@ -140,18 +140,18 @@ class DOODL(Sampling):
         Returns:
             The gradient, with shape :math:`(B, *)`, and the rewards, with shape :math:`(B)`.
         """
-        condition, objective = self.chain.encode(prompts), self.objective.of(prompts, seed)
+        condition, objective = self.chain.encode(prompts), self.objective.of_frames(seed)
         pair = self.edict.sample(torch.stack([x, x]), condition)
-        slopes, scores = zip(*(slope(objective, end) for end in pair), strict=True)
+        slopes, scores = zip(*(slope(objective, end, prompts) for end in pair), strict=True)
         found, gradient = self.edict.pull_back(pair, torch.stack(slopes) / 2, condition)
         self._check_found(found, x)
-        return gradient.mean(0), self.objective.sign * scores[0]
+        return gradient.mean(0), scores[0]
 
     def _show(self, x: Tensor, prompts: list[str]) -> tuple[Tensor, Tensor]:
         """Returns the samples of latents, and their rewards."""
         end, _ = self.edict.sample(torch.stack([x, x]), self.chain.encode(prompts))
         samples = self.chain.model.decode(end)
-        return samples, self.objective.rate(samples, prompts)
+        return samples, self.objective.rate(samples, prompts).values
 
     def _noise(self, x: Tensor, seeds: list[int], k: int) -> Tensor:
         shape = tuple(x.shape[1:])
@@ -185,13 +185,13 @@ class DOODL(Sampling):
         raise ValueError("DOODL trains no weight, so it has no checkpoint to load; leave out --ckpt_path")
 
 
-def slope(objective: Score, x: Tensor) -> tuple[Tensor, Tensor]:
+def slope(objective: Objective, x: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     r"""Returns :math:`\partial R / \partial x`, with the shape of ``x``, and :math:`R(x)`, with shape :math:`(B)`."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        scores = objective(x)
-        (gradient,) = torch.autograd.grad(scores.sum(), x)
-    return gradient, scores.detach()
+        scores = objective(x, prompts)
+        (gradient,) = torch.autograd.grad(scores.objective.sum(), x)
+    return gradient, scores.values.detach()
 
 
 def norms(x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-r"""AES: the aesthetic score of LAION, an affine map of a picture's CLIP embedding.
+r"""AES: the aesthetic score of LAION, an affine map of an image's CLIP embedding.
 
 .. math:: R(x) = w \cdot \frac{f(x)}{\|f(x)\|} + b
 
-with the image tower :math:`f` of CLIP ViT-L/14; about 4 … 7, and blind to the prompt. The map is stored as five layers
-without activations.
+with the image tower :math:`f` of CLIP ViT-L/14; about 4 … 7, independent of the prompt. The published weights hold the map as
+five linear layers without activations.
 
 References:
     | CLIP+MLP Aesthetic Score Predictor (Schuhmann, 2022)
@@ -20,14 +20,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPVisionModelWithProjection
 
-from rlr.io.weights import Published, find, read_state
+from rlr.io.hub import Published, find
+from rlr.io.weights import read_state
 from rlr.rewards.networks.head import Head, build_head
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import Fit, PillowCropShortest, Preprocessing, Squash
 from rlr.rewards.networks.pretrained import pretrained
 
 NORM, BIAS = 17.99562477643365, 5.236645844819847
-r"""Length of :math:`w` and value of :math:`b` in the published head, by which copies of it are known."""
+r"""Length of :math:`w` and value of :math:`b` in the published head, which identify copies of it."""
 HEADS = (
     # a copy in another file, whose checksum is not known
     Published("aesthetic-model.pth"),
@@ -49,13 +50,13 @@ class Aesthetic(NetworkReward):
         head: The head: a file, a folder that holds it, or a hub id.
         preprocessing: ``official`` resizes bytes with Pillow and crops, ``training`` squashes (bilinear), with a
             gradient.
-        chunk: How many pictures to score at once.
+        chunk: The number of images to score at once.
         verify: Whether a head with a published name must be the published one: have its checksum where that is known,
             and amount to its affine map.
 
     Raises:
         FileNotFoundError: If there is no such model or head.
-        ValueError: If the weights are not those of the networks, or the head is not the one that its name promises.
+        ValueError: If the weights do not fit the networks, or a head with a published name is not the published one.
     """
 
     fits: ClassVar[Mapping[Preprocessing, Fit]] = {
@@ -87,8 +88,8 @@ class Aesthetic(NetworkReward):
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
         return self.head(F.normalize(self.clip(pixel_values=pixels).image_embeds, dim=-1))
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        return torch.empty(len(prompts), 0)
+    def _encode(self, prompt: str) -> Tensor:
+        return torch.empty(0)
 
 
 def _check_map(head: Head, file: Path) -> None:

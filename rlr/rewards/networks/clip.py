@@ -1,4 +1,4 @@
-"""CLIP models in the layout of transformers, which PickScore and CLIPScore are made of."""
+"""The base of PickScore and CLIPScore: CLIP models in the layout of transformers."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from rlr.rewards.networks.pretrained import pretrained
 
 
 class CLIPReward(NetworkReward):
-    r"""A similarity of picture and prompt in a CLIP model.
+    r"""A similarity of image and prompt in a CLIP model.
 
     Args:
         path: A folder, or a hub id.
-        tokenizer: Where the tokenizer is, by default in ``path`` where that is a folder, else at ``home``.
+        tokenizer: The folder or hub id of the tokenizer; by default ``path`` if that is a folder, else ``home``.
         preprocessing: ``official`` resizes bytes with Pillow, ``training`` is the same on tensors, with a gradient.
-        chunk: How many pictures to score at once.
-        cache: How many prompts to remember.
+        chunk: The number of images to score at once.
+        cache: The number of prompts whose features are cached.
     """
 
     fits: ClassVar[Mapping[Preprocessing, Fit]] = {
@@ -50,7 +50,7 @@ class CLIPReward(NetworkReward):
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor: ...
 
     def features(self, samples: Tensor) -> Tensor:
-        r"""Returns what the image tower makes of pixels in [0, 1]: unit vectors, with shape :math:`(B, D)`."""
+        r"""Returns the unit features of pixels in [0, 1] by the image tower, with shape :math:`(B, D)`."""
         return self._images(self.preprocess(samples))
 
     def _cosine(self, pixels: Tensor, texts: Tensor) -> Tensor:
@@ -59,9 +59,10 @@ class CLIPReward(NetworkReward):
     def _images(self, pixels: Tensor) -> Tensor:
         return F.normalize(self.clip.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        whole = self.tokenizer(prompts, verbose=False).input_ids
-        self._warn([text for text, ids in zip(prompts, whole, strict=True) if len(ids) > self.length], self.length)
-        tokens = self.tokenizer(prompts, padding=True, truncation=True, max_length=self.length, return_tensors="pt")
+    def _encode(self, prompt: str) -> Tensor:
+        tokens = self.tokenizer(prompt, truncation=True, max_length=self.length, return_tensors="pt")
         texts = self.clip.get_text_features(**tokens.to(self._weight.device)).pooler_output
-        return F.normalize(texts, dim=-1)
+        return F.normalize(texts, dim=-1)[0]
+
+    def _is_cut(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length

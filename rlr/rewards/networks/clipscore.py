@@ -1,9 +1,10 @@
-r"""CLIPScore: how well a picture shows its prompt.
+r"""CLIPScore: how well an image shows its prompt.
 
 .. math:: R(x, c) = \Bigl\langle \frac{f(x)}{\|f(x)\|}, \frac{g(c)}{\|g(c)\|} \Bigr\rangle
 
-with CLIP's image tower :math:`f` and text tower :math:`g`. It is the plain cosine: neither clamped at 0, which would
-end the gradient there, nor weighted by 2.5, nor is the prompt prefixed. Tables of text-to-image models show it × 100.
+with CLIP's image tower :math:`f` and text tower :math:`g`. Unlike in the paper, the
+cosine is not clamped at 0, which would end the gradient there, nor multiplied by 2.5, and the prompt has no prefix. Tables
+of text-to-image models show it × 100.
 
 References:
     | CLIPScore: A Reference-free Evaluation Metric for Image Captioning (Hessel et al., 2021)
@@ -19,14 +20,14 @@ from rlr.rewards.networks.preprocessing import Fit, Preprocessing
 
 
 class CLIPScore(CLIPReward):
-    r"""The cosine of picture and prompt in a CLIP model, in [-1, 1].
+    r"""The cosine of image and prompt in a CLIP model, in [-1, 1].
 
     Args:
         path: A folder in the layout of transformers, or a hub id.
-        tokenizer: Where the tokenizer is, by default in ``path`` where that is a folder, else at OpenAI's model.
+        tokenizer: The folder or hub id of the tokenizer; by default ``path`` if that is a folder, else OpenAI's model.
         preprocessing: ``official`` resizes bytes with Pillow, ``training`` is the same on tensors, with a gradient.
-        chunk: How many pictures to score at once.
-        cache: How many prompts to remember.
+        chunk: The number of images to score at once.
+        cache: The number of prompts whose features are cached.
     """
 
     home = "openai/clip-vit-large-patch14"

@@ -1,4 +1,4 @@
-"""The head that AES and ImageReward put on an embedding."""
+"""The head of AES and ImageReward, an affine map of an embedding."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -13,8 +13,8 @@ _LINEAR = (0, 2, 4, 6, 7)
 class Head(nn.Module):
     r"""Five linear layers without an activation in between, from :math:`(B, D)` to :math:`(B)`: an affine map.
 
-    The layers keep the authors' names, ``layers.0``, ``.2``, ``.4``, ``.6`` and ``.7``; the odd numbers between were
-    dropouts.
+    The layers have the authors' names ``layers.0``, ``.2``, ``.4``, ``.6`` and ``.7``; the other numbers are dropouts in
+    the authors' program.
 
     Args:
         widths: The six widths, 768, 1024, 128, 64, 16 and 1 in both rewards.
@@ -40,10 +40,10 @@ class Head(nn.Module):
 
 
 def build_head(state: dict[str, Tensor], source: Path) -> Head:
-    """Returns the head with the weights of a state dict, from which it takes its widths.
+    """Returns the head with the weights and the widths of a state dict.
 
     Raises:
-        ValueError: If the state dict is not that of such a head.
+        ValueError: If the state dict lacks a layer of the head.
     """
     weights = [state.get(f"layers.{i}.weight") for i in _LINEAR]
     found = [weight for weight in weights if weight is not None and weight.ndim == 2]

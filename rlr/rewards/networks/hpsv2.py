@@ -1,4 +1,4 @@
-r"""HPSv2: human preference as the cosine of picture and prompt in a CLIP model tuned on preferences.
+r"""HPSv2: human preference as the cosine of image and prompt in a CLIP model tuned on preferences.
 
 .. math:: R(x, c) = \Bigl\langle \frac{f(x)}{\|f(x)\|}, \frac{g(c)}{\|g(c)\|} \Bigr\rangle
 
@@ -20,16 +20,17 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlr.io.weights import Published, build, find, read_state
+from rlr.io.hub import Published, find
+from rlr.io.weights import build, read_state
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import Fit, PadLongest, Preprocessing, Squash
 
 WEIGHTS, CONFIG, MERGES = "open_clip_model.safetensors", "open_clip_config.json", "merges.txt.gz"
-"""The files of a folder in open_clip's layout; the last is for vocabularies of its own."""
+"""The files of a folder in open_clip's layout; the last is needed for a vocabulary other than CLIP's."""
 
 
 class HPSVersion(Enum):
-    """Which weights."""
+    """A version of the published weights."""
 
     v2_0 = Published("HPS_v2_compressed.pt", "md5", "fd9180de357abf01fdb4eaad64631db4")
     v2_1 = Published("HPS_v2.1_compressed.pt", "md5", "4067542e34ba2553a738c5ac6c1d75c0")
@@ -43,15 +44,15 @@ class HPSv2(NetworkReward):
 
     Args:
         path: A file of weights, a folder that holds it under its published name, or a hub id.
-        version: Which weights, 2.0 or 2.1.
-        architecture: A model that open_clip knows by name, or ``local-dir:`` and a folder with a file
+        version: The version of the weights, 2.0 or 2.1.
+        architecture: The name of a model of open_clip, or ``local-dir:`` and a folder with a file
             ``open_clip_config.json``.
         merges: A file of merges for the tokenizer, in the format of CLIP's ``bpe_simple_vocab_16e6.txt.gz``; by default
             CLIP's own.
-        preprocessing: ``official`` pads the shorter side (bicubic), ``training`` squashes (bilinear); both have a
-            gradient.
-        chunk: How many pictures to score at once.
-        cache: How many prompts to remember.
+        preprocessing: ``official`` pads the shorter side (bicubic), ``training`` resizes both sides (bilinear); both
+            have a gradient.
+        chunk: The number of images to score at once.
+        cache: The number of prompts whose features are cached.
         verify: Whether a file with a published name must have the published checksum.
     """
 
@@ -72,7 +73,7 @@ class HPSv2(NetworkReward):
         cache: int = 4096,
         verify: bool = True,
     ) -> None:
-        # here, for it takes seconds to import
+        # imported here because the import takes seconds
         from open_clip import CLIP, SimpleTokenizer
 
         super().__init__(preprocessing, chunk, cache)
@@ -92,15 +93,14 @@ class HPSv2(NetworkReward):
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
         return (self.clip.encode_image(pixels, normalize=True) * texts).sum(-1)
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        tokens = self.tokenizer(prompts).to(self._weight.device)
-        self._warn([text for text, ids in zip(prompts, tokens, strict=True) if self._cuts(text, ids)], self.length)
-        return F.normalize(self.clip.encode_text(tokens), dim=-1)
+    def _encode(self, prompt: str) -> Tensor:
+        tokens = self.tokenizer([prompt]).to(self._weight.device)
+        return F.normalize(self.clip.encode_text(tokens), dim=-1)[0]
 
-    def _cuts(self, prompt: str, tokens: Tensor) -> bool:
-        """Whether the text feature, that of the first end token, misses a part of the prompt."""
-        seen = int((tokens == self.tokenizer.eot_token_id).int().argmax()) - 1
-        return seen < len(self.tokenizer.encode(prompt))
+    def _is_cut(self, prompt: str) -> bool:
+        # the text feature is that of the first end token
+        end = int((self.tokenizer([prompt])[0] == self.tokenizer.eot_token_id).int().argmax())
+        return end - 1 < len(self.tokenizer.encode(prompt))
 
 
 def _config(architecture: str) -> dict[str, Any]:

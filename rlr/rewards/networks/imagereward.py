@@ -1,8 +1,8 @@
-r"""ImageReward: human preference read off a text encoder that looks at the picture.
+r"""ImageReward: human preference predicted by a text encoder that attends to the image.
 
 .. math:: R(x, c) = \frac{h(T(c, V(x))_\mathrm{[CLS]}) - \mu}{\sigma}
 
-with BLIP's vision tower :math:`V`, its text encoder :math:`T` (which attends to the picture), an affine head :math:`h`,
+with BLIP's vision tower :math:`V`, its text encoder :math:`T` (which attends to the image), an affine head :math:`h`,
 and the mean :math:`\mu` and standard deviation :math:`\sigma` over the authors' test set; about -2 … 2, and × 100 in some
 tables.
 
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from rlr.io.weights import Published, build, find, read_json, read_state, tell_unread
+from rlr.io.hub import Published, find
+from rlr.io.weights import build, read_json, read_state, tell_unread
 from rlr.rewards.networks.head import build_head
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing, even_offset
@@ -32,7 +33,7 @@ MEAN = 0.16717362830052426
 STD = 1.0333394966054072
 """The standard deviation over it."""
 LENGTH = 35
-"""How many tokens of a prompt are read."""
+"""The number of tokens of a prompt that the network reads."""
 VISION = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -54,7 +55,7 @@ TEXT = {
     "max_position_embeddings": 512,
     "layer_norm_eps": 1e-12,
     "hidden_act": "gelu",
-    # else no cross-attention would be built
+    # otherwise transformers builds no cross-attention
     "is_decoder": True,
 }
 """The text encoder, for :class:`transformers.BlipTextConfig`."""
@@ -78,11 +79,11 @@ _UNUSED = ("blip.text_encoder.embeddings.position_ids", "blip.vision_proj.", "bl
 
 
 def convert(state: Mapping[str, Tensor], source: Path | str = "ImageReward.pt") -> dict[str, dict[str, Tensor]]:
-    """Sorts the weights of ``ImageReward.pt`` by module, under the names that transformers gives them.
+    """Splits the weights of ``ImageReward.pt`` by module and renames them to the names of transformers.
 
     Args:
         state: The weights under their authors' names.
-        source: The file that they came from, for the warning.
+        source: The file of the weights, for the warning.
 
     Returns:
         The state dicts of the modules ``vision``, ``text`` and ``head``; keys that none of them has are left out, with a
@@ -116,10 +117,10 @@ class ImageReward(NetworkReward):
         path: A file of weights, a folder that holds ``ImageReward.pt``, or a hub id.
         tokenizer: The tokenizer, a folder or a hub id.
         architecture: A JSON file with ``vision_config`` and ``text_config`` in the format of transformers; by default
-            that of the published weights.
+            the architecture of the published weights.
         preprocessing: ``official`` resizes bytes with Pillow, ``training`` is the same on tensors, with a gradient.
-        chunk: How many pictures to score at once.
-        cache: How many prompts to remember.
+        chunk: The number of images to score at once.
+        cache: The number of prompts whose features are cached.
         verify: Whether a file with a published name must have the published checksum, where one is known.
     """
 
@@ -128,6 +129,7 @@ class ImageReward(NetworkReward):
         Preprocessing.training: CropShortest(even_offset),
     }
     scales = MappingProxyType({"x100": 100.0})
+    length = LENGTH
 
     def __init__(
         self,
@@ -144,7 +146,7 @@ class ImageReward(NetworkReward):
         file = find(path, [Published("ImageReward.pt")], verify)
         self._build(config, convert(read_state(file), file), file)
         self.tokenizer = pretrained(BertTokenizer, tokenizer)
-        # BLIP's own two; they take part in a score only if a prompt spells them out
+        # two tokens of BLIP, which matter to a score only if a prompt contains them
         self.tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
 
     def _build(self, config: dict[str, Any], weights: dict[str, dict[str, Tensor]], file: Path) -> None:
@@ -155,15 +157,18 @@ class ImageReward(NetworkReward):
         self.size = config["vision_config"]["image_size"]
 
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
-        # not pooler_output, to which transformers applies the norm twice
+        # not pooler_output: transformers applies the norm twice to it
         image = self.vision(pixel_values=pixels).last_hidden_state
         ids, mask = texts.unbind(1)
         text = self.text(input_ids=ids, attention_mask=mask, encoder_hidden_states=image)
         return (self.head(text.last_hidden_state[:, 0]) - MEAN) / STD
 
-    def _encode(self, prompts: list[str]) -> Tensor:
-        """Returns ids and mask: the text encoder sees the picture, so there is no feature of the text alone."""
-        whole = self.tokenizer(prompts, verbose=False).input_ids
-        self._warn([text for text, ids in zip(prompts, whole, strict=True) if len(ids) > LENGTH], LENGTH)
-        tokens = self.tokenizer(prompts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
-        return torch.stack([tokens.input_ids, tokens.attention_mask], 1)
+    def _encode(self, prompt: str) -> Tensor:
+        """Returns token ids and mask: the text encoder attends to the image, so a text alone has no features."""
+        tokens = self.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        )
+        return torch.cat([tokens.input_ids, tokens.attention_mask])
+
+    def _is_cut(self, prompt: str) -> bool:
+        return len(self.tokenizer(prompt, verbose=False).input_ids) > self.length

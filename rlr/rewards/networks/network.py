@@ -1,4 +1,4 @@
-"""What rewards of a frozen network share: preprocessing, chunks of the batch, and texts encoded once."""
+"""The base of rewards of a frozen network: preprocessing, chunks of the batch, and cached text features."""
 
 import warnings
 from abc import abstractmethod
@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlr.rewards.base import Reward
-from rlr.rewards.networks.preprocessing import Fit, Preprocessing, normalise
+from rlr.rewards.networks.preprocessing import Fit, Preprocessing, normalize_pixels
 
 
 class TextCache:
-    """Remembers one tensor a text and precision, the most recently used ones.
+    """A cache of one tensor a text and precision, which drops the least recently used.
 
     Args:
-        capacity: How many.
+        capacity: The number of tensors.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -35,13 +35,13 @@ class TextCache:
 
         Args:
             texts: The texts.
-            encode: Makes the tensors of new texts, each once.
-            dtype: The precision that it computes in; what was made in another one is not used.
+            encode: Returns the tensors of texts that are not cached; each text is passed once.
+            dtype: The precision of ``encode``; tensors of another precision are not used.
         """
         rows = {text: self._rows[text, dtype] for text in texts if (text, dtype) in self._rows}
         new = [text for text in dict.fromkeys(texts) if text not in rows]
         if new:
-            # a copy each: a view would keep the batch that it was encoded in
+            # a copy each: a view would keep the memory of the whole batch
             rows.update(zip(new, (row.clone() for row in encode(new).cpu()), strict=True))
         for text, row in rows.items():
             self._rows[text, dtype] = row
@@ -54,20 +54,22 @@ class TextCache:
 class NetworkReward(Reward):
     """A reward of a frozen network.
 
-    It computes in the precision of its weights, which are loaded in float32; ``reward.to(torch.bfloat16)`` asks for
-    another. Prompts longer than the network reads lose their end, as in the authors' programs; a warning says so.
+    It computes in the precision of its weights, which are loaded in float32. Prompts longer than the network reads lose
+    their end, as in the authors' programs; a warning says so.
 
     Args:
-        preprocessing: One of the two named ways, or a :class:`~rlr.rewards.networks.preprocessing.Fit` of one's own.
-        chunk: How many pictures to score at once. Where a gradient is asked for and there are more, each chunk is
-            computed a second time in the backward pass, so that memory is that of one chunk.
-        cache: How many prompts to remember.
+        preprocessing: ``official``, ``training``, or any :class:`~rlr.rewards.networks.preprocessing.Fit`.
+        chunk: The number of images to score at once. With a gradient and more images than that, the backward pass
+            computes each chunk a second time, which limits the memory to that of one chunk.
+        cache: The number of prompts whose features are cached.
     """
 
     fits: ClassVar[Mapping[Preprocessing, Fit]]
-    """What the two named ways are."""
+    """The preprocessing that ``official`` and ``training`` stand for."""
     size: int
-    """The side of the square that the network reads."""
+    """The side of the square images that the network reads, in pixels."""
+    length: int
+    """The number of tokens that the network reads of a prompt."""
 
     def __init__(
         self, preprocessing: Preprocessing | Fit = Preprocessing.training, chunk: int = 32, cache: int = 4096
@@ -83,39 +85,49 @@ class NetworkReward(Reward):
         return self.rate(samples, self._text_features(prompts))
 
     def rate(self, samples: Tensor, texts: Tensor) -> Tensor:
-        r"""Returns the scores of samples given texts that are encoded already, with shape :math:`(B)`."""
+        r"""Returns the scores of samples given encoded texts, with shape :math:`(B)`."""
         return in_chunks(lambda x, y: self._score(self.preprocess(x), y), self.chunk, samples, texts)
 
     def preprocess(self, samples: Tensor) -> Tensor:
-        r"""Returns what the network reads, with shape :math:`(B, 3, s, s)`, of pixels in [0, 1]."""
-        return normalise(self.fit(samples, self.size)).to(self._weight.dtype)
+        r"""Returns the network's input, with shape :math:`(B, 3, s, s)`, from pixels in [0, 1]."""
+        return normalize_pixels(self.fit(samples, self.size)).to(self._weight.dtype)
 
     @abstractmethod
     def _score(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """Returns the scores of preprocessed pixels given encoded texts."""
 
     @abstractmethod
-    def _encode(self, prompts: list[str]) -> Tensor:
-        """Returns one row a prompt."""
+    def _encode(self, prompt: str) -> Tensor:
+        """Returns the features of one prompt, without a batch dimension."""
+
+    def _is_cut(self, prompt: str) -> bool:
+        """Returns whether the network ignores the end of a prompt; False by default."""
+        return False
 
     def _text_features(self, prompts: Sequence[str]) -> Tensor:
-        return self.texts(prompts, self._encode_in_chunks, self._weight.dtype).to(self._weight.device)
+        return self.texts(prompts, self._encode_each, self._weight.dtype).to(self._weight.device)
 
     # an inference tensor in the cache could not take part in a later backward pass
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _encode_in_chunks(self, prompts: list[str]) -> Tensor:
-        return torch.cat([self._encode(prompts[i : i + self.chunk]) for i in range(0, len(prompts), self.chunk)])
+    def _encode_each(self, prompts: list[str]) -> Tensor:
+        """Encodes one prompt at a time.
+
+        In a batch, the last digits of a prompt's features depend on the other prompts, through the padding and the size
+        of the matrices. A resumed run encodes other prompts together, and would differ from an uninterrupted one.
+        """
+        self._warn([prompt for prompt in prompts if self._is_cut(prompt)])
+        return torch.stack([self._encode(prompt) for prompt in prompts])
 
     @property
     def _weight(self) -> Tensor:
         return next(self.parameters())
 
-    def _warn(self, cut: Sequence[str], limit: int) -> None:
-        """Says which prompts lose their end."""
+    def _warn(self, cut: Sequence[str]) -> None:
+        """Warns of prompts that are longer than the network reads."""
         if cut:
             warnings.warn(
-                f"{self.label} reads {limit} tokens and ignores the end of {len(cut)} prompt(s), the first of them "
+                f"{self.label} reads {self.length} tokens and ignores the end of {len(cut)} prompt(s), the first of them "
                 f"{cut[0][:60]!r}…; shorten them if their ends matter",
                 stacklevel=2,
             )
@@ -123,14 +135,13 @@ class NetworkReward(Reward):
     def _check(self, samples: Tensor, prompts: Sequence[str], slack: float = 1e-2) -> None:
         if samples.ndim != 4 or samples.shape[1] != 3 or len(samples) != len(prompts) or not len(prompts):
             raise ValueError(
-                f"{self.label} got samples of shape {tuple(samples.shape)} and {len(prompts)} prompts; give (B, 3, H, W) "
-                "and B prompts (videos go through FrameReward)"
+                f"{self.label}: expected images of shape (B, 3, H, W) and B prompts, got shape {tuple(samples.shape)} and "
+                f"{len(prompts)} prompts; wrap the reward in FrameReward for videos"
             )
         low, high = (value.item() for value in samples.detach().aminmax())
         if low < -slack or high > 1 + slack:
             raise ValueError(
-                f"{self.label} got pixels in [{low:.3g}, {high:.3g}], and rewards read [0, 1]; map and clamp them, "
-                "exactly once"
+                f"{self.label}: expected pixels in [0, 1], got [{low:.3g}, {high:.3g}]; map and clamp the pixels exactly once"
             )
 
 
@@ -141,6 +152,6 @@ def in_chunks(function: Callable[..., Tensor], size: int, samples: Tensor, *othe
         return function(samples, *others)
     if not (torch.is_grad_enabled() and samples.requires_grad):
         return torch.cat([function(*part) for part in parts])
-    # nothing random happens in a frozen network, so there is no random state to keep
+    # a frozen network draws no random numbers, so there is no random state to preserve
     again = [checkpoint(function, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
     return torch.cat(again)

@@ -18,15 +18,13 @@ from rlr.rewards.networks.preprocessing import Fit, Preprocessing
 class PickScore(CLIPReward):
     r"""PickScore, or any CLIP model in the folder layout of transformers.
 
-    Text features are computed once a prompt.
-
     Args:
         path: A folder, or a hub id.
-        tokenizer: Where the tokenizer is, by default in ``path`` where that is a folder, else at LAION's model, which
-            PickScore was tuned from.
+        tokenizer: The folder or hub id of the tokenizer; by default ``path`` if that is a folder, else LAION's model,
+            from which PickScore was fine-tuned.
         preprocessing: ``official`` resizes bytes with Pillow, ``training`` is the same on tensors, with a gradient.
-        chunk: How many pictures to score at once.
-        cache: How many prompts to remember.
+        chunk: The number of images to score at once.
+        cache: The number of prompts whose features are cached.
     """
 
     home = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

@@ -1,7 +1,7 @@
-r"""From pictures of any size to the square that a network reads.
+r"""Preprocessing of images of any size to the square input of a network.
 
-A reward names two ways, :attr:`Preprocessing.official` and :attr:`Preprocessing.training`; each is a small object, a
-:class:`Fit`. All resizes are antialiased, and their overshoot is not clamped: both as in the authors' programs.
+A reward has two named ways, :attr:`Preprocessing.official` and :attr:`Preprocessing.training`; each is a :class:`Fit`.
+As in the authors' programs, all resizes are antialiased and their overshoot is not clamped.
 """
 
 from abc import ABC, abstractmethod
@@ -15,35 +15,47 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlr.rewards.isolation import finite_rows
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""The mean of red, green and blue that CLIP's networks, and BLIP's, were trained with."""
+"""The mean of red, green and blue in the training of CLIP's and BLIP's networks."""
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Their standard deviation."""
+"""The standard deviation of red, green and blue."""
 
 
 def to_bytes(samples: Tensor) -> Tensor:
-    r"""Returns pixels in [0, 1] as the nearest of 0 … 255 on the CPU, with the shape of ``samples`` and no gradient."""
-    return (samples.detach() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+    r"""Returns pixels in [0, 1] as the nearest of 0 … 255 on the CPU, with the shape of ``samples`` and no gradient.
+
+    Raises:
+        ValueError: If a pixel is NaN or infinite: no byte stands for it, and 0 would make it black.
+    """
+    samples = samples.detach()
+    if not samples.isfinite().all():
+        raise ValueError(
+            f"expected finite pixels to round to bytes, got NaN or infinity in samples of shape {tuple(samples.shape)}; "
+            "leave out the samples that finite_rows() marks as false"
+        )
+    return (samples * 255).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 class Preprocessing(Enum):
-    """The two ways that a reward has a name for."""
+    """The named ways of preprocessing."""
 
     official = "official"
-    """The authors' scoring of picture files, which published tables are made with."""
+    """The authors' scoring of image files, used for published tables."""
     training = "training"
-    """The differentiable way of AlignProp, VADER and ReFL."""
+    """The differentiable preprocessing of AlignProp, VADER and ReFL."""
 
 
 class Fit(ABC):
-    """Fits pictures to a square."""
+    """A way to make square images of any images."""
 
     differentiable: bool = True
     """Whether the result has a gradient in the pixels."""
 
     @abstractmethod
     def __call__(self, samples: Tensor, size: int) -> Tensor:
-        r"""Returns the square pictures.
+        r"""Returns the square images.
 
         Args:
             samples: Pixels in [0, 1], with shape :math:`(B, 3, H, W)`.
@@ -55,21 +67,21 @@ class Fit(ABC):
 
 
 def floor_offset(surplus: int) -> int:
-    """Returns where a centre crop begins in transformers and VADER: half the surplus, rounded down."""
+    """Returns the first pixel of a center crop in transformers and VADER: half the surplus, rounded down."""
     return surplus // 2
 
 
 def even_offset(surplus: int) -> int:
-    """Returns where a centre crop begins in torchvision: half the surplus, rounded to the nearest even number."""
+    """Returns the first pixel of a center crop in torchvision: half the surplus, rounded half to even."""
     return round(surplus / 2)
 
 
 @dataclass(frozen=True)
 class Squash(Fit):
-    """Resizes both sides, whatever the picture's shape.
+    """Resizes both sides to the square, without regard to the aspect ratio.
 
     Args:
-        mode: The interpolation, a name that :func:`torch.nn.functional.interpolate` knows.
+        mode: The ``mode`` of :func:`torch.nn.functional.interpolate`.
     """
 
     mode: str = "bilinear"
@@ -80,10 +92,10 @@ class Squash(Fit):
 
 @dataclass(frozen=True)
 class CropShortest(Fit):
-    """Resizes the shorter side (bicubic) and crops the centre.
+    """Resizes the shorter side (bicubic) and crops the center.
 
     Args:
-        offset: From the surplus of a side to where the crop begins.
+        offset: Maps the surplus of a side to the first pixel of the crop.
     """
 
     offset: Callable[[int], int] = floor_offset
@@ -96,30 +108,33 @@ class CropShortest(Fit):
 
 @dataclass(frozen=True)
 class PillowCropShortest(Fit):
-    """:class:`CropShortest` on pictures of bytes, as Pillow does it: to its bit, and so without a gradient.
+    """:class:`CropShortest` by Pillow on images rounded to bytes, without a gradient.
+
+    An image with a pixel that is not finite becomes a square of NaN.
 
     Args:
-        offset: From the surplus of a side to where the crop begins.
+        offset: Maps the surplus of a side to the first pixel of the crop.
     """
 
     differentiable = False
     offset: Callable[[int], int] = floor_offset
 
     def __call__(self, samples: Tensor, size: int) -> Tensor:
-        pixels = to_bytes(samples).permute(0, 2, 3, 1).numpy()
-        squares = torch.from_numpy(np.stack([self._square(Image.fromarray(picture), size) for picture in pixels]))
-        return squares.permute(0, 3, 1, 2).to(samples) / 255
+        finite = finite_rows(samples).view(-1, 1, 1, 1)
+        pixels = to_bytes(samples.where(finite, 0)).permute(0, 2, 3, 1).numpy()
+        squares = torch.from_numpy(np.stack([self._square(Image.fromarray(image), size) for image in pixels]))
+        return (squares.permute(0, 3, 1, 2).to(samples) / 255).where(finite, torch.nan)
 
-    def _square(self, picture: Image.Image, size: int) -> np.ndarray:
-        height, width = _shortest((picture.height, picture.width), size)
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    def _square(self, image: Image.Image, size: int) -> np.ndarray:
+        height, width = _shortest((image.height, image.width), size)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
         left, top = self.offset(width - size), self.offset(height - size)
-        return np.asarray(picture.crop((left, top, left + size, top + size)))
+        return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 @dataclass(frozen=True)
 class PadLongest(Fit):
-    """Resizes the longer side (bicubic) and pads the shorter with black to both ends."""
+    """Resizes the longer side (bicubic) and pads the shorter side with black at both ends."""
 
     def __call__(self, samples: Tensor, size: int) -> Tensor:
         scale = size / max(samples.shape[-2:])
@@ -129,7 +144,7 @@ class PadLongest(Fit):
         return F.pad(samples, (left, size - width - left, above, size - height - above))
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalize_pixels(pixels: Tensor) -> Tensor:
     r"""Returns :math:`(x - \mathrm{MEAN}) / \mathrm{STD}` per channel, with the shape of ``pixels``, :math:`(*, 3, H, W)`."""
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     return (pixels - mean) / std

@@ -1,4 +1,4 @@
-"""Models and tokenizers in the folder layout of transformers, from a folder or the hub: complete, read as tensors alone."""
+"""Complete models and tokenizers in the layout of transformers, from a folder or the hub, read without running code."""
 
 import pickle
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         source: The folder or hub id.
         unused: How the names of weights begin that the file may have besides, without a warning; the numbers of the
             positions, which older versions of transformers wrote down, are always among them.
-        options: What else ``from_pretrained`` is told.
+        options: Further arguments of ``from_pretrained``.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -30,7 +30,7 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
     model = issubclass(kind, PreTrainedModel)
     if model:
         options |= {"dtype": torch.float32, "weights_only": True, "output_loading_info": True}
-        # not to pass over them: they are told, and refused below by their names
+        # so that the weights of other shapes are listed, and refused below by name
         options |= {"ignore_mismatched_sizes": True}
     try:
         loaded = kind.from_pretrained(source, **options)
@@ -48,14 +48,14 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
 
 
 def _complete(
-    network: nn.Module, told: Mapping[str, Collection[Any]], source: str, unused: tuple[str, ...]
+    network: nn.Module, info: Mapping[str, Collection[Any]], source: str, unused: tuple[str, ...]
 ) -> nn.Module:
-    misshapen = [key for key, *_ in told["mismatched_keys"]]
-    for fact, keys in (("lacks", told["missing_keys"]), ("has in another shape", misshapen)):
+    misshapen = [key for key, *_ in info["mismatched_keys"]]
+    for fact, keys in (("lacks", info["missing_keys"]), ("has in another shape", misshapen)):
         if keys:
             raise ValueError(
                 f"{source} {fact} {len(keys)} weights of {type(network).__name__}, such as {min(keys)}; give the checkpoint "
                 "of this very network"
             )
-    tell_unread(source, type(network).__name__, [key for key in told["unexpected_keys"] if not key.startswith(unused)])
+    tell_unread(source, type(network).__name__, [key for key in info["unexpected_keys"] if not key.startswith(unused)])
     return freeze(network)

@@ -1,4 +1,4 @@
-r"""What a reward's server and its clients say to each other: JSON, with pictures as PNG files in base64.
+r"""The protocol of a reward's server and its clients: JSON, with images as PNG files in base64.
 
 ================  ===========================================================  ==========================================
 request           asks                                                         answer
@@ -9,8 +9,8 @@ request           asks                                                         a
                   ``"samples": [[PNG, …], …]``, a list of frames each          a score is not finite
 ================  ===========================================================  ==========================================
 
-Whatever is refused is answered ``{"error": "one sentence"}``. Pixels travel as 8-bit numbers, so a score is that of the
-rounded picture.
+A request that is refused is answered ``{"error": "one sentence"}``. Pixels are sent as 8-bit numbers, so the score is that
+of the rounded image.
 """
 
 import base64
@@ -29,7 +29,7 @@ from torch import Tensor
 from rlr.rewards.networks.preprocessing import to_bytes
 
 FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for bytes that are no whole picture."""
+"""The exceptions that Pillow raises for a damaged image file."""
 
 
 class Refused(ValueError):
@@ -50,9 +50,9 @@ class Limits:
     """The largest request that is served.
 
     Args:
-        samples: Samples.
-        pixels: Pixels of all frames of all samples together; counted before a picture is decoded.
-        bytes: Bytes of the request.
+        samples: The number of samples.
+        pixels: The pixels of all frames of all samples together, counted before an image is decoded.
+        bytes: The bytes of the request.
     """
 
     samples: int = 64
@@ -60,18 +60,18 @@ class Limits:
     bytes: int = 128 * 2**20
 
 
-def png(picture: Tensor) -> str:
-    r"""Returns the PNG file, in base64, of a picture of bytes, with shape :math:`(3, H, W)`."""
+def png(image: Tensor) -> str:
+    r"""Returns the PNG file, in base64, of an image of bytes, with shape :math:`(3, H, W)`."""
     buffer = io.BytesIO()
     # higher compression takes longer than a local network does
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "PNG", compress_level=1)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG", compress_level=1)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def pack(samples: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
     r"""Returns the request to score pixels in [0, 1], with shape :math:`(B, 3, H, W)` or :math:`(B, F, 3, H, W)`."""
-    pictures = to_bytes(samples)
-    files = [[png(frame) for frame in video] if video.ndim == 4 else png(video) for video in pictures]
+    images = to_bytes(samples)
+    files = [[png(frame) for frame in video] if video.ndim == 4 else png(video) for video in images]
     return {"prompts": list(prompts), "samples": files}
 
 
@@ -88,11 +88,11 @@ def unpack(body: bytes, limits: Limits) -> tuple[Tensor, list[str]]:
         raise Refused(f"got {len(samples)} samples, and {limits.samples} are served at once; send fewer a request", 413)
     counts = {len(sample) if isinstance(sample, list) else None for sample in samples}
     if len(counts) > 1 or 0 in counts:
-        raise Refused("samples must be pictures, or videos of one number of frames; send them apart")
+        raise Refused("samples must be images, or videos of one number of frames; send them apart")
     files = [file for sample in samples for file in (sample if isinstance(sample, list) else [sample])]
-    pictures = torch.stack(list(_pictures(files, limits)))
+    images = torch.stack(list(_images(files, limits)))
     (frames,) = counts
-    return (pictures if frames is None else pictures.unflatten(0, (-1, frames))), prompts
+    return (images if frames is None else images.unflatten(0, (-1, frames))), prompts
 
 
 def _read(body: bytes) -> tuple[list[str], list[Any]]:
@@ -103,25 +103,27 @@ def _read(body: bytes) -> tuple[list[str], list[Any]]:
     prompts, samples = (message.get(key) if isinstance(message, dict) else None for key in ("prompts", "samples"))
     if not (isinstance(prompts, list) and isinstance(samples, list) and all(isinstance(p, str) for p in prompts)):
         raise Refused("the request is no object with prompts, a list of strings, and samples, a list of PNG files")
+    if any("\ud800" <= letter <= "\udfff" for prompt in prompts for letter in prompt):
+        raise Refused("a prompt holds half a surrogate pair, which is no text; send whole characters")
     return prompts, samples
 
 
-def _pictures(files: Sequence[Any], limits: Limits) -> Iterator[Tensor]:
+def _images(files: Sequence[Any], limits: Limits) -> Iterator[Tensor]:
     first, pixels = None, 0
     for number, file in enumerate(files):
         try:
             image = _open(file)
             pixels += image.width * image.height
             if pixels > limits.pixels:
-                raise Refused(f"the pictures have more than {limits.pixels} pixels in all; send fewer a request", 413)
+                raise Refused(f"the images have more than {limits.pixels} pixels in all; send fewer a request", 413)
             first = first or image.size
             if image.size != first:
-                raise Refused(f"picture {number} is {image.size}, and the first {first}; send sizes apart")
+                raise Refused(f"image {number} is {image.size}, and the first {first}; send sizes apart")
             yield torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
         except Refused:
             raise
         except FAULTS as error:
-            raise Refused(f"picture {number} is no whole PNG file; send an 8-bit RGB one in base64") from error
+            raise Refused(f"image {number}: expected a whole PNG file; send an 8-bit RGB one in base64") from error
 
 
 def _open(file: Any) -> Image.Image:

@@ -1,16 +1,17 @@
 """A reward as a server: ``python -m rlr.rewards.remote.server --config configs/serve/brightness.yaml``.
 
 The config's ``reward`` is written as in the config of a training, and every option of the server can stand beside it.
-:class:`~rlr.rewards.remote.client.Remote` is the client, :mod:`rlr.rewards.remote.protocol` what the two say to each other.
+:class:`~rlr.rewards.remote.client.Remote` is the client, :mod:`rlr.rewards.remote.protocol` the protocol.
 
-There is no password: whoever reaches the port can have pictures scored. So the default address is that of this machine
-alone; from elsewhere, come through an SSH tunnel or a network of your own.
+The server has no password: anyone who reaches the port can have images scored. So the default address is reachable from
+this machine only. From other machines, use an SSH tunnel or a private network.
 """
 
 import asyncio
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import torch
@@ -18,21 +19,21 @@ import uvicorn
 from jsonargparse import ArgumentParser, auto_cli
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-import rlr
+from rlr.lazy import import_names
 from rlr.rewards.base import Reward
 from rlr.rewards.remote.protocol import Limits, Refused, unpack
 
 
 class Service:
-    """Scores one request after the other, on one thread, so that rewards and GPUs meet one batch at a time.
+    """Scores one request at a time, on one thread, so that the GPU holds one batch.
 
     Args:
         reward: The reward.
-        device: Where it computes.
+        device: The device that it computes on.
         limits: The largest request.
     """
 
@@ -55,35 +56,36 @@ class Service:
                 scores = self.reward(samples.to(self.device), prompts)
         except ValueError as error:
             raise Refused(str(error), 422) from error
-        if scores.shape != (len(prompts),):
-            raise TypeError(f"{self.reward.label} returned the shape {tuple(scores.shape)} for {len(prompts)} prompts")
         return [score.item() if score.isfinite() else None for score in scores]
 
     async def health(self, request: Request) -> JSONResponse:
-        """Tells the facts of the reward."""
+        """Returns label, scales and direction of the reward."""
         reward = self.reward
         facts = {"label": reward.label, "scales": dict(reward.scales), "higher_is_better": reward.higher_is_better}
-        return JSONResponse({**facts, "version": rlr.__version__})
+        return JSONResponse({**facts, "version": version("rlr")})
 
     async def answer(self, request: Request) -> JSONResponse:
-        """Scores a request when its turn comes, unless nobody waits for it any more."""
+        """Scores a request when its turn comes, unless its client has left."""
         body = await self._body(request)
         async with self._turn:
             if await request.is_disconnected():
-                return JSONResponse({"error": "nobody waits for this answer"}, 499)
+                return JSONResponse({"error": "the client left before its turn"}, 499)
             scores = await asyncio.get_running_loop().run_in_executor(self._thread, self.score, body)
         return JSONResponse({"scores": scores})
 
     async def _body(self, request: Request) -> bytes:
-        # a web page may send other types to any address without asking
+        # a web page may send other types to any address without a preflight request
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise Refused("the request must have the type application/json", 415)
         declared = request.headers.get("content-length", "0")
         body = bytearray()
         self._weigh(int(declared) if declared.isdecimal() else 0)
-        async for part in request.stream():
-            body += part
-            self._weigh(len(body))
+        try:
+            async for part in request.stream():
+                body += part
+                self._weigh(len(body))
+        except ClientDisconnect as error:
+            raise Refused("the client left before its request was whole", 499) from error
         return bytes(body)
 
     def _weigh(self, size: int) -> None:
@@ -130,13 +132,13 @@ def serve(
 
     Args:
         reward: The reward.
-        host: The address to listen at; the default is reached from this machine alone.
+        host: The address to listen at; the default is reachable from this machine only.
         port: The port.
-        device: Where the reward computes, such as ``cuda:1``; by default the accelerator if there is one.
+        device: The device of the reward, such as ``cuda:1``; by default the accelerator if there is one.
         max_batch: The most samples of a request.
-        max_pixels: The most pixels of all pictures of a request together.
+        max_pixels: The most pixels of all images of a request together.
         max_megabytes: The most MiB of a request.
-        max_waiting: The most connections at once; more are told to come again.
+        max_waiting: The most connections at once; further ones get status 503.
     """
     limits = Limits(max_batch, max_pixels, max_megabytes * 2**20)
     app = application(Service(reward, torch.device(device) if device else _accelerator(), limits))
@@ -149,7 +151,7 @@ def _accelerator() -> torch.device:
 
 
 class Parser(ArgumentParser):
-    """Tells a mistake in one sentence instead of the usage."""
+    """Reports a mistake in one sentence instead of the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         self.exit(2, f"error: {' '.join(message.split())}\n")
@@ -157,8 +159,9 @@ class Parser(ArgumentParser):
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Serves what the options say, and returns the exit status."""
+    """Serves the reward that the arguments name, and returns the exit status."""
     words = list(sys.argv[1:] if args is None else args)
+    import_names("rlr.rewards")  # a class has a short name once it is imported
     try:
         auto_cli(
             serve, as_positional=False, args=words, prog="python -m rlr.rewards.remote.server", parser_class=Parser

@@ -26,9 +26,9 @@ class WorldStages(StageWriter):
 
 
 class Layered(PromptFilter):
-    """Keeps the captions of the built-in world that :class:`WorldStages` tells in three stages of which no two are alike.
+    """Keeps the captions of the built-in world whose three stages by :class:`WorldStages` differ.
 
-    They place their things and name a texture: about a fifth of those of training, and a tenth of those held out.
+    These captions name places and a texture: about a fifth of those of training, and a tenth of those held out.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from rlr.toy.world.checker import check
 class Autoencoder(Pretraining):
     r"""A variational autoencoder with reconstruction :math:`r` of pixels :math:`x` in [-1, 1].
 
-    Minimises :math:`|r - x| + 2 (r - x)^2 + \beta\, \mathrm{KL}(q(z|x) \,\|\, N(0, I))`, each a mean over entries.
+    Minimizes :math:`|r - x| + 2 (r - x)^2 + \beta\, \mathrm{KL}(q(z|x) \,\|\, N(0, I))`, each a mean over entries.
     Latents are (4, 8, 8) for 32 pixels: every latent pixel stands for 4 x 4 pixels.
     """
 

@@ -18,19 +18,19 @@ CLAIMS = ("count", "colour", "shape", "place", "background")
 
 
 def degrade(pixels: Tensor, vae: Any, noise: Generator, strength: float = 0.6) -> Tensor:
-    """Pictures as a generator would get them slightly wrong.
+    """Images as a generator would get them slightly wrong.
 
     A half is decoded from a latent with noise of up to ``strength`` of its spread, a quarter is blurred, and all get
-    pixel noise, so that the reward judges generated pictures and not the renderer's sharp edges.
+    pixel noise, so that the reward judges generated images and not the renderer's sharp edges.
 
     Args:
-        pixels: Pictures in [0, 1], (B, 3, H, H).
+        pixels: Images in [0, 1], (B, 3, H, H).
         vae: Autoencoder of the world.
         noise: Source of all randomness.
         strength: Largest standard deviation of the latent noise, as a multiple of the latents' own.
 
     Returns:
-        Pictures in [0, 1], (B, 3, H, H).
+        Images in [0, 1], (B, 3, H, H).
     """
     out, half = pixels.clone(), len(pixels) // 2
     latents = vae.encode(pixels[:half] * 2 - 1).latent_dist.mode()
@@ -44,22 +44,22 @@ def degrade(pixels: Tensor, vae: Any, noise: Generator, strength: float = 0.6) -
 
 
 class Contrastive(Pretraining):
-    r"""Learns a similarity :math:`s(x, c)`, the cosine of picture and caption features times a learned scale.
+    r"""Learns a similarity :math:`s(x, c)`, the cosine of image and caption features times a learned scale.
 
-    Minimises the contrastive loss of CLIP (Radford et al. 2021) in which every picture must also prefer its caption
+    Minimizes the contrastive loss of CLIP (Radford et al. 2021) in which every image must also prefer its caption
     to hard negatives, the same caption with exactly one claim altered:
     :math:`-\log \mathrm{softmax}_{c \in C \cup N(x)} s(x, c)` and :math:`-\log \mathrm{softmax}_{x \in X} s(x, c)`.
     """
 
     def __init__(self, clip: nn.Module, autoencoder: str, lr: float, warmup: int, seed: int) -> None:
-        """``autoencoder`` is the folder of the autoencoder whose artefacts the reward must see through."""
+        """``autoencoder`` is the folder of the autoencoder whose artifacts the reward must see through."""
         super().__init__(nn.ModuleDict({"clip": clip}), lr, warmup, weight_decay=0.05, seed=seed)
         self.autoencoder = autoencoder
         self.vae: Any = None
 
     @abstractmethod
     def images(self, clip: Any, pixels: Tensor) -> Tensor:
-        """Unit features of pictures in [0, 1], (B, D)."""
+        """Unit features of images in [0, 1], (B, D)."""
 
     @abstractmethod
     def texts(self, clip: Any, captions: list[str]) -> Tensor:
@@ -107,13 +107,13 @@ class Contrastive(Pretraining):
         return [caption for _, caption in kept], [k for k, _ in kept]
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Logs how often a reconstruction of a held-out picture prefers its caption to each kind of altered one."""
+        """Logs how often a reconstruction of a held-out image prefers its caption to each kind of altered one."""
         pixels = self.vae.decode(self.vae.encode(batch["pixels"] * 2 - 1).latent_dist.mode()).sample / 2 + 0.5
         for claim, wins in self.wins(pixels.clamp(0, 1), batch["captions"], batch_idx).items():
             self.log(f"val/{claim}", wins.mean(), batch_size=len(wins))
 
     def wins(self, pixels: Tensor, captions: list[str], seed: int) -> dict[str, Tensor]:
-        """For each of :data:`CLAIMS`, whether each picture prefers its caption to the altered one."""
+        """For each of :data:`CLAIMS`, whether each image prefers its caption to the altered one."""
         clip = self.average["clip"]
         rng = np.random.default_rng(seed)
         others = [altered(parse(caption), rng) for caption in captions]

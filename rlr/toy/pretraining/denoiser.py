@@ -62,7 +62,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
 class Denoiser(Pretraining):
     r"""Predicts the velocity :math:`v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1-\bar\alpha_t}\,z`.
 
-    Minimises :math:`w_t \,\|\hat v(z_t, t, c) - v\|^2` with
+    Minimizes :math:`w_t \,\|\hat v(z_t, t, c) - v\|^2` with
     :math:`w_t = \min(\mathrm{SNR}_t, \gamma) / (\mathrm{SNR}_t + 1)` (min-SNR weighting, Hang et al. 2023, for
     v-prediction, Salimans and Ho 2022). The caption :math:`c` is empty with probability ``drop``, which
     classifier-free guidance needs.

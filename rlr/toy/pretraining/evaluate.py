@@ -18,6 +18,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from rlr.io.atomic import write_whole
 from rlr.rewards import Reward
 from rlr.toy.data.scenes import draw_pictures
 from rlr.toy.rewards import TinyHPSv2, TinyPickScore
@@ -39,7 +40,7 @@ def sample(
     guidance: float = 4.0,
     batch: int = 50,
 ) -> Tensor:
-    """One picture for each caption by DDIM, in [0, 1], (N, 3, 32, 32); the noise depends on ``seed`` and position."""
+    """One image for each caption by DDIM, in [0, 1], (N, 3, 32, 32); the noise depends on ``seed`` and position."""
     pipeline.set_progress_bar_config(disable=True)
     size = pipeline.unet.config.sample_size
     latents = torch.randn(len(captions), 4, size, size, generator=torch.Generator().manual_seed(seed))
@@ -60,14 +61,14 @@ def sample(
 
 @torch.no_grad()
 def reconstruct(pipeline: Any, pixels: Tensor) -> Tensor:
-    """Pictures in [0, 1] through the autoencoder and back, (N, 3, 32, 32)."""
+    """Images in [0, 1] through the autoencoder and back, (N, 3, 32, 32)."""
     parts = [pipeline.vae.encode(part * 2 - 1).latent_dist.mode() for part in pixels.split(100)]
     return torch.cat([pipeline.vae.decode(part).sample for part in parts]).div(2).add(0.5).clamp(0, 1)
 
 
 def measure(pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Table:
-    """Accuracy of every claim for each row of pictures; samples are also split by novelty and by kind."""
-    table = {name: accuracy(check(pictures, specs)) for name, pictures in pixels.items()}
+    """Accuracy of every claim for each row of images; samples are also split by novelty and by kind."""
+    table = {name: accuracy(check(images, specs)) for name, images in pixels.items()}
     novel = torch.tensor([spec.novel for spec in specs])
     splits = {"samples, novel pairs": novel, "samples, known pairs": ~novel}
     for kind in KINDS:
@@ -80,7 +81,7 @@ def measure(pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Table:
 
 @torch.no_grad()
 def preference(reward: Reward, pixels: Tensor, specs: Sequence[Spec]) -> dict[str, float]:
-    """How often a reward gives pictures in [0, 1] of ``specs`` more for their caption than for an altered one."""
+    """How often a reward gives images in [0, 1] of ``specs`` more for their caption than for an altered one."""
     own = reward(pixels, [spec.caption for spec in specs])
     others = [altered(spec, np.random.default_rng(k)) for k, spec in enumerate(specs)]
     out = {}
@@ -109,7 +110,7 @@ def evaluate(model: Path, rewards: Sequence[Reward], prompts: int, seed: int) ->
 
 
 def preferences_of(reward: Reward, pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Table:
-    """:func:`preference` on each row of pictures; of samples only the right ones, for which it is known."""
+    """:func:`preference` on each row of images; of samples only the right ones, for which it is known."""
     right = check(pixels["samples"], specs)["all"] == 1
     kept = [spec for spec, keep in zip(specs, right.tolist(), strict=True) if keep]
     return {
@@ -144,7 +145,7 @@ def main(args: list[str] | None = None) -> None:
     for label, table in result["preference"].items():
         sys.stdout.write("\n" + as_text(f"{label} prefers, %", table, ALTERABLE))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+        write_whole(options.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

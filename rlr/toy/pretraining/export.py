@@ -7,6 +7,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from rlr.io.weights import read_archive
 from rlr.toy.pretraining.autoencoder import Autoencoder
 from rlr.toy.pretraining.denoiser import Denoiser
 from rlr.toy.pretraining.hpsv2 import HPSv2
@@ -29,7 +30,9 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--from", dest="checkpoint", type=Path, required=True)
     parser.add_argument("--to", dest="folder", type=Path, required=True)
     options = parser.parse_args(args)
-    module = MODULES[options.module].load_from_checkpoint(options.checkpoint, map_location="cpu", weights_only=False)
+    # damage is found here: Lightning's own loading compares no checksums
+    read_archive(options.checkpoint)
+    module = MODULES[options.module].load_from_checkpoint(options.checkpoint, map_location="cpu", weights_only=True)
     module.export(options.folder)
     logging.getLogger(__name__).info("Wrote %s", options.folder)
 

@@ -15,7 +15,7 @@ from rlr.toy.world.tokenizer import LENGTH, build_tokenizer
 
 
 def build_clip(tokenizer: CLIPTokenizer, width: int, layers: int, text_layers: int) -> CLIPModel:
-    """A CLIP for 32-pixel pictures in patches of 4."""
+    """A CLIP for 32-pixel images in patches of 4."""
     tower: dict[str, Any] = {"hidden_size": width, "intermediate_size": 3 * width, "num_attention_heads": 4}
     special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     text = {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH, "num_hidden_layers": text_layers}
@@ -36,14 +36,14 @@ class Reward(Contrastive):
         warmup: int = 200,
         seed: int = 0,
     ) -> None:
-        """``autoencoder`` is the folder of the autoencoder whose artefacts the reward must see through."""
+        """``autoencoder`` is the folder of the autoencoder whose artifacts the reward must see through."""
         tokenizer = build_tokenizer()
         super().__init__(build_clip(tokenizer, width, layers, text_layers), autoencoder, lr, warmup, seed)
         self.tokenizer = tokenizer
         self.save_hyperparameters()
 
     def images(self, clip: Any, pixels: Tensor) -> Tensor:
-        """Unit features of pictures in [0, 1], (B, D)."""
+        """Unit features of images in [0, 1], (B, D)."""
         hidden = clip.vision_model(pixel_values=pixels * 2 - 1).pooler_output
         return normalize(clip.visual_projection(hidden), dim=-1)
 
@@ -56,14 +56,14 @@ class Reward(Contrastive):
     def export(self, folder: Path) -> None:
         """Writes the averaged CLIP in half precision with its processor, as PickScore is laid out."""
         size = {"height": 32, "width": 32}
-        pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
+        images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=size)
         renormalised(self.average["clip"]).to(torch.float16).save_pretrained(folder)
-        CLIPProcessor(image_processor=pictures, tokenizer=self.tokenizer).save_pretrained(folder)
+        CLIPProcessor(image_processor=images, tokenizer=self.tokenizer).save_pretrained(folder)
 
 
 @torch.no_grad()
 def renormalised(clip: Any) -> Any:
-    r"""Returns a copy of a CLIP of pixels :math:`2x - 1` that reads them as CLIP's processor normalises them.
+    r"""Returns a copy of a CLIP of pixels :math:`2x - 1` that reads them as CLIP's processor normalizes them.
 
     With :math:`y = (x - m) / s`, :math:`2x - 1 = 2s \, y + (2m - 1)`: the factor goes into the patches' filters, the offset
     into the positions, to which each patch is added.

@@ -12,6 +12,7 @@ from diffusers.models.resnet import TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from torch import Tensor, nn
 
+from rlr.io.weights import compare, map_state
 from rlr.models.videocrafter.architecture import Architecture, TextConfig, VAEConfig
 from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import export_official
@@ -71,17 +72,17 @@ def still(unet: UNet3DConditionModel) -> Iterator[None]:
 class VideoDenoiser(Pretraining):
     r"""Predicts the velocity :math:`v = \sqrt{\bar\alpha_t}\,\epsilon - \sqrt{1-\bar\alpha_t}\,s_t z` of rescaled latents.
 
-    Minimises :math:`w_t \,\|\hat v(x_t, t, c) - v\|^2` at :math:`x_t = \sqrt{\bar\alpha_t}\,s_t z +
+    Minimizes :math:`w_t \,\|\hat v(x_t, t, c) - v\|^2` at :math:`x_t = \sqrt{\bar\alpha_t}\,s_t z +
     \sqrt{1-\bar\alpha_t}\,\epsilon` with VideoCrafter2's rescale :math:`s_t` and weights :math:`w_t = \min(\mathrm{SNR}_t + 1,
     \gamma) / (\mathrm{SNR}_t + 1)`: min-SNR weights (Hang et al. 2023) next to ignore high noise, at which it is decided where
     things move to. The caption :math:`c` is empty with probability ``drop``, which classifier-free guidance needs. Rows of one
-    frame train the spatial layers alone: first those, then the whole on clips, with such rows beside, as VideoCrafter is
+    frame train the spatial layers alone: first those, then the whole on videos, with such rows beside, as VideoCrafter is
     inflated from a text-to-image model.
 
     The order matters. Where a thing is depends on direction, time and place together, and on no two of them: over all places,
-    or all times, the mean is the same for every direction. Gradient descent finds no way into such a product, and clips alone
+    or all times, the mean is the same for every direction. Gradient descent finds no way into such a product, and videos alone
     taught no direction at all in 2,500 steps. In *first* frames place depends on direction alone, which a few hundred steps teach;
-    after that, clips teach time in some dozens.
+    after that, videos teach time in some dozens.
     """
 
     abar: Tensor
@@ -111,20 +112,23 @@ class VideoDenoiser(Pretraining):
         self.save_hyperparameters()
 
     def _inflate(self, start: str) -> None:
-        state = torch.load(start, map_location="cpu", weights_only=False)["state_dict"]
+        source = Path(start)
+        state = map_state(source)
         averaged = {name.removeprefix("average."): w for name, w in state.items() if name.startswith("average.")}
+        remedy = "set start to a checkpoint of the pretraining on stills"
+        compare(self.networks.state_dict(), averaged, source, "the networks of VideoDenoiser", remedy)
         self.networks.load_state_dict(averaged)
         self.average.load_state_dict(averaged)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The losses of the class on clips and on stills, whichever the batch has, added."""
+        """The losses of the class on videos and on stills, whichever the batch has, added."""
         generator = self.noise()
         losses = {name: self.loss(self.networks, rows, generator) for name, rows in batch.items()}
         self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
         return torch.stack(list(losses.values())).sum()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The loss of the average on held-out clips, at times and noises that are the same every time."""
+        """The loss of the average on held-out videos, at times and noises that are the same every time."""
         generator = torch.Generator().manual_seed(batch_idx)
         for name, rows in batch.items():
             self.log(f"validation/{name}", self.loss(self.average, rows, generator), batch_size=len(rows["captions"]))
@@ -145,7 +149,7 @@ class VideoDenoiser(Pretraining):
         return ((predicted - velocity).square().mean((1, 2, 3, 4)) * self.weight(times)).mean()
 
     def times(self, count: int, frames: int, generator: torch.Generator) -> Tensor:
-        r"""Random times of clips of ``frames`` :math:`F` frames, later ones more often.
+        r"""Random times of videos of ``frames`` :math:`F` frames, later ones more often.
 
         A uniform share :math:`u` of the schedule becomes :math:`s u / (1 + (s-1) u)` with :math:`s = \sqrt F`: frames that show
         the same tell it at more noise than one does (Esser et al. 2024, Equation 23, with pixels for frames).

@@ -16,8 +16,8 @@ class DynamicCheck(Reward):
     """
 
     differentiable = False
-    reads_pictures = False
-    reads_clips = True
+    supports_images = False
+    supports_video = True
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         r"""Returns one score a clip.

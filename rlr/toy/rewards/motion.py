@@ -20,8 +20,8 @@ class MotionCheck(Reward):
     """
 
     differentiable = False
-    reads_pictures = False
-    reads_clips = True
+    supports_images = False
+    supports_video = True
 
     def __init__(self, partial: bool = False) -> None:
         super().__init__()

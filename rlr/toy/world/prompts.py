@@ -53,14 +53,14 @@ def _held_out(rng: np.random.Generator, novel: bool) -> Spec:
     return spec
 
 
-def training_clips(n: int, seed: int = 0) -> list[str]:
-    """``n`` captions of training clips; the k-th depends on ``seed`` and ``k`` only."""
-    return [_clip(np.random.default_rng((seed, k)), TRAINING_NAMING, training=True) for k in range(n)]
+def training_clips(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
+    """``n`` captions of training clips, the k-th of which depends on ``seed`` and ``k`` only; those that ``keep`` keeps."""
+    return _first(n, lambda k: _clip(np.random.default_rng((seed, k)), TRAINING_NAMING, training=True), keep)
 
 
-def held_out_clips(n: int, seed: int = 0) -> list[str]:
-    """``n`` captions of clips whose pictures' captions training never drew, with whatever motion."""
-    return [_clip(np.random.default_rng((seed, k)), NAMING, training=False) for k in range(n)]
+def held_out_clips(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
+    """``n`` captions of clips whose pictures' captions training never drew, with whatever motion, as ``keep`` keeps."""
+    return _first(n, lambda k: _clip(np.random.default_rng((seed, k)), NAMING, training=False), keep)
 
 
 def _clip(rng: np.random.Generator, naming: Sequence[float], training: bool) -> str:

@@ -1,6 +1,7 @@
 """DDPO: its first gradient is REINFORCE's, its later ones are those of its loss, written out here a second time."""
 
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -18,11 +19,15 @@ from rlr.estimators import (
     LeaveOneOut,
     RoundStatistics,
     ScoreFunction,
+    Term,
     Unscaled,
-    ddpo,
 )
-from rlr.estimators.replay import Experience, Minibatch, record
+from rlr.estimators.published import ddpo
+from rlr.estimators.replay import Minibatch, Recorded, record
 from rlr.models import StagedPrompt
+from rlr.models.base import Condition
+from rlr.rewards.base import Scores
+from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM
 from tests.estimators.problems import (
     Affine,
@@ -45,7 +50,9 @@ CHAINS = {"linear": (linear_chain, quadratic), "curved": (lambda: Chain(Curved()
 
 def plain(**settings) -> DDPO:
     """DDPO whose only difference from REINFORCE is its likelihood's mean over dimensions."""
-    return DDPO(**{"parts": 1, "statistics": Unscaled(), "advantage_clip": None, "mean_over_steps": False, **settings})
+    return DDPO(
+        **{"num_minibatches": 1, "statistics": Unscaled(), "advantage_clip": None, "mean_over_steps": False, **settings}
+    )
 
 
 class Standardised(Baseline):
@@ -65,19 +72,19 @@ def test_the_first_gradient_is_reinforce_s_over_the_dimension(name: str, surroga
 
 def test_as_published_it_is_also_over_the_steps_and_of_standardised_rewards() -> None:
     chain = linear_chain(T)
-    published = DDPO(parts=1, statistics=RoundStatistics(), advantage_clip=None)
+    published = DDPO(num_minibatches=1, statistics=RoundStatistics(), advantage_clip=None)
     expected = estimate(HalfOrder(1, baseline=Standardised()), chain, quadratic, BATCH, 3) / (D * T)
     torch.testing.assert_close(estimate(published, chain, quadratic, BATCH, 3), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_the_sum_over_dimensions_would_be_noticed() -> None:
     class Summed(DDPO):
-        def terms(self, chain, minibatch):  # type: ignore[no-untyped-def]
-            for term in super().terms(chain, minibatch):
-                yield type(term)(term.name, D * term.loss, term.steps, term.rewards)
+        def minibatch_terms(self, minibatch: Minibatch) -> Iterator[Term]:
+            for term in super().minibatch_terms(minibatch):
+                yield term.scaled(D)
 
     chain = linear_chain()
-    settings = {"parts": 1, "statistics": Unscaled(), "advantage_clip": None, "mean_over_steps": False}
+    settings = {"num_minibatches": 1, "statistics": Unscaled(), "advantage_clip": None, "mean_over_steps": False}
     first = estimate(Summed(**settings), chain, quadratic, BATCH, 3)
     assert not torch.allclose(first, estimate(HalfOrder(1), chain, quadratic, BATCH, 3) / D, rtol=0.1)
 
@@ -88,12 +95,12 @@ class TimesD(Estimator):
     def __init__(self, inner: DDPO) -> None:
         self.inner = inner
 
-    def rollout(self, *args):  # type: ignore[no-untyped-def]
-        return self.inner.rollout(*args)
+    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Recorded:
+        return self.inner.record(chain, condition, noises, seed)
 
-    def losses(self, chain, trajectory, objective):  # type: ignore[no-untyped-def]
-        for term in self.inner.losses(chain, trajectory, objective):
-            yield type(term)(term.name, D * term.loss, term.steps, term.rewards)
+    def terms(self, rollout: Rollout) -> Iterator[Term]:
+        for term in self.inner.terms(rollout):
+            yield term.scaled(D)
 
 
 def test_on_drawn_steps_its_mean_is_the_gradient_still() -> None:
@@ -105,35 +112,56 @@ def test_on_drawn_steps_its_mean_is_the_gradient_still() -> None:
 # --- rounds ----------------------------------------------------------------------------------------------------------
 
 
-def kept(chain: Chain, batches: int = 3, batch: int = 4) -> list[Experience]:
-    """Roll-outs of a round, on the chain's weights."""
+def sampled(chain: Chain, batches: int = 3, batch: int = 4) -> list[Rollout]:
+    """Returns the rollouts of a round, with the chain's weights."""
     found = []
     for k in range(batches):
         noises = torch.randn((T + 1, batch, 2), generator=torch.Generator().manual_seed(100 + k), dtype=torch.float64)
-        trajectory = record(chain, [f"{k}.{i}" for i in range(batch)], noises, k)
-        found.append(Experience(trajectory, quadratic(trajectory.states[0])))
+        prompts = [f"{k}.{i}" for i in range(batch)]
+        trajectory = record(chain, chain.encode(prompts), noises)
+        found.append(Rollout(chain, trajectory, unconditional(quadratic), prompts, k))
     return found
 
 
-def gradient_of(estimator: DDPO, chain: Chain, minibatches) -> Tensor:  # type: ignore[no-untyped-def]
+def watch(estimator: DDPO) -> list[Minibatch]:
+    """Returns a list that collects the minibatches that the estimator is asked about from now on."""
+    seen: list[Minibatch] = []
+    inner = estimator.minibatch_terms
+    estimator.minibatch_terms = lambda minibatch: seen.append(minibatch) or inner(minibatch)  # type: ignore[method-assign,func-returns-value]
+    return seen
+
+
+def minibatches(estimator: DDPO, rollouts: Sequence[Rollout]) -> list[list[Minibatch]]:
+    """Returns the minibatches of each update of a round."""
+    seen, found = watch(estimator), []
+    for terms in estimator.updates(rollouts):
+        first = len(seen)
+        list(terms)
+        found.append(seen[first:])
+    return found
+
+
+def reseeded(minibatch: Minibatch, seed: int) -> Minibatch:
+    rollout = minibatch.rollout
+    again = Rollout(rollout.chain, rollout.trajectory, rollout.objective, rollout.prompts, seed)
+    return replace(minibatch, rollout=again)
+
+
+def gradient_of(chain: Chain, terms: Iterator[Term]) -> Tensor:
     """Returns minus the gradient of one update."""
     chain.zero_grad()
-    for minibatch in minibatches:
-        for term in estimator.terms(chain, minibatch):
-            (term.loss / minibatch.portions).backward()
+    for term in terms:
+        term.loss.backward()
     return -torch.cat([p.grad.flatten() for p in chain.model.trainable.values()])
 
 
 def test_every_epoch_takes_every_sample_once_in_a_new_order() -> None:
     chain = linear_chain(T)
-    estimator = DDPO(parts=5, epochs=2, minibatch=2)
-    updates = [list(minibatches) for minibatches in estimator.updates(chain, kept(chain), 0)]
-    assert len(updates) == 10
-    for update in updates:
-        sizes = [len(minibatch.rewards) for minibatch in update]
-        assert all(m.portions * n == sum(sizes) for m, n in zip(update, sizes, strict=True))
-        assert max(sizes) <= 2
-    prompts = [[p for m in update for p in m.trajectory.prompts] for update in updates]
+    estimator = DDPO(num_minibatches=5, epochs=2, minibatch=2)
+    updates = minibatches(estimator, sampled(chain))
+    assert len(updates) == estimator.updates_per_round == 10
+    assert max(len(minibatch.rollout) for update in updates for minibatch in update) == 2
+    prompts = [[p for m in update for p in m.rollout.prompts] for update in updates]
     everyone = sorted(f"{k}.{i}" for k in range(3) for i in range(4))
     one, other = ([p for update in prompts[k : k + 5] for p in update] for k in (0, 5))
     assert sorted(one) == sorted(other) == everyone
@@ -145,40 +173,79 @@ def test_every_epoch_takes_every_sample_once_in_a_new_order() -> None:
 
 def test_what_belongs_to_a_sample_stays_with_it() -> None:
     chain = linear_chain(T)
-    round_ = kept(chain)
-    rewards = torch.cat([e.rewards for e in round_])
+    rollouts = sampled(chain)
+    rewards = torch.cat([rollout.rewards for rollout in rollouts])
     advantages = (rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-8)
-    estimator = DDPO(parts=2, statistics=RoundStatistics(), minibatch=3, advantage_clip=0.5)
-    for minibatches in estimator.updates(chain, round_, 0):
-        for m in minibatches:
-            for row, prompt in enumerate(m.trajectory.prompts):
+    estimator = DDPO(num_minibatches=2, statistics=RoundStatistics(), minibatch=3, advantage_clip=0.5)
+    for update in minibatches(estimator, rollouts):
+        for m in update:
+            for row, prompt in enumerate(m.rollout.prompts):
                 k, i = map(int, prompt.split("."))
-                own = round_[k].trajectory
+                own = rollouts[k].trajectory
                 assert torch.equal(m.trajectory.states[:, row], own.states[:, i])
+                assert torch.equal(m.trajectory.noises[:, row], own.noises[:, i])
                 assert torch.equal(m.trajectory.log_probs[:, row], own.log_probs[:, i])
-                assert m.rewards[row] == round_[k].rewards[i]
+                assert m.rollout.rewards[row] == rollouts[k].rewards[i]
                 assert m.advantages[row].item() == pytest.approx(advantages[4 * k + i].clamp(-0.5, 0.5).item())
 
 
 @pytest.mark.parametrize("minibatch", [1, 3, 5, 12, None])
 def test_an_update_does_not_depend_on_its_minibatches(minibatch: int | None) -> None:
     chain = linear_chain(T)
-    (update,) = DDPO(parts=1, minibatch=minibatch).updates(chain, kept(chain), 0)
-    (whole,) = DDPO(parts=1, minibatch=12).updates(chain, kept(chain), 0)
-    found = gradient_of(DDPO(parts=1), chain, update)
-    torch.testing.assert_close(found, gradient_of(DDPO(parts=1), chain, whole), rtol=1e-11, atol=1e-14)
+    (update,) = DDPO(num_minibatches=1, minibatch=minibatch).updates(sampled(chain))
+    (whole,) = DDPO(num_minibatches=1, minibatch=12).updates(sampled(chain))
+    torch.testing.assert_close(gradient_of(chain, update), gradient_of(chain, whole), rtol=1e-11, atol=1e-14)
 
 
-def test_a_round_of_fewer_samples_than_parts_has_fewer_updates() -> None:
+@pytest.mark.parametrize("minibatch", [1, 3, 5, 12, None])
+def test_a_penalty_is_the_mean_over_the_samples_of_an_update(minibatch: int | None) -> None:
     chain = linear_chain(T)
-    assert len(list(DDPO(parts=9).updates(chain, kept(chain, batches=1), 0))) == 4
+    rollouts = sampled(chain)
+
+    def penalty(rollout: Rollout) -> Iterator[Term]:
+        mean = rollout.rewards.mean()
+        yield Term("kl", mean * chain.model.w.sum(), (1,), {"kl/path": mean})
+
+    (update,) = DDPO(num_minibatches=1, minibatch=minibatch).updates(rollouts, penalty)
+    terms = [term for term in update if term.name == "kl"]
+    expected = torch.cat([rollout.rewards for rollout in rollouts]).mean()
+    assert sum(term.metrics["kl/path"] for term in terms) == pytest.approx(expected.item())
+    found = gradient_of(chain, iter(terms))
+    torch.testing.assert_close(found, (-expected).expand(3), rtol=1e-12, atol=0)
+
+
+def test_a_round_of_fewer_samples_than_minibatches_has_fewer_updates() -> None:
+    chain = linear_chain(T)
+    assert len(minibatches(DDPO(num_minibatches=9), sampled(chain, batches=1))) == 4
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_round_with_a_reward_that_is_not_finite_has_one_update_without_terms(value: float) -> None:
+    chain, estimator = linear_chain(T), DDPO(num_minibatches=2, epochs=3)
+    rollouts = sampled(chain)
+    bad = rollouts[1]
+    scores = Scores(bad.rewards.index_fill(0, torch.tensor([2]), value))
+    rollouts[1] = Rollout(chain, bad.trajectory, bad.objective, bad.prompts, bad.seed, scores)
+    assert [list(terms) for terms in estimator.updates(rollouts)] == [[]]
+    # nothing is remembered of it
+    assert estimator.state_dict() == DDPO().state_dict()
+    assert estimator.metrics() == {}
+
+
+def test_a_round_of_one_sample_is_refused() -> None:
+    chain = linear_chain(T)
+    with pytest.raises(ValueError, match=r"the round has one.*set data.batch_size to 2"):
+        minibatches(DDPO(), sampled(chain, batches=1, batch=1))
+    # two batches of one sample can be compared
+    (update,) = DDPO(num_minibatches=1).updates(sampled(chain, batches=2, batch=1))
+    assert gradient_of(chain, update).abs().max() > 0
 
 
 # --- after the first update ------------------------------------------------------------------------------------------
 
 
-def loss_by_hand(chain: Chain, old: Tensor, clip: float, minibatch) -> Tensor:  # type: ignore[no-untyped-def]
-    """The published loss, from the weights of the roll-out and the present ones, with torch's own normal density."""
+def loss_by_hand(chain: Chain, old: Tensor, clip: float, minibatch: Minibatch) -> Tensor:
+    """The published loss, from the weights of the rollout and the present ones, with torch's own normal density."""
     total: Tensor = torch.zeros((), dtype=torch.float64)
     x = minibatch.trajectory.states
     for t in range(1, T + 1):
@@ -198,11 +265,13 @@ def loss_by_hand(chain: Chain, old: Tensor, clip: float, minibatch) -> Tensor:  
 def test_a_later_gradient_is_that_of_the_published_loss(clip: float) -> None:
     chain = linear_chain(T)
     old = chain.model.w.detach().clone()
-    estimator = DDPO(parts=1, surrogate=ImportanceRatio(clip), minibatch=12)
-    ((minibatch,),) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
+    estimator = DDPO(num_minibatches=1, surrogate=ImportanceRatio(clip), minibatch=12)
+    (update,) = estimator.updates(sampled(chain))
     chain.model.w.data += torch.tensor([0.03, -0.02, 0.05], dtype=torch.float64)
+    seen = watch(estimator)
     with pytest.warns(UserWarning, match="not the recorded one"):
-        found = gradient_of(estimator, chain, [minibatch])
+        found = gradient_of(chain, update)
+    (minibatch,) = seen
     chain.zero_grad()
     loss_by_hand(chain, old, clip, minibatch).backward()
     torch.testing.assert_close(found, -chain.model.w.grad, rtol=1e-9, atol=1e-12)
@@ -252,24 +321,24 @@ def test_out_of_range_is_what_clip_or_limit_cut_off(case: int) -> None:
 
 
 def test_the_ratio_of_the_first_update_is_exactly_one() -> None:
-    chain, estimator = linear_chain(T), DDPO(parts=1)
+    chain, estimator = linear_chain(T), DDPO(num_minibatches=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for update in estimator.updates(chain, kept(chain), 0):
-            gradient_of(estimator, chain, update)
+        for update in estimator.updates(sampled(chain)):
+            gradient_of(chain, update)
         assert estimator.metrics() == {"ddpo/approx_kl": 0.0, "ddpo/clip_fraction": 0.0, "ddpo/ratio_first": 1.0}
     assert estimator.metrics() == {}
 
 
-def test_a_replay_that_is_not_the_record_is_told_once() -> None:
-    chain, estimator = linear_chain(T), DDPO(parts=1)
-    round_ = kept(chain)
+def test_a_replay_that_is_not_the_record_is_reported_once() -> None:
+    chain, estimator = linear_chain(T), DDPO(num_minibatches=1)
+    rollouts = sampled(chain)
     chain.model.w.data[1] += 0.01
     for expected in (1, 0):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            for update in estimator.updates(chain, round_, 0):
-                gradient_of(estimator, chain, update)
+            for update in estimator.updates(rollouts):
+                gradient_of(chain, update)
         assert len(told) == expected
         assert abs(estimator.metrics()["ddpo/ratio_first"] - 1) > 1e-3
     with pytest.warns(UserWarning, match="must be 1; use precision 32-true or minibatches"):
@@ -277,14 +346,15 @@ def test_a_replay_that_is_not_the_record_is_told_once() -> None:
 
 
 def test_metrics_are_the_published_ones() -> None:
-    chain, estimator = linear_chain(T), DDPO(parts=1, surrogate=ImportanceRatio(0.01))
+    chain, estimator = linear_chain(T), DDPO(num_minibatches=1, surrogate=ImportanceRatio(0.01))
     old = chain.model.w.detach().clone()
-    (update,) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
+    seen = watch(estimator)
+    (update,) = estimator.updates(sampled(chain))
     chain.model.w.data[0] += 0.02
     with pytest.warns(UserWarning, match="not the recorded one"):
-        gradient_of(estimator, chain, update)
+        gradient_of(chain, update)
     changes = []
-    for m in update:
+    for m in seen:
         for t in range(1, T + 1):
             now, then = (
                 Normal(p.mean, p.std).log_prob(m.trajectory.states[t - 1]).mean(1)
@@ -309,30 +379,39 @@ def test_metrics_are_the_published_ones() -> None:
 # --- the first ratio among other samples ------------------------------------------------------------------------------
 
 
+flat = unconditional(lambda x: x.flatten(1).mean(1))
+"""An objective of latents of any shape."""
+
+
 def first_changes(
     model: AffineModel, prompts: list[str], estimator: DDPO, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Returns the logarithms of the first ratios of three batches of four, in parts that mix their samples."""
-    chain, round_ = Chain(model, DDIM(T)).eval(), []
-    for k in range(3):
-        trajectory = record(chain, prompts[k : k + 4], chain.draw(range(10 * k, 10 * k + 4)).to(dtype), k)
-        round_.append(Experience(trajectory, torch.arange(4.0)))
-    order: list[str] = []
-    for update in estimator.updates(chain, round_, 0):
-        for minibatch in update:
-            order += minibatch.trajectory.prompts
-            list(estimator.terms(chain, minibatch))
-    assert order != [prompt for e in round_ for prompt in e.trajectory.prompts]
+    """Returns the logarithms of the first ratios of three batches of four, in minibatches that mix their samples."""
+    rollouts = mixed(Chain(model, DDIM(T)).eval(), prompts, dtype)
+    order = [p for update in minibatches(estimator, rollouts) for m in update for p in m.rollout.prompts]
+    assert order != [prompt for rollout in rollouts for prompt in rollout.prompts]
     return torch.cat(estimator._changes).abs()
+
+
+def mixed(chain: Chain, prompts: list[str], dtype: torch.dtype) -> list[Rollout]:
+    """Returns a round of three batches of four."""
+    rollouts = []
+    for k in range(3):
+        noises, some = chain.draw(range(10 * k, 10 * k + 4)).to(dtype), prompts[k : k + 4]
+        trajectory = record(chain, chain.encode(some), noises)
+        rollouts.append(Rollout(chain, trajectory, flat, some, k, Scores(torch.arange(4, dtype=dtype))))
+    return rollouts
 
 
 class Forgetful(DDPO):
     """Sabotage: the whole of a staged prompt is read in every step."""
 
-    def terms(self, chain, minibatch):  # type: ignore[no-untyped-def]
-        whole = [str(prompt) for prompt in minibatch.trajectory.prompts]
-        trajectory = replace(minibatch.trajectory, prompts=whole, condition=chain.encode(whole))
-        yield from super().terms(chain, replace(minibatch, trajectory=trajectory))
+    def minibatch_terms(self, minibatch: Minibatch) -> Iterator[Term]:
+        rollout = minibatch.rollout
+        condition = rollout.chain.encode([str(prompt) for prompt in rollout.prompts])
+        trajectory = replace(minibatch.trajectory, condition=condition)
+        whole = Rollout(rollout.chain, trajectory, rollout.objective, rollout.prompts, rollout.seed)
+        yield from super().minibatch_terms(replace(minibatch, rollout=whole))
 
 
 STAGED = [
@@ -347,15 +426,39 @@ STAGED = [
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_it_is_one_to_the_bit_in_minibatches_as_large_as_a_batch(kind: str) -> None:
-    assert not first_changes(AffineModel(dtype=kind), list(WORDS), DDPO(parts=3)).any()
+    assert not first_changes(AffineModel(dtype=kind), list(WORDS), DDPO(num_minibatches=3)).any()
 
 
 def test_it_is_one_for_staged_prompts_of_which_each_reads_its_own_stage() -> None:
     model = AffineModel(dtype="float64")
-    for settings in ({"parts": 3}, {"parts": 2, "timestep_fraction": 0.5}):
+    for settings in ({"num_minibatches": 3}, {"num_minibatches": 2, "timestep_fraction": 0.5}):
         assert first_changes(model, STAGED, DDPO(**settings), torch.float64).max() < 1e-12
         with pytest.warns(UserWarning, match="not the recorded one"):
             assert first_changes(model, STAGED, Forgetful(**settings), torch.float64).max() > 1e-3
+
+
+def test_the_terms_of_a_minibatch_are_those_of_its_samples_alone() -> None:
+    """Samples of several batches, with staged prompts, on other weights than those of the rollouts."""
+    chain = Chain(AffineModel(dtype="float64"), DDIM(T)).eval()
+    estimator = plain(surrogate=ImportanceRatio(None), minibatch=12)
+    rollouts = mixed(chain, STAGED, torch.float64)
+    seen = watch(estimator)
+    (update,) = estimator.updates(rollouts)
+    with torch.no_grad():
+        chain.model.bias += 0.01
+    with pytest.warns(UserWarning, match="not the recorded one"):
+        together = gradient_of(chain, update)
+    (whole,) = seen
+    alone = []
+    for k, rollout in enumerate(rollouts):
+        for i, prompt in enumerate(rollout.prompts):
+            trajectory = replace(rollout.select(torch.tensor([i])).trajectory, condition=chain.encode([prompt]))
+            one = Rollout(chain, trajectory, flat, [prompt])
+            row = torch.tensor([4 * k + i])
+            alone.append(gradient_of(chain, estimator.minibatch_terms(Minibatch(one, whole.advantages[row], False))))
+    assert whole.rollout.prompts == [prompt for rollout in rollouts for prompt in rollout.prompts]
+    torch.testing.assert_close(together, torch.stack(alone).mean(0), rtol=1e-10, atol=1e-14)
+    assert together.abs().max() > 1e-6
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -363,12 +466,11 @@ def test_it_is_one_for_staged_prompts_of_which_each_reads_its_own_stage() -> Non
 
 def test_each_sample_draws_its_own_share_of_the_steps() -> None:
     chain = linear_chain(T)
-    estimator = DDPO(parts=1, timestep_fraction=0.5, minibatch=12)
-    ((minibatch,),) = [list(u) for u in estimator.updates(chain, kept(chain), 0)]
+    estimator = DDPO(num_minibatches=1, timestep_fraction=0.5, minibatch=12)
+    ((minibatch,),) = minibatches(estimator, sampled(chain))
     counts = torch.zeros(T)
     for seed in range(200):
-        again = replace(minibatch, trajectory=replace(minibatch.trajectory, seed=seed))
-        drawn = estimator._steps(chain, again)
+        drawn = estimator._steps(chain, reseeded(minibatch, seed))
         assert drawn.sum(1).tolist() == [3] * 12
         assert len(drawn.unique(dim=0)) > 1
         counts += drawn.sum(0)
@@ -379,28 +481,30 @@ def test_each_sample_draws_its_own_share_of_the_steps() -> None:
 def test_ranks_draw_steps_that_one_process_would_draw_for_its_samples(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """Of twice as many: those of rank 1 are not those of rank 0 again."""
     chain = linear_chain(T)
-    estimator, whole = DDPO(parts=1, timestep_fraction=0.5), kept(chain, 1, 8)[0]
+    estimator, (whole,) = DDPO(num_minibatches=1, timestep_fraction=0.5), sampled(chain, 1, 8)
+    half = whole.select(torch.arange(4))
     drawn = []
     for number in (0, 1):
         monkeypatch.setattr(ddpo, "rank", lambda number=number: number)
-        half = Minibatch(whole.trajectory, whole.rewards[:4], whole.rewards[:4], 1, fresh=True)
-        drawn.append(estimator._steps(chain, half))
+        drawn.append(estimator._steps(chain, Minibatch(half, half.rewards, fresh=True)))
     monkeypatch.setattr(ddpo, "rank", lambda: 0)
-    both = estimator._steps(chain, Minibatch(whole.trajectory, whole.rewards, whole.rewards, 1, fresh=True))
+    both = estimator._steps(chain, Minibatch(whole, whole.rewards, fresh=True))
     assert not torch.equal(*drawn)
     assert torch.equal(torch.cat(drawn), both)
 
 
 def test_a_fraction_that_leaves_no_step_leaves_one() -> None:
     chain = linear_chain(T)
-    (experience, *_) = kept(chain)
-    terms = list(DDPO(timestep_fraction=0.01).losses(chain, experience.trajectory, quadratic))
+    (rollout, *_) = sampled(chain)
+    terms = list(DDPO(timestep_fraction=0.01).terms(rollout))
     assert 1 <= len(terms) <= 4
 
 
 REFUSED = [
-    (lambda: DDPO(surrogate=ScoreFunction()), "set DDPO's parts and epochs to 1"),
-    (lambda: DDPO(parts=0), "parts, epochs and minibatch of at least 1"),
+    (lambda: DDPO(surrogate=ScoreFunction()), "set DDPO's num_minibatches and epochs to 1"),
+    (lambda: DDPO(num_minibatches=0), r"DDPO.num_minibatches: expected at least 1, got 0"),
+    (lambda: DDPO(epochs=0), r"DDPO.epochs: expected at least 1, got 0"),
+    (lambda: DDPO(minibatch=0), r"DDPO.minibatch: expected at least 1, got 0"),
     (lambda: DDPO(timestep_fraction=0), r"timestep_fraction in \(0, 1\]"),
     (lambda: DDPO(advantage_clip=-1), "advantage_clip > 0"),
     (lambda: ImportanceRatio(0), "clip and limit must be positive"),

@@ -14,6 +14,7 @@ from rlr.estimators import RLR, FirstOrder, HalfOrderRLR, ImportanceRatio, Offic
 from rlr.estimators.base import Estimator
 from rlr.models.base import Condition
 from rlr.rewards import Brightness, DoubledRange
+from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM
 from rlr.schedules import DiscreteSchedule
 from tests.estimators.problems import (
@@ -26,6 +27,7 @@ from tests.estimators.problems import (
     exact_gradients,
     linear_chain,
     quadratic,
+    rollout,
 )
 
 T, BATCH = 4, 3
@@ -37,10 +39,11 @@ def linear_reward(x: Tensor) -> Tensor:
     return x[:, 0] + 2 * x[:, 1]
 
 
-def by_hand(chain: Chain, trajectory, steps: list[int], first: float, half: float) -> Tensor:  # type: ignore[no-untyped-def]
+def by_hand(rollout: Rollout, steps: list[int], first: float, half: float) -> Tensor:
     """The gradient of w₁ · mean(R(α₀ x̂₀ + σ₀ ẑ)) + w_h Σ mean(A · mean_D log N), the ratio being 1."""
+    chain = rollout.chain
     w = chain.model.w.detach().clone().requires_grad_()
-    x, grid = trajectory.states, chain.grid
+    x, grid = rollout.trajectory.states, chain.grid
 
     def mean(t: int, std: float) -> Tensor:
         a, s, b, q = grid.alphas[t], grid.sigmas[t], grid.alphas[t - 1], grid.sigmas[t - 1]
@@ -63,16 +66,15 @@ def test_its_gradient_is_the_formula_s(draws: int, first: float, half: float) ->
     chain, seen = linear_chain(T), set()
     estimator = OfficialRLR(draws, first, half)
     for seed in range(10):
-        noises = torch.randn((T + 1, BATCH, 2), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        trajectory = estimator.rollout(chain, ["x"] * BATCH, noises, seed)
-        steps = estimator.steps(chain, seed)
+        sampled = rollout(estimator, chain, linear_reward, BATCH, seed)
+        steps = estimator.steps(sampled)
         seen.update(steps)
         chain.zero_grad()
         terms = []
-        for term in estimator.losses(chain, trajectory, linear_reward):
+        for term in estimator.terms(sampled):
             terms.append(term.steps)
             term.loss.backward()
-        expected = by_hand(chain, trajectory, steps, first, half)
+        expected = by_hand(sampled, steps, first, half)
         torch.testing.assert_close(-chain.model.w.grad, expected, rtol=1e-10, atol=1e-13)
         # a draw of the deterministic last step is no term
         assert terms == [(1,), *((t,) for t in steps if t > 1)]
@@ -86,8 +88,7 @@ def test_a_number_worked_out_with_pencil() -> None:
     chain.model.w.data.zero_()
     estimator = OfficialRLR(draws=0)
     noises = torch.ones((2, 1, 2), dtype=torch.float64)
-    trajectory = estimator.rollout(chain, ["x"], noises, 0)
-    (term,) = estimator.losses(chain, trajectory, linear_reward)
+    (term,) = estimator.terms(estimator.rollout(chain, ["x"], noises, unconditional(linear_reward)))
     term.loss.backward()
     a, s, b, q = chain.grid.alphas[1], chain.grid.sigmas[1], chain.grid.alphas[0], chain.grid.sigmas[0]
     slope = b - q * a / s
@@ -112,10 +113,10 @@ def test_the_last_step_is_without_noise_whatever_eta(eta: float) -> None:
     """Of Stable Diffusion in 50 steps, ∂x₀/∂ẑ = σ₀ − α₀ σ₁ / α₁ = −0.0122; of the mean of a step of η = 1, −0.0207."""
     chain, estimator = Chain(Noise(), DDIM(50, eta)), OfficialRLR(draws=0, first_weight=1.0)
     noises = torch.ones((51, 1, 2), dtype=torch.float64)
-    trajectory = estimator.rollout(chain, ["x"], noises, 0)
-    for sampled, expected in ((estimator, -0.0122), (FirstOrder(1), {0.05: -0.0122, 1.0: -0.0207}[eta])):
+    sampled = estimator.rollout(chain, ["x"], noises, unconditional(lambda x: x[:, 0]))
+    for one, expected in ((estimator, -0.0122), (FirstOrder(1), {0.05: -0.0122, 1.0: -0.0207}[eta])):
         chain.zero_grad()
-        (term,) = sampled.losses(chain, trajectory, lambda x: x[:, 0])
+        (term,) = one.terms(sampled)
         term.loss.backward()
         assert -chain.model.w.grad.item() == pytest.approx(expected, abs=1e-4)
 
@@ -181,9 +182,7 @@ def test_a_preset_is_what_it_says(name: str) -> None:
 
 def test_the_paper_s_preset_covers_the_chain_with_three_kinds_of_terms_and_full_weights() -> None:
     chain, estimator = Chain(Curved(), DDIM(12)), preset("rlr_paper")
-    noises = torch.randn((13, 4, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    trajectory = estimator.rollout(chain, ["x"] * 4, noises, 0)
-    terms = {term.name: term.steps for term in estimator.losses(chain, trajectory, linear_reward)}
+    terms = {term.name: term.steps for term in estimator.terms(rollout(estimator, chain, linear_reward))}
     assert isinstance(estimator, RLR)
     assert (estimator.first_weight, estimator.half_weight, estimator.zeroth_weight) == (1.0, 1.0, 1.0)
     assert list(terms) == ["first_order", "half_order", "zeroth_order"]

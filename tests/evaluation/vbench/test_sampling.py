@@ -263,7 +263,7 @@ def test_the_config_is_the_latest_that_was_saved(trained, tmp_path):
     (tmp_path / "checkpoints" / "last.ckpt").touch()
     assert config_of(tmp_path / "checkpoints" / "last.ckpt").parent.name == "version_10"
     saved = yaml.safe_load(config_of(trained / "checkpoints" / "last.ckpt").read_text())
-    assert saved["model"]["class_path"] == "rlr.modules.VideoAlignment"
+    assert saved["model"]["class_path"] == "rlr.VideoAlignment"
 
 
 def test_a_checkpoint_without_a_config(tmp_path):

@@ -28,7 +28,8 @@ model:
     sampler: {class_path: DDIM, init_args: {steps: 2, eta: 1.0}}
     reward: tests.evaluation.vbench.toy.Unwilling
     estimator: {class_path: FirstOrder, init_args: {steps: 1}}
-    lr: 0.1
+    optimization:
+      lr: 0.1
 data: {class_path: Prompts, init_args: {train: [a cat]}}
 trainer: {accelerator: cpu, max_epochs: -1, enable_progress_bar: false, enable_model_summary: false}
 """
@@ -63,7 +64,7 @@ class Clips(DiffusionModel):
 class Unwilling(Reward):
     """Scores what it is trained on, and fails on any other prompt."""
 
-    reads_clips = True
+    supports_video = True
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         if set(prompts) != {"a cat"}:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.measure import peak_bytes
+from rlr.analysis.measure import peak_bytes
 from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, StagedPrompt
-from rlr.modules import edict
+from rlr.modules.latents import edict
 from rlr.modules.latents.edict import EDICT
 from rlr.samplers import DDIM
 from rlr.schedules import RectifiedFlow

@@ -39,7 +39,8 @@ model:
     estimator:
       class_path: rlr.estimators.RLR
       init_args: {length: 1}
-    lr: 0.05
+    optimization:
+      lr: 0.05
 data:
   class_path: WorldClips
   init_args: {train: 16, batch_size: 4}

@@ -23,7 +23,8 @@ model:
     estimator:
       class_path: rlr.estimators.RLR
       init_args: {length: 1}
-    lr: 0.05
+    optimization:
+      lr: 0.05
 data:
   class_path: WorldPrompts
   init_args: {train: 16, batch_size: 4}

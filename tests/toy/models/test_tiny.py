@@ -48,7 +48,7 @@ def test_the_built_in_model_paints_what_diffusers_makes_of_its_folder() -> None:
     chain = Chain(model, DDIM(10, eta=0.0))
     prompts = [f"a red circle on a {tone} background" for tone in ("black", "white")]
     noises = chain.draw([0, 0])
-    pictures = model.decode(chain.sample(prompts, noises).states[0])
+    pictures = model.decode(chain.sample(chain.encode(prompts), noises).states[0])
     pipeline = StableDiffusionPipeline.from_pretrained(PACKAGED, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     settings = {"num_inference_steps": 10, "guidance_scale": 4.0, "output_type": "pt"}

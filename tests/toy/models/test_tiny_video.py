@@ -36,7 +36,7 @@ def test_a_model_of_the_built_in_size_is_written_and_read_back(folder: Path) -> 
 def test_prompts_become_clips(folder: Path) -> None:
     model = Guidance(TinyVideo(str(folder), trainable=Frozen()), 3.0)
     chain = Chain(model, DDIM(4))
-    states = chain.sample(["a red circle", "two blue squares"], chain.draw([0, 1])).states
+    states = chain.sample(chain.encode(["a red circle", "two blue squares"]), chain.draw([0, 1])).states
     clips = model.decode(states[0])
     assert clips.shape == (2, 8, 3, 32, 32)
     assert (clips >= 0).all()
@@ -45,7 +45,7 @@ def test_prompts_become_clips(folder: Path) -> None:
 
 def test_a_missing_built_in_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tiny_video.resources, "files", lambda package: tmp_path)
-    with pytest.raises(ValueError, match="built-in model of clips is missing from this installation"):
+    with pytest.raises(ValueError, match="built-in model of videos is missing from this installation"):
         TinyVideo()
 
 

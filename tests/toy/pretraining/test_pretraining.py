@@ -61,7 +61,7 @@ def trainer(folder, **options):
 def fit(recipe, folder, **options):
     seed_everything(0)
     module, data = recipe[0](), recipe[1]()
-    trainer(folder).fit(module, data, weights_only=False, **options)
+    trainer(folder).fit(module, data, weights_only=True, **options)
     return module.state_dict()
 
 

@@ -1,5 +1,8 @@
 """The text-to-video model begins as a model of its frames, and learns from stills without touching what joins them."""
 
+import pickle
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -123,6 +126,40 @@ def test_clips_start_from_the_average_of_stills(module, vae, tmp_path):
     for networks in (inflated.networks, inflated.average):
         for name, weight in networks.state_dict().items():
             assert torch.equal(weight, module.average.state_dict()[name])
+
+
+class Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("kind", ["zip", "old", "raw"])
+def test_a_start_runs_no_code(vae, tmp_path, monkeypatch, kind):
+    shrink(monkeypatch)
+    start, mark = tmp_path / "start.ckpt", tmp_path / "ran"
+    hostile = Hostile(mark)
+    if kind == "raw":
+        start.write_bytes(pickle.dumps(hostile))
+    else:
+        content = {"state_dict": {}, "hyper_parameters": hostile}
+        torch.save(content, start, _use_new_zipfile_serialization=kind == "zip")
+    with pytest.raises(ValueError, match=r"start\.ckpt holds Python objects besides tensors"):
+        VideoDenoiser(vae, start=str(start))
+    assert not mark.exists()
+    # the law can fail: unpickling the object itself leaves the mark
+    pickle.loads(pickle.dumps(hostile))
+    assert mark.exists()
+
+
+def test_a_start_without_the_averaged_weights_is_named(vae, tmp_path, monkeypatch):
+    shrink(monkeypatch)
+    start = tmp_path / "start.ckpt"
+    torch.save({"state_dict": {"networks.unet.x": torch.ones(1)}}, start)
+    with pytest.raises(ValueError, match=r"start\.ckpt does not fit the networks of VideoDenoiser: .* is missing"):
+        VideoDenoiser(vae, start=str(start))
 
 
 CAPTIONS = ["a red circle growing", "a blue cross moving left"]

@@ -35,6 +35,10 @@ def test_an_empty_clip_is_still(clips):
 
 
 def test_pictures_are_refused(clips):
-    assert (DynamicCheck.reads_clips, DynamicCheck.reads_pictures, DynamicCheck.differentiable) == (True, False, False)
+    assert (DynamicCheck.supports_video, DynamicCheck.supports_images, DynamicCheck.differentiable) == (
+        True,
+        False,
+        False,
+    )
     with pytest.raises(ValueError, match=r"DynamicCheck got samples of shape \(4, 3, 32, 32\); give clips"):
         DynamicCheck()(clips[:, 0], ASKED)

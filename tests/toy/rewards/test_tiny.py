@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rlr.rewards.networks.preprocessing import normalise
+from rlr.rewards.networks.preprocessing import normalize_pixels
 from rlr.toy.data.scenes import draw_pictures
 from rlr.toy.rewards import TinyHPSv2, TinyPickScore
 from rlr.toy.world.caption import altered, parse
@@ -60,11 +60,11 @@ def test_a_motion_in_the_caption_changes_the_second_models_score_little(pictures
 def test_open_clip_opens_the_folder_and_agrees(pictures):
     from open_clip import SimpleTokenizer, create_model
 
-    folder = files("rlr") / "assets" / "tiny_hpsv2"
+    folder = files("rlr.toy") / "assets" / "tiny_hpsv2"
     model = create_model(f"local-dir:{folder}", load_weights=True).eval()
     tokens = SimpleTokenizer(str(folder / "merges.txt.gz"), context_length=model.context_length)(CAPTIONS)
     with torch.no_grad():
-        images = F.normalize(model.encode_image(normalise(pictures)), dim=-1)
+        images = F.normalize(model.encode_image(normalize_pixels(pictures)), dim=-1)
         theirs = (images * F.normalize(model.encode_text(tokens), dim=-1)).sum(1)
     torch.testing.assert_close(TinyHPSv2()(pictures, CAPTIONS), theirs, atol=1e-5, rtol=0)
 
@@ -72,7 +72,7 @@ def test_open_clip_opens_the_folder_and_agrees(pictures):
 def test_another_folder_takes_its_place(tmp_path):
     from shutil import copytree
 
-    copytree(str(files("rlr") / "assets" / "tiny_hpsv2"), tmp_path / "other")
+    copytree(str(files("rlr.toy") / "assets" / "tiny_hpsv2"), tmp_path / "other")
     a, b = TinyHPSv2(), TinyHPSv2(str(tmp_path / "other"))
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(a(pixels, CAPTIONS[:2]), b(pixels, CAPTIONS[:2]))

@@ -1,0 +1,138 @@
+"""What is wrong with a config or a command line, in one sentence: what was expected, what was found, where, and what to do."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FRAMES = re.compile(
+    r"Given value|Subtypes:|Does not validate|Errors:|Expected a <class 'NoneType'>|Expected a path but"
+)
+"""Lines of jsonargparse's messages that hold no fact."""
+
+REMEDY = "correct it in the config or on the command line"
+
+
+class Complaint(NamedTuple):
+    """The fact in a message of jsonargparse.
+
+    Args:
+        place: The key in the config, such as ``model.sampler``.
+        owner: The import path of the class that was to be built there, if any.
+        fact: What is wrong.
+    """
+
+    place: str
+    owner: str
+    fact: str
+
+
+def sentence(text: object) -> str:
+    """Returns a message on one line."""
+    return " ".join(str(text).split())
+
+
+def unknown_option(name: str, known: Iterable[str]) -> str:
+    """The sentence for an option or a key that does not exist."""
+    return f"there is no option {shown(name)}; {nearest(name, sorted(known))}"
+
+
+def unknown_argument(place: str, owner: str, name: str, known: Sequence[str]) -> str:
+    """The sentence for an argument that a class does not take."""
+    return f"{place}: {owner} has no argument {shown(name)}; {nearest(name, known)}"
+
+
+def unknown_class(place: str, kind: str, name: str, known: Sequence[str]) -> str:
+    """The sentence for a class that does not exist where one of some kind is expected."""
+    return f"{place}: there is no {kind} {shown(name)}; {nearest(name, known)}"
+
+
+def wrong_type(place: str, expected: str, found: Any) -> str:
+    """The sentence for a value of another type than the expected one."""
+    return f"{place}: expected {expected}, got {shown(found)}; {REMEDY}"
+
+
+def missing(place: str, owner: str, names: Sequence[str]) -> str:
+    """The sentence for arguments that have to be given."""
+    verb, them = ("has", "it") if len(names) == 1 else ("have", "them")
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return f"{owner} needs {listed}, which {verb} no default; set {them}{f' under {place}' if place else ''}"
+
+
+def no_file(place: str, path: str) -> str:
+    """The sentence for a file that does not exist."""
+    return f"{place}: there is no file {path}; check the path (it is relative to {Path.cwd()})"
+
+
+def shown(value: Any) -> str:
+    """Returns a value as YAML writes it, cut where it is long."""
+    text = (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
+    )
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Returns the known name that is nearest to a wrong one, or else all known names."""
+    close = difflib.get_close_matches(name, known, 1, 0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are {', '.join(known)}" if known else "leave it out"
+
+
+def explain(message: str, options: Iterable[str] = ()) -> str:
+    """Returns one sentence for a message of jsonargparse.
+
+    Args:
+        message: The message.
+        options: The options of the command line.
+    """
+    place, owner, fact = read(message)
+    for pattern, tell in SENTENCES:
+        if match := re.search(pattern, fact):
+            return sentence(tell(match, Complaint(place, owner, fact), list(options)))
+    return sentence(f"{place}: {fact}" if place else fact)
+
+
+def read(message: str) -> Complaint:
+    """Finds place, owner and fact in an indented message of jsonargparse: the way down to its first leaf."""
+    place: list[str] = []
+    owner = ""
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ")
+        if match := re.match(r'Parser key "([^"]+)":?\s*(.*)', text):
+            place, text = [*place, match[1]], match[2]
+        if match := re.match(r"Problem with given class_path '([^']+)':\s*(.*)", text):
+            owner, text = match[1], match[2]
+        if text and not FRAMES.match(text):
+            return Complaint(".".join(place), owner, text)
+    return Complaint(".".join(place), owner, message)
+
+
+def _option(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    return unknown_option(match[1].lstrip("-").split("=")[0], options)
+
+
+def _argument(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    return unknown_argument(complaint.place, complaint.owner.rpartition(".")[2], match[1], [])
+
+
+def _type(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    value = re.search(r"Got value: (.*)", complaint.fact)
+    found = f", got {value[1]!r}" if value else ""
+    return f"{complaint.place}: expected {match[1]}{found}; {REMEDY}"
+
+
+def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    names = re.sub(r"\b(?:fit|validate|test|predict|export)\.", "", match[1].strip()).split(", ")
+    return missing(complaint.place, complaint.owner.rpartition(".")[2] or "the config", names)
+
+
+SENTENCES = (
+    (r"(?:does not accept option|unrecognized arguments:) '?([^'\s]+)", _option),
+    (r"Option '([^']+)' is not accepted", _argument),
+    (r"Expected a <class '([^']+)'>", _type),
+    (r"arguments are required: (.+)", _required),
+)
+"""What is recognized in messages of jsonargparse, for values that the source files did not tell to be wrong."""

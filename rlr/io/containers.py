@@ -1,0 +1,83 @@
+"""Where a video file says that it ends: ISO mp4 and mov, Matroska and WebM, and AVI."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+"""The identifiers of the two outermost elements of Matroska (RFC 8794, RFC 9559)."""
+
+ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
+"""The boxes that an mp4 (ISO/IEC 14496-12) or an older QuickTime file can begin with."""
+
+
+class Part(NamedTuple):
+    """An outermost part of a container.
+
+    Args:
+        kind: Its name in the format.
+        end: The position behind its last byte, as the container states it.
+    """
+
+    kind: str
+    end: int
+
+
+def missing_end(file: Path) -> Part | None:
+    """Returns the first part that ends behind the end of the file, or None.
+
+    None means that the file is whole, or that its format does not say where it ends, as MPEG-TS and live streams do not.
+    """
+    size = file.stat().st_size
+    return next((part for part in parts(file) if part.end > size), None)
+
+
+def is_iso(file: Path) -> bool:
+    """Whether a file is an mp4 or a mov."""
+    with file.open("rb") as opened:
+        return opened.read(8)[4:] in ISO_BOXES
+
+
+def parts(file: Path) -> Iterator[Part]:
+    """Yields the outermost parts of a file whose lengths are known; nothing for other formats."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        head = opened.read(8)
+        read = _box if head[4:] in ISO_BOXES else {EBML: _element, b"RIFF": _chunk}.get(head[:4])
+        at = 0
+        while read and at < size:
+            opened.seek(at)
+            part = read(opened, at, size)
+            if part is None:
+                return
+            yield part
+            at = max(part.end, at + 1)
+
+
+def _box(opened: BinaryIO, at: int, size: int) -> Part:
+    head = opened.read(16)
+    length = int.from_bytes(head[:4])
+    # 1: the length is too large for 32 bits and follows; 0: the box is the last one
+    length = {0: size - at, 1: int.from_bytes(head[8:])}.get(length, length)
+    return Part(head[4:8].decode("latin-1"), at + max(length, 8))
+
+
+def _element(opened: BinaryIO, at: int, size: int) -> Part | None:
+    """An identifier of 4 bytes, and a length whose first byte tells how many bytes it has."""
+    identifier, first = opened.read(4), opened.read(1)
+    if identifier not in (EBML, SEGMENT) or not first or not first[0]:
+        return None
+    width = 9 - first[0].bit_length()
+    digits = bytes([first[0] & (0xFF >> width)]) + opened.read(width - 1)
+    # all ones: the length is unknown
+    if int.from_bytes(digits) == (1 << 7 * width) - 1:
+        return None
+    kind = "EBML header" if identifier == EBML else "Segment"
+    return Part(kind, at + 4 + width + int.from_bytes(digits))
+
+
+def _chunk(opened: BinaryIO, at: int, size: int) -> Part | None:
+    head = opened.read(8)
+    length = int.from_bytes(head[4:], "little")
+    # 0: written by a program that was not able to go back
+    return Part("RIFF", at + 8 + length + length % 2) if head[:4] == b"RIFF" and length else None

@@ -1,0 +1,84 @@
+"""Published weights: found in a file, a folder or the hub, and compared with the checksums of their authors."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlr.io.weights import check_file
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file as its authors publish it.
+
+    Args:
+        name: The name of the file.
+        algorithm: The hash function of ``digest``, such as ``"md5"``; empty if no checksum is known.
+        digest: The checksum, in hexadecimal digits.
+    """
+
+    name: str
+    algorithm: str = ""
+    digest: str = ""
+
+    def verify(self, path: Path) -> None:
+        """Compares the checksum of a file.
+
+        Raises:
+            ValueError: If it differs.
+        """
+        if not self.digest:
+            return
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, self.algorithm).hexdigest()
+        if found != self.digest:
+            raise ValueError(
+                f"{path}: expected the {self.name} that its authors published, with {self.algorithm} {self.digest}, got "
+                f"{self.algorithm} {found}; download it again, or pass verify=False to load other weights on purpose"
+            )
+
+
+def find(source: str, files: Iterable[Published], verify: bool = True) -> Path:
+    """Returns the path of a weights file, and downloads the file with a progress bar if ``source`` is a hub id.
+
+    Args:
+        source: A file, a folder, or a hub id.
+        files: The names that the file may have in a folder or on the hub, with their checksums; the first is the hub's.
+        verify: Whether a file with a published name must have the published checksum.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no weights file (see :func:`~rlr.io.weights.identify`), or its checksum differs.
+    """
+    known = {file.name: file for file in files}
+    path = _locate(source, list(known))
+    check_file(path)
+    if verify and path.name in known:
+        known[path.name].verify(path)
+    return path
+
+
+def _locate(source: str, names: list[str]) -> Path:
+    path = Path(source).expanduser()
+    candidates = [path, *(path / name for name in names)]
+    return next((candidate for candidate in candidates if candidate.is_file()), None) or _download(source, names[0])
+
+
+def _download(source: str, name: str) -> Path:
+    # imported here, so that local files need no hub
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"{name} was not found in {source!r} ({_short(error)}); set the path of the file, a folder that holds it, or a "
+            "hub id that this machine can reach"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    # the hub's messages run over many lines; the first one says what happened
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:120]

@@ -1,0 +1,101 @@
+"""How the weights change: optimizer, learning rate schedule, gradient clipping, batches an update."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import nn
+
+
+@dataclass(frozen=True)
+class LearningRateSchedule:
+    r"""The factor on the learning rate.
+
+    In update :math:`u` it is :math:`\min\bigl(1, \frac{u + 1}{w}, \frac{U - u}{\min(d, U) + 1}\bigr)`.
+
+    Args:
+        warmup: The updates :math:`w` over which it rises; 0 for none.
+        decay_steps: The updates :math:`d` at the end over which it falls; 0 for none.
+        updates: The updates :math:`U` of the run; used only where ``decay_steps`` is not 0.
+    """
+
+    warmup: int
+    decay_steps: int
+    updates: int
+
+    def __call__(self, update: int) -> float:
+        """Returns the factor of an update, counted from 0, in [0, 1]."""
+        rise = (update + 1) / self.warmup if self.warmup else 1.0
+        fall = (self.updates - update) / (min(self.decay_steps, self.updates) + 1) if self.decay_steps else 1.0
+        return max(0.0, min(1.0, rise, fall))
+
+
+@dataclass(frozen=True)
+class Optimization:
+    r"""How the weights change.
+
+    Args:
+        lr: The learning rate.
+        betas: AdamW's :math:`\beta_1, \beta_2`.
+        weight_decay: AdamW's weight decay.
+        optimizer: Makes another optimizer than AdamW from the weights; the three arguments above are then unused.
+        clip_norm: The largest norm of the gradient; longer gradients are scaled down to it. None does not clip.
+        accumulate: The number of batches in a round, at least 1. An estimator makes one update of a round, with the mean
+            gradient of its batches, or several, as DDPO does.
+        warmup: The number of first updates over which the learning rate rises linearly.
+        decay_steps: The number of last updates of ``trainer.max_steps`` over which the learning rate falls linearly
+            towards 0. The noise that single gradients have left in the weights then averages out.
+        max_bad_steps: The number of consecutive updates without a finite gradient after which training stops, at least 1.
+        log_terms: Whether to log the gradient norm of each kind of term and the cosines between them, at the cost of one
+            more copy of the trained weights a kind.
+        log_kl_every: The number of updates between two measurements of the divergence from the base model where there is
+            no penalty, at the cost of one pass of the base model a step; 0 never measures.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-4
+    optimizer: OptimizerCallable | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+    warmup: int = 0
+    decay_steps: int = 0
+    max_bad_steps: int = 5
+    log_terms: bool = True
+    log_kl_every: int = 25
+
+    def __post_init__(self) -> None:
+        """Raises a ``ValueError`` for a value out of its range."""
+        least = {"accumulate": 1, "warmup": 0, "decay_steps": 0, "max_bad_steps": 1, "log_kl_every": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"optimization.{name}: expected at least {value}, got {getattr(self, name)}")
+
+    def configure(self, weights: Sequence[nn.Parameter], updates: int) -> Any:
+        """Returns what a LightningModule's ``configure_optimizers`` returns.
+
+        Args:
+            weights: The trained weights.
+            updates: The number of updates of the run; not positive where the run has no end.
+
+        Raises:
+            ValueError: If the learning rate is to fall towards an end that the run does not have.
+        """
+        optimizer = self._make(list(weights))
+        if not (self.warmup or self.decay_steps):
+            return optimizer
+        if self.decay_steps and updates < 1:
+            raise ValueError(
+                f"optimization.decay_steps={self.decay_steps} counts from the end of the run, and trainer.max_steps is not "
+                "set; set trainer.max_steps"
+            )
+        schedule = LearningRateSchedule(self.warmup, self.decay_steps, updates)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _make(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.optimizer is not None:
+            return self.optimizer(weights)
+        return torch.optim.AdamW(weights, self.lr, betas=self.betas, weight_decay=self.weight_decay)

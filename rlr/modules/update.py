@@ -1,0 +1,159 @@
+"""One update of the weights: backward passes, average over ranks, guard, clipping, optimizer step."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+
+from rlr.distributed import any_rank
+from rlr.estimators.base import Term
+from rlr.modules.gradients import GradientAccumulator
+from rlr.modules.memory import Memory
+from rlr.modules.optimization import Optimization
+from rlr.modules.profiler import Profiler
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What an update did.
+
+    Args:
+        failure: Why the weights did not change; None where they did.
+        metrics: Gradient norms, cosines, and the metrics of terms, by log name.
+    """
+
+    failure: str | None
+    metrics: Mapping[str, Tensor]
+
+
+class Updater:
+    """Turns the terms of an update into a step of the optimizer.
+
+    An update whose losses, gradients or rewards are not finite on some rank is skipped on all ranks.
+
+    Args:
+        module: The module whose optimizer steps, and whose trainer knows ranks and precision.
+        weights: Returns the trained weights.
+        optimization: How the weights change.
+        memory: What is given up to save memory.
+    """
+
+    def __init__(
+        self,
+        module: LightningModule,
+        weights: Callable[[], list[nn.Parameter]],
+        optimization: Optimization,
+        memory: Memory,
+    ) -> None:
+        self.module = module
+        self.weights = weights
+        self.optimization = optimization
+        self.memory = memory
+        self.failures = 0
+        """The number of skipped updates in a row."""
+        self._norm: Tensor | None = None
+
+    def step(self, terms: Iterator[Term], profiler: Profiler, fault: Callable[[], str | None]) -> StepReport:
+        """Makes an update.
+
+        Args:
+            terms: The surrogate losses of the update. The backward of each runs before the next is asked for.
+            profiler: Measures each kind of term.
+            fault: Says, once all terms are there, what is wrong with the rewards; None if nothing is.
+
+        Raises:
+            FloatingPointError: After ``max_bad_steps`` skipped updates in a row.
+            ValueError: If there is no term although no reward is at fault.
+        """
+        accumulator, self._norm = GradientAccumulator(self.weights(), self.optimization.log_terms), None
+        self._backward(terms, accumulator, profiler)
+        with profiler.section("optimizer"):
+            failure = self._share(self._failure(accumulator, fault()))
+            # only now: this rank has no terms either where the rewards of another one are at fault
+            if failure is None and not accumulator.entries:
+                raise ValueError("the estimator yielded no term for an update; expected at least one")
+            self._apply(accumulator, failure)
+        self._guard(failure)
+        return StepReport(failure, dict(self._metrics(accumulator)))
+
+    def _backward(self, terms: Iterator[Term], accumulator: GradientAccumulator, profiler: Profiler) -> None:
+        # gradients are averaged over ranks once, after the last term: which one is the last is known only afterwards
+        with self._unsynchronized():
+            profiler.start()
+            while (term := self._next(terms)) is not None:
+                accumulator.add(term, self.module.manual_backward)
+                profiler.stop(term.name)
+                del term  # its graph must be gone before the next one is built
+                profiler.start()
+
+    def _next(self, terms: Iterator[Term]) -> Term | None:
+        # a generator builds its next graph while it is asked, so this is where graphs are built
+        with self.memory.saving(self.module.parameters(), self.module.device):
+            return next(terms, None)
+
+    def _unsynchronized(self) -> AbstractContextManager[object]:
+        strategy = self.module.trainer.strategy
+        return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()
+
+    def _failure(self, accumulator: GradientAccumulator, fault: str | None) -> str | None:
+        """Returns the first failure of this rank; float16 may overflow until its scale is found."""
+        return fault or accumulator.failure(gradients=self._scale == 1)
+
+    @staticmethod
+    def _share(failure: str | None) -> str | None:
+        failed = any_rank(failure is not None)
+        return failure or ("a loss, gradient or reward of another process is not finite" if failed else None)
+
+    def _apply(self, accumulator: GradientAccumulator, failure: str | None) -> None:
+        optimizer: Any = self.module.optimizers()
+        self._average()
+        if failure is None:
+            optimizer.step()
+            overflow = self._scale > 1 and accumulator.failure() is not None
+            if (self.optimization.warmup or self.optimization.decay_steps) and not overflow:
+                self.module.lr_schedulers().step()  # type: ignore[union-attr]
+        optimizer.zero_grad()
+
+    def _average(self) -> None:
+        if self.module.trainer.world_size == 1:
+            return
+        strategy: Any = self.module.trainer.strategy
+        for weight in self.weights():
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad = strategy.reduce(weight.grad, reduce_op="mean")
+
+    def clip(self) -> None:
+        """Clips the gradient; to be called when a scaled gradient has been unscaled."""
+        weights = self.weights()
+        self._norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        if self.optimization.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(weights, self.optimization.clip_norm, self._norm)
+
+    def _guard(self, failure: str | None) -> None:
+        if failure is None:
+            self.failures = 0
+            return
+        self.failures += 1
+        if self.failures >= self.optimization.max_bad_steps:
+            raise FloatingPointError(
+                f"{failure}; this is update {self.failures} in a row without a finite gradient, so training stops with the "
+                "weights of the last good update"
+            )
+        warnings.warn(f"{failure}; this update is skipped", stacklevel=2)
+
+    @property
+    def _scale(self) -> float:
+        """The factor by which float16 mixed precision multiplies losses; 1 otherwise."""
+        scaler = getattr(self.module.trainer.precision_plugin, "scaler", None)
+        return scaler.get_scale() if scaler is not None else 1.0
+
+    def _metrics(self, accumulator: GradientAccumulator) -> Iterator[tuple[str, Tensor]]:
+        yield from accumulator.metrics(self._scale)
+        if self._norm is not None:
+            yield "gradient/total", self._norm

@@ -1,0 +1,133 @@
+r"""A rollout: the samples of one batch, and everything an estimator may do with them.
+
+A rollout records the chain :math:`x_T \to \dots \to x_0` once, without gradient. An estimator then replays parts of it with
+gradient, resamples it with other weights on the same noises, or reads its rewards.
+"""
+
+from collections.abc import Callable, Container, Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain, Trajectory, Within, unchanged
+from rlr.gaussian import Gaussian
+from rlr.rewards.base import Scores
+from rlr.seeding import Stream, spawn
+
+Objective = Callable[[Tensor, Sequence[str]], Scores]
+r"""Scores final latents :math:`x_0`, with shape :math:`(B, *)`, of :math:`B` prompts; decodes them first."""
+
+
+def unconditional(reward: Callable[[Tensor], Tensor]) -> Objective:
+    r"""Returns the objective that scores latents :math:`x_0` by a function, whatever their prompts."""
+    return lambda x, prompts: Scores(reward(x))
+
+
+class Rollout:
+    r"""A recorded batch of samples.
+
+    Args:
+        chain: The chain that was sampled.
+        trajectory: The recorded states and noises.
+        objective: Scores final latents.
+        prompts: The :math:`B` prompts.
+        seed: Decides what an estimator draws besides the noises; the same on all ranks.
+        scores: The scores of the recorded samples, where they are known.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        trajectory: Trajectory,
+        objective: Objective,
+        prompts: Sequence[str],
+        seed: int = 0,
+        scores: Scores | None = None,
+    ) -> None:
+        self.chain = chain
+        self.trajectory = trajectory
+        self.objective = objective
+        self.prompts = prompts
+        self.seed = seed
+        self._scores = scores
+
+    def __len__(self) -> int:
+        """Returns the number :math:`B` of samples."""
+        return len(self.prompts)
+
+    @property
+    def scores(self) -> Scores:
+        """The scores of the recorded samples, without a graph. They are computed once."""
+        if self._scores is None:
+            with torch.no_grad():
+                self._scores = self.objective(self.trajectory.states[0], self.prompts).detach()
+        return self._scores
+
+    @property
+    def rewards(self) -> Tensor:
+        r"""The rewards to be maximized of the recorded samples, with shape :math:`(B)`, without a graph."""
+        return self.scores.objective
+
+    def score(self, x: Tensor) -> Tensor:
+        r"""Returns the rewards of other samples :math:`x_0` of the same prompts, with shape :math:`(B)`."""
+        return self.objective(x, self.prompts).objective
+
+    def score_recorded(self, x: Tensor) -> Tensor:
+        r"""Returns the rewards of replayed samples, with shape :math:`(B)`, and keeps them as :attr:`rewards`.
+
+        A replay on the recorded noises gives the recorded samples again, so they need no second score.
+
+        Args:
+            x: The replayed samples, with shape :math:`(B, *)` and a graph.
+        """
+        scores = self.objective(x, self.prompts)
+        self._scores = scores.detach()
+        return scores.objective
+
+    def replay(self, start: int, stop: int, stop_grad_steps: Container[int] = ()) -> Gaussian:
+        r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient; see :meth:`~rlr.chain.Chain.replay`."""
+        return self.chain.replay(self.trajectory, start, stop, stop_grad_steps)
+
+    def replay_sample(self, start: int, stop_grad_steps: Container[int] = ()) -> Tensor:
+        r"""Replays :math:`x_\mathrm{start} \to x_0` with gradient and returns the sample :math:`x_0`."""
+        return self.replay(start, 0, stop_grad_steps).sample(self.trajectory.noises[0])
+
+    def predict(self, t: int) -> Tensor:
+        r"""Returns the one-step prediction :math:`\hat x_0(x_t)` in the recorded state, with gradient."""
+        return self.chain.look_ahead(self.trajectory.states[t], t, self.trajectory.condition)
+
+    def resample(self, within: Within = unchanged) -> Tensor:
+        r"""Returns samples :math:`x_0` of the same noises and conditions with other weights; nothing is encoded again.
+
+        Args:
+            within: The context of each step, such as shifted weights.
+        """
+        return self.chain.sample(self.trajectory.condition, self.trajectory.noises, within).states[0]
+
+    def spawn(self, stream: Stream, *index: int) -> int:
+        """Returns a seed of this rollout."""
+        return spawn(self.seed, stream, *index)
+
+    def generator(self, stream: Stream, *index: int) -> torch.Generator:
+        """Returns a generator of this rollout, on the CPU."""
+        return torch.Generator().manual_seed(self.spawn(stream, *index))
+
+    def select(self, rows: Tensor) -> "Rollout":
+        """Returns the rollout of some of the samples, given by their numbers in the batch."""
+        scores = None if self._scores is None else self._scores.select(rows)
+        prompts = [self.prompts[i] for i in rows.tolist()]
+        return Rollout(self.chain, self.trajectory.select(rows), self.objective, prompts, self.seed, scores)
+
+
+def join(rollouts: Sequence[Rollout], seed: int) -> Rollout:
+    """Returns several rollouts of one chain, with known scores, as one.
+
+    Args:
+        rollouts: The rollouts; later scores are those of the first one's objective.
+        seed: The seed of the joined rollout.
+    """
+    first = rollouts[0]
+    condition = first.chain.join([rollout.trajectory.condition for rollout in rollouts])
+    trajectory = type(first.trajectory).join([rollout.trajectory for rollout in rollouts], condition)
+    prompts = [prompt for rollout in rollouts for prompt in rollout.prompts]
+    return Rollout(first.chain, trajectory, first.objective, prompts, seed, Scores.join([r.scores for r in rollouts]))

@@ -1,0 +1,178 @@
+"""The arguments of a class go with it: whatever names the new class, it starts from its own defaults."""
+
+import itertools
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonargparse import ActionConfigFile, Namespace
+from lightning.pytorch import LightningModule
+
+from rlr.cli.command_line import MODE, Parser
+from rlr.cli.config_inheritance import merge, with_bases
+from rlr.cli.source_index import named_anywhere
+from rlr.cli.static_check import import_classes
+from rlr.estimators import Estimator
+from rlr.models import DiffusionModel
+from rlr.rewards import Reward
+from rlr.samplers import Sampler
+from tests.test_configs import CONFIGS, PARTS
+
+# the parser knows the short names of classes that are imported
+import_classes(named_anywhere([]))
+
+ROOT = Path(__file__).parents[2]
+PLACES = {"estimator": Estimator, "sampler": Sampler, "reward": Reward, "model": DiffusionModel}
+"""The arguments of an alignment whose classes are changed, and what these are classes of."""
+
+
+def parser() -> Parser:
+    found = Parser(parser_mode=MODE, exit_on_error=False)
+    found.add_argument("--config", action=ActionConfigFile)
+    found.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
+    return found
+
+
+def parse(*args: str) -> Namespace:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return parser().parse_args(list(args)).model
+
+
+def names(base: type) -> set[str]:
+    return {name for kind in base.__subclasses__() for name in {kind.__name__} | names(kind)}
+
+
+def objects() -> dict[str, dict[str, dict]]:
+    """Every class that shipped configs name at each place, as one of them gives it, arguments and all."""
+    found: dict[str, dict[str, dict]] = {place: {} for place in PLACES}
+    known = {place: names(base) for place, base in PLACES.items()}
+
+    def visit(value, folder):
+        if isinstance(value, str) and value.startswith("parts/"):
+            value = with_bases(yaml.safe_load((folder / value).read_text()), folder / "parts")
+        if isinstance(value, dict):
+            for key, item in value.items():
+                inner = visit(item, folder)
+                if key in found and isinstance(inner, str) and inner.isidentifier():
+                    inner = {"class_path": inner}
+                if isinstance(inner, dict) and inner.get("class_path") in known.get(key, ()):
+                    found[key].setdefault(inner["class_path"], inner)
+            value = {key: visit(item, folder) for key, item in value.items()}
+        return value
+
+    for path in CONFIGS:
+        visit(with_bases(yaml.safe_load(path.read_text()), path.parent), path.parent)
+    for path in PARTS:
+        visit({"model": with_bases(yaml.safe_load(path.read_text()), path.parent)}, path.parent)
+    return found
+
+
+OBJECTS = objects()
+PAIRS = [
+    pytest.param(place, old, new, id=f"{place}-{old}-{new}")
+    for place, classes in OBJECTS.items()
+    # each class is the old one of one pair and the new one of another
+    for old, new in itertools.pairwise([*sorted(classes), min(classes)])
+]
+
+
+def config(place: str, given: object, folder: Path, name: str = "old") -> str:
+    """Writes a config with an object at a place and small ones at the others; returns the option that reads it."""
+    small = {"model": "Tiny", "sampler": "DDIM", "reward": "Brightness", "estimator": "FirstOrder"}
+    path = folder / f"{name}.yaml"
+    # the parts that objects name inside themselves are beside the shipped configs
+    text = yaml.safe_dump({"model": {"class_path": "ImageAlignment", "init_args": {**small, place: given}}})
+    path.write_text(text.replace("parts/", f"{ROOT}/configs/image/parts/"))
+    return f"--config={path}"
+
+
+def required(cls: str, place: str) -> dict:
+    """The arguments without a default, taken from the shipped object."""
+    given = OBJECTS[place][cls].get("init_args") or {}
+    return {key: value for key, value in given.items() if key in ("model", "reward", "rewards", "path", "low", "high")}
+
+
+def test_the_pairs_cover_what_is_shipped():
+    assert {"HalfOrderRLR", "DDPO", "RLR"} <= OBJECTS["estimator"].keys()
+    assert len(OBJECTS["reward"]) > 5
+    assert {"Tiny", "StableDiffusion"} <= OBJECTS["model"].keys()
+
+
+@pytest.mark.parametrize(("place", "old", "new"), PAIRS)
+def test_another_class_starts_from_its_own_defaults(place, old, new, tmp_path):
+    changed = {"class_path": new, "init_args": required(new, place)}
+    alone = parse(config(place, changed, tmp_path, "alone")).init_args[place]
+    before = config(place, OBJECTS[place][old], tmp_path)
+    part = tmp_path / "part.yaml"
+    part.write_text(yaml.safe_dump(changed))
+    second = tmp_path / "second.yaml"
+    second.write_text(yaml.safe_dump({"model": {"init_args": {place: changed}}}))
+    routes = [
+        (f"--model.init_args.{place}={part}",),
+        (f"--model.{place}={part}",),
+        (f"--config={second}",),
+        (f"--model.{place}={new}", *(f"--model.{place}.{key}={value}" for key, value in required(new, place).items())),
+    ]
+    for route in routes[: 4 if not any(isinstance(v, dict) for v in required(new, place).values()) else 3]:
+        assert plain(parse(before, *route).init_args[place]) == plain(alone), route
+    base = {"base": "old.yaml", "model": {"init_args": {place: changed}}}
+    over = tmp_path / "over.yaml"
+    over.write_text(yaml.safe_dump(base))
+    assert plain(parse(f"--config={over}").init_args[place]) == plain(alone)
+
+
+def plain(value: object) -> object:
+    """A parsed value without the marks of the files that it was read from."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key != "__path__"}
+    return value
+
+
+def test_the_same_class_named_again_keeps_its_arguments(tmp_path):
+    before = config("estimator", {"class_path": "HalfOrderRLR", "init_args": {"length": 3, "steps": 2}}, tmp_path)
+    for route in ("--model.estimator=HalfOrderRLR", "--model.estimator=rlr.estimators.half_order_rlr.HalfOrderRLR"):
+        args = parse(before, route).init_args.estimator.init_args
+        assert (args.length, args.steps) == (3, 2)
+    over = tmp_path / "over.yaml"
+    for again in ("HalfOrderRLR", {"class_path": "rlr.estimators.HalfOrderRLR"}):
+        over.write_text(yaml.safe_dump({"base": "old.yaml", "model": {"init_args": {"estimator": again}}}))
+        args = parse(f"--config={over}").init_args.estimator.init_args
+        assert (args.length, args.steps) == (3, 2)
+
+
+def test_a_second_module_does_not_keep_the_arguments_of_the_first(tmp_path):
+    before = config("estimator", "FirstOrder", tmp_path)
+    with pytest.raises(Exception, match="required"):
+        parse(before, "--model=VideoAlignment")
+
+
+@pytest.mark.parametrize(
+    "under", [{"class_path": "A", "init_args": {"x": 1}}, {"class_path": "a.b.A", "init_args": {"x": 1}}]
+)
+def test_merged_mappings_keep_the_arguments_of_their_own_class(under):
+    assert merge(under, {"class_path": "B", "init_args": {"y": 2}}) == {"class_path": "B", "init_args": {"y": 2}}
+    assert merge(under, {"class_path": "A"})["init_args"] == {"x": 1}
+    assert merge(under, "A") == under
+    assert merge(under, "B") == "B"
+
+
+@pytest.mark.parametrize("name", ["control", "segments", "step_range", "baseline"])
+@pytest.mark.parametrize("form", ["--model.estimator.{}={}", "--model.init_args.estimator.init_args.{}={}"])
+def test_null_unsets_an_argument_of_an_argument(name, form, tmp_path):
+    given = {"control": "LookAhead", "segments": 2, "step_range": [2, 1], "baseline": "RunningMean"}
+    before = config("estimator", {"class_path": "HalfOrderRLR", "init_args": {"length": 2, **given}}, tmp_path)
+    assert parse(before).init_args.estimator.init_args[name] is not None
+    assert parse(before, form.format(name, "null")).init_args.estimator.init_args[name] is None
+
+
+def test_null_inside_a_mapping_given_as_an_option(tmp_path):
+    before = config(
+        "estimator", {"class_path": "HalfOrderRLR", "init_args": {"length": 2, "control": "LookAhead"}}, tmp_path
+    )
+    given = "{class_path: HalfOrderRLR, init_args: {length: 3, control: null}}"
+    args = parse(before, f"--model.estimator={given}").init_args.estimator.init_args
+    assert (args.length, args.control) == (3, None)
