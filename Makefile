@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
+# writes the bytecode of what a run imports; where PYTHONDONTWRITEBYTECODE is set, as in many containers, no run would write it
+COMPILE = env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -c \
+	"import rlr.cli.command_line; from rlr.lazy import import_names; import_names('rlr'); import_names('rlr.toy.models')"
 ARGS ?=
 SHAPE ?= tiny
 # of eval-vbench
@@ -22,6 +25,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(PYTHON) || .ci/uv venv
 	.ci/uv pip sync --require-hashes --python $(PYTHON) requirements.lock
 	.ci/uv pip install --no-deps --python $(PYTHON) -e .
+	$(COMPILE)
 	@touch $@
 
 lock: ## resolve requirements.lock anew from pyproject.toml: versions and hashes, no addresses

@@ -114,10 +114,13 @@ class Chain(nn.Module):
         So a sample does not depend on the batch, the rank or the device that it is made on.
 
         Returns:
-            Standard normal noises in float32 on the model's device, with shape :math:`(T + 1, B, *)`.
+            Standard normal noises on the model's device, with shape :math:`(T + 1, B, *)`, of the default type but at least
+            float32, and so are the states of the chain.
         """
         shape = (self.steps + 1, *self.model.latent_shape(self.model.size))
-        noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        # in a training step in bf16-true the default is bfloat16
+        dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) for seed in seeds]
         return torch.stack(noises, 1).to(self.model.device)
 
     @torch.no_grad()

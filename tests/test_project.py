@@ -1,5 +1,6 @@
 """The files around the package: what they promise, and that they agree with each other."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -205,6 +206,62 @@ def test_the_configuration_page_lists_every_argument() -> None:
             a for a in inspect.signature(getattr(rlr.estimators, name)).parameters if not a.endswith("_weight")
         }
         assert arguments <= set(re.findall(r"`(\w+)`", rows[f"`{name}`"])), name
+
+
+# ---------------------------------------------------------------- size
+
+MOST_LINES, MOST_OF_A_FUNCTION, MOST_ARGUMENTS = 400, 45, 12
+
+
+def oversized(path: Path) -> list[str]:
+    """Names what is too long in a file: the file itself, functions, and constructors with too many arguments."""
+    text = path.read_text(encoding="utf-8")
+    found = [f"{path.name}: {n} lines"] if (n := len(text.splitlines())) > MOST_LINES else []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            arguments = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) - 1
+            if length - docstring_lines(node) > MOST_OF_A_FUNCTION:
+                found.append(f"{path.name}:{node.lineno}: {node.name} has {length - docstring_lines(node)} lines")
+            if node.name == "__init__" and arguments > MOST_ARGUMENTS:
+                found.append(f"{path.name}:{node.lineno}: a constructor has {arguments} arguments")
+        elif isinstance(node, ast.ClassDef) and (n := dataclass_fields(node)) > MOST_ARGUMENTS:
+            found.append(f"{path.name}:{node.lineno}: the dataclass {node.name} has {n} arguments")
+    return found
+
+
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function's docstring, which do not count: the more that is said the better."""
+    first = node.body[0]
+    said = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return (first.end_lineno or 0) - first.lineno + 1 if said else 0
+
+
+def dataclass_fields(node: ast.ClassDef) -> int:
+    """The number of a dataclass's own fields; 0 for another class."""
+    if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        return 0
+    return sum(isinstance(statement, ast.AnnAssign) for statement in node.body)
+
+
+def test_files_functions_and_constructors_are_small() -> None:
+    found = [line for path in tracked("rlr/*.py") for line in oversized(path)]
+    assert found == []
+
+
+def test_what_is_too_large_is_found(tmp_path: Path) -> None:
+    """The law above can fail."""
+    arguments = ", ".join(f"a{i}" for i in range(13))
+    fields = "".join(f"    a{i}: int\n" for i in range(13))
+    body = "\n".join(["    def __init__(self, " + arguments + "):", *["        pass"] * 46])
+    file = tmp_path / "large.py"
+    file.write_text(f"class A:\n{body}\n\n@dataclass(frozen=True)\nclass B:\n{fields}" + "\n" * 400)
+    assert [line.split(": ", 1)[1] for line in oversized(file)] == [
+        f"{len(file.read_text().splitlines())} lines",
+        "the dataclass B has 13 arguments",
+        "__init__ has 47 lines",
+        "a constructor has 13 arguments",
+    ]
 
 
 # ---------------------------------------------------------------- CONTRIBUTING.md

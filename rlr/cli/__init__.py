@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rlr.cli.config_files import ConfigError, expand_home_in_option
 from rlr.cli.error_messages import sentence
 from rlr.cli.output import tolerate_output
-from rlr.cli.static_check import check_command, usage
+from rlr.cli.source_index import named_anywhere
+from rlr.cli.static_check import check_command, import_classes, usage
 
 if TYPE_CHECKING:
     from rlr.cli.command_line import CLI
@@ -42,6 +43,8 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
                 sys.stdout.write(usage())
                 raise SystemExit(0 if args else 2)
             check_command(args)
+        else:
+            import_classes(named_anywhere([]))
     except ConfigError as error:
         _fail(error)
     return _run(args, kind)

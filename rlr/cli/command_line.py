@@ -1,9 +1,10 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jsonargparse
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -17,8 +18,12 @@ from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.error_messages import explain
+from rlr.cli.export import check_empty, export
 from rlr.cli.settings import check_settings
+from rlr.cli.static_check import COMMANDS, EXPORT
 from rlr.data import PromptData
+from rlr.models import DiffusionModel
+from rlr.models.export import Exporter
 from rlr.modules import Alignment
 
 # `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
@@ -57,6 +62,9 @@ USELESS = (
 """Warnings about what is meant to be so."""
 
 
+Built = TypeVar("Built")
+
+
 class Parser(LightningArgumentParser):
     """Tells a mistake in one sentence instead of the usage of two hundred options."""
 
@@ -77,6 +85,35 @@ class Parser(LightningArgumentParser):
 
 class CLI(LightningCLI):
     """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        super()._add_subcommands(parser, **kwargs)
+        export_parser = self.init_parser(description=COMMANDS[EXPORT])
+        self._add_arguments(export_parser)
+        # no program but this one needs the model: it stands in the config's module
+        export_parser.add_function_arguments(export, skip={"model"})
+        self._subcommand_parsers[EXPORT] = export_parser
+        assert parser._subcommands_action is not None
+        parser._subcommands_action.add_subcommand(EXPORT, export_parser, help=COMMANDS[EXPORT])
+
+    def instantiate_classes(self) -> None:
+        """Builds module, data and trainer, of which ``export`` needs none."""
+        if self.subcommand != EXPORT:
+            super().instantiate_classes()
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == EXPORT:
+            self._export()
+        else:
+            super()._run_subcommand(subcommand)
+
+    def _export(self) -> None:
+        config = self.config[EXPORT]
+        check_empty(Path(config.folder))
+        model = build(config.model.get("init_args", {}).get("model"), DiffusionModel, "model.model")
+        exporter = build(config.exporter, Exporter, "exporter")
+        self.exported = export(model, exporter, config.folder, config.ckpt_path, config.use_average)
+        sys.stdout.write("".join(f"{path}\n" for path in self.exported))
 
     def before_instantiate_classes(self) -> None:
         """Checks settings once interpolations are resolved."""
@@ -121,6 +158,22 @@ class CLI(LightningCLI):
             # they are written one by one, and would fill the memory
             kwargs["return_predictions"] = bool(kwargs.get("return_predictions"))
         return kwargs
+
+
+def build(value: Any, base: type[Built], place: str) -> Built:
+    """Returns the object that a part of a parsed config stands for.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if value is None:
+        raise ValueError(
+            f"{place}: expected an object of a class of {base.__name__}, got null; use the config of the training"
+        )
+    parser = Parser(parser_mode=MODE, exit_on_error=False)
+    parser.add_subclass_arguments(base, "object")
+    found: Built = parser.instantiate_classes(parser.parse_object({"object": value})).object
+    return found
 
 
 def check_writable(folder: Path) -> None:

@@ -162,7 +162,7 @@ class Class:
 
 
 def _parameters(init: ast.FunctionDef, module: Module) -> dict[str, Parameter]:
-    """Returns the parameters of a method but ``self`` and those that it takes by ``*`` and ``**``."""
+    """Returns the parameters of a function but the first, such as ``self``, and those that it takes by ``*`` and ``**``."""
     given = init.args
     positional = [*given.posonlyargs, *given.args]
     defaults = [*[None] * (len(positional) - len(given.defaults)), *given.defaults, *given.kw_defaults]
@@ -184,6 +184,15 @@ def method_parameters(kind: Class, name: str) -> dict[str, Parameter]:
     """Returns the parameters of a method of a class; none if it has no such method."""
     method = kind.method(name)
     return _parameters(method, kind.module) if method else {}
+
+
+def function_parameters(module: str, name: str) -> dict[str, Parameter]:
+    """Returns the parameters of a function but the first; none if there is no such function."""
+    source = open_module(module)
+    found = (
+        [node for node in source.tree.body if isinstance(node, ast.FunctionDef) and node.name == name] if source else []
+    )
+    return _parameters(found[0], source) if found and source else {}
 
 
 def resolve_expression(node: ast.expr, module: Module) -> Class | None:

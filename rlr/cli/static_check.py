@@ -10,17 +10,19 @@ from typing import Any
 from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import CONFIG, draft, read_options
-from rlr.cli.error_messages import nearest, unknown_option
+from rlr.cli.error_messages import missing, nearest, unknown_option
 from rlr.cli.settings import check_settings
-from rlr.cli.source_index import Class, Parameter, method_parameters, named_anywhere, open_class
+from rlr.cli.source_index import Class, Parameter, function_parameters, method_parameters, named_anywhere, open_class
 from rlr.cli.type_check import TypeCheck
+
+EXPORT = "export"
 
 COMMANDS = {
     "fit": "train",
     "validate": "score the samples of the validation prompts",
     "test": "score the samples of the test prompts, beside those of the base model",
     "predict": "write samples of the prompts",
-    "export": "write the trained weights in the format of another program",
+    EXPORT: "write the trained weights in the format of another program",
 }
 """The commands and what they do."""
 
@@ -87,6 +89,13 @@ def check_config(config: Mapping[str, Any], known: Mapping[str, Parameter | Clas
             _check_trainer(value, kind, check)
         else:
             check.object(value, kind, name)
+    needed = [
+        name
+        for name, kind in known.items()
+        if kind is not known.get("trainer") and getattr(kind, "default", None) is None
+    ]
+    if complete and (lacking := [name for name in needed if name not in config]):
+        raise ConfigError(missing("", "the command", lacking))
     check_settings(config)
     return list(check.classes.values())
 
@@ -112,7 +121,7 @@ def known_options(command: str) -> dict[str, Parameter | Class]:
         return {}
     seed = Parameter("seed_everything", ast.parse("bool | int", mode="eval").body, ast.Constant(0), trainer.module)
     own = {"seed_everything": seed, "trainer": trainer, "model": model, "data": data}
-    given = method_parameters(trainer, command)
+    given = function_parameters("rlr.cli.export", EXPORT) if command == EXPORT else method_parameters(trainer, command)
     # what the command line builds itself
     return {
         **own,

@@ -8,11 +8,12 @@ run has its own noise, whatever batch, rank or round it falls into, and whether 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor, nn
 
 from rlr.chain import Chain
@@ -20,7 +21,7 @@ from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Estimator, no_terms
 from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models.base import DiffusionModel
-from rlr.modules.checkpoint import load_trained
+from rlr.modules.checkpoint import check_like, load_trained
 from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
@@ -30,7 +31,7 @@ from rlr.modules.randomness import random_state, set_random_state
 from rlr.modules.round import Round
 from rlr.modules.sampling import Sampling
 from rlr.modules.update import StepReport, Updater
-from rlr.rewards.base import Reward, Scores
+from rlr.rewards.base import Reward, Scores, without_rounding
 from rlr.rollout import Rollout
 from rlr.samplers import Sampler
 from rlr.seeding import Stream, spawn
@@ -108,6 +109,7 @@ class Alignment(Sampling):
             raise ValueError(
                 f"{type(self.chain.model).__name__} has no trainable weights; add a LoRA to it, or unfreeze weights"
             )
+        self._check_precision()
         updates, end = self.estimator.updates_per_round, self.trainer.max_steps
         if end > 0 and end % updates:
             warnings.warn(
@@ -116,10 +118,26 @@ class Alignment(Sampling):
                 stacklevel=2,
             )
 
+    def _check_precision(self) -> None:
+        """Refuses a precision that rounds the frozen weights where the trained ones are the network's own."""
+        # a model that can compute as before the training adds its trained weights to a network, as a LoRA does
+        if isinstance(self.trainer.precision_plugin, HalfPrecision) and not self.chain.model.has_reference:
+            precision = self.trainer.precision
+            raise ValueError(
+                f"trainer.precision: {precision} rounds the network, and {type(self.chain.model).__name__} trains weights of "
+                f"the network itself, whose updates would be lost; set it to {precision.replace('true', 'mixed')}, or train a "
+                "LoRA"
+            )
+
     @property
     def weights(self) -> list[nn.Parameter]:
         r"""The trained weights :math:`\theta`."""
         return list(self.chain.model.trainable.values())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follows casts, but keeps trained weights in float32 or float64: an update is smaller than the spacing of bf16."""
+        trained = {id(tensor) for weight in self.weights for tensor in (weight, weight.grad)}
+        return super()._apply(lambda x: without_rounding(fn, x) if id(x) in trained else fn(x), recurse)
 
     # ------------------------------------------------------------------ training
 
@@ -207,10 +225,14 @@ class Alignment(Sampling):
         """Keeps of the weights only the trained ones, and adds what else a resumed run needs."""
         trained = self.chain.model.trainable
         checkpoint["state_dict"] = {name: weight.detach() for name, weight in trained.items()}
-        checkpoint[STATE] = {
+        checkpoint[STATE] = self._state()
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "version": VERSION,
             "progress": asdict(self.progress),
             "failures": self.updater.failures,
+            "estimator_class": type(self.estimator).__name__,
             "estimator": self.estimator.state_dict(),
             "reward": self.reward.statistics(),
             "random": random_state(),
@@ -230,6 +252,7 @@ class Alignment(Sampling):
                 f"{state.get('version', 1) if isinstance(state, dict) else 'one of another module'}; train again, or use the "
                 "version of rlr that wrote it"
             )
+        check_like({"progress": asdict(self.progress), "estimator_class": ""}, state, self._origin, STATE)
         load_trained(self.chain.model, checkpoint["state_dict"], self._origin)
         checkpoint["state_dict"] = {}
         self.progress = Progress(**state["progress"])
@@ -246,12 +269,18 @@ class Alignment(Sampling):
             self._load_training_state(self._resumed)
 
     def _load_training_state(self, state: dict[str, Any]) -> None:
+        written, own = state["estimator_class"], type(self.estimator).__name__
+        remedy = "resume with the estimator that the run began with, or begin a new run"
+        if written != own:
+            raise ValueError(
+                f"{self._origin} was written with the estimator {written}, and this run has {own}; {remedy}"
+            )
+        check_like({**self._state(), "estimator": {}}, state, self._origin, STATE)
         try:
             self.estimator.load_state_dict(state["estimator"])
         except KeyError as error:
             raise ValueError(
-                f"{self._origin} was written with another estimator: it holds no state {error} of "
-                f"{type(self.estimator).__name__}; resume with the estimator of the run, or begin a new run"
+                f"{self._origin} was written with another {own}: it holds no state {error}, which this run's needs; {remedy}"
             ) from error
         self.reward.load_statistics(state["reward"])
         self.updater.failures = state["failures"]

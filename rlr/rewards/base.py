@@ -167,7 +167,7 @@ class Reward(nn.Module, ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows moves between devices, and ignores casts below float32, such as those of ``bf16-true``."""
-        return super()._apply(lambda tensor: _without_rounding(fn, tensor), recurse)
+        return super()._apply(lambda tensor: without_rounding(fn, tensor), recurse)
 
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, whatever ``mode`` says: a score must not depend on dropout."""
@@ -213,7 +213,8 @@ def _describe(value: Any) -> str:
     return f"{type(value).__name__} {text[:80]}{'…' if len(text) > 80 else ''}"
 
 
-def _without_rounding(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+def without_rounding(fn: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Returns ``fn(tensor)``, or the tensor where ``fn`` moves it if ``fn`` casts it below float32."""
     moved = fn(tensor)
     lost = moved.is_floating_point() and tensor.dtype != moved.dtype and torch.finfo(moved.dtype).bits < 32
     return tensor.to(moved.device) if lost else moved

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from rlr.rewards.base import FrameSelection, Reward, Scores
@@ -27,11 +28,16 @@ class DoubledRange(Wrapper):
         return f"{self.reward.label}_doubled"
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        return self.reward(samples / 2 + 0.5, prompts)
+        return self.reward(_map_again(samples), prompts)
 
     def score(self, samples: Tensor, prompts: Sequence[str]) -> Scores:
-        return self.reward.score(samples / 2 + 0.5, prompts)
+        return self.reward.score(_map_again(samples), prompts)
 
     def select_frames(self, frames: int, seed: int) -> FrameSelection:
         inner = self.reward.select_frames(frames, seed)
-        return FrameSelection(inner.frames, lambda samples, prompts: inner.score(samples / 2 + 0.5, prompts))
+        return FrameSelection(inner.frames, lambda samples, prompts: inner.score(_map_again(samples), prompts))
+
+
+def _map_again(samples: Tensor) -> Tensor:
+    # in at least float32, as rewards compute
+    return samples.to(torch.promote_types(samples.dtype, torch.float32)) / 2 + 0.5

@@ -17,76 +17,7 @@ from PIL import Image
 from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
 from rlr.cli import main
 from rlr.cli.error_messages import explain, read
-
-CONFIG = """
-seed_everything: 7
-model:
-  class_path: ImageAlignment
-  init_args:
-    model: tests.modules.toy.AffineModel
-    sampler:
-      class_path: DDIM
-      init_args:
-        steps: 4
-    reward: tests.modules.toy.Level
-    estimator:
-      class_path: RLR
-      init_args:
-        length: 2
-        zeroth: false
-    optimization:
-      lr: 0.01
-    seed: ${seed_everything}
-data:
-  class_path: Prompts
-  init_args:
-    train: [one, two, three]
-    val: [four, five]
-    batch_size: 2
-trainer:
-  accelerator: cpu
-  max_epochs: -1
-  max_steps: 3
-  enable_progress_bar: false
-  enable_model_summary: false
-"""
-
-
-@pytest.fixture
-def config(tmp_path: Path):
-    """Returns a function that writes the config above with some text in it replaced, and returns its path."""
-
-    def write(*changes: tuple[str, str]) -> str:
-        text = CONFIG
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new, 1)
-        path = tmp_path / "config.yaml"
-        path.write_text(text)
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
-def refuse(tmp_path, capsys, monkeypatch):
-    """Returns a function that runs a command line which must fail, and returns the one sentence it fails with."""
-    monkeypatch.delenv("RLR_TRACEBACK", raising=False)
-
-    def run(*args: str, command: str = "fit") -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main([command, *args, *([] if any("root_dir" in a for a in args) else [root(tmp_path)])])
-        assert exit_.value.code == 2
-        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(told) == 1
-        return told[0]
-
-    return run
-
-
-def root(tmp_path: Path) -> str:
-    return f"--trainer.default_root_dir={tmp_path / 'out'}"
+from tests.cli.conftest import root
 
 
 def fit(config: str, tmp_path: Path, *further: str):

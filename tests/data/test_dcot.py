@@ -193,7 +193,7 @@ model:
     model: tests.data.toy.AnyPrompt
     sampler: {class_path: DDIM, init_args: {steps: 6}}
     reward: Brightness
-    estimator: {class_path: RLR, init_args: {length: 2, span: [4, 3]}}
+    estimator: {class_path: RLR, init_args: {length: 2, step_range: [4, 3]}}
 data:
   class_path: DCoT
   init_args:
@@ -209,7 +209,7 @@ def test_it_trains_and_predicts_from_a_config(tmp_path):
     args = [f"--config={tmp_path / 'config.yaml'}", f"--trainer.default_root_dir={tmp_path / 'out'}"]
     cli = main(["fit", *args])
     assert cli.trainer.global_step == 1
-    assert cli.model.estimator.span == (4, 3)
+    assert cli.model.estimator.step_range == (4, 3)
     # written beforehand, by one process
     assert cli.datamodule._splits.keys() == {"train", "val"}
     cli = main(["predict", *args])

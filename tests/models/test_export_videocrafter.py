@@ -32,7 +32,9 @@ def test_there_and_back_is_the_same_to_the_bit(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path)
     model = VideoCrafter(str(folder), trainable=Frozen())
     OfficialVideoCrafter().save(model, tmp_path / "again")
-    first, second = (torch.load(path / "model.ckpt")["state_dict"] for path in (folder, tmp_path / "again"))
+    first, second = (
+        torch.load(path / "model.ckpt", weights_only=True)["state_dict"] for path in (folder, tmp_path / "again")
+    )
     assert first.keys() == second.keys()
     different = [key for key in first if not torch.equal(first[key].float(), second[key])]
     # the tables are computed anew, in the last digit maybe otherwise

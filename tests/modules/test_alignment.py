@@ -7,13 +7,17 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
+from rlr.callbacks import SafeCheckpointIO
 from rlr.chain import Chain
 from rlr.data import Prompts
 from rlr.data.stream import PromptBatch
-from rlr.estimators import DDPO, HalfOrder, RoundStatistics
+from rlr.estimators import DDPO, FirstOrder, HalfOrder, RoundStatistics
 from rlr.estimators.base import Estimator
+from rlr.models import FullWeights
 from rlr.modules import Alignment, ImageAlignment
+from rlr.rewards import Brightness
 from rlr.samplers import DDIM
+from rlr.toy.models import Tiny
 from tests.modules.toy import AffineModel, Hard, Level, Replay, align, prompts, run, weights
 
 
@@ -257,6 +261,81 @@ def test_float16_overflow_lowers_the_scale_and_is_no_failure():
     assert torch.equal(weights(module), before)
     assert plugin.scaler.get_scale() == 2.0**30
     assert module.updater.failures == 0
+
+
+def lora(**settings):
+    return align(model=Tiny(), reward=Brightness(), sampler=DDIM(2), estimator=FirstOrder(1), lr=1e-4, **settings)
+
+
+@pytest.fixture(scope="module")
+def half():
+    """A LoRA after three updates in bf16-true, its weights before, and those after the same updates in float32."""
+    found = []
+    for precision in ("bf16-true", "32-true"):
+        module = lora()
+        before = {name: weight.detach().clone() for name, weight in module.chain.model.trainable.items()}
+        run(module, Prompts(["a red circle", "two blue squares"], batch_size=2, shuffle=False), 3, precision=precision)
+        found.append((module, before))
+    return found
+
+
+def test_trained_weights_stay_float32_in_a_half_network(half):
+    module, before = half[0]
+    model = module.chain.model
+    assert {weight.dtype for weight in model.trainable.values()} == {torch.float32}
+    assert {weight.dtype for weight in model.parameters() if not weight.requires_grad} == {torch.bfloat16}
+    assert all(state["exp_avg"].dtype == torch.float32 for state in module.optimizers().state.values())
+    for name, weight in model.trainable.items():
+        # an entry of B has no gradient before A has one, and Adam moves every other one by about lr
+        moved = (weight - before[name]).abs()
+        assert (moved > 0).float().mean() > 0.99, name
+    one, other = (weights(m) - torch.cat([w.flatten() for w in b.values()]) for m, b in half)
+    assert torch.cosine_similarity(one, other, dim=0) > 0.8
+
+
+def test_rounded_weights_would_be_noticed(half):
+    """The law above can fail: in bfloat16, most updates of a weight of 0.25 are lost."""
+    (module, before), _ = half
+    name = next(name for name in before if "lora_A" in name)
+    rounded = module.chain.model.trainable[name].bfloat16()
+    assert (rounded != before[name].bfloat16()).float().mean() < 0.5
+
+
+def test_a_resumed_run_in_a_half_network_equals_an_uninterrupted_one(half, tmp_path):
+    (whole, _), settings = half[0], {"precision": "bf16-true", "plugins": [SafeCheckpointIO()]}
+    data = {"batch_size": 2, "shuffle": False}
+    trainer = run(lora(), Prompts(["a red circle", "two blue squares"], **data), 2, precision="bf16-true")
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = lora()
+    run(
+        resumed,
+        Prompts(["a red circle", "two blue squares"], **data),
+        3,
+        ckpt_path=str(tmp_path / "last.ckpt"),
+        **settings,
+    )
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_noises_are_those_of_float32_in_a_half_step():
+    draw = align().chain.draw
+    expected = draw([1, 2])
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning does in a step of such a precision
+    try:
+        found = draw([1, 2])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_full_weights_in_a_half_network_are_refused(precision):
+    module = align(model=Tiny(trainable=FullWeights("attn2")), reward=Brightness(), sampler=DDIM(2))
+    with pytest.raises(
+        ValueError, match=f"Tiny trains weights of the network itself.* {precision[:-4]}mixed, or train a LoRA"
+    ):
+        run(module, Prompts(["a red circle"], batch_size=2), 1, precision=precision)
 
 
 # ---------------------------------------------------------------- guards

@@ -71,18 +71,18 @@ def test_a_random_frame_is_any_frame_with_the_same_chance():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_an_excerpt_scores_the_frames_it_names(pick, videos):
+def test_a_selection_scores_the_frames_it_names(pick, videos):
     reward = FrameReward(pick, EvenlySpaced(2))
-    excerpt = reward.select_frames(5, 0)
-    assert excerpt.frames == [1, 3]
-    assert torch.equal(excerpt.score(videos[:, [1, 3]], PROMPTS), reward(videos, PROMPTS))
+    selection = reward.select_frames(5, 0)
+    assert selection.frames == [1, 3]
+    assert torch.equal(selection.score(videos[:, [1, 3]], PROMPTS).values, reward(videos, PROMPTS))
 
 
-def test_the_mean_over_draws_is_the_score_of_the_clip(videos):
+def test_the_mean_over_draws_is_the_score_of_the_video(videos):
     reward = FrameReward(Brightness())
-    excerpts = {excerpt.frames[0]: excerpt for excerpt in (reward.select_frames(5, seed) for seed in range(100))}
-    assert sorted(excerpts) == list(range(5))
-    scores = [excerpt.score(videos[:, [frame]], PROMPTS) for frame, excerpt in excerpts.items()]
+    selections = {found.frames[0]: found for found in (reward.select_frames(5, seed) for seed in range(100))}
+    assert sorted(selections) == list(range(5))
+    scores = [found.score(videos[:, [frame]], PROMPTS).values for frame, found in selections.items()]
     torch.testing.assert_close(torch.stack(scores).mean(0), reward(videos, PROMPTS))
 
 

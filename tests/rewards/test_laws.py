@@ -30,6 +30,7 @@ from rlr.rewards import (
     Reward,
     RunningZScore,
 )
+from rlr.rewards.base import Scores
 from rlr.rewards.networks.preprocessing import Preprocessing
 from rlr.toy.data.scenes import draw_pictures
 from rlr.toy.rewards import DynamicCheck, ExactCheck, MotionCheck, TinyHPSv2, TinyPickScore
@@ -77,10 +78,10 @@ def both(other: Reward, scaling: RunningZScore | None = None) -> Combine:
 
 
 def scaled() -> Combine:
-    """A combination that has learnt its scale."""
+    """A combination with running statistics."""
     reward = both(Brightness(), RunningZScore())
-    reward.observe({"pick": torch.tensor([-3.0, 1.0]), "other": torch.tensor([0.25, 0.75])})
-    reward.settle()
+    parts = {"pick": torch.tensor([-3.0, 1.0]), "other": torch.tensor([0.25, 0.75])}
+    reward.update_statistics(Scores(torch.zeros(2), parts))
     return reward
 
 
@@ -246,6 +247,18 @@ def test_one_pixel_that_is_not_finite_is_nan_and_the_other_samples_do_not_notice
         assert (bad_gradient[[1, 3]] == 0).all()
 
 
+def test_scores_are_those_of_a_call_and_their_parts_have_no_graph(case, reward, samples):
+    samples = samples.clone()
+    samples[1, ..., 0, 0] = torch.nan
+    scores = reward.score(samples.requires_grad_(), case.prompts)
+    assert scores.values.isnan().tolist() == [False, True, False, False]
+    assert torch.equal(scores.values.nan_to_num(), reward(samples, case.prompts).nan_to_num())
+    assert scores.values.requires_grad == reward.differentiable
+    for part in scores.parts.values():
+        assert not part.requires_grad
+        assert part.view(4, -1).isnan().all(1).tolist() == [False, True, False, False]
+
+
 def test_a_batch_without_a_finite_sample_is_nan(case, reward, samples):
     assert reward(torch.full_like(samples, torch.nan), case.prompts).isnan().all()
 
@@ -254,9 +267,9 @@ def test_a_frame_that_is_not_finite_is_nan_in_the_frames_of_an_update(case, rewa
     if samples.ndim == 5:
         bad = samples.clone()
         bad[2, :, 1, 0, 0] = torch.nan
-        excerpt = reward.excerpt(samples.shape[1], 3)
-        frames = bad if excerpt.frames is None else bad[:, list(excerpt.frames)]
-        assert excerpt.score(frames, case.prompts).isnan().tolist() == [False, False, True, False]
+        selection = reward.select_frames(samples.shape[1], 3)
+        frames = bad if selection.frames is None else bad[:, list(selection.frames)]
+        assert selection.score(frames, case.prompts).values.isnan().tolist() == [False, False, True, False]
 
 
 def test_autocast_around_forward_and_backward_changes_nothing(case, reward, samples):
@@ -292,3 +305,21 @@ def test_is_frozen_and_stays_in_eval_mode(reward):
     reward.train()
     assert not any(part.training for part in reward.modules())
     assert not any(p.requires_grad for p in reward.parameters())
+
+
+def test_scores_with_parts_are_the_scores(case, reward, samples):
+    """Both routes agree, parts have no graph, and a selection of all frames is no other score."""
+    scores = reward.score(samples, case.prompts)
+    assert torch.equal(scores.values, reward(samples, case.prompts))
+    assert scores.higher_is_better == reward.higher_is_better
+    assert not any(part.requires_grad for part in scores.parts.values())
+    assert all(len(part) == len(samples) for part in scores.parts.values())
+    assert torch.equal(scores.objective, scores.values if reward.higher_is_better else -scores.values)
+
+
+def test_a_score_changes_no_statistic(case, reward, samples):
+    before = reward.statistics()
+    reward.score(samples, case.prompts)
+    after = reward.statistics()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

@@ -122,8 +122,8 @@ class DDPO(ReplayEstimator):
         b = len(minibatch.rollout)
         generator = torch.Generator().manual_seed(minibatch.rollout.seed)
         # ranks share the seed and draw for each other, so that their samples differ
-        order = torch.rand((rank() + 1) * b, chain.steps, generator=generator)[-b:].argsort(1)
-        return order < self._count(chain)
+        draws = torch.rand((rank() + 1) * b, chain.steps, generator=generator, dtype=torch.float32)[-b:]
+        return draws.argsort(1) < self._count(chain)
 
     def _note(self, change: Tensor, fresh: bool) -> None:
         self._changes.append(change)

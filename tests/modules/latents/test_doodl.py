@@ -40,7 +40,7 @@ def by_autograd(module: DOODL, x: Tensor) -> Tensor:
     """¼ (∂_x + ∂_y) of the summed reward of both samples, recording everything."""
     pair = torch.stack([x, x]).requires_grad_()
     ends = module.edict.sample(pair, module.chain.encode(WORDS))
-    score = sum(module.objective.of(WORDS)(end).sum() for end in ends)
+    score = sum(module.objective.of_frames()(end, WORDS).objective.sum() for end in ends)
     (gradient,) = torch.autograd.grad(score, pair)
     return gradient.sum(0) / 4
 
@@ -189,7 +189,7 @@ def test_stages_of_prompts_are_read_by_step():
 
 
 @pytest.mark.parametrize("choice", [AllFrames(), RandomFrame()], ids=lambda c: type(c).__name__)
-def test_clips_go_by_the_same_code(choice):
+def test_videos_go_by_the_same_code(choice):
     module = doodl(model=Sparing(), reward=FrameReward(Level(), choice), **RISING)
     prediction = module.generate(BATCH)
     assert (prediction.samples.shape[:3], prediction.fps) == ((3, 4, 3), 8.0)
@@ -281,7 +281,7 @@ def test_a_gradient_that_is_not_finite_is_told():
     ("changes", "told"),
     [
         ({"reward": Hard()}, "Hard has no gradient"),
-        ({"model": Sparing()}, "the model makes clips; wrap it in FrameReward"),
+        ({"model": Sparing()}, "the model makes videos; wrap the reward in FrameReward"),
         ({"iterations": -1}, "iterations >= 0"),
         ({"clip": 0.0}, "clip > 0"),
         ({"momentum": 1.0}, "momentum < 1"),

@@ -130,14 +130,14 @@ def test_where_the_noise_is_the_same_everywhere_it_is_ddim():
     chain = Chain(SameNoise(), DDIM(9, eta=0.0))
     x = normal(chain, 4, torch.float64)
     end = EDICT(chain).sample(twice(x), chain.encode(["x"] * 4))
-    expected = chain.sample(["x"] * 4, x.expand(10, 4, 2)).states[0]
+    expected = chain.sample(chain.encode(["x"] * 4), x.expand(10, 4, 2)).states[0]
     assert error(end, twice(expected)) < 1e-12
 
 
 def test_it_approaches_ddim_with_the_number_of_steps():
     fine = curved(2000)
     x = normal(fine, 64, torch.float64)
-    exact = fine.sample(["x"] * 64, x.expand(2001, 64, 2)).states[0]
+    exact = fine.sample(fine.encode(["x"] * 64), x.expand(2001, 64, 2)).states[0]
 
     def gap(steps: int) -> float:
         chain = curved(steps)

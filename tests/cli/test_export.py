@@ -1,0 +1,87 @@
+"""The command that writes trained weights for other programs."""
+
+import pytest
+import torch
+
+from rlr.cli import main
+from tests.cli.test_cli import fit
+
+EXPORTER = "--exporter=tests.cli.exporters.Sums"
+
+
+def export(config, folder, checkpoint, *further):
+    return main(["export", f"--config={config}", EXPORTER, f"--folder={folder}", f"--ckpt_path={checkpoint}", *further])
+
+
+def sums(path) -> dict[str, float]:
+    return {name: float(value) for name, value in (line.split() for line in path.read_text().splitlines())}
+
+
+@pytest.fixture
+def trained(config, tmp_path):
+    """A finished run: its config, its checkpoint and its module."""
+    path = config()
+    module = fit(path, tmp_path).model
+    return path, tmp_path / "out" / "checkpoints" / "last.ckpt", module
+
+
+def test_the_weights_of_the_checkpoint_are_written(trained, tmp_path, capsys):
+    path, checkpoint, module = trained
+    capsys.readouterr()
+    cli = export(path, tmp_path / "new" / "folder", checkpoint)
+    (file,) = cli.exported
+    assert file == tmp_path / "new" / "folder" / "sums.txt"
+    assert capsys.readouterr().out.splitlines()[-1] == str(file)
+    expected = {name: weight.sum().item() for name, weight in module.chain.model.trainable.items()}
+    assert sums(file) == pytest.approx(expected, abs=1e-5)
+
+
+def test_neither_the_estimator_nor_the_reward_nor_the_data_of_the_training_is_needed(trained, tmp_path):
+    path, checkpoint, _ = trained
+    here = export(path, tmp_path / "one", checkpoint).exported[0].read_text()
+    # a file that is not there, a reward that fails when it is built, and another estimator
+    others = ["--model.estimator=DDPO", "--model.reward=PickScore", "--model.reward.path=nowhere", "--data=PromptFile"]
+    assert export(path, tmp_path / "two", checkpoint, *others, "--data.train=none.txt").exported[0].read_text() == here
+
+
+def test_an_average_is_written_where_there_is_one(config, tmp_path):
+    given = "  max_steps: 3\n  callbacks:\n    - class_path: EMA\n      init_args: {decay: 0.5}\n"
+    path = config(("  max_steps: 3\n", given))
+    fit(path, tmp_path)
+    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    average = torch.load(checkpoint, weights_only=True)["callbacks"]["EMA"]["average"]
+    (file,) = export(path, tmp_path / "average", checkpoint).exported
+    assert sums(file) == pytest.approx({name: weight.sum().item() for name, weight in average.items()}, abs=1e-5)
+    (raw,) = export(path, tmp_path / "raw", checkpoint, "--use_average=false").exported
+    assert raw.read_text() != file.read_text()
+
+
+def test_arguments_of_the_exporter(trained, tmp_path):
+    path, checkpoint, _ = trained
+    (file,) = export(path, tmp_path / "x", checkpoint, "--exporter.digits=1").exported
+    assert all(len(line.split()[1].partition(".")[2]) == 1 for line in file.read_text().splitlines())
+
+
+def test_mistakes(trained, refuse, tmp_path):
+    path, checkpoint, _ = trained
+    given = [f"--config={path}", EXPORTER]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+
+    def told(*options):
+        return refuse(*given, *options, command="export")
+
+    assert "the command needs folder and ckpt_path, which have no default" in told()
+    assert "there is no checkpoint none.ckpt" in told(f"--folder={tmp_path / 'f'}", "--ckpt_path=none.ckpt")
+    full = told(f"--folder={tmp_path / 'full'}", f"--ckpt_path={checkpoint}")
+    assert f"folder: expected an empty or a new folder, found files in {tmp_path / 'full'}" in full
+    assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
+    assert "there is no Exporter 'Nothing'" in refuse(f"--config={path}", "--exporter=Nothing", command="export")
+    assert "Sums has no argument 'digts'; did you mean 'digits'?" in told("--exporter.digts=3")
+    other = [
+        "--model.model=tests.modules.frozen.FrozenModel",
+        f"--folder={tmp_path / 'f'}",
+        f"--ckpt_path={checkpoint}",
+    ]
+    assert "does not hold the trained weights of this FrozenModel" in told(*other)
+    assert not (tmp_path / "f").exists()
