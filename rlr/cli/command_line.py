@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import jsonargparse
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -60,9 +60,6 @@ USELESS = (
     ".*does not have many workers.*",
 )
 """Warnings about what is meant to be so."""
-
-
-Built = TypeVar("Built")
 
 
 class Parser(LightningArgumentParser):
@@ -160,7 +157,7 @@ class CLI(LightningCLI):
         return kwargs
 
 
-def build(value: Any, base: type[Built], place: str) -> Built:
+def build(value: Any, base: type, place: str) -> Any:
     """Returns the object that a part of a parsed config stands for.
 
     Raises:
@@ -172,8 +169,7 @@ def build(value: Any, base: type[Built], place: str) -> Built:
         )
     parser = Parser(parser_mode=MODE, exit_on_error=False)
     parser.add_subclass_arguments(base, "object")
-    found: Built = parser.instantiate_classes(parser.parse_object({"object": value})).object
-    return found
+    return parser.instantiate_classes(parser.parse_object({"object": value})).object
 
 
 def check_writable(folder: Path) -> None:

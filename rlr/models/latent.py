@@ -1,8 +1,8 @@
 """Latent diffusion: a text encoder, a denoiser, an autoencoder, and an adapter that holds the trained weights."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -44,11 +44,12 @@ class LatentDiffusion(DiffusionModel):
         self.vae = freeze(vae)
         self.text = text
         self.adapter = trainable
-        self.adapter.attach(self.network, targets)
+        for network in self.networks().values():
+            self.adapter.attach(network, targets)
 
     @property
     def network(self) -> Any:
-        """The denoiser; of several the first."""
+        """The denoiser; the first one of several."""
         return getattr(self, self._names[0])
 
     @property
@@ -60,7 +61,7 @@ class LatentDiffusion(DiffusionModel):
         return {name: getattr(self, name) for name in self._names}
 
     def reference(self) -> AbstractContextManager[None]:
-        return self.adapter.reference(self.network)
+        return _all_of([self.adapter.reference(network) for network in self.networks().values()])
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         return self.text(prompts)
@@ -95,6 +96,14 @@ class LatentDiffusion(DiffusionModel):
             options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
             pixels: Tensor = pipeline("a photo", latents=latents, **options).images
         return pixels
+
+
+@contextmanager
+def _all_of(contexts: Sequence[AbstractContextManager[None]]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
 
 
 def decode_pixels(vae: Any, x: Tensor) -> Tensor:

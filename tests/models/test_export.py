@@ -38,7 +38,7 @@ def by_pipeline(pipeline: StableDiffusionPipeline, noise: Tensor) -> Tensor:
 def images(model: StableDiffusion) -> tuple[Tensor, Tensor]:
     chain = Chain(Guidance(model, 3.0), DDIM(6, eta=0.0))
     noises = chain.draw([1, 2])
-    return model.decode(chain.sample(PROMPTS, noises).states[0]), noises[-1]
+    return model.decode(chain.sample(chain.encode(PROMPTS), noises).states[0]), noises[-1]
 
 
 def lora_pipeline(base: Path, folder: Path) -> StableDiffusionPipeline:
@@ -139,5 +139,5 @@ def test_a_format_that_does_not_fit_is_refused(
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="exports a LatentDiffusion, and AffineModel is none"):
+    with pytest.raises(ValueError, match="exports a LatentDiffusion, and the model is a AffineModel"):
         Merged().write(AffineModel(), tmp_path / "out")

@@ -112,10 +112,10 @@ def test_older_forms_of_the_text_encoder_load_alike(copied: Path, prefix: str, p
 @pytest.mark.parametrize(
     ("change", "fact"),
     [
-        (lambda data: POINTER, "is a Git LFS pointer and not the file itself; run `git lfs pull`"),
-        (lambda data: data[: len(data) // 2], "(is damaged|is cut off or damaged)"),
-        (lambda data: data[:5], "(is damaged|is cut off or damaged)"),
-        (lambda data: b"", "is empty; download it again"),
+        (lambda data: POINTER, "LFS.* with `git lfs pull`"),
+        (lambda data: data[: len(data) // 2], "is cut off after|is no JSON"),
+        (lambda data: data[:5], "is cut off after|is no JSON"),
+        (lambda data: b"", "empty.*; download it again"),
     ],
     ids=["pointer", "half", "start", "empty"],
 )
@@ -220,7 +220,7 @@ def test_the_shift_of_the_latents_is_added_before_decoding(copied: Path) -> None
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "merges.txt.gz"])
 @pytest.mark.parametrize(
     ("change", "fact"),
-    [(lambda data: POINTER, "is a Git LFS pointer"), (lambda data: data[: len(data) // 2], "damaged")],
+    [(lambda data: POINTER, "LFS"), (lambda data: data[: len(data) // 2], "damaged|cut off")],
     ids=["pointer", "half"],
 )
 def test_a_videocrafter_file_that_is_not_whole_is_named(
