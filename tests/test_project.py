@@ -179,7 +179,7 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {info.filename: info.file_size for info in archive.infolist()}
     data = [p.relative_to(ROOT).as_posix() for p in tracked("rlr") if p.suffix not in (".py", ".pyc")]
-    assert "rlr/toy/demo/page.html" in data
+    assert "rlr/evaluation/page.html" in data
     assert set(data) <= set(inside)
     weights = sum(size for name, size in inside.items() if name.startswith("rlr/toy/assets/"))
     assert weights <= 22 * 2**20
