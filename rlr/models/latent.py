@@ -29,6 +29,9 @@ class LatentDiffusion(DiffusionModel):
         targets: The layers of the denoiser that a LoRA adds to by default, by the ends of their names.
     """
 
+    vae: Any
+    text: Any
+
     def __init__(
         self,
         text: PromptEncoder,

@@ -65,6 +65,8 @@ class StableDiffusion3(LatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
     """
 
+    transformer: Any
+
     def __init__(
         self,
         path: str = "stabilityai/stable-diffusion-3.5-medium",
