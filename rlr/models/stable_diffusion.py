@@ -108,7 +108,7 @@ class StableDiffusion(LatentDiffusion):
     def pipeline_class(self) -> Any:
         return StableDiffusionPipeline
 
-    def pipeline(self, network: Any, encoder: Any) -> Any:
+    def pipeline(self, network: Any, encoder: Any = None) -> Any:
         return StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=encoder,
@@ -125,7 +125,7 @@ class StableDiffusion(LatentDiffusion):
         return network.to(self.device)
 
     def preview(self, network: Any) -> Tensor:
-        return self.preview_by_pipeline(network)
+        return self.preview_by_pipeline(network, {"text": "prompt_embeds"})
 
     @property
     def _factor(self) -> int:
