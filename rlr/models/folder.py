@@ -145,10 +145,13 @@ class ModelFolder:
             texts = [file for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model")]
             for file in (*sorted(texts), *_weight_files(folder, self.variant)):
                 check_file(file)
+                if file.name.endswith("config.json") and not isinstance(json.loads(file.read_text("utf-8")), dict):
+                    raise ValueError(f"{file} is not a configuration (it holds no JSON object); download it again")
 
     def _check_kind(self, kind: Any, part: str) -> None:
         file = Path(self.path) / part / "config.json"
-        stated = json.loads(file.read_text()).get("_class_name", kind.__name__) if file.is_file() else kind.__name__
+        config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        stated = config.get("_class_name", kind.__name__)
         if stated != kind.__name__:
             raise ValueError(
                 f"{file} is a {stated}, and {self.kind} has a {kind.__name__} there; name a folder of {self.kind}"

@@ -133,6 +133,16 @@ def test_a_file_that_is_not_whole_is_named(
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler", "tokenizer"])
+@pytest.mark.parametrize("content", ["[]", "null", '"text"', "3"])
+def test_a_configuration_of_other_content_is_one_sentence(copied: Path, part: str, content: str) -> None:
+    file = next((copied / part).glob("*config.json"))
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"is not a configuration .it holds no JSON object") as caught:
+        StableDiffusion(str(copied))
+    assert str(file) in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", "null", '{"model": 3}', '{"added_tokens": [], "model": 3}'])
 def test_a_tokenizer_of_other_content_is_one_sentence(copied: Path, content: str) -> None:
     (copied / "tokenizer" / "tokenizer.json").write_text(content)
