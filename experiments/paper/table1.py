@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Cell, Experiment, Figure, Row, Table
 from experiments.cost.estimators import ENTRIES, Entry
-from experiments.problems import Images, Known, Linear
+from experiments.paper.problems import Images, Known, Linear
 from experiments.scales import TINY, Scale
 from experiments.summary import grouped
 from rlr.analysis.accuracy import accuracy

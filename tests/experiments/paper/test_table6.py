@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from experiments.base import Table
+from experiments.paper.table6 import BODIES, ENTRIES, MIB, OFFLOAD, PLAIN, SAVINGS, Body, Table6, Updates
 from experiments.scales import SD14, TINY, VC2
-from experiments.table6 import BODIES, ENTRIES, MIB, OFFLOAD, PLAIN, SAVINGS, Body, Table6, Updates
 from rlr.rewards import Brightness
 from tests.toy.demo.toy import Smear
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from experiments.base import Cell, Experiment, Figure, Row, Table
-from experiments.problems import Images
+from experiments.paper.problems import Images
 from experiments.scales import TINY, Scale
 from experiments.summary import grouped
 from rlr.analysis.accuracy import Sample

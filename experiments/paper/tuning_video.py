@@ -3,7 +3,7 @@
 from experiments.command import Command
 from experiments.latents import Latents
 from experiments.methods import CLIP_LATENTS, CLIP_METHODS, CLIP_TARGETS, ITERATIONS, RATES, Method
-from experiments.tuning import SEED, Tuning
+from experiments.paper.tuning import SEED, Tuning
 
 SAMPLES = 96
 """Samples of a try."""

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.base import Cell, Experiment, Row
-from experiments.costs import costs
 from experiments.methods import Method, Target
+from experiments.paper.cost import costs
+from experiments.paper.tuning import Choice
 from experiments.scales import Scale
 from experiments.training import Training
-from experiments.tuning import Choice
 
 START, CURVE, SAMPLES, SECONDS = "start", "curve", "samples", "seconds"
 """What a row is measured at: the base model, a point on the way, equal samples, equal seconds."""

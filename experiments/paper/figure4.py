@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
+from experiments.paper.table2 import Table2
 from experiments.shown import curves
 from experiments.summary import grouped
-from experiments.table2 import Table2
 
 GOLD = "ExactCheck"
 

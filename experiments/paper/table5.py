@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, Comparison, Plan
 from experiments.methods import RLR, SD_TARGETS, TINY_TARGETS, ablations, stable_diffusion
+from experiments.paper.comparison import SAMPLES, Comparison, Plan
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import details, overview
-from experiments.tuning import configured, tuned
 
 _PAPER = (
     ("RLR w/o HO and ZO (V1)", "18.43", "23.66", "5.78", "60.07"),

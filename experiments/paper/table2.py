@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, SECONDS, Comparison, Plan
 from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_METHODS, TINY_TARGETS, stable_diffusion
+from experiments.paper.comparison import SAMPLES, SECONDS, Comparison, Plan
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import details, overview
-from experiments.tuning import configured, tuned
 
 _REWARDS = ("PickScore", "HPSv2", "AES", "ImageReward")
 _HEAD = ("model", "method", *(f"{data}: {reward}" for data in ("Pick-a-Pic", "HPD v2") for reward in _REWARDS))

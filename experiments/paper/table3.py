@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Cell, Figure, Row, Table
-from experiments.comparison import SAMPLES, Comparison, Plan, marked
 from experiments.judged import AVERAGE, Base, Clips, Judged, Optimised, Trained
 from experiments.latents import Latents
 from experiments.methods import (
@@ -16,11 +15,12 @@ from experiments.methods import (
     VC2_METHODS,
     VC2_TARGET,
 )
+from experiments.paper.comparison import SAMPLES, Comparison, Plan, marked
+from experiments.paper.tuning import tuned
+from experiments.paper.tuning_video import TuningVideo
 from experiments.scales import Scale
 from experiments.shown import details, overview
 from experiments.summary import grouped, mean_of
-from experiments.tuning import tuned
-from experiments.tuning_video import TuningVideo
 from rlr.evaluation.vbench.dimensions import SIX
 from rlr.evaluation.vbench.report import HEAD, PAPER
 from rlr.evaluation.vbench.scoring import Judge

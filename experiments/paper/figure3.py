@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, Comparison, Plan
 from experiments.methods import SD_TARGETS, TINY_TARGETS, TRUNCATED, Method, truncations
+from experiments.paper.comparison import SAMPLES, Comparison, Plan
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import curves, details, measurements
 from experiments.summary import grouped
-from experiments.tuning import configured, tuned
 
 _SD14 = Method("K", "configs/image/sd14_draft1_pickscore.yaml", samples=32)
 # one that goes through more steps keeps a graph of several: recomputed in the backward pass

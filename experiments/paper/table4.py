@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, START, Comparison, Plan, at
 from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_TARGETS, staged
+from experiments.paper.comparison import SAMPLES, START, Comparison, Plan, at
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import measurements
 from experiments.summary import grouped, mean_of
-from experiments.tuning import configured, tuned
 
 _TINY = "experiments/configs/tiny_layered.yaml", "experiments/configs/tiny_dcot.yaml"
 _HANDS = "experiments/configs/hands.yaml"
