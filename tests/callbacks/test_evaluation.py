@@ -9,13 +9,24 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from rlr.callbacks import EMA, Checkpointing, Diversity, Evaluation, Listener, SafeCheckpointIO
+from rlr.callbacks import (
+    EMA,
+    Checkpointing,
+    Diversity,
+    Evaluation,
+    Listener,
+    PredictionWriter,
+    SafeCheckpointIO,
+    SampleGrid,
+    Scheduled,
+)
 from rlr.data import Prompts
+from rlr.estimators import DDPO
 from rlr.evaluation import Evaluator, RewardMetric, SampleSet
 from rlr.evaluation.base_scores import BaseScores
 from rlr.rewards import Brightness, Combine, RunningZScore
 from rlr.samplers import DDIM
-from tests.modules.toy import WORDS, Hard, Level, Replay, align, run, weights
+from tests.modules.toy import WORDS, AffineModel, Hard, Level, Replay, align, run, weights
 
 
 class Scaled(Brightness):
@@ -412,3 +423,122 @@ class Pair(Level):
 def test_a_reward_of_two_numbers_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"the reward Pair: expected one number a sample.* \(1, 2\)"):
         fit(Evaluation(metrics=[Pair()]), tmp_path)
+
+
+# ---------------------------------------------------------------- schedule
+
+
+class Every(Scheduled):
+    """Notes after which updates it evaluates."""
+
+    def __init__(self, every):
+        super().__init__(every)
+        self.at = []
+
+    def evaluate(self, trainer, module):
+        self.at.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("every", "at"), [(6, [8, 12, 20]), (4, [4, 8, 12, 16, 20]), (50, [20]), (0, [20]), (None, []), (7, [8, 16, 20])]
+)
+def test_a_round_of_four_updates_passes_no_evaluation_by(every, at):
+    """The number of updates is 4, 8, …, 20: an evaluation follows the first round that reaches a multiple."""
+    callback = Every(every)
+    module = align(estimator=DDPO(4), accumulate=2)
+    run(module, data(), 20, callbacks=[callback])
+    assert callback.at == at
+
+
+# ---------------------------------------------------------------- what base scores depend on
+
+
+class Shifted(Level):
+    """A reward with an argument that its label does not tell."""
+
+    def __init__(self, shift=0.0):
+        super().__init__()
+        self.shift = shift
+
+    @property
+    def label(self):
+        return "Level"
+
+    def forward(self, samples, prompts):
+        # the first prompt is scored alike: only the identity of the reward tells the two apart
+        return super().forward(samples, prompts) + samples.new_tensor(
+            [0 if p == WORDS[0] else self.shift for p in prompts]
+        )
+
+
+def test_base_scores_of_another_argument_are_not_used(tmp_path):
+    """Two rewards of one label in one folder: each is compared with its own base."""
+    found = []
+    for shift in (0.0, 1.0):
+        evaluation = Evaluation(metrics=[Shifted(shift)])
+        fit(evaluation, tmp_path)
+        found.append(scores(evaluation).base)
+    expected = torch.tensor([0.0, 1, 1, 1, 1])[:, None]
+    torch.testing.assert_close(found[1] - found[0], expected)
+
+
+def test_a_metric_of_unknown_code_keeps_nothing(tmp_path):
+    class Local(Level):
+        pass
+
+    evaluation = Evaluation(metrics=[Local()])
+    fit(evaluation, tmp_path)
+    assert scores(evaluation, label="Local").base is not None
+    assert not (tmp_path / "evaluation" / "base_scores.jsonl").exists()
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+class Broken(AffineModel):
+    """Decodes the sample of the prompt that is called *one* to NaN."""
+
+    def encode(self, prompts):
+        self.broken = [prompt == "one" for prompt in prompts]
+        return super().encode(prompts)
+
+    def decode(self, x, frames=None):
+        pixels = super().decode(x)
+        pixels[torch.tensor(self.broken)] = float("nan")
+        return pixels
+
+
+def test_a_sample_that_is_not_finite_counts_nowhere(tmp_path):
+    evaluation = Evaluation(metrics=[Level(), Diversity()], samples=2, displays=[SampleGrid(2)])
+    with pytest.warns(UserWarning, match=r"found NaN or infinity in sample 2 \('one'\), 3 \('one'\)"):
+        examine(evaluation, align(model=Broken()), tmp_path, prompts=Prompts(test=list(WORDS[:3]), batch_size=8))
+    for label in ("Level", "diversity"):
+        assert scores(evaluation, label=label).number == 2
+        assert scores(evaluation, label=label).scores[1].isnan().all()
+    text = (tmp_path / "evaluation" / "test" / "results.json").read_text()
+    assert "NaN" not in text
+    assert "Level (2 of 3)" in evaluation.results.text()
+
+
+def test_files_are_written_before_anything_is_printed(tmp_path, monkeypatch):
+    """So a table that cannot be printed costs no result."""
+
+    def fail(text):
+        raise OSError("no terminal")
+
+    monkeypatch.setattr("rlr.callbacks.evaluation.say", fail)
+    with pytest.raises(OSError, match="no terminal"):
+        fit(Evaluation(displays=[SampleGrid(1)]), tmp_path)
+    assert (tmp_path / "evaluation" / "fit" / "results.json").is_file()
+    assert (tmp_path / "samples" / "000003.png").is_file()
+
+
+def test_a_prediction_that_is_not_finite_has_a_note_and_no_image(tmp_path):
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(**quiet, callbacks=[PredictionWriter(str(tmp_path))], default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match=r"found NaN or infinity in sample 1 \('one'\)"):
+        trainer.predict(align(model=Broken()), datamodule=Prompts(predict=list(WORDS[:3]), batch_size=8))
+    assert sorted(path.name for path in tmp_path.glob("0*")) == [
+        *("00000.json", "00000.png", "00001.json", "00002.json", "00002.png")
+    ]
+    assert json.loads((tmp_path / "00001.json").read_text())["reward"] is None

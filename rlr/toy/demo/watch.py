@@ -18,7 +18,7 @@ from rlr.rewards.base import Reward
 from rlr.toy.demo.curves import Curves
 from rlr.toy.demo.images import Images
 from rlr.toy.demo.videos import Videos
-from rlr.toy.demo.world import ExactCheck, World
+from rlr.toy.demo.world import Claims, World
 
 FOLLOWED = ("reward", "all")
 """Measurements whose curves are drawn."""
@@ -37,7 +37,7 @@ def metrics(world: World, reward: Reward, samples: int) -> list[Metric]:
     """
     measured = RewardMetric(reward)
     measured.label = "reward"
-    return [measured, ExactCheck(world), *([Diversity()] if samples > 1 else [])]
+    return [measured, Claims(world), *([Diversity()] if samples > 1 else [])]
 
 
 class Watch(Scheduled):

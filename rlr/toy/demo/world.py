@@ -85,7 +85,7 @@ class World(ABC):
         return {}
 
 
-class ExactCheck(Metric):
+class Claims(Metric):
     """The share of samples in which the exact check finds every claim of the prompt true, and of each kind of claim.
 
     Args:
