@@ -1,4 +1,4 @@
-"""Table 1 of the paper: bias, variance and memory of every way to estimate the gradient."""
+"""Table 1 of the paper: bias, variance and memory of every gradient estimator."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ MIB = 2**20
 
 
 def measure(known: Known, entry: Entry) -> Row:
-    """Returns what draws of an estimator tell, and what one of them costs."""
+    """Returns the accuracy of an estimator, and the cost of one draw."""
     problem, reference = known.problem, known.reference
     entry.make(known.steps).check(problem.chain)
     factor = entry.scale(problem)

@@ -28,7 +28,7 @@ from rlr.seeding import Stream, spawn
 
 @dataclass(frozen=True)
 class Row(Accuracy):
-    """What was measured of one estimator."""
+    """The measurements of one estimator."""
 
     name: str
 
