@@ -35,8 +35,8 @@ class Table4(Comparison):
     note = (
         "Each row is evaluated with whole or with staged prompts, as its name says; rewards always use the whole prompt. Half "
         "order covers the steps of the middle stage only in both runs. Means ± standard errors are over training seeds. In the set "
-        "tiny the prompts are the captions of the built-in world that name a place and a texture, so that all stages differ, and the "
-        "estimator is half-order RLR; in sd14 they are the paper's five prompts of hands."
+        "tiny the prompts are the captions of the built-in world that name a place and a texture, so that all stages differ, and "
+        "the estimator is half-order RLR; in sd14 they are the paper's five prompts of hands."
     )
     published = (Table("Table 4", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
