@@ -8,6 +8,7 @@ from typing import ClassVar
 from matplotlib.figure import Figure as Canvas
 
 from experiments.scales import Scale
+from rlr.evaluation.report import Table as Table
 
 Row = dict[str, str | float]
 """Names and numbers of one line of results."""
@@ -31,23 +32,6 @@ class Cell:
     def title(self) -> str:
         """The key in words, such as ``method=RLR seed=0``."""
         return " ".join(f"{name}={value}" for name, value in self.key.items())
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Args:
-        title: The title.
-        head: The names of the columns.
-        lines: The lines, each with as many texts as the head.
-        note: Explanations for the reader.
-    """
-
-    title: str
-    head: Sequence[str]
-    lines: Sequence[Sequence[str]]
-    note: str = ""
 
 
 @dataclass(frozen=True)

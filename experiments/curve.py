@@ -1,4 +1,4 @@
-"""A training run seen from held-out prompts: what it has learnt by when, and what that has cost."""
+"""Evaluations of a training run on held-out prompts, with what the training has cost by then."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from experiments.base import Row
 from experiments.scales import cpu_seconds
-from rlr.callbacks.reward_evaluation import Listener, RewardEvaluation
+from rlr.callbacks.evaluation import Evaluation, Listener
 from rlr.evaluation.results import Measurement, Results
 from rlr.evaluation.statistics import Comparison
 from rlr.modules.alignment import Alignment
@@ -18,28 +18,24 @@ DIGITS = 6
 """Significant digits of a number in a row."""
 
 
-class Points(RewardEvaluation):
+class Points(Evaluation):
     """An evaluation before training and after given numbers of updates.
 
     Args:
         updates: These numbers; the last is that of the whole run.
-        options: As in :class:`~rlr.callbacks.RewardEvaluation`, but for ``every``.
+        options: As in :class:`~rlr.callbacks.Evaluation`, but for ``every``.
     """
 
     def __init__(self, updates: Sequence[int], **options: Any) -> None:
         super().__init__(every=0, **options)
         self.updates = updates
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
-    ) -> None:
-        # one batch may bring several updates
-        if any(self._done < update <= trainer.global_step for update in self.updates):
-            self._evaluate(trainer, pl_module)
+    def due(self, before: int, update: int) -> bool:
+        return any(before < point <= update for point in self.updates)
 
 
 class Curve(Callback, Listener):
-    """Keeps a row for every evaluation; stands before the callback that evaluates, whose time it then leaves out.
+    """Keeps a row for every evaluation; listed before the callback that evaluates, it leaves out the time of evaluations.
 
     Rows are part of the checkpoint, so those of a resumed run are complete. Seconds are CPU seconds on a CPU, and those of
     the wall on a GPU.
@@ -48,7 +44,7 @@ class Curve(Callback, Listener):
     def __init__(self) -> None:
         self.rows: list[Row] = []
         self.seconds = 0.0
-        """What the training steps have cost, without any evaluation."""
+        """The seconds of the training steps, without any evaluation."""
         self._began = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
@@ -97,7 +93,7 @@ def short(number: float) -> float:
 
 
 def clock(module: LightningModule) -> float:
-    """Returns the CPU seconds on a CPU, and those of the wall on a GPU once that has done what it was given."""
+    """Returns the CPU seconds on a CPU, and those of the wall on a GPU once it has finished its work."""
     if module.device.type != "cuda":
         return cpu_seconds()
     torch.cuda.synchronize(module.device)

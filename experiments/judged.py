@@ -14,7 +14,7 @@ from experiments.methods import Method
 from experiments.scales import ROOT, Scale
 from rlr.cli.vbench.__main__ import main as vbench
 from rlr.evaluation.vbench.dimensions import SIX
-from rlr.evaluation.vbench.naming import Clip
+from rlr.evaluation.vbench.naming import VideoName
 
 NOISES = "--model.init_args.seed=0"
 """All models sample from the same noises, whatever seed they were trained with."""
@@ -128,7 +128,7 @@ def call_by_prompt(predictions: Path, videos: Path) -> None:
     seen: Counter[str] = Counter()
     for story in sorted(predictions.glob("*.json")):
         prompt = json.loads(story.read_text(encoding="utf-8"))["prompt"]
-        path = videos / Clip(prompt, seen[prompt]).name
+        path = videos / VideoName(prompt, seen[prompt]).file
         path.unlink(missing_ok=True)
         path.hardlink_to(story.with_suffix(".mp4"))
         seen[prompt] += 1

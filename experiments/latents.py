@@ -1,7 +1,8 @@
-"""DOODL as a cell: latents of held-out prompts are optimised, and nothing is trained."""
+"""DOODL as a cell: it optimizes latents of held-out prompts, and trains nothing."""
 
 from collections.abc import Sequence
 from contextlib import chdir
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,34 +15,38 @@ from experiments.base import Row
 from experiments.command import Command, called, release
 from experiments.curve import clock, measured, short
 from experiments.scales import ROOT
-from rlr.evaluation.measure import distinct, measure_pixels
+from rlr.callbacks.prompt_sets import sample_sets
+from rlr.evaluation.metrics import Metric, as_metrics
 from rlr.evaluation.results import Measurement
+from rlr.evaluation.samples import SampleBatch
 from rlr.modules.latents.doodl import DOODL
 from rlr.modules.sampling import Prediction
 from rlr.rewards.base import Reward
 
 
 class Scores(Callback):
-    """Scores samples of optimised latents beside those of the same latents before.
+    """Measures samples of optimized latents beside those of the same latents before.
 
-    Seconds are those of the optimisation, with the samples before and after it and without their scores.
+    Seconds are those of the optimization, with the samples before and after it and without their scores.
 
     Args:
-        name: What the set of prompts is called in rows.
-        rewards: What to score with.
+        name: The name of the set of prompts in rows.
+        metrics: The metrics and rewards.
     """
 
-    def __init__(self, name: str, rewards: list[Reward]) -> None:
-        self.name, self.rewards = name, distinct(rewards)
+    def __init__(self, name: str, metrics: list[Metric | Reward]) -> None:
+        self.name = name
+        self.before = as_metrics(metrics)
+        self.after = [copy(metric) for metric in self.before]
         self.rows: list[Row] = []
         self.seconds, self._began = 0.0, 0.0
-        self._scores: dict[str, list[tuple[Tensor, Tensor]]] = {reward.label: [] for reward in self.rewards}
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, DOODL)
-        for reward in self.rewards:
-            reward.check(video=pl_module.chain.model.size.frames is not None)
-            reward.to(pl_module.device)
+        (samples,) = sample_sets(trainer, None, "predict").values()
+        for metric in (*self.before, *self.after):
+            metric.check(samples, video=_doodl(pl_module).chain.model.size.frames is not None)
+            metric.to(pl_module.device)
+            metric.begin(samples)
 
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -57,43 +62,46 @@ class Scores(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        assert isinstance(pl_module, DOODL)
         self.seconds += clock(pl_module) - self._began
-        before = beginning(pl_module, outputs)
-        for reward in self.rewards:
-            pair = (measure_pixels(reward, pixels, outputs.prompts) for pixels in (before, outputs.samples))
-            self._scores[reward.label].append((next(pair), next(pair)))
+        before = beginning(_doodl(pl_module), outputs)
+        for metrics, pixels in ((self.before, before), (self.after, outputs.samples)):
+            made = SampleBatch(outputs.indices, outputs.prompts, pixels).finite()
+            for metric in metrics:
+                metric.update(made)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, DOODL)
-        count = sum(len(before) for before, _ in self._scores[self.rewards[0].label])
+        before, after = ([metric.compute() for metric in metrics] for metrics in (self.before, self.after))
+        iterations = _doodl(pl_module).iterations
         # of each latent the sample before, a pair in each iteration, and the sample at the end
-        calls = float(count * (2 * pl_module.iterations + 2))
+        calls = float(before[0].numel() * (2 * iterations + 2))
         self.rows = [
-            self._row(False, update=0.0, samples=0.0, reward_calls=0.0, step_seconds=0.0),
+            self._row(before, before, update=0.0, samples=0.0, reward_calls=0.0, step_seconds=0.0),
             self._row(
-                True,
-                update=float(pl_module.iterations),
+                before,
+                after,
+                update=float(iterations),
                 samples=calls,
                 reward_calls=calls,
                 step_seconds=short(self.seconds),
             ),
         ]
 
-    def _row(self, moved: bool, **spent: float) -> Row:
-        measurements = [self._measurement(reward, moved) for reward in self.rewards]
+    def _row(self, before: Sequence[Tensor], now: Sequence[Tensor], **spent: float) -> Row:
+        measurements = [
+            Measurement(metric.label, scores, base, dict(metric.scales), metric.higher_is_better)
+            for metric, scores, base in zip(self.before, now, before, strict=True)
+        ]
         return {**spent, "prompts": self.name, **dict(measured(measurements))}
 
-    def _measurement(self, reward: Reward, moved: bool) -> Measurement:
-        before, after = (torch.cat(scores)[:, None] for scores in zip(*self._scores[reward.label], strict=True))
-        return Measurement(
-            reward.label, after if moved else before, before, dict(reward.scales), reward.higher_is_better
-        )
+
+def _doodl(module: LightningModule) -> DOODL:
+    assert isinstance(module, DOODL)
+    return module
 
 
 @torch.no_grad()
 def beginning(module: DOODL, prediction: Prediction) -> Tensor:
-    r"""Returns the samples of a prediction's latents before their optimisation, with shape :math:`(B, *)`."""
+    r"""Returns the samples of a prediction's latents before their optimization, with shape :math:`(B, *)`."""
     start = module.chain.draw(prediction.seeds)[module.chain.steps]
     end, _ = module.edict.sample(torch.stack([start, start]), module.chain.encode(prediction.prompts))
     return module.chain.model.decode(end)
@@ -114,7 +122,7 @@ class Latents(Command):
         return ["predict", *self.settings]
 
     def run(self, folder: Path, base: Path) -> Sequence[Row]:
-        """Optimises, and returns a row for the latents before and one for those after it; samples stay in the folder."""
+        """Optimizes, and returns a row for the latents before and one for those after it; samples stay in the folder."""
         with chdir(ROOT):
             cli = called([*self.words, f"--trainer.default_root_dir={folder}"])
             scores = next(c for c in cli.trainer.callbacks if isinstance(c, Scores))  # type: ignore[attr-defined]

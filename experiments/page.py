@@ -1,23 +1,15 @@
-"""What an experiment shows, as files: Markdown, drawings, and one page that holds all."""
+"""The pages of an experiment: Markdown, drawings, and one page of HTML that holds all."""
 
-import base64
-import html
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Experiment, Figure, Row, Table
-from rlr.evaluation.table import markdown
+from rlr.evaluation.report import Block, Chart, Media, Text, page
 from rlr.io.atomic import write_whole
-
-STYLE = (
-    "body{font:15px/1.5 sans-serif;max-width:62em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
-    "td,th{border-bottom:1px solid #ccc;padding:.2em .7em;text-align:right}td:first-child,th:first-child{text-align:left}"
-    "img{max-width:100%}pre{background:#f4f4f4;padding:.6em;overflow-x:auto}"
-)
 
 
 @dataclass(frozen=True)
@@ -39,8 +31,8 @@ class Page:
     def write(self, folder: Path) -> list[Path]:
         """Writes ``NAME.md``, ``NAME.html`` and a PNG for each figure, and returns the paths."""
         shown = list(self.experiment.show(self.rows)) if self.rows else []
-        names = self._pictures(shown)
-        drawn = {figure: picture(figure) for figure in names}
+        names = self._names(shown)
+        drawn = {figure: drawing(figure) for figure in names}
         files = {name: drawn[figure] for figure, name in names.items()}
         files[f"{self.experiment.name}.md"] = self._markdown(shown, names).encode()
         files[f"{self.experiment.name}.html"] = self._html(shown, drawn).encode()
@@ -48,7 +40,7 @@ class Page:
             write_whole(folder / name, content)
         return [folder / name for name in files]
 
-    def _pictures(self, shown: Sequence[Table | Figure]) -> dict[Figure, str]:
+    def _names(self, shown: Sequence[Table | Figure]) -> dict[Figure, str]:
         figures = [item for item in shown if isinstance(item, Figure)]
         name = self.experiment.name
         return {figure: f"{name}_{k}.png" if k else f"{name}.png" for k, figure in enumerate(figures)}
@@ -57,21 +49,21 @@ class Page:
         parts = [f"# {self.experiment.title}", self.experiment.note, f"```\n{self.command}\n```", self.state]
         for item in shown:
             parts.append(f"## {item.title}")
-            parts.append(_lines(item) if isinstance(item, Table) else f"![{item.title}]({names[item]})")
+            parts.append(item.markdown() if isinstance(item, Table) else f"![{item.title}]({names[item]})")
             parts.append(item.note)
         for table in self.experiment.published:
-            parts += [f"## In the paper: {table.title}", _lines(table), table.note]
+            parts += [f"## In the paper: {table.title}", table.markdown(), table.note]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _html(self, shown: Sequence[Table | Figure], drawn: Mapping[Figure, bytes]) -> str:
-        told = [_told(item, _grid(item) if isinstance(item, Table) else _embedded(item, drawn[item])) for item in shown]
-        told += [_told(table, _grid(table), "In the paper: ") for table in self.experiment.published]
-        title = html.escape(self.experiment.title)
-        head = f"<h1>{title}</h1><p>{html.escape(self.experiment.note)}</p><pre>{html.escape(self.command)}</pre>"
-        return (
-            f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
-            f"{head}<p>{html.escape(self.state)}</p>{''.join(told)}</html>\n"
-        )
+        blocks: list[Block] = [Text("", (self.state,), self.command)]
+        for item in shown:
+            if isinstance(item, Table):
+                blocks.append(item)
+            else:
+                blocks.append(Chart(item.title, Media(drawn[item], item.title), note=item.note))
+        blocks += [replace(table, title=f"In the paper: {table.title}") for table in self.experiment.published]
+        return page(self.experiment.title, self.experiment.note, blocks)
 
     @property
     def state(self) -> str:
@@ -92,7 +84,7 @@ class Page:
         yield f"{sum(float(seconds) for *_, seconds in cells if seconds is not None):.0f} s in all"
 
 
-def picture(figure: Figure) -> bytes:
+def drawing(figure: Figure) -> bytes:
     """Returns a figure as a PNG."""
     canvas = Canvas(figsize=figure.size, layout="constrained")
     figure.draw(canvas)
@@ -100,23 +92,3 @@ def picture(figure: Figure) -> bytes:
     # no software's version in it: the same rows give the same bytes
     canvas.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def _lines(table: Table) -> str:
-    return markdown([tuple(table.head), *(tuple(line) for line in table.lines)])
-
-
-def _told(item: Table | Figure, body: str, prefix: str = "") -> str:
-    return f"<h2>{html.escape(prefix + item.title)}</h2>{body}<p>{html.escape(item.note)}</p>"
-
-
-def _grid(table: Table) -> str:
-    def line(texts: Sequence[str], tag: str) -> str:
-        return f"<tr>{''.join(f'<{tag}>{html.escape(text)}</{tag}>' for text in texts)}</tr>"
-
-    return f"<table>{line(table.head, 'th')}{''.join(line(texts, 'td') for texts in table.lines)}</table>"
-
-
-def _embedded(figure: Figure, png: bytes) -> str:
-    data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(figure.title)}" src="data:image/png;base64,{data}">'

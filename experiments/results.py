@@ -9,7 +9,7 @@ import torch
 
 from experiments.base import Cell, Row
 from experiments.scales import ROOT, Scale
-from rlr.evaluation import facts
+from rlr.evaluation import provenance
 from rlr.io.atomic import write_whole
 
 FACTS = ("recipe", "seconds", "device", "threads", "date", "commit")
@@ -95,10 +95,10 @@ def made(scale: Scale, seconds: float) -> dict[str, str | float]:
     """Returns how a cell was made, now, here and in so many seconds."""
     return {
         "seconds": round(seconds, 2),
-        "device": facts.device(scale.device),
+        "device": provenance.device(scale.device),
         "threads": torch.get_num_threads(),
-        "date": facts.now(),
-        "commit": facts.commit(ROOT, but="experiments/results") or "",
+        "date": provenance.now(),
+        "commit": provenance.commit(ROOT, but="experiments/results") or "",
     }
 
 

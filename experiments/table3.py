@@ -22,11 +22,11 @@ from experiments.summary import grouped, mean_of
 from experiments.tuning import tuned
 from experiments.tuning_video import TuningVideo
 from rlr.evaluation.vbench.dimensions import SIX
+from rlr.evaluation.vbench.report import HEAD, PAPER
 from rlr.evaluation.vbench.scoring import Judge
-from rlr.evaluation.vbench.table import PAPER
 from rlr.evaluation.vbench.weights import cache
 
-_HEAD = ("method", *(dimension.title for dimension in SIX), "Weighted Average")
+_HEAD = ("method", *HEAD)
 _PAPER = [(method, *(f"{number:.2f}" for number in row)) for method, row in PAPER.items()]
 _LATENTS = "experiments/configs/tiny_latents.yaml"
 

@@ -189,7 +189,7 @@ class Table6(Experiment):
         "The largest number of bytes of tensors alive at once in one update (rollout, backward of every term, AdamW), beyond "
         "weights and noises: on a CPU from the sizes of all tensors, on a GPU from the allocator. Bytes that offload_activations "
         "moves are counted separately, also if the device is a CPU. AlignProp draws in each step whether the step keeps its "
-        "gradient, about half of the steps; in its largest draw all steps do. DDPO and RLR keep the graph of one term at a time. RLR's "
+        "gradient, about half of the steps; in its largest draw all do. DDPO and RLR keep the graph of one term at a time. RLR's "
         "segments have 4 steps. The seeds of the command have no effect."
     )
     published = (

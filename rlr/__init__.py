@@ -10,14 +10,16 @@ from rlr.lazy import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rlr.callbacks import CMMD as CMMD
     from rlr.callbacks import EMA as EMA
     from rlr.callbacks import Checkpointing as Checkpointing
     from rlr.callbacks import CLIPFeatures as CLIPFeatures
-    from rlr.callbacks import Colours as Colours
+    from rlr.callbacks import Colors as Colors
     from rlr.callbacks import Diversity as Diversity
+    from rlr.callbacks import Evaluation as Evaluation
     from rlr.callbacks import HackingAlarm as HackingAlarm
+    from rlr.callbacks import PrecisionRecall as PrecisionRecall
     from rlr.callbacks import PredictionWriter as PredictionWriter
-    from rlr.callbacks import RewardEvaluation as RewardEvaluation
     from rlr.callbacks import SafeCheckpointIO as SafeCheckpointIO
     from rlr.callbacks import SampleGrid as SampleGrid
     from rlr.callbacks import VBenchEvaluation as VBenchEvaluation
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from rlr.estimators import Unscaled as Unscaled
     from rlr.estimators import Zero as Zero
     from rlr.estimators import ZerothOrder as ZerothOrder
+    from rlr.evaluation import Metric as Metric
     from rlr.evaluation import Results as Results
     from rlr.evaluation import compare as compare
     from rlr.evaluation import estimate as estimate
@@ -79,7 +82,9 @@ if TYPE_CHECKING:
     from rlr.models import FullWeights as FullWeights
     from rlr.models import Guidance as Guidance
     from rlr.models import LoRA as LoRA
+    from rlr.models import Size as Size
     from rlr.models import StableDiffusion as StableDiffusion
+    from rlr.models import StableDiffusion3 as StableDiffusion3
     from rlr.models import Trainable as Trainable
     from rlr.models import VideoCrafter as VideoCrafter
     from rlr.modules import DOODL as DOODL

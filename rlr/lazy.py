@@ -42,7 +42,7 @@ def lazy_names(package: str, file: str) -> tuple[Callable[[str], Any], Callable[
 
 def _imports(path: Path) -> dict[str, tuple[str, str]]:
     """Returns the module and the name there of each name that a file imports under ``if TYPE_CHECKING:``."""
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for block in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
             for node in block.body:

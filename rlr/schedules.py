@@ -240,6 +240,8 @@ class FlowMatch(Schedule):
         terminal: float | None = None,
         training_steps: int = 1000,
     ) -> None:
+        if not shift > 0:
+            raise ValueError(f"FlowMatch: expected a shift above 0, got {shift}; 1 leaves the times as they are")
         self.factor = shift if mu is None else math.exp(mu)
         self.spacing = spacing
         self.terminal = terminal

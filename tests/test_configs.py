@@ -148,8 +148,8 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
         main(["test", f"--config=configs/image/{stem}.yaml", f"--config={path}", "--print_config"])
     assert exit_.value.code == 0
     (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
-    assert callback["class_path"] == "rlr.RewardEvaluation"
-    rewards = callback["init_args"]["rewards"]
+    assert callback["class_path"] == "rlr.Evaluation"
+    rewards = callback["init_args"]["metrics"]
     assert {reward["class_path"].split(".")[-1] for reward in rewards} == set(NETWORKS)
     assert all(reward["init_args"]["preprocessing"] == "official" for reward in rewards)
 

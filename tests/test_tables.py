@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rlr.callbacks import RewardEvaluation
+from rlr.callbacks import Evaluation
 from rlr.cli import main
 from rlr.toy.data import WorldPrompts
 from tests.data.fixtures import HPD, NO_PICTURES
@@ -68,7 +68,7 @@ def test_table_2_has_four_rewards_on_two_sets(random_sd, tmp_path, monkeypatch, 
     content, places = yaml.safe_load((CONFIGS / "evaluation" / "table2.yaml").read_text()), small_rewards()
     (callback,) = content["trainer"]["callbacks"]
     callback["init_args"]["limit"] = 2
-    for reward in callback["init_args"]["rewards"]:
+    for reward in callback["init_args"]["metrics"]:
         reward["init_args"].update(places.pop(reward["class_path"]))
     assert not places
     table2 = tmp_path / "table2.yaml"
@@ -84,7 +84,7 @@ def test_table_2_has_four_rewards_on_two_sets(random_sd, tmp_path, monkeypatch, 
     head, *lines = tables(capsys.readouterr().out)[:3]
     assert head == ["prompts", "model", "PickScore", "HPSv2.1 x100", "AES", "ImageReward x100"]
     assert [line[:2] for line in lines] == [["pickapic", "base"], ["hpdv2", "base"]]
-    (evaluation,) = [c for c in cli.trainer.callbacks if isinstance(c, RewardEvaluation)]
+    (evaluation,) = [c for c in cli.trainer.callbacks if isinstance(c, Evaluation)]
     for line, measurements in zip(lines, evaluation.results.sets.values(), strict=True):
         assert [m.number for m in measurements] == [2] * 4
         for cell, measurement in zip(line[2:], measurements, strict=True):

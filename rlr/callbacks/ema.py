@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from rlr.callbacks.lending import lent
+from rlr.callbacks.weights import swapped
 from rlr.modules.alignment import Alignment
 
 # Lightning's WeightAveraging does not serve here: it keeps a deep copy of the whole module, the frozen network and the
@@ -41,7 +41,7 @@ class EMA(Callback):
         self.warmup = warmup
         self.updates = 0
         self.average: dict[str, Tensor] = {}
-        self._lent: ExitStack | None = None
+        self._swapped: ExitStack | None = None
         self._hooks: list[Any] = []
 
     def rate(self, update: int) -> float:
@@ -86,7 +86,7 @@ class EMA(Callback):
     @contextmanager
     def applied(self, module: Alignment) -> Iterator[None]:
         """Within, the weights are the average; afterwards themselves again, to the bit, also after an exception."""
-        if self._lent or not self.average:
+        if self._swapped or not self.average:
             yield
             return
         self._swap_in(module)
@@ -97,15 +97,15 @@ class EMA(Callback):
 
     def _swap_in(self, module: LightningModule) -> None:
         assert isinstance(module, Alignment)
-        if self._lent is None and self.average:
+        if self._swapped is None and self.average:
             self._settle(module)
-            self._lent = ExitStack()
-            self._lent.enter_context(lent(module.chain.model, self.average))
+            self._swapped = ExitStack()
+            self._swapped.enter_context(swapped(module.chain.model, self.average))
 
     def _swap_out(self) -> None:
-        if self._lent is not None:
-            self._lent.close()
-            self._lent = None
+        if self._swapped is not None:
+            self._swapped.close()
+            self._swapped = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._swap_in(pl_module)
@@ -154,7 +154,7 @@ class EMA(Callback):
 
 
 @contextmanager
-def averaged(trainer: Trainer, module: Alignment) -> Iterator[None]:
+def ema_weights(trainer: Trainer, module: Alignment) -> Iterator[None]:
     """Within, the weights are their average where an :class:`EMA` keeps one."""
     keeper = next((callback for callback in trainer.callbacks if isinstance(callback, EMA)), None)  # type: ignore[attr-defined]
     if keeper is None:

@@ -10,8 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from rlr.callbacks.reward_evaluation import Listener, RewardEvaluation
-from rlr.evaluation.diversity import Diversity
+from rlr.callbacks.evaluation import Evaluation, Listener
 from rlr.evaluation.results import Measurement, Results
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
@@ -46,7 +45,7 @@ class Change(NamedTuple):
 class HackingAlarm(Callback, Listener):
     r"""Warns when the training reward rises while rewards on held-out prompts fall, and stops if asked to.
 
-    The latest evaluation of :class:`~rlr.callbacks.RewardEvaluation` is compared with the one ``window`` evaluations
+    The latest evaluation of :class:`~rlr.callbacks.Evaluation` is compared with the one ``window`` evaluations
     before. *Rises*: the slope of a straight line through the training rewards of the batches between is positive by
     more than ``tolerance`` standard errors. *Falls*: so is the mean drop of a held-out reward over its prompts, each
     compared with itself on the same noise. Each episode is told once; it ends with an evaluation at which one of the
@@ -69,10 +68,10 @@ class HackingAlarm(Callback, Listener):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses to watch what is not measured."""
-        evaluations = [c for c in trainer.callbacks if isinstance(c, RewardEvaluation)]  # type: ignore[attr-defined]
+        evaluations = [c for c in trainer.callbacks if isinstance(c, Evaluation)]  # type: ignore[attr-defined]
         if stage == "fit" and not any(evaluation.every for evaluation in evaluations):
             raise ValueError(
-                "HackingAlarm watches held-out rewards during training, and no RewardEvaluation measures them; add one "
+                "HackingAlarm watches held-out rewards during training, and no Evaluation measures them; add one "
                 "with every=50 or so, or remove the alarm"
             )
 
@@ -157,7 +156,7 @@ def finite(values: Tensor) -> Tensor:
 
 def _rewards(results: Results) -> Iterator[tuple[str, Measurement]]:
     for name, measurements in results.sets.items():
-        yield from ((f"{m.label} on {name}", m) for m in measurements if m.label != Diversity.label)
+        yield from ((f"{m.label} on {name}", m) for m in measurements if m.per_sample)
 
 
 def _signed(measurement: Measurement) -> Tensor:

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import jsonargparse
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from rlr.callbacks import EMA, Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO, UnusedAverage
+from rlr.callbacks import EMA, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO, UnusedAverage
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.error_messages import explain
@@ -60,9 +60,6 @@ USELESS = (
     ".*does not have many workers.*",
 )
 """Warnings about what is meant to be so."""
-
-
-Built = TypeVar("Built")
 
 
 class Parser(LightningArgumentParser):
@@ -148,8 +145,8 @@ class CLI(LightningCLI):
         if not any(isinstance(c, EMA) for c in given):
             wanted.append(UnusedAverage())
         scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
-        if self.subcommand == "test" and scorable and not any(isinstance(c, RewardEvaluation) for c in given):
-            wanted.append(RewardEvaluation())
+        if self.subcommand == "test" and scorable and not any(isinstance(c, Evaluation) for c in given):
+            wanted.append(Evaluation())
         return wanted
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -160,7 +157,7 @@ class CLI(LightningCLI):
         return kwargs
 
 
-def build(value: Any, base: type[Built], place: str) -> Built:
+def build(value: Any, base: type, place: str) -> Any:
     """Returns the object that a part of a parsed config stands for.
 
     Raises:
@@ -172,8 +169,7 @@ def build(value: Any, base: type[Built], place: str) -> Built:
         )
     parser = Parser(parser_mode=MODE, exit_on_error=False)
     parser.add_subclass_arguments(base, "object")
-    found: Built = parser.instantiate_classes(parser.parse_object({"object": value})).object
-    return found
+    return parser.instantiate_classes(parser.parse_object({"object": value})).object
 
 
 def check_writable(folder: Path) -> None:

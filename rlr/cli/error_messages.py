@@ -111,7 +111,9 @@ def read(message: str) -> Complaint:
 
 
 def _option(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
-    return unknown_option(match[1].lstrip("-").split("=")[0], options)
+    name = match[1].lstrip("-").split("=")[0]
+    beside = [option for option in options if option.rpartition(".")[0] == name.rpartition(".")[0]]
+    return unknown_option(name, beside or [option for option in options if "." not in option])
 
 
 def _argument(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:

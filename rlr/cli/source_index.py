@@ -7,7 +7,7 @@ cannot be found this way is ``None``, which means unknown and not wrong: the ful
 import ast
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.machinery import PathFinder
@@ -65,7 +65,7 @@ class Module:
     def imports(self) -> dict[str, tuple[str, str]]:
         """The module and the name there of each name imported from another module."""
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
-        found = {}
+        found: dict[str, tuple[str, str]] = {}
         for node in statements(self.tree.body):
             if isinstance(node, ast.ImportFrom):
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
@@ -125,6 +125,11 @@ class Class:
                         names.setdefault(ast.unparse(target), False)
         return any(names.values())
 
+    @property
+    def is_dataclass(self) -> bool:
+        """Whether it is decorated as a dataclass."""
+        return any("dataclass" in ast.unparse(mark) for mark in self.node.decorator_list)
+
     def below(self, base: "Class") -> bool:
         """Whether this is a subclass of ``base``, or ``base`` itself."""
         return any(item.path == base.path for item in self.ancestors)
@@ -140,7 +145,7 @@ class Class:
                     return found if not init.args.vararg else None
                 if not _passes_on(init):
                     return None
-            elif any("dataclass" in ast.unparse(mark) for mark in item.node.decorator_list):
+            elif item.is_dataclass:
                 return self._fields()
             if None in item.bases:
                 return None
@@ -215,13 +220,13 @@ def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 @cache
 def open_module(name: str) -> Module | None:
     """Returns the source of a module, which is not imported, nor are its packages."""
-    folders = sys.path
+    folders, origin = list(sys.path), None
     for part in name.split("."):
-        spec = PathFinder.find_spec(part, [str(folder) for folder in folders])
+        spec = PathFinder.find_spec(part, folders)
         if spec is None:
             return None
-        folders = list(spec.submodule_search_locations or [])
-    path = Path(spec.origin) if spec.origin else None
+        folders, origin = list(spec.submodule_search_locations or []), spec.origin
+    path = Path(origin) if origin else None
     return Module(name, path) if path and path.suffix == ".py" else None
 
 
@@ -253,9 +258,12 @@ def named(name: str, base: Class) -> list[Class]:
 
 def named_anywhere(names: Sequence[str]) -> list[Class]:
     """Returns the classes of the package that go by one of some short names; all that there are if none does."""
-    modules = modules_of(PACKAGE)
-    found = [module.classes[name] for module in modules for name in module.class_names if name in names]
-    return found or [item for module in modules for item in module.classes.values()]
+    return named_among(names) or [item for module in modules_of(PACKAGE) for item in module.classes.values()]
+
+
+def named_among(names: Collection[str]) -> list[Class]:
+    """Returns the classes of the package that go by one of some short names."""
+    return [module.classes[name] for module in modules_of(PACKAGE) for name in module.class_names if name in names]
 
 
 @cache

@@ -9,10 +9,18 @@ from typing import Any
 
 from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import Part
-from rlr.cli.draft_config import CONFIG, draft, read_options
+from rlr.cli.draft_config import CONFIG, draft, read_options, texts_of
 from rlr.cli.error_messages import missing, nearest, unknown_option
 from rlr.cli.settings import check_settings
-from rlr.cli.source_index import Class, Parameter, function_parameters, method_parameters, named_anywhere, open_class
+from rlr.cli.source_index import (
+    Class,
+    Parameter,
+    function_parameters,
+    method_parameters,
+    named_among,
+    named_anywhere,
+    open_class,
+)
 from rlr.cli.type_check import TypeCheck
 
 EXPORT = "export"
@@ -54,6 +62,9 @@ def check_command(arguments: Sequence[str]) -> None:
         raise ConfigError(f"there is no command {command!r}; {nearest(command, list(COMMANDS))}")
     options = list(read_options(arguments[1:]))
     known = known_options(command)
+    if not known:
+        import_classes(named_anywhere([]))
+        return
     for option in options:
         first = option.name.split(".")[0]
         if first not in (*known, *CONFIG, *FLAGS, "h"):
@@ -65,7 +76,9 @@ def check_command(arguments: Sequence[str]) -> None:
         import_classes(named_anywhere(asked))
         return
     complete = not any(option.name in FLAGS for option in options)
-    import_classes(check_config(draft(options), known, complete))
+    # jsonargparse reads a class that a later source replaces, too
+    replaced = named_among(texts_of(options))
+    import_classes([*check_config(draft(options), known, complete), *replaced])
 
 
 def check_config(config: Mapping[str, Any], known: Mapping[str, Parameter | Class], complete: bool) -> list[Class]:
@@ -114,23 +127,22 @@ def _check_trainer(value: Any, trainer: Class, check: TypeCheck) -> None:
 
 
 def known_options(command: str) -> dict[str, Parameter | Class]:
-    """Returns the keys of the config of a command: parameters, and the classes whose objects or arguments they hold."""
+    """Returns the keys of the config of a command: parameters, and the classes whose objects or arguments they hold.
+
+    There are none where the source files of Lightning are not at hand.
+    """
     trainer = open_class("lightning.pytorch.Trainer")
     model, data = open_class("lightning.pytorch.LightningModule"), open_class("lightning.pytorch.LightningDataModule")
     if trainer is None or model is None or data is None:
         return {}
     seed = Parameter("seed_everything", ast.parse("bool | int", mode="eval").body, ast.Constant(0), trainer.module)
-    own = {"seed_everything": seed, "trainer": trainer, "model": model, "data": data}
+    own: dict[str, Parameter | Class] = {"seed_everything": seed, "trainer": trainer, "model": model, "data": data}
     given = function_parameters("rlr.cli.export", EXPORT) if command == EXPORT else method_parameters(trainer, command)
-    # what the command line builds itself
-    return {
-        **own,
-        **{
-            name: item
-            for name, item in given.items()
-            if name not in ("model", "datamodule") and "dataloaders" not in name
-        },
-    }
+    for name, parameter in given.items():
+        # the command line builds these itself
+        if name not in ("model", "datamodule") and "dataloaders" not in name:
+            own[name] = parameter
+    return own
 
 
 def import_classes(classes: Sequence[Class]) -> None:

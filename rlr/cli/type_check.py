@@ -79,7 +79,7 @@ class TypeCheck:
             if value is None and isinstance(parameter.default, ast.Constant) and parameter.default.value is None:
                 continue
             with_default = parameter.default is not None and not isinstance(parameter.default, ast.Constant)
-            if with_default and isinstance(value, Mapping) and "class_path" not in value:
+            if with_default and isinstance(value, Mapping) and "class_path" not in value and not _is_fields(parameter):
                 continue  # the arguments of an object that is there by default
             self.value(value, parameter.annotation, parameter.module, at)
         lacking = [name for name, parameter in parameters.items() if parameter.default is None and name not in given]
@@ -189,6 +189,13 @@ class TypeCheck:
             self.value(item, items[k if fixed else 0], module, f"{place}[{k}]")
 
 
+def _is_fields(parameter: Parameter) -> bool:
+    """Whether a parameter takes a dataclass, whose fields are written without ``class_path``."""
+    kinds = _alternatives(parameter.annotation) if parameter.annotation else []
+    found = [resolve_expression(kind, parameter.module) for kind in kinds]
+    return any(kind is not None and kind.is_dataclass for kind in found)
+
+
 def _is_object(kind: Class) -> bool:
     """Whether values of a class are written as objects; of enumerations, named tuples and protocols they may not be."""
     names = {ast.unparse(base).rpartition(".")[2].split("[")[0] for item in kind.ancestors for base in item.node.bases}
@@ -246,8 +253,9 @@ def _words(kinds: list[ast.expr]) -> str:
 def _imported(name: str, base: Class) -> bool:
     """Whether a class below ``base`` that is imported already goes by a name."""
 
-    def below(kind: type) -> bool:
-        return any(item.__name__ == name or below(item) for item in kind.__subclasses__())
+    def below(kind: type[object]) -> bool:
+        found: list[type[object]] = kind.__subclasses__()
+        return any(item.__name__ == name or below(item) for item in found)
 
     kind = getattr(sys.modules.get(base.module.name), base.name, None)
     return isinstance(kind, type) and below(kind)

@@ -1,17 +1,19 @@
-"""What an evaluation found, and how it is told: a table, a file, numbers for logs."""
+"""What an evaluation has found: tables, files, and numbers for logs."""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from torch import Tensor
 
+from rlr.evaluation.report import ALONE, COMPARED, Table, cells, digits
 from rlr.evaluation.statistics import Comparison, Estimate, common, compare_pair, estimate
-from rlr.evaluation.table import HEAD, Line, cells, markdown
+from rlr.io.atomic import write_whole
 
 COLUMNS = ("prompts", "measurement", "number", "samples", "base", "aligned", "difference", "low", "high")
 """Of the CSV file; ``number`` counts the prompts that have the measurement, and ``low`` and ``high`` bound the difference or,
@@ -37,6 +39,7 @@ class Measurement:
     base: Tensor | None = None
     scales: Mapping[str, float] = field(default_factory=dict)
     higher_is_better: bool = True
+    per_sample: bool = True
 
     @cached_property
     def value(self) -> Comparison | Estimate:
@@ -70,13 +73,18 @@ class Results:
         update: After how many updates.
         sets: The measurements on each set of prompts, by its name.
         prompts: The prompts of each set.
-        facts: What one needs to repeat it, as plain data.
+        facts: What is needed to repeat it, as plain data.
     """
 
     update: int
     sets: Mapping[str, Sequence[Measurement]]
     prompts: Mapping[str, Sequence[str]]
     facts: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is any measurement."""
+        return any(self.sets.values())
 
     def metrics(self) -> dict[str, float]:
         """Returns the numbers for a logger, such as ``evaluation/hpdv2/HPSv2.1_x100``."""
@@ -96,39 +104,44 @@ class Results:
                     yield name, measurement, row, value
 
     def text(self) -> str:
-        """Returns the tables in Markdown: one line a model first, then every measurement with its interval."""
-        return "\n\n".join([markdown(self.summary()), *(markdown(self.table(name)) for name in self.sets)])
+        """Returns the tables in Markdown: one row per model first, then every measurement with its interval."""
+        return "\n\n".join(table.markdown() for table in (self.summary(), *map(self.table, self.sets)))
 
-    def summary(self) -> list[Line]:
-        """Returns the means of base and aligned model, a line each, on published scales; without an update there is the base."""
+    def summary(self) -> Table:
+        """Returns the means of base and aligned model, a row each, on published scales; without an update there is the base."""
         measured = [m.published[0] for m in next(iter(self.sets.values()))]
-        lines = [("prompts", "model", *measured)]
+        rows = []
         for name, measurements in self.sets.items():
             values = [_times(m.published[1], m.value) for m in measurements]
             compared = [value for value in values if isinstance(value, Comparison)]
             if len(compared) == len(values):
-                lines.append((name, "base", *(_written(value.base) for value in compared)))
-            lines.append((name, "aligned" if self.update else "base", *(_written(_present(value)) for value in values)))
-        return lines
+                rows.append((name, "base", *(_written(value.base) for value in compared)))
+            rows.append((name, "aligned" if self.update else "base", *(_written(_present(value)) for value in values)))
+        return Table("means", ("prompts", "model", *measured), rows)
 
-    def table(self, name: str) -> list[Line]:
-        """Returns all measurements on one set of prompts, a line each, raw and on published scales.
+    def table(self, name: str) -> Table:
+        """Returns all measurements on one set of prompts, a row each, raw and on published scales.
 
-        One that not all of the prompts have says how many do.
+        A measurement that only some prompts have says how many do.
         """
         title = f"{name}: {self._size(name)}"
-        lines = [(f"{row}{_share(m)}", *_cells(value)) for m in self.sets[name] for row, value in m.rows()]
-        head = HEAD[1:] if all(m.base is not None for m in self.sets[name]) else ("score", HEAD[-1])
-        return [(title, *head), *lines]
+        rows = [(f"{row}{_share(m)}", *cells(value)) for m in self.sets[name] for row, value in m.rows()]
+        compared = all(m.base is not None for m in self.sets[name])
+        return Table(title, (title, *(COMPARED if compared else ALONE)), rows)
 
     def _size(self, name: str) -> str:
-        prompts, samples = self.sets[name][0].scores.shape
+        prompts, samples = len(self.prompts[name]), max(m.scores.shape[1] for m in self.sets[name])
         return f"{prompts} prompts × {samples} {'sample' if samples == 1 else 'samples'}"
 
     def json(self) -> bytes:
         """Returns everything, the score of every sample included, as the content of a JSON file."""
         content = {**self.facts, "update": self.update, "sets": {name: self._plain(name) for name in self.sets}}
-        return f"{json.dumps(content, indent=2, ensure_ascii=False)}\n".encode()
+        return f"{json.dumps(plain(content), indent=2, ensure_ascii=False)}\n".encode()
+
+    def write(self, folder: Path) -> None:
+        """Writes ``results.json`` and ``results.csv``."""
+        write_whole(folder / "results.json", self.json())
+        write_whole(folder / "results.csv", self.csv())
 
     def _plain(self, name: str) -> dict[str, object]:
         measurements = self.sets[name]
@@ -167,18 +180,13 @@ def _share(measurement: Measurement) -> str:
 
 
 def _written(mean: float) -> str:
-    return writer(mean)(mean, False)
+    return digits(mean)(mean, False)
 
 
-def _cells(value: Comparison | Estimate) -> Line:
-    show = writer(*(value.base, value.aligned) if isinstance(value, Comparison) else (value.mean,))
-    if isinstance(value, Comparison):
-        return cells(value, show)
-    return show(value.mean, False), f"{show(value.low, False)} … {show(value.high, False)}"
-
-
-def writer(*numbers: float) -> Callable[[float, bool], str]:
-    """Returns a function that writes numbers with the decimals that give the largest of these four digits."""
-    largest = max(abs(number) for number in numbers)
-    decimals = min(5, max(1, 3 - math.floor(math.log10(largest)))) if 0 < largest < math.inf else 3
-    return lambda number, signed: f"{number:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+def plain(value: object) -> object:
+    """Returns a value with None in the place of numbers that JSON has not: NaN and infinity."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

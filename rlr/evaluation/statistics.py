@@ -59,10 +59,13 @@ def common(base: Tensor, aligned: Tensor) -> Tensor:
 
 
 def estimate(values: Tensor, seed: int = 0) -> Estimate:
-    r"""Returns the mean of the finite ones of values with shape :math:`(N, S)`, and the interval over prompts."""
+    r"""Returns the mean of the finite ones of values with shape :math:`(N, S)`, and the interval over prompts.
+
+    Of fewer than two prompts there is no interval: its bounds are NaN.
+    """
     finite = values.double().where(values.isfinite(), torch.nan)
-    if finite.isnan().all():
-        return Estimate(np.nan, np.nan, np.nan)
+    if finite.isfinite().any(1).sum() < 2:
+        return Estimate(_mean(finite), np.nan, np.nan)
     low, high = interval(finite.cpu().numpy(), np.random.default_rng(seed))
     return Estimate(_mean(finite), float(low), float(high))
 

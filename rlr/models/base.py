@@ -76,7 +76,7 @@ class DiffusionModel(nn.Module, ABC):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def train(self, mode: bool = True) -> "DiffusionModel":
-        """Stays in eval mode whatever is asked: dropout would make a replayed step differ from the recorded one."""
+        """Keeps the model in eval mode: dropout would make a replayed step differ from the recorded one."""
         return super().train(False)
 
     @property
@@ -120,7 +120,7 @@ class DiffusionModel(nn.Module, ABC):
 
     @abstractmethod
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
-        r"""Returns the estimate :math:`\hat x_0 \approx E[x_0 \mid x_\tau]`, whatever the network itself predicts.
+        r"""Returns the estimate :math:`\hat x_0 \approx E[x_0 \mid x_\tau]`, computed from what the network predicts.
 
         Args:
             x: The noisy latents :math:`x_\tau`, with shape :math:`(B, *)`, float32 or float64.

@@ -1,7 +1,7 @@
 r"""Staged prompts, the diffusive chain of thought: another prompt for each group of steps, from coarse to fine.
 
-A chain decides the large before the small. So the first steps are told of the layout, the last ones of the texture, and
-each step reads the prompt of its own group.
+A chain decides the large before the small. So the prompt of the first steps describes the layout, that of the last
+steps the texture, and each step reads the prompt of its own group.
 """
 
 from bisect import bisect_right
@@ -19,7 +19,7 @@ ROUNDING = 1e-9
 
 
 class StagedPrompt(str):
-    r"""A prompt that is told in :math:`S` stages. As a string it is the whole prompt, which rewards and tables read.
+    r"""A prompt in :math:`S` stages. As a string it is the whole prompt, which rewards and tables read.
 
     References:
         | Zeroth-order Informed Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (Ren et al., 2025)

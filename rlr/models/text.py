@@ -22,7 +22,7 @@ r"""The condition of one prompt, each tensor with shape :math:`(*)`."""
 class PromptEncoder(nn.Module, ABC):
     r"""A frozen text encoder, or several, with a memory of the prompts last seen.
 
-    Prompts are encoded one at a time: an embedding then is the same to the bit whatever batch it was first met in,
+    Prompts are encoded one at a time: an embedding then is the same to the bit in every batch,
     so that a resumed run, which starts with an empty memory, equals an uninterrupted one.
 
     Args:
@@ -34,6 +34,10 @@ class PromptEncoder(nn.Module, ABC):
 
     truncated: int
     """How many prompts, encoded so far, were longer than the encoder reads."""
+    anchor: Tensor
+    encoder: Any
+    outside: Any
+    load: Any
 
     def __init__(
         self, load: Callable[[], nn.Module], length: int, identity: str, placement: TextPlacement | None = None
@@ -66,7 +70,7 @@ class PromptEncoder(nn.Module, ABC):
         """Returns the condition of one prompt that the encoder makes on a device."""
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PromptEncoder":
-        # moved or cast: what is remembered lies on the old device, in the old type
+        # moved or cast: the embeddings in memory have the old device and type
         self._cache.clear()
         return super()._apply(fn, recurse)
 
@@ -94,7 +98,7 @@ class PromptEncoder(nn.Module, ABC):
         if excess > 0:
             self._report(prompt, excess)
         device = next(encoder.parameters()).device
-        # an embedding that is met first within inference mode or autocast may be used outside of it
+        # an embedding that is first computed within inference mode or autocast may be used outside of it
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
             row = self.embed(encoder, prompt, device)
         if self.placement.store:

@@ -1,4 +1,4 @@
-"""The U-Nets of diffusers that are not plain text-to-image ones, told by their configuration."""
+"""The U-Nets of diffusers that are not plain text-to-image ones, and how their configuration tells them."""
 
 from collections.abc import Mapping
 from typing import Any

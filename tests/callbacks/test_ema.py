@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from rlr.callbacks import EMA, Checkpointing, SafeCheckpointIO, averaged
+from rlr.callbacks import EMA, Checkpointing, SafeCheckpointIO, ema_weights
 from rlr.data import Prompts
 from tests.modules.toy import WORDS, AffineModel, Replay, align, run, weights
 
@@ -98,7 +98,7 @@ def test_the_weights_come_back_after_an_exception():
     own = weights(module)
 
     def fail():
-        with averaged(trainer, module), averaged(trainer, module):
+        with ema_weights(trainer, module), ema_weights(trainer, module):
             assert torch.equal(weights(module), flat(ema.average))
             raise RuntimeError("within")
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from rlr.callbacks import Diversity, RewardEvaluation
-from rlr.callbacks.reward_evaluation import Listener
+from rlr.callbacks import Diversity, Evaluation, Listener
 from rlr.data import Prompts
 from rlr.rewards import Brightness
 from tests.modules.toy import WORDS, AffineModel, Level, Replay, align, run
@@ -33,7 +32,7 @@ def evaluate(folder, batch_size, **settings):
     folder.mkdir()
     module = align(model=AffineModel(dtype="float64", frozen=False), estimator=Replay(steps=3))
     data = Prompts(list(WORDS), val=list(WORDS[:5]), batch_size=batch_size)
-    evaluation = RewardEvaluation(rewards=[Level(), Brightness()], every=1, samples=2, diversity=Diversity())
+    evaluation = Evaluation(metrics=[Level(), Brightness(), Diversity()], every=1, samples=2)
     callbacks = [evaluation, Leave(folder)]
     run(module, data, 2, callbacks=callbacks, default_root_dir=folder, precision="64-true", **settings)
     return json.loads((folder / "evaluation" / "fit" / "results.json").read_text())["sets"]["Prompts"]

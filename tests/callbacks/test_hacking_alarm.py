@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from rlr.callbacks import Checkpointing, HackingAlarm, RewardEvaluation, SafeCheckpointIO
+from rlr.callbacks import Checkpointing, Evaluation, HackingAlarm, SafeCheckpointIO
 from rlr.callbacks.hacking_alarm import mean, trend
 from rlr.data import Prompts
 from rlr.evaluation import Measurement, Results
@@ -139,7 +139,7 @@ def test_scores_none_of_which_is_finite_ring_nothing():
 
 
 def test_diversity_is_no_reward():
-    assert sum(map(len, play(HackingAlarm(window=2), UP, DOWN, label="diversity")[0])) == 0
+    assert sum(map(len, play(HackingAlarm(window=2), UP, DOWN, label="diversity", per_sample=False)[0])) == 0
 
 
 def test_a_resumed_alarm_goes_on():
@@ -174,7 +174,7 @@ class Dark(Reward):
 
 def hack(tmp_path, steps, also=(), **settings):
     alarm = HackingAlarm(window=1, stop=True)
-    callbacks = [alarm, *also, RewardEvaluation(rewards=[Dark()], every=5), Checkpointing(5, str(tmp_path))]
+    callbacks = [alarm, *also, Evaluation(metrics=[Dark()], every=5), Checkpointing(5, str(tmp_path))]
     data = Prompts(list(WORDS), val=list(WORDS), batch_size=16)
     kept = {"enable_checkpointing": True, "plugins": [SafeCheckpointIO()], "default_root_dir": tmp_path}
     return alarm, run(align(reward=Brightness(), lr=0.02), data, steps, callbacks=callbacks, **kept, **settings)
@@ -216,6 +216,6 @@ def test_two_processes_stop_together(tmp_path):
 
 
 def test_needs_an_evaluation():
-    for others in ([], [RewardEvaluation(every=0)]):
-        with pytest.raises(ValueError, match=r"no RewardEvaluation measures them; add one with every=50"):
+    for others in ([], [Evaluation(every=0)]):
+        with pytest.raises(ValueError, match=r"no Evaluation measures them; add one with every=50"):
             run(align(), Prompts(list(WORDS), val=["one"]), callbacks=[HackingAlarm(), *others])

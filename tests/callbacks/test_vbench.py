@@ -1,4 +1,4 @@
-"""The callback judges a few clips while training and all in ``test``; a stand-in takes VBench's place."""
+"""The callback judges a few videos while training and all in ``test``; a stand-in takes VBench's place."""
 
 import inspect
 import json
@@ -14,10 +14,10 @@ from lightning.pytorch.loggers import CSVLogger
 from rlr.callbacks import EMA, VBenchEvaluation
 from rlr.cli import main
 from rlr.data import Prompts, VBenchPrompts
-from rlr.evaluation.vbench.naming import Clip
-from rlr.evaluation.vbench.sampling import sample, write_clip
+from rlr.evaluation.vbench.metric import write
+from rlr.evaluation.vbench.naming import VideoName
+from tests.cli.vbench.test_generation import align, sampled
 from tests.evaluation.vbench.conftest import fake, files  # noqa: F401
-from tests.evaluation.vbench.test_sampling import align
 from tests.evaluation.vbench.toy import CONFIG, PROMPTS, Unwilling, write_info
 from tests.modules.toy import run, weights
 
@@ -56,7 +56,7 @@ def test_judges_every_n_updates_and_at_the_end(judge, tmp_path):
     places = sorted(path.name for path in (tmp_path / "run" / "vbench").iterdir())
     assert places == ["000002", "000004", "000005"]
     found = results(tmp_path, "000004")
-    assert found["name"] == "after 4 updates, 3 clips"
+    assert found["name"] == "after 4 updates, 3 videos"
     # samples number 0 alone
     assert found["percent"] == dict.fromkeys([*DIMENSIONS, "temporal_flickering"], pytest.approx(25.0))
     assert found["weighted_average"] == pytest.approx(25.0)
@@ -64,10 +64,10 @@ def test_judges_every_n_updates_and_at_the_end(judge, tmp_path):
 
 def test_clips_are_those_of_the_weights_at_that_time(judge, tmp_path):
     module = train([judge(limit=1)], tmp_path)
-    ((clip, pixels),) = sample(module, [Clip("A cat", 0)])
-    write_clip(tmp_path / "mine.mp4", pixels, 4.0, 16)
+    pixels = sampled(module)[VideoName("A cat", 0)]
+    write(tmp_path / "mine.mp4", pixels, 4.0, 16)
     folder = tmp_path / "run" / "vbench" / "000004" / "videos"
-    assert (folder / clip.name).read_bytes() == (tmp_path / "mine.mp4").read_bytes()
+    assert (folder / "A cat-0.mp4").read_bytes() == (tmp_path / "mine.mp4").read_bytes()
 
 
 def test_training_is_as_without(judge, tmp_path):
@@ -98,12 +98,12 @@ def test_the_average_is_judged(judge, tmp_path):
     module = train([ema, judge(limit=1)], tmp_path)
     folder = tmp_path / "run" / "vbench" / "000004" / "videos"
     with ema.applied(module):
-        ((clip, pixels),) = sample(module, [Clip("a cat", 0)])
-    write_clip(tmp_path / "mine.mp4", pixels, 4.0, 16)
-    assert (folder / clip.name).read_bytes() == (tmp_path / "mine.mp4").read_bytes()
-    ((clip, pixels),) = sample(module, [Clip("a cat", 0)])
-    write_clip(tmp_path / "other.mp4", pixels, 4.0, 16)
-    assert (folder / clip.name).read_bytes() != (tmp_path / "other.mp4").read_bytes()
+        pixels = sampled(module)[VideoName("a cat", 0)]
+    write(tmp_path / "mine.mp4", pixels, 4.0, 16)
+    assert (folder / "a cat-0.mp4").read_bytes() == (tmp_path / "mine.mp4").read_bytes()
+    pixels = sampled(module)[VideoName("a cat", 0)]
+    write(tmp_path / "other.mp4", pixels, 4.0, 16)
+    assert (folder / "a cat-0.mp4").read_bytes() != (tmp_path / "other.mp4").read_bytes()
 
 
 def test_loggers_get_scores_table_and_clips(judge, tmp_path):
@@ -114,7 +114,7 @@ def test_loggers_get_scores_table_and_clips(judge, tmp_path):
     assert "vbench/subject_consistency" in text
     assert "vbench/weighted_average" in text
     media = tmp_path / "logs" / "lightning_logs" / "version_0" / "media"
-    assert (media / "vbench_000004.csv").read_text().splitlines()[-1].startswith('"after 4 updates, 3 clips",25.00')
+    assert (media / "vbench_000004.csv").read_text().splitlines()[-1].startswith('"after 4 updates, 3 videos",25.00')
     assert sorted(path.name for path in (media / "vbench").iterdir()) == [f"{k}_000004.mp4" for k in range(3)]
 
 
@@ -148,7 +148,7 @@ def test_two_processes_share_the_clips(judge, tmp_path):
     assert known[0] == known[1]
     assert known[0]["vbench/weighted_average"] == pytest.approx(30.0)
     one, two = (results(tmp_path / name, "000001") for name in ("one", "two"))
-    assert one["clips"] == two["clips"]
+    assert one["scores"] == two["scores"]
 
 
 def test_missing_weights_stop_before_the_first_step(judge, tmp_path, files):  # noqa: F811
@@ -161,7 +161,7 @@ def test_missing_weights_stop_before_the_first_step(judge, tmp_path, files):  # 
 
 def test_settings_that_make_no_sense(judge):
     for name in ("every", "limit", "samples", "enlarge"):
-        with pytest.raises(ValueError, match=f"VBenchEvaluation's {name} is at least [01], and -1 was given"):
+        with pytest.raises(ValueError, match=f"VBenchEvaluation: expected {name} >= [01], found -1"):
             judge(**{name: -1})
 
 

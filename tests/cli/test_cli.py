@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from rlr.callbacks import Checkpointing, PredictionWriter, RewardEvaluation, SafeCheckpointIO
+from rlr.callbacks import Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
 from rlr.cli import main
 from rlr.cli.error_messages import explain, read
 from tests.cli.conftest import root
@@ -105,20 +105,23 @@ def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):
 
 def test_an_evaluation_of_the_config_takes_the_place_of_the_default(config, tmp_path):
     given = """  callbacks:
-    - class_path: RewardEvaluation
+    - class_path: Evaluation
       init_args:
         every: null
         prompts: {mine: {class_path: Prompts, init_args: {test: [six]}}}
-        rewards: [Brightness, {class_path: tests.modules.toy.Hard}]
-        diversity: {class_path: Diversity, init_args: {features: Colours, floor: 0.25}}
+        metrics:
+          - Brightness
+          - {class_path: tests.modules.toy.Hard}
+          - {class_path: Diversity, init_args: {features: Colors, floor: 0.25}}
+        displays: [{class_path: SampleGrid, init_args: {number: 1}}]
         samples: 2
 """
     changed = config(("  max_steps: 3\n", f"  max_steps: 3\n{given}"))
     cli = main(["test", f"--config={changed}", root(tmp_path)])
-    (evaluation,) = [c for c in cli.trainer.callbacks if isinstance(c, RewardEvaluation)]
+    (evaluation,) = [c for c in cli.trainer.callbacks if isinstance(c, Evaluation)]
     assert [m.label for m in evaluation.results.sets["mine"]] == ["Brightness", "Hard", "diversity"]
-    assert evaluation.diversity.floor == 0.25
-    assert not any(isinstance(c, RewardEvaluation) for c in fit(config(), tmp_path).trainer.callbacks)
+    assert evaluation.metrics[-1].floor == 0.25
+    assert not any(isinstance(c, Evaluation) for c in fit(config(), tmp_path).trainer.callbacks)
 
 
 def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
@@ -126,7 +129,7 @@ def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
     path = config(("  max_steps: 3\n", given))
     fit(path, tmp_path)
     over = tmp_path / "over.yaml"
-    over.write_text("trainer: {callbacks: [{class_path: RewardEvaluation, init_args: {every: null}}]}\n")
+    over.write_text("trainer: {callbacks: [{class_path: Evaluation, init_args: {every: null}}]}\n")
     checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
     args = ["test", f"--config={path}", f"--config={over}", root(tmp_path), f"--ckpt_path={checkpoint}"]
     with pytest.warns(UserWarning, match=r"last.ckpt holds an average of the weights, and no EMA among the callbacks"):
@@ -139,7 +142,7 @@ def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
 
 def evaluated(args):
     """The score that a command of `test` finds."""
-    (evaluation,) = [c for c in main(args).trainer.callbacks if isinstance(c, RewardEvaluation)]
+    (evaluation,) = [c for c in main(args).trainer.callbacks if isinstance(c, Evaluation)]
     return evaluation.results.metrics()["evaluation/Prompts/Level"]
 
 

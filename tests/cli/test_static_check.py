@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlr.cli import static_check
 from rlr.cli.config_files import ConfigError
 from rlr.cli.draft_config import draft, read_options
 from rlr.cli.settings import OTHER_PRECISIONS, PRECISIONS, check_settings
@@ -61,6 +62,8 @@ OPTIONS = {
     "--trainer.callbacks+=EMAA": "trainer.callbacks[1]: there is no Callback 'EMAA'; did you mean 'EMA'?",
     "--trainer.callbacks.evry=3": "trainer.callbacks[0]: Checkpointing has no argument 'evry'; did you mean 'every'?",
     "--model.reward.rewards.bright=Brihgtness": "model.reward.rewards.bright: there is no Reward 'Brihgtness'",
+    "--model.optimization.lrr=1": "model.optimization: Optimization has no argument 'lrr'; did you mean 'lr'?",
+    "--model.optimization.lr=fast": "model.optimization.lr: expected float, got 'fast'",
     "--model.estimator=none.yaml": "model.estimator: there is no file none.yaml; check the path",
     "--model.seed=-1": "model.seed: expected a seed from 0 to 4294967295, got -1",
     "--seed_everything=-1": "seed_everything: expected a seed from 0 to 4294967295, got -1",
@@ -69,7 +72,7 @@ OPTIONS = {
     "--trainer.precision=fp16": "trainer.precision: expected a precision of Lightning, got 'fp16'; set 16-mixed",
     "--trainer.precision=half": "set 16-mixed",
     "--trainer.precision=float8": "set one of 64-true, 32-true",
-    "--model.optimizer=torch.optim.LBFGS": "expected an optimizer that needs one gradient a step, got LBFGS",
+    "--model.optimization.optimizer=torch.optim.LBFGS": "expected an optimizer that needs one gradient a step, got LBFGS",
     "--model.seed=${": "model.seed: expected an interpolation such as ${model.init_args.seed}, got '${'",
     "--model.seed=${oc.env:NO_SUCH_NAME}": "model.seed: the environment variable NO_SUCH_NAME is not set",
     "--model.estimator.length=2.5": "model.estimator.length: expected int, got 2.5",
@@ -205,7 +208,10 @@ def test_what_the_source_files_do_not_tell_passes():
     own = {"class_path": "tests.modules.toy.AffineModel", "init_args": {}}
     for way, value in {
         ("model", "init_args", "model"): own,
-        ("model", "init_args", "optimizer"): {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+        ("model", "init_args", "optimization"): {
+            "lr": "1e-4",
+            "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+        },
         ("trainer", "logger"): {"class_path": "WandbLogger", "init_args": {"project": "x", "tags": ["a"]}},
         ("trainer", "strategy"): "ddp",
         ("trainer", "precision"): 16,
@@ -213,7 +219,6 @@ def test_what_the_source_files_do_not_tell_passes():
         ("trainer", "max_time"): "00:01:00:00",
         ("model", "init_args", "estimator"): {"class_path": "no.such.module.Mine", "init_args": {"x": 1}},
         ("model", "init_args", "seed"): "${seed_everything}",
-        ("model", "init_args", "lr"): "1e-4",
     }.items():
         check_config(changed(way, value), known_options("fit"), complete=True)
 
@@ -258,3 +263,12 @@ def test_help_and_mistakes_import_neither_torch_nor_lightning(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_class_that_a_later_source_replaces_is_imported_too(config, monkeypatch):
+    """jsonargparse reads each source with its own classes before it merges them."""
+    imported = []
+    monkeypatch.setattr(static_check, "import_classes", lambda classes: imported.extend(c.name for c in classes))
+    path = config(("reward: tests.modules.toy.Level", "reward: TinyPickScore"))
+    static_check.check_command(["fit", f"--config={path}", "--model.reward=Brightness", "--model.estimator=FirstOrder"])
+    assert {"TinyPickScore", "Brightness", "RLR", "FirstOrder"} <= set(imported)

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 import yaml
-
 from rlr.callbacks.held_out import HeldOut
+
 from rlr.cli import main
 from rlr.data import DCoT, HandPrompts, Prompts, StageFile, StageWriter, Templates
 from rlr.models import StagedPrompt

@@ -1,12 +1,13 @@
-"""Features tell pictures apart, and only them."""
+"""Features tell images apart, and only them."""
 
 import pytest
 import torch
 
-from rlr.evaluation import CLIPFeatures, Colours, Diversity, diversity, measure
+from rlr.evaluation import CLIPFeatures, Colors, Diversity, Evaluator, RewardMetric, SampleSet
+from rlr.evaluation.diversity import diversity
 from rlr.rewards import PickScore
 from rlr.rewards.base import Reward
-from tests.modules.toy import WORDS, Level, align
+from tests.modules.toy import WORDS, align
 from tests.rewards.folder import FOLDER
 
 
@@ -15,20 +16,20 @@ def clip() -> CLIPFeatures:
     return CLIPFeatures(PickScore(str(FOLDER)))
 
 
-def pictures(count: int) -> torch.Tensor:
+def images(count: int) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_colours_are_averages_on_grids():
+def test_colors_are_averages_on_grids():
     pixels = torch.zeros(1, 3, 32, 32)
     pixels[:, 0, :, 16:] = 1  # the right half is red
-    assert Colours((1,))(pixels).tolist() == [[0.5, 0, 0]]
-    assert Colours((2,))(pixels)[0, :4].tolist() == [0, 0.5, 0, 0.5]
-    assert Colours()(pixels).shape == (1, 255)
+    assert Colors((1,))(pixels).tolist() == [[0.5, 0, 0]]
+    assert Colors((2,))(pixels)[0, :4].tolist() == [0, 0.5, 0, 0.5]
+    assert Colors()(pixels).shape == (1, 255)
 
 
 def test_those_of_a_reward_are_what_its_score_is_made_of(clip):
-    pixels, prompts = pictures(2), ["a red circle", "a blue square"]
+    pixels, prompts = images(2), ["a red circle", "a blue square"]
     features = clip(pixels)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(2))
     texts = clip.reward._text_features(prompts)
@@ -36,21 +37,22 @@ def test_those_of_a_reward_are_what_its_score_is_made_of(clip):
     torch.testing.assert_close(clip.reward.clip.logit_scale.exp() * (features * texts).sum(1), expected)
 
 
-def test_the_same_picture_has_no_distance(clip):
-    one, other = pictures(2)
+def test_the_same_image_has_no_distance(clip):
+    one, other = images(2)
     same, apart = torch.stack([one, one])[None], torch.stack([one, other])[None]
-    for features in (clip, Colours()):
+    for features in (clip, Colors()):
         assert diversity(same, features).item() == pytest.approx(0, abs=1e-6)
         assert diversity(apart, features) > 1e-3
 
 
 def test_the_choice_of_features_is_measured():
-    class Red(Colours):
+    class Red(Colors):
         def __call__(self, pixels):
             return pixels[:, 0].flatten(1)
 
     chain = align().chain
-    scores = [measure(chain, [Level()], WORDS[:3], 2, diversity=Diversity(f))["diversity"] for f in (None, Red())]
+    found = [Evaluator(SampleSet(WORDS[:3], 2), [Diversity(f)]).evaluate(chain) for f in (None, Red())]
+    scores = [evaluated.values["diversity"] for evaluated in found]
     assert scores[0].shape == scores[1].shape == (3, 1)
     assert not torch.allclose(*scores)
 
@@ -64,5 +66,5 @@ def test_scores_leave_a_reward_that_learns_alone():
             return samples.flatten(1).mean(1)
 
     reward = Learning()
-    scores = measure(align().chain, [reward], WORDS[:3])["Learning"]
+    scores = Evaluator(SampleSet(WORDS[:3]), [RewardMetric(reward)]).evaluate(align().chain).values["Learning"]
     assert (reward.seen, scores.is_inference(), scores.requires_grad) == (0, False, False)

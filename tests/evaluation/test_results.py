@@ -1,13 +1,13 @@
 """A table, a file and a log say the same, whichever scale they say it on."""
 
+import io
 import json
 
 import pytest
 import torch
 
 from rlr.evaluation import Measurement, Results
-from rlr.evaluation.results import writer
-from rlr.evaluation.table import markdown
+from rlr.evaluation.report import Table, digits, say
 
 
 def results(base=True, update=7):
@@ -26,24 +26,26 @@ def test_numbers_for_logs():
 
 
 def test_one_line_a_model_on_published_scales():
-    assert results().summary() == [
-        ("prompts", "model", "HPSv2.1 x100", "AES"),
+    assert results().summary().head == ("prompts", "model", "HPSv2.1 x100", "AES")
+    assert results().summary().rows == [
         ("hpdv2", "base", "26.00", "5.320"),
         ("hpdv2", "aligned", "28.00", "5.600"),
     ]
-    assert [line[1] for line in results(base=False).summary()] == ["model", "aligned"]
-    assert [line[1] for line in results(base=False, update=0).summary()] == ["model", "base"]
+    assert [row[1] for row in results(base=False).summary().rows] == ["aligned"]
+    assert [row[1] for row in results(base=False, update=0).summary().rows] == ["base"]
 
 
 def test_the_table_of_a_set():
-    head, raw, scaled, _ = results().table("hpdv2")
+    table = results().table("hpdv2")
+    head, (raw, scaled, _) = table.head, table.rows
     assert head == ("hpdv2: 2 prompts × 2 samples", "base", "aligned", "difference", "95 % interval")
     assert raw == ("HPSv2.1", "0.2600", "0.2800", "+0.0200", "+0.0200 … +0.0200")
     assert scaled == ("HPSv2.1 x100", "26.00", "28.00", "+2.00", "+2.00 … +2.00")
 
 
 def test_a_model_alone_has_a_score_and_its_interval():
-    head, raw, *_ = results(base=False).table("hpdv2")
+    table = results(base=False).table("hpdv2")
+    head, (raw, *_) = table.head, table.rows
     assert head == ("hpdv2: 2 prompts × 2 samples", "score", "95 % interval")
     assert raw == ("HPSv2.1", "0.2800", "0.2600 … 0.3000")
 
@@ -73,15 +75,15 @@ def test_files_agree():
     ],
 )
 def test_four_digits(number, text):
-    assert writer(number)(number, False) == text
+    assert digits(number)(number, False) == text
 
 
 def test_a_minus_is_a_minus():
-    assert writer(2.0)(-0.5, True) == "−0.500"
+    assert digits(2.0)(-0.5, True) == "−0.500"
 
 
 def test_markdown_is_aligned_and_has_a_rule():
-    lines = markdown([("a", "b"), ("longer", "1")]).splitlines()
+    lines = Table("", ("a", "b"), [("longer", "1")]).markdown().splitlines()
     assert lines == ["| a      |   b |", "|--------|----:|", "| longer |   1 |"]
 
 
@@ -95,18 +97,46 @@ def partly(missing):
 
 def test_a_measurement_that_some_prompts_lack_says_so():
     found = partly([0])
-    _, raw, scaled, other = found.table("hpdv2")
+    raw, scaled, other = found.table("hpdv2").rows
     # prompt 0 counts for neither model
-    assert raw == ("HPSv2.1 (1 of 2)", "0.2800", "0.3000", "+0.0200", "+0.0200 … +0.0200")
+    assert raw == ("HPSv2.1 (1 of 2)", "0.2800", "0.3000", "+0.0200", "–")
     assert (scaled[0], other[0]) == ("HPSv2.1 x100 (1 of 2)", "AES")
-    assert [line[2] for line in found.summary()] == ["HPSv2.1 x100", "28.00", "30.00"]
+    assert [row[2] for row in found.summary().rows] == ["28.00", "30.00"]
     assert [line.split(",")[2] for line in found.csv().decode().splitlines()[1:]] == ["1", "1", "2"]
     assert json.loads(found.json())["sets"]["hpdv2"]["numbers"] == {"HPSv2.1": 1, "AES": 2}
 
 
 def test_a_measurement_that_no_prompt_has_is_told_and_stops_nothing():
     found = partly([0, 1])
-    assert found.table("hpdv2")[1][:3] == ("HPSv2.1 (0 of 2)", "nan", "nan")
+    assert found.table("hpdv2").rows[0][:3] == ("HPSv2.1 (0 of 2)", "–", "–")
     assert found.metrics()["evaluation/hpdv2/AES"] == pytest.approx(5.6)
-    assert "nan" in found.text()
+    assert "nan" not in found.text()
+    # JSON has no NaN
+    assert "NaN" not in found.json().decode()
     assert found.csv().decode().splitlines()[1].split(",")[2] == "0"
+
+
+def test_a_cell_breaks_no_table():
+    row = Table("", ("a", "b"), [("<b> | c\nd", "1")]).markdown().splitlines()[-1]
+    assert row == "| &lt;b> \\| c d | 1 |".replace("| 1 |", "|   1 |")
+
+
+# ---------------------------------------------------------------- stdout
+
+
+def test_a_stdout_without_a_sign_gets_a_substitute(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="latin-1"))
+    say("± − …")
+    assert raw.getvalue() == "± ? ?\n".encode("latin-1")
+
+
+class Closed(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_closed_stdout_ends_nothing(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Closed())
+    say("one")
+    say("two")

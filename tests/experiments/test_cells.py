@@ -245,13 +245,13 @@ def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
     assert isinstance(overview, Table)
     assert isinstance(details, Table)
     # 4, 4.4 and 4.8 above 10: standard error 0.4 / √3
-    assert list(overview.lines) == [
+    assert list(overview.rows) == [
         ("Tiny", "base", "10.00"),
         ("Tiny", "A", "14.40 ± 0.23"),
         ("Tiny", "B", "18.40 ± 0.23"),
     ]
-    assert [line[-1] for line in details.lines] == ["–", "3", "3"]
-    assert {len(line) for line in details.lines} == {len(details.head)}
+    assert [line[-1] for line in details.rows] == ["–", "3", "3"]
+    assert {len(line) for line in details.rows} == {len(details.head)}
 
 
 def test_figures_are_drawn_from_rows_of_any_number_of_seeds(rows, tmp_path) -> None:
@@ -266,7 +266,7 @@ def test_figures_are_drawn_from_rows_of_any_number_of_seeds(rows, tmp_path) -> N
 def test_the_table_of_stages_has_the_papers_four_rows() -> None:
     rows = [row for name in ("RLR without DCoT", "RLR-DCoT") for row in run_of(name, 0, 1.0)]
     (table,) = Table4().show(rows)
-    assert [line[0] for line in table.lines] == ["base", "base, DCoT", "RLR without DCoT", "RLR-DCoT"]
+    assert [line[0] for line in table.rows] == ["base", "base, DCoT", "RLR without DCoT", "RLR-DCoT"]
 
 
 def test_figure_4_has_the_cells_of_table_2(place) -> None:

@@ -32,7 +32,7 @@ class Smeared(Images):
     def problem(self) -> Problem:
         chain = Chain(Smear(), DDIM(self.steps)).eval()
         prompts = ["a"] * self.batch
-        return Problem(chain, Objective(chain.model, self.reward()).of(prompts), prompts)
+        return Problem(chain, Objective(chain.model, self.reward()).of_frames(), prompts)
 
 
 def test_there_is_a_cell_for_every_estimator_on_both_problems() -> None:
@@ -116,8 +116,8 @@ def test_the_page_shows_all_that_is_measured() -> None:
     table, figure = shown
     assert isinstance(table, Table)
     assert isinstance(figure, Figure)
-    assert [line[0] for line in table.lines] == ["FirstOrder(1)", "AlignProp"]
-    assert all(len(line) == len(table.head) for line in table.lines)
+    assert [line[0] for line in table.rows] == ["FirstOrder(1)", "AlignProp"]
+    assert all(len(line) == len(table.head) for line in table.rows)
     assert table.note.startswith("g is exact.")
 
 

@@ -71,8 +71,8 @@ def test_the_page_compares_as_the_paper_does() -> None:
     ]
     overview, published = Table6().show(rows)
     assert isinstance(published, Table)
-    assert [line[0] for line in overview.lines] == [entry.name for entry in ENTRIES]
-    assert overview.lines[0] == ("DDPO", "10", "10", "10 + 5", "10 + 5")
-    assert published.lines[0] == ("DDPO", "20", "0", "20", "1.0")
-    assert published.lines[1] == (ENTRIES[1].name, "30", "5", "35", "1.8")
+    assert [line[0] for line in overview.rows] == [entry.name for entry in ENTRIES]
+    assert overview.rows[0] == ("DDPO", "10", "10", "10 + 5", "10 + 5")
+    assert published.rows[0] == ("DDPO", "20", "0", "20", "1.0")
+    assert published.rows[1] == (ENTRIES[1].name, "30", "5", "35", "1.8")
     assert [entry.saving for entry in ENTRIES].count(OFFLOAD) == 3

@@ -72,7 +72,7 @@ def test_points_on_the_way_do_not_change_the_run(training, rows, tmp_path) -> No
 
 def test_runs_share_the_scores_of_the_base_model(training, rows, tmp_path, monkeypatch) -> None:
     kept = []
-    monkeypatch.setattr("rlr.callbacks.base_scores.BaseScores.keep", lambda *a: kept.append(a))
+    monkeypatch.setattr("rlr.evaluation.base_scores.BaseScores.keep", lambda *a: kept.append(a))
     other = replace(training, seed=1).run(tmp_path / "other", tmp_path / "base")
     assert not kept
     assert other[0] == {**rows[0]}

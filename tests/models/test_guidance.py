@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlr.models import Condition, DiffusionModel, Guidance, Interval, Size
+from rlr.models import Condition, DiffusionModel, Guidance, Interval, ModelWrapper, Size
 from rlr.models.prediction import noise, velocity
 from rlr.schedules import RectifiedFlow
 
@@ -94,8 +94,9 @@ def test_the_rest_is_the_models() -> None:
 
 
 def test_negative_scale_raises() -> None:
-    with pytest.raises(ValueError, match="must not be negative"):
-        Guidance(Recorder(), -1.0)
+    for scale in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="must not be negative"):
+            Guidance(Recorder(), scale)
 
 
 def test_a_model_without_memory_of_its_base_says_so() -> None:
@@ -125,3 +126,23 @@ def test_a_scale_may_depend_on_time() -> None:
         assert [len(x) for x, _ in model.calls] == [2, 2]
     with pytest.raises(ValueError, match="must not be negative"):
         Interval(-1.0, 0, 1)
+    with pytest.raises(ValueError, match=r"expected start <= stop, got start=0\.6 and stop=0\.3"):
+        Interval(2.0, 0.6, 0.3)
+
+
+def test_a_wrapper_forwards_every_method() -> None:
+    """What a base model may define, a wrapper passes on; the rest follows from the weights."""
+    derived = {"device", "trainable", "train", "has_reference"}
+    public = {name for name in vars(DiffusionModel) if not name.startswith("_")} - derived
+    assert public | {"size"} == {name for name in vars(ModelWrapper) if not name.startswith("_")}
+
+
+def test_a_wrapper_computes_as_its_model() -> None:
+    model = Recorder()
+    wrapper = ModelWrapper(model)
+    condition = wrapper.encode(["a", "bb"])
+    assert torch.equal(condition.tensors["length"], model.encode(["a", "bb"]).tensors["length"])
+    assert torch.equal(wrapper.denoise(X, 0.5, condition), model.denoise(X, 0.5, condition))
+    assert torch.equal(wrapper.decode(X), model.decode(X))
+    assert (wrapper.size, wrapper.latent_shape(Size(1, 7)), wrapper.networks()) == (Size(1, 2), (7,), {})
+    assert not wrapper.has_reference

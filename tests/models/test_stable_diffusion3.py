@@ -39,7 +39,7 @@ def ours(model: StableDiffusion3, scale: float, steps: int) -> tuple[Tensor, Ten
     chain = Chain(Guidance(model, scale), FlowSDE(steps, noise_level=0.0))
     noises = chain.draw([1, 2])
     with warnings.catch_warnings(action="ignore"):
-        return model.decode(chain.sample(PROMPTS, noises).states[0]), noises[-1]
+        return model.decode(chain.sample(chain.encode(PROMPTS), noises).states[0]), noises[-1]
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.5])

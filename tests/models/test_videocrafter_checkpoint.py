@@ -163,7 +163,7 @@ def test_something_else_is_no_checkpoint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "fact"),
     [
-        ("{", r"config\.json is damaged .*; download it again"),
+        ("{", "is cut off after 1 bytes"),
         ('{"channels": 3}', "does not describe a VideoCrafter .*channels"),
         ('{"unet": {"width": 3}}', "does not describe a VideoCrafter .*width"),
         ('{"unet": 3}', "does not describe a VideoCrafter"),

@@ -3,13 +3,12 @@
 import logging
 import os
 import sys
+import tempfile
 import time
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
-
-from rlr.toy.demo.files import prepare
 
 CONFIG = "configs/image/tiny_rlr.yaml"
 
@@ -47,29 +46,44 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _check(options: Namespace) -> None:
     if not Path(options.config).is_file():
-        raise ValueError(f"there is no file {options.config}; run the demo where the repository is, or give --config")
+        raise ValueError(f"there is no file {options.config}; run the demo where the repository is, or set --config")
     for name, least in (("updates", 1), ("prompts", 3), ("samples", 2), ("every", 0)):
         value = getattr(options, name)
         if value < least:
-            raise ValueError(f"--{name} {value} is too little for a comparison; give {least} or more")
+            raise ValueError(f"--{name} {value} is too small for a comparison; set {least} or more")
 
 
 def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str) -> None:
     """Aligns, evaluates and writes the report."""
     started = time.monotonic()
-    # importing torch, lightning and diffusers takes seconds: wrong options are told before
+    # importing torch, lightning and diffusers takes seconds: wrong options fail before
     from rlr.cli.demo.alignment import align, report
-    from rlr.toy.demo.table import table
-    from rlr.toy.demo.watch import say
+    from rlr.evaluation.report import say
 
     say(f"the demo aligns the built-in model with {options.updates} updates; results go to {folder}")
     module, watch = align(options, overrides, folder)
     result = report(module, watch, command, options.config, started)
     paths = result.save(folder)
-    say(f"\n{table(result.comparisons, result.world.labels)}\n")
-    say(f"{result.story.noise} Done in {time.monotonic() - started:.0f} s.\n")
+    say(f"\n{result.table.text()}\n")
+    say(f"{result.noise} Done in {time.monotonic() - started:.0f} s.\n")
     for path in paths:
         say(str(path))
+
+
+def prepare(folder: Path) -> Path:
+    """Makes the folder of the results and proves that it can be written.
+
+    Raises:
+        ValueError: If it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        message = f"the folder {folder} cannot be written ({error.strerror}); set another one with --out"
+        raise ValueError(message) from None
+    return folder
 
 
 def _quiet() -> None:

@@ -1,4 +1,4 @@
-"""The run itself: the same command line and config as ``train.py fit``, watched."""
+"""The run itself: the command line and config of ``train.py fit``, with evaluations."""
 
 import time
 from argparse import Namespace
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlr.cli import main as command_line
-from rlr.evaluation.facts import commit, device, now, versions
+from rlr.evaluation.provenance import provenance
 from rlr.modules.alignment import Alignment
 from rlr.toy.demo.report import Report
 from rlr.toy.demo.watch import Watch
 
 
 def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> list[str]:
-    """Returns the arguments of ``train.py`` that are this demo."""
+    """Returns the arguments of ``train.py`` for this demo."""
     watch = {name: getattr(options, name) for name in ("prompts", "samples", "every", "seed")}
     return [
         "fit",
@@ -21,7 +21,7 @@ def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> lis
         f"--seed_everything={options.seed}",
         f"--trainer.max_steps={options.updates}",
         f"--trainer.default_root_dir={folder}",
-        # the watch looks at held-out prompts and says how far the run has come
+        # the callback evaluates on held-out prompts and prints the progress
         "--trainer.limit_val_batches=0",
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false",
@@ -32,10 +32,10 @@ def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> lis
 
 
 def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[Alignment, Watch]:
-    """Aligns the model of the config and returns the module and what watched it."""
+    """Aligns the model of the config and returns the module and the callback that evaluated it."""
     cli = command_line(arguments(options, overrides, folder))
     assert isinstance(cli.model, Alignment)
-    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = cli.trainer.callbacks
     return cli.model, next(callback for callback in callbacks if isinstance(callback, Watch))
 
 
@@ -57,10 +57,7 @@ def report(module: Alignment, watch: Watch, command: str, config: str, started: 
         "reward": module.reward.label,
         "samples seen": module.progress.samples,
         "trained weights": sum(weight.numel() for weight in module.weights),
-        "device": device(module.device),
-        "date": now(),
-        "commit": commit(),
         "seconds": {"alignment": watch.times["alignment"], "total": time.monotonic() - started},
-        "versions": versions(),
+        **provenance(module.device),
     }
-    return Report(watch.world, watch.base, watch.aligned, watch.curves, method, facts)
+    return Report(watch.world, watch.set, watch.base, watch.aligned, watch.curves, method, facts)

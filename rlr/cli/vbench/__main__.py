@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def parser() -> ArgumentParser:
     """Returns the parser of all four commands."""
     parser = ArgumentParser(
-        "python -m rlr.cli.vbench", description="Sample the clips of VBench's prompts, and judge them."
+        "python -m rlr.cli.vbench", description="Sample the videos of VBench's prompts, and judge them."
     )
     commands = parser.add_subparsers(required=True, metavar="{weights,sample,score,eval}")
     for name, (run, text, groups) in COMMANDS.items():
@@ -30,10 +30,10 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def _clip_options(command: ArgumentParser) -> None:
+def _set_options(command: ArgumentParser) -> None:
     add = command.add_argument
     add("--prompts", help="a VBench_full_info.json (that of the installed package)")
-    add("--samples", type=int, default=5, help="clips of each prompt (%(default)s)")
+    add("--samples", type=int, default=5, help="videos of each prompt (%(default)s)")
     add(
         "--dimensions", nargs="+", default=[d.name for d in SIX], metavar="NAME", help=f"any of {', '.join(DIMENSIONS)}"
     )
@@ -44,37 +44,39 @@ def _model_options(command: ArgumentParser) -> None:
     add = command.add_argument
     add("--ckpt", type=Path, help="checkpoint of `train.py fit`; without one, --config's base model")
     add("--config", type=Path, help="config that it was trained with (the one saved in its run)")
-    add("--batch", type=int, default=4, help="clips made at once (%(default)s)")
-    add("--fps", type=float, help="frames a second of the files (the model's rate, or 8)")
+    add("--batch", type=int, default=4, help="videos made at once (%(default)s)")
+    add("--fps", type=float, help="frames per second of the files (the rate of the model, or 8)")
     add("--enlarge", type=int, default=1, help="side of the square that each pixel becomes (%(default)s)")
 
 
 def _video_options(command: ArgumentParser) -> None:
     add = command.add_argument
-    add("--videos", type=Path, help="folder of the clips")
+    add("--videos", type=Path, help="folder of the videos")
     add("--name", help="name of the row in the table (that of the run or folder)")
-    add("--custom", action="store_true", help="judge every mp4 file on every dimension, whatever it is called")
-    add("--partial", action="store_true", help="judge a set of which clips are missing")
+    add("--custom", action="store_true", help="judge every mp4 file on every dimension, whatever its name")
+    add("--partial", action="store_true", help="judge a set with missing videos")
     add("--device", help="cuda or cpu (cuda if there is one)")
 
 
 def list_weights(options: Namespace) -> int:
     """Prints the weights; the status is 1 if a file is not what was published."""
+    from rlr.evaluation.report import say
+
     folder = weights.cache(options.weights)
     say(weights.report(DIMENSIONS.values(), folder))
     return 0 if weights.sound(DIMENSIONS.values(), folder) else 1
 
 
 def sample(options: Namespace) -> int:
-    """Makes the clips."""
+    """Makes the videos."""
     _sample(options, _source(options), _out(options))
     return 0
 
 
 def score(options: Namespace) -> int:
-    """Judges clips."""
+    """Judges videos."""
     if options.videos is None:
-        raise ValueError("there is nothing to judge; give the folder of the clips with --videos")
+        raise ValueError("there is nothing to judge; set the folder of the videos with --videos")
     _score(options, options.videos, _out(options), {})
     return 0
 
@@ -84,7 +86,7 @@ def evaluate(options: Namespace) -> int:
     if options.videos is not None:
         return score(options)
     source, out = _source(options), _out(options)
-    # a missing file is told before hours of sampling
+    # a missing file fails before hours of sampling
     _judge(options).check(named(options.dimensions))
     if _sample(options, source, out):
         facts = {"config": str(source.config), "checkpoint": str(source.checkpoint) if source.checkpoint else None}
@@ -94,16 +96,16 @@ def evaluate(options: Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], int], str, tuple[Callable[[ArgumentParser], None], ...]]] = {
     "weights": (list_weights, "list what each dimension loads, and check what is there", ()),
-    "sample": (sample, "make the clips of a checkpoint that are missing", (_clip_options, _model_options)),
-    "score": (score, "judge the clips in a folder", (_clip_options, _video_options)),
-    "eval": (evaluate, "both, or judge --videos", (_clip_options, _model_options, _video_options)),
+    "sample": (sample, "make the videos of a checkpoint that are missing", (_set_options, _model_options)),
+    "score": (score, "judge the videos in a folder", (_set_options, _video_options)),
+    "eval": (evaluate, "both, or judge --videos", (_set_options, _model_options, _video_options)),
 }
 """The commands by name: what runs, what it is for, and its groups of options."""
 
 
 def _source(options: Namespace) -> "Source":
     if options.ckpt is None and options.config is None:
-        raise ValueError("there is nothing to sample from; give --ckpt, --config for its base model, or --videos")
+        raise ValueError("there is nothing to sample from; set --ckpt, --config for its base model, or --videos")
     from rlr.cli.vbench.generation import Source, config_of
 
     return Source(options.config or config_of(options.ckpt), options.ckpt, options.further)
@@ -119,7 +121,7 @@ def _out(options: Namespace) -> Path:
 
 
 def _name(options: Namespace) -> str:
-    """What the clips are called after: their folder, the run of the checkpoint, or the config."""
+    """The name of the videos: their folder, the run of the checkpoint, or the config."""
     if options.videos:
         return options.videos.absolute().name
     return options.ckpt.absolute().parent.parent.name if options.ckpt else options.config.stem
@@ -139,9 +141,11 @@ def _sample(options: Namespace, source: "Source", out: Path) -> bool:
 
 
 def _score(options: Namespace, folder: Path, out: Path, facts: dict[str, Any]) -> None:
+    from rlr.evaluation.report import say
     from rlr.evaluation.vbench.report import evaluate
 
     report = evaluate(options.name or _name(options), _set(options), folder, out, _judge(options), facts, say)
+    # files first: printing may fail
     paths = report.save(out)
     say(f"\n{report.text()}\n")
     for path in paths:
@@ -165,12 +169,6 @@ def _judge(options: Namespace) -> "Judge":
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Judge(weights.cache(options.weights), device)
-
-
-def say(text: str) -> None:
-    """Writes a line for whoever waits."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def main(args: Sequence[str] | None = None) -> int:

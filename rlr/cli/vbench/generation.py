@@ -12,25 +12,25 @@ from lightning.pytorch import Callback
 
 from rlr.cli import main
 from rlr.cli.command_line import CLI
-from rlr.evaluation.vbench.prediction import ClipWriter, MissingClips
+from rlr.cli.vbench.prediction import MissingVideos, VideoWriter
 from rlr.evaluation.vbench.weights import digest
 from rlr.io.atomic import write_whole
 
 ORIGIN = "origin.json"
-"""The file beside the clips that says what they were made with."""
+"""The file beside the videos that says what they were made with."""
 
 USELESS = (
     # what wrote the checkpoint is not needed to read it; an EMA, which is, stands in the config
     r".*Please add the following callbacks: \[.Checkpointing\{[^{}]*\}.\].*",
-    # the writer goes by the clips' own numbers
+    # the writer uses the numbers in the batches
     ".*Couldn't infer the batch indices.*",
 )
-"""Warnings about what is meant to be so."""
+"""Warnings about what is intended."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What clips are sampled from.
+    """What videos are sampled from.
 
     Args:
         config: The config.
@@ -43,15 +43,15 @@ class Source:
     overrides: Sequence[str] = field(default_factory=tuple)
 
     def sample(self, data: Mapping[str, Any], out: Path) -> bool:
-        """Makes the clips that are missing.
+        """Makes the videos that are missing.
 
         Args:
-            data: All arguments of :class:`~rlr.evaluation.vbench.prediction.MissingClips`: one that is left out could be taken over
-                from the data of the config.
+            data: All arguments of :class:`~rlr.cli.vbench.prediction.MissingVideos`: one that is left out could come from the
+                data of the config.
             out: The trainer's root folder.
 
         Returns:
-            Whether this is the process that goes on; the others have done their share.
+            Whether this is the first process; the others have done their share.
 
         Raises:
             SystemExit: With status 2, after one sentence on stderr, for a mistake in config, checkpoint or folder.
@@ -66,8 +66,8 @@ class Source:
                 "predict",
                 f"--config={self.config}",
                 *checkpoint,
-                "--model.init_args.reward=rlr.evaluation.vbench.prediction.Unscored",
-                "--data=rlr.evaluation.vbench.prediction.MissingClips",
+                "--model.init_args.reward=rlr.cli.vbench.prediction.Unscored",
+                "--data=rlr.cli.vbench.prediction.MissingVideos",
                 *given,
                 "--trainer.logger=false",
                 f"--trainer.default_root_dir={out}",
@@ -79,19 +79,19 @@ class Source:
 
 
 class Sampling(CLI):
-    """A ``predict`` run that writes clips, and refuses to mix those of two models in one folder."""
+    """A ``predict`` run that writes videos, and refuses to mix those of two models in one folder."""
 
     def _further(self, root: Path, config: dict[str, Any]) -> list[Callback]:
-        return [ClipWriter()]
+        return [VideoWriter()]
 
     def before_predict(self) -> None:
-        """Checks that what clips are there come from the same config and checkpoint."""
-        assert isinstance(self.datamodule, MissingClips)
+        """Checks that the videos that are there come from the same config and checkpoint."""
+        assert isinstance(self.datamodule, MissingVideos)
         for useless in USELESS:
             warnings.filterwarnings("ignore", useless)
         claim(self.datamodule.folder, self._origin(self.datamodule))
 
-    def _origin(self, data: MissingClips) -> dict[str, Any]:
+    def _origin(self, data: MissingVideos) -> dict[str, Any]:
         config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
         made = {name: config["model"]["init_args"].get(name) for name in ("model", "sampler", "seed")}
         # an average of the weights is a callback
@@ -107,19 +107,19 @@ class Sampling(CLI):
 
 
 def claim(folder: Path, origin: Mapping[str, Any]) -> None:
-    """Notes what the clips in a folder are made with.
+    """Notes what the videos in a folder are made with.
 
     Raises:
-        ValueError: If there are clips of something else.
+        ValueError: If there are videos of something else.
     """
     path = folder / ORIGIN
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if found is None and any(folder.glob("*.mp4")):
-        raise ValueError(f"{folder} holds clips, and no {ORIGIN} that says of what; give another --out")
+        raise ValueError(f"{folder} holds videos, and no {ORIGIN} that says of what; set another --out")
     other = [name for name in origin if found is not None and found.get(name) != origin[name]]
     if other:
         raise ValueError(
-            f"the clips in {folder} were made with another {' and '.join(other)}; give another --out, or delete the folder"
+            f"the videos in {folder} were made with another {' and '.join(other)}; set another --out, or delete the folder"
         )
     write_whole(path, f"{json.dumps(origin, indent=1, ensure_ascii=False)}\n".encode())
 

@@ -1,1 +1,1 @@
-"""VBench, Huang et al. (2024): clips of its prompts, judged by the installed package, in the form of the paper's table."""
+"""VBench, Huang et al. (2024): videos of its prompts, judged by the installed package, in the form of the paper's table."""

@@ -1,4 +1,4 @@
-"""The dimensions of VBench that need no annotation of the prompt, and what each asks for."""
+"""The dimensions of VBench that need no annotation of the prompt, and what each needs."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ class File:
 
 @dataclass(frozen=True)
 class Dimension:
-    r"""One thing that VBench judges of a clip.
+    r"""One property of a video that VBench judges.
 
     Args:
         name: VBench's name.
@@ -49,7 +49,7 @@ class Dimension:
         return math.ceil(frames / max(1, round(fps / self.rate)))
 
     def objection(self, frames: int, height: int, width: int, fps: float) -> str | None:
-        """Returns why a clip cannot be judged, or None; without asking, VBench would crash or give a wrong number."""
+        """Returns why a video cannot be judged, or None; VBench would crash or give a wrong number."""
         seen = self.frames_seen(frames, fps)
         if seen < self.least_frames:
             skipped = "" if seen == frames else f", of which {self.name} looks at {seen}"
@@ -103,7 +103,7 @@ SIX = (
     # every other frame is interpolated from its neighbours: two pairs of frames. AMT and RAFT compare features of an
     # eighth of the size, halved three times more; below 128 pixels, once padded, that leaves one, and their output is NaN
     Dimension("motion_smoothness", "Motion Smoothness", 1.0, (AMT,), least_frames=3, least_side=113, pickled=True),
-    # a clip is dynamic if round(N / 4) of its flows are large: with fewer than three frames, always
+    # a video is dynamic if round(N / 4) of its flows are large: with fewer than three frames, always
     Dimension("dynamic_degree", "Dynamic Degree", 0.5, (RAFT,), least_frames=3, least_side=121, rate=8.0),
     Dimension("aesthetic_quality", "Aesthetic Quality", 1.0, (AESTHETIC, VIT_L_14), least_frames=1),
     Dimension("imaging_quality", "Imaging Quality", 1.0, (MUSIQ,), least_frames=1),

@@ -1,4 +1,4 @@
-"""A look at every clip before it is judged: VBench passes over what it cannot read, and has numbers for what it cannot judge."""
+"""A check of every video before it is judged: VBench skips what it cannot read, and returns numbers for what it cannot judge."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from rlr.io.video import read_video
 
 
 def inspect(entries: Sequence[Entry], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
-    """Reads every clip to its end, and returns the SHA-256 of each file.
+    """Reads every video to its end, and returns the SHA-256 of each file.
 
     Args:
-        entries: The clips, with what is judged on each.
-        progress: Told of the number of clips that are read.
+        entries: The videos, with what is judged on each.
+        progress: Called with the number of videos that are read.
 
     Raises:
         ValueError: If one is damaged, too short or too small.

@@ -1,4 +1,4 @@
-"""Scores of clips by the installed package ``vbench``, which runs in a process of its own."""
+"""Scores of videos by the installed package ``vbench``, which runs in a process of its own."""
 
 import hashlib
 import json
@@ -24,31 +24,31 @@ DINO = "dino_model/dino_vitbase16_pretrain.pth"
 """The file that ``torch.hub`` asks for in a folder of its own."""
 
 Say = Callable[[str], None]
-"""Told how far the work has come."""
+"""Called with how far the work has come."""
 
 
 def silent(text: str) -> None:
-    """Says nothing."""
+    """Does nothing."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What VBench says of one dimension.
+    """The scores of one dimension.
 
     Args:
-        value: The score of all clips together, in [0, 1] but for networks' whims.
-        clips: The numbers that it gives for single clips, on scales of their own, by the clip's name.
+        value: The score of all videos together, in [0, 1] for most networks.
+        videos: The numbers of single videos, on scales of their own, by the name of the file.
     """
 
     value: float
-    clips: Mapping[str, float]
+    videos: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Judge:
     """The installed VBench.
 
-    A dimension whose clips and weights are those of an earlier time is not judged again: its score is kept in a file.
+    A dimension whose videos and weights have not changed is not judged again: its score is kept in a file.
 
     Args:
         weights: The folder of weights.
@@ -73,32 +73,32 @@ class Judge:
     def score(
         self, dimensions: Sequence[Dimension], entries: Sequence[Entry], out: Path, say: Say = silent
     ) -> dict[str, Score]:
-        """Judges clips and returns the scores by the dimension's name.
+        """Judges videos and returns the scores by the name of the dimension.
 
         Args:
             dimensions: What is judged.
-            entries: The clips, with what is judged on each.
+            entries: The videos, with what is judged on each.
             out: Where scores are kept, a file a dimension, and VBench's log.
-            say: Told of every dimension.
+            say: Called for every dimension.
 
         Raises:
             FileNotFoundError: If a file of weights or the package is missing.
-            ValueError: If a clip cannot be judged, or VBench gives no number.
+            ValueError: If a video cannot be judged, or VBench gives no number.
             ChildProcessError: If VBench fails.
         """
         self.check(dimensions)
-        say(f"reading {sum(len(entry.videos) for entry in entries)} clips …")
-        clips = inspect(entries)
-        kept = {d.name: Kept(out / f"{d.name}.json", self._key(d, entries, clips)) for d in dimensions}
+        say(f"reading {sum(len(entry.videos) for entry in entries)} videos …")
+        digests = inspect(entries)
+        kept = {d.name: CachedScore(out / f"{d.name}.json", self._key(d, entries, digests)) for d in dimensions}
         found = {name: file.find() for name, file in kept.items()}
         for name, result in self._run([d for d in dimensions if found[d.name] is None], entries, out, say):
             found[name] = score = read(name, result, entries)
             kept[name].keep(score)
         return {name: score for name, score in found.items() if score is not None}
 
-    def _key(self, dimension: Dimension, entries: Sequence[Entry], clips: Mapping[Path, str]) -> str:
+    def _key(self, dimension: Dimension, entries: Sequence[Entry], digests: Mapping[Path, str]) -> str:
         """What a score depends on, as one word."""
-        judged = [(path.name, clips[path]) for path in of(dimension.name, entries)]
+        judged = [(path.name, digests[path]) for path in of(dimension.name, entries)]
         facts = [dimension.name, package(), judged, weights.digests([dimension], self.weights)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -112,9 +112,10 @@ class Judge:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as temporary, log.open("wb") as errors:
             job = self._job(dimensions, entries, Path(temporary))
-            command = [sys.executable, "-m", "rlr.evaluation.vbench.worker", str(job)]
-            surroundings = self._environment(Path(temporary))
-            with _started(command, stdout=subprocess.PIPE, stderr=errors, env=surroundings) as process:
+            # as a file, since the package would import PyTorch and the rewards; -P: its folder holds no modules of others
+            command = [sys.executable, "-P", str(Path(__file__).with_name("worker.py")), str(job)]
+            environment = self._environment(Path(temporary))
+            with _started(command, stdout=subprocess.PIPE, stderr=errors, env=environment) as process:
                 yield from _events(process, len(dimensions), log, say)
 
     def _job(self, dimensions: Sequence[Dimension], entries: Sequence[Entry], folder: Path) -> Path:
@@ -138,8 +139,7 @@ class Judge:
         checkpoints.mkdir(parents=True)
         # DINO's own code loads the file from there, wherever VBench has found it
         (checkpoints / Path(DINO).name).symlink_to((self.weights / DINO).absolute())
-        path = os.pathsep.join([str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])])
-        places = {"VBENCH_CACHE_DIR": str(self.weights.absolute()), "TORCH_HOME": str(folder), "PYTHONPATH": path}
+        places = {"VBENCH_CACHE_DIR": str(self.weights.absolute()), "TORCH_HOME": str(folder)}
         return {**os.environ, **places, **self._visible()}
 
     def _visible(self) -> dict[str, str]:
@@ -151,8 +151,8 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The file of a dimension's score, which holds as long as what it depends on is the same."""
+class CachedScore:
+    """The file of the score of a dimension, valid as long as what it depends on is the same."""
 
     path: Path
     key: str
@@ -161,14 +161,14 @@ class Kept:
         """Returns the score, or None if there is none that fits."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            return Score(content["value"], content["clips"]) if content["key"] == self.key else None
+            return Score(content["value"], content["videos"]) if content["key"] == self.key else None
         except (OSError, ValueError, KeyError, TypeError):
-            # none yet, or a file that something else has written: it is judged and written again
+            # no file yet, or one of another program: the dimension is judged and written again
             return None
 
     def keep(self, score: Score) -> None:
         """Writes the score."""
-        content = {"key": self.key, "value": score.value, "clips": dict(score.clips)}
+        content = {"key": self.key, "value": score.value, "videos": dict(score.videos)}
         write_whole(self.path, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
 
 
@@ -185,7 +185,7 @@ def package() -> str:
 
 
 def of(dimension: str, entries: Sequence[Entry]) -> list[Path]:
-    """Returns the clips that are judged on a dimension, in VBench's order."""
+    """Returns the videos that are judged on a dimension, in VBench's order."""
     return [path for entry in entries if dimension in entry.dimensions for path in entry.videos]
 
 
@@ -193,32 +193,36 @@ def read(dimension: str, result: Any, entries: Sequence[Entry]) -> Score:
     """Returns a score from VBench's result.
 
     Raises:
-        ValueError: If it is of other clips, or no number.
+        ValueError: If it is of other videos, or no number.
     """
-    value, clips = float(result[0]), {Path(clip["video_path"]).name: float(clip["video_results"]) for clip in result[1]}
-    left_out = [path.name for path in of(dimension, entries) if path.name not in clips]
+    value = float(result[0])
+    videos = {Path(video["video_path"]).name: float(video["video_results"]) for video in result[1]}
+    left_out = [path.name for path in of(dimension, entries) if path.name not in videos]
     if left_out:
         raise ValueError(
-            f"VBench passed over {left_out[0]!r} in {dimension} ({len(left_out)} clips in all); replace it"
+            f"VBench passed over {left_out[0]!r} in {dimension} ({len(left_out)} videos in all); replace it"
         )
-    wrong = [name for name, number in clips.items() if not math.isfinite(number)]
+    wrong = [name for name, number in videos.items() if not math.isfinite(number)]
     if wrong or not math.isfinite(value):
         raise ValueError(
-            f"VBench gives {wrong[0] if wrong else 'the set'} the {dimension} {clips[wrong[0]] if wrong else value}, which "
-            "is no score; leave the clip or the dimension out"
+            f"VBench gives {wrong[0] if wrong else 'the set'} the {dimension} {videos[wrong[0]] if wrong else value}, which "
+            "is no score; leave the video or the dimension out"
         )
-    return Score(value, clips)
+    return Score(value, videos)
 
 
 @contextmanager
 def _started(command: Sequence[str], **settings: Any) -> Iterator[subprocess.Popen[bytes]]:
     """Within, the process runs; afterwards it does not, also after an exception."""
-    process = subprocess.Popen(command, **settings)
+    # the process ends when its stdin closes, also where this one is killed
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, **settings)
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _events(process: subprocess.Popen[bytes], count: int, log: Path, say: Say) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Which clips a set needs, which are there, and what is judged on each."""
+"""Which videos a set needs, which are there, and what is judged on each."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlr.evaluation.vbench.dimensions import DIMENSIONS, Dimension, named, with_free
-from rlr.evaluation.vbench.naming import Clip, check_names
+from rlr.evaluation.vbench.naming import VideoName, check_names
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Clips of one prompt.
+    """Videos of one prompt.
 
     Args:
         prompt: The prompt.
@@ -25,25 +25,25 @@ class Entry:
 
 
 class VideoSet(ABC):
-    """What is to be judged of the clips in a folder."""
+    """What is to be judged of the videos in a folder."""
 
     @property
     @abstractmethod
     def judged(self) -> tuple[Dimension, ...]:
-        """All that is judged: what is asked for, and on every clip the dimensions that need no file."""
+        """All that is judged: what is asked for, and on every video the dimensions that need no file."""
 
     @abstractmethod
     def entries(self, folder: Path) -> list[Entry]:
-        """Returns the clips in a folder with what is judged on each.
+        """Returns the videos in a folder with what is judged on each.
 
         Raises:
             FileNotFoundError: If there is no such folder.
-            ValueError: If it does not hold what it should.
+            ValueError: If it does not hold the videos of the set.
         """
 
     @abstractmethod
     def describe(self, entries: Sequence[Entry]) -> str:
-        """Returns in a few words what the scores are of, where that is not the whole set; else nothing."""
+        """Returns in a few words what the scores are of, where that is not the whole set; else an empty text."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class PromptSet(VideoSet):
 
     Args:
         dimensions_of: The names of the dimensions of each prompt.
-        samples: How many clips of each prompt.
-        partial: Whether a set with missing clips may be judged.
+        samples: The number of videos of each prompt.
+        partial: Whether a set with missing videos may be judged.
     """
 
     dimensions_of: Mapping[str, tuple[str, ...]]
@@ -62,7 +62,9 @@ class PromptSet(VideoSet):
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise ValueError(f"a prompt has 1 or more clips, and samples={self.samples} was given; VBench asks for 5")
+            raise ValueError(
+                f"VBench: expected samples >= 1, found {self.samples}; VBench asks for 5 videos of each prompt"
+            )
         check_names(self.dimensions_of)
         named(name for names in self.dimensions_of.values() for name in names)
 
@@ -77,14 +79,14 @@ class PromptSet(VideoSet):
         return with_free(self.dimensions)
 
     @property
-    def clips(self) -> list[Clip]:
-        """All clips of the set, in its order."""
-        return [Clip(prompt, number) for prompt in self.dimensions_of for number in range(self.samples)]
+    def names(self) -> list[VideoName]:
+        """The names of all videos of the set, in its order."""
+        return [VideoName(prompt, number) for prompt in self.dimensions_of for number in range(self.samples)]
 
-    def missing(self, folder: Path) -> list[Clip]:
-        """Returns the clips that a folder does not hold, where there is one."""
-        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        return [clip for clip in self.clips if clip.name not in names]
+    def missing(self, folder: Path) -> set[VideoName]:
+        """Returns the videos of the set that a folder does not hold."""
+        files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        return {name for name in self.names if name.file not in files}
 
     def first(self, number: int, samples: int) -> "PromptSet":
         """Returns the subset of the first ``number`` prompts of each dimension, with fewer samples of each."""
@@ -98,7 +100,7 @@ class PromptSet(VideoSet):
 
     def entries(self, folder: Path) -> list[Entry]:
         there = find(folder)
-        absent = [clip for clip in self.clips if clip.name not in there]
+        absent = [name for name in self.names if name.file not in there]
         self._check(folder, there, absent)
         free = tuple(dimension.name for dimension in self.judged if dimension not in self.dimensions)
         entries = [
@@ -108,35 +110,35 @@ class PromptSet(VideoSet):
         entries = [entry for entry in entries if entry.videos]
         for dimension in self.judged:
             if not any(dimension.name in entry.dimensions for entry in entries):
-                raise ValueError(f"no clip in {folder} is judged on {dimension.name}; leave it out with --dimensions")
+                raise ValueError(f"no video in {folder} is judged on {dimension.name}; leave it out with --dimensions")
         return entries
 
     def _of(self, prompt: str, there: Mapping[str, Path]) -> Iterator[Path]:
         for number in range(self.samples):
-            if (path := there.get(Clip(prompt, number).name)) is not None:
+            if (path := there.get(VideoName(prompt, number).file)) is not None:
                 yield path
 
-    def _check(self, folder: Path, there: Mapping[str, Path], absent: Sequence[Clip]) -> None:
-        count = len(self.clips)
+    def _check(self, folder: Path, there: Mapping[str, Path], absent: Sequence[VideoName]) -> None:
+        count = len(self.names)
         if len(absent) == count:
             raise ValueError(
-                f"none of the {len(there)} mp4 files in {folder} is called as a clip of the set, such as "
-                f"{absent[0].name!r}; give another folder, or judge any videos with --custom"
+                f"none of the {len(there)} mp4 files in {folder} has the name of a video of the set, such as "
+                f"{absent[0].file!r}; give another folder, or judge any videos with --custom"
             )
         if absent and not self.partial:
             raise ValueError(
-                f"{folder} holds {count - len(absent)} of the {count} clips of the set, and {absent[0].name!r} is the "
+                f"{folder} holds {count - len(absent)} of the {count} videos of the set, and {absent[0].file!r} is the "
                 "first that is missing; sample the rest, or judge those that are there with --partial"
             )
 
     def describe(self, entries: Sequence[Entry]) -> str:
-        found, whole = sum(len(entry.videos) for entry in entries), len(self.clips)
-        return f"{found} of {whole} clips" if found < whole else ""
+        found, whole = sum(len(entry.videos) for entry in entries), len(self.names)
+        return f"{found} of {whole} videos" if found < whole else ""
 
 
 @dataclass(frozen=True)
 class AnyVideos(VideoSet):
-    """Every mp4 file in a folder, each judged on every dimension: VBench's mode for videos of one's own.
+    """Every mp4 file in a folder, each judged on every dimension: VBench's mode for the user's own videos.
 
     Args:
         dimensions: What is asked for.
@@ -153,7 +155,7 @@ class AnyVideos(VideoSet):
         return [Entry(path.stem, names, (path,)) for path in find(folder).values()]
 
     def describe(self, entries: Sequence[Entry]) -> str:
-        return f"{len(entries)} videos of its own"
+        return f"{len(entries)} own videos"
 
 
 def find(folder: Path) -> dict[str, Path]:

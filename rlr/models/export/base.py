@@ -95,8 +95,8 @@ def _latent(model: DiffusionModel, exporter: Exporter) -> LatentDiffusion:
     base = unwrap(model)
     if not isinstance(base, LatentDiffusion):
         raise ValueError(
-            f"{type(exporter).__name__} exports a LatentDiffusion, and {type(base).__name__} is none; use a checkpoint of "
-            "the trainer"
+            f"{type(exporter).__name__} exports a LatentDiffusion, and the model is a {type(base).__name__}; use a checkpoint "
+            "of the trainer"
         )
     return base
 

@@ -17,7 +17,7 @@ from rlr.models.videocrafter.text import TextTower
 from rlr.schedules import Spacing, trailing, uniform
 
 CONFIG = "config.json"
-"""The file beside the weights that says their sizes, if they are none of the published."""
+"""The file beside the weights that states the sizes of an unpublished model."""
 
 PARAMETERIZATIONS: Mapping[str, Prediction] = MappingProxyType({"eps": noise, "v": velocity, "x0": clean})
 """What a denoiser may predict, under its authors' names."""
@@ -34,8 +34,8 @@ class VAEConfig:
         ch_mult: By how much each level multiplies them; each level but the last halves the sides.
         num_res_blocks: Residual blocks of a level.
         z_channels: Channels of a latent.
-        norm_groups: Groups of every group norm; its authors know no other number than 32.
-        mid_attention: Whether the middle has attention; its authors' always has.
+        norm_groups: Groups of every group norm; its authors' models have 32.
+        mid_attention: Whether the middle has attention, as in its authors' models.
     """
 
     ch: int = 128
@@ -65,22 +65,22 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class Architecture:
-    r"""What the weights of a VideoCrafter do not say of themselves.
+    r"""The sizes and settings of a VideoCrafter that its weights do not state.
 
     Args:
         unet: The denoiser's sizes.
         vae: The autoencoder's.
         text: The text tower's.
-        scale_factor: What the autoencoder's latents are multiplied by for the denoiser.
-        scale_b: To what the signal is rescaled in noising (by :math:`s_\tau`, from 1 on); None if it is not.
-        fix_scale_bug: Whether the file holds :math:`s_\tau` for each time, and not for 400 times that there are not.
+        scale_factor: The factor between the autoencoder's latents and the denoiser's.
+        scale_b: The value to which the factor :math:`s_\tau` of the signal falls, from 1; None without rescaling.
+        fix_scale_bug: Whether the file holds :math:`s_\tau` for each of the 1000 times, and not for 1400.
         parameterization: What the denoiser predicts: ``eps`` as in its authors' models, ``v`` or ``x0``.
         spacing: How the times of the steps are chosen: ``uniform`` as its authors do, or ``trailing``, which begins at pure
             noise however few steps there are.
-        size: Height and width of the clips that it was trained on, in pixels.
-        frames: Their frames.
-        fps: The frames a second that it is asked for by default.
-        playback: The frames a second at which its clips are played by default.
+        size: Height and width of the training videos, in pixels.
+        frames: The number of frames of a training video.
+        fps: The default of the frames a second that the denoiser reads.
+        playback: The default of the frames a second of the samples' files.
     """
 
     unet: UNetConfig = field(default_factory=UNetConfig)
@@ -131,7 +131,7 @@ class Architecture:
 
     @property
     def multiple(self) -> int:
-        """What a clip's sides are a multiple of, in pixels."""
+        """The number of pixels that divides the sides of a video."""
         return self.vae.factor * 2 ** (len(self.unet.channel_mult) - 1)
 
     @property

@@ -83,7 +83,7 @@ def _down(config: UNetConfig) -> Iterator[tuple[str, str]]:
         for layer in range(config.num_res_blocks):
             yield from _block(f"input_blocks.{index}", f"down_blocks.{level}", layer, attended)
             index += 1
-        # nobody has this name on the last level
+        # the last level has no layer of this name
         yield f"input_blocks.{index}.0.op", f"down_blocks.{level}.downsamplers.0.conv"
         index += 1
 

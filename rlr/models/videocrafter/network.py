@@ -26,10 +26,10 @@ class UNetConfig:
         context_dim: Width of the text embedding.
         fps_cond: Whether the frame rate is an input.
         in_channels: Channels of a latent.
-        norm_groups: Groups of every group norm; its authors know no other number than 32.
+        norm_groups: Groups of every group norm; its authors' models have 32.
         temporal_conv: Whether a convolution over frames follows each residual block (VideoCrafter2).
         use_relative_position: Whether temporal attention learns relative positions (VideoCrafter1).
-        temporal_length: The distance in frames from which on they no longer differ.
+        temporal_length: The distance in frames beyond which relative positions are equal.
     """
 
     model_channels: int = 320
@@ -82,7 +82,7 @@ def build_unet(config: UNetConfig) -> UNet3DConditionModel:
         layers_per_block=config.num_res_blocks,
         norm_num_groups=config.norm_groups,
         cross_attention_dim=config.context_dim,
-        # the size of a head in the three-dimensional blocks, whatever it is in others
+        # in the three-dimensional blocks this is the size of a head
         attention_head_dim=config.num_head_channels,
     )
     if config.fps_cond:
@@ -95,7 +95,7 @@ def build_unet(config: UNetConfig) -> UNet3DConditionModel:
 
 
 class Still(nn.Module):
-    """In place of a convolution over frames: nothing."""
+    """The identity, in place of a convolution over frames."""
 
     def forward(self, hidden_states: Tensor, num_frames: int = 1) -> Tensor:
         """Returns its input."""
@@ -103,7 +103,7 @@ class Still(nn.Module):
 
 
 def remove_temporal_convs(unet: UNet3DConditionModel) -> None:
-    """Takes the convolutions over frames out of a denoiser."""
+    """Removes the convolutions over frames from a denoiser."""
     for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
         block.temp_convs = nn.ModuleList(Still() for _ in block.temp_convs)
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 @dataclass(frozen=True)
 class Look:
-    """Colours of a figure."""
+    """Colors of a figure."""
 
     paper: str
     ink: str
@@ -28,13 +28,13 @@ DARK = Look("#0d1117", "#e6edf3", "#9198a1", "#3d444d", "#4493f8")
 
 @dataclass(frozen=True)
 class Curves:
-    r"""What was measured during alignment.
+    r"""Measurements during alignment.
 
     Args:
         updates: The updates after which held-out prompts were sampled; 0 is the base model.
         held_out: Measurements on them by name, one value an update.
         prompts: The number of those prompts, each sampled once.
-        training: The mean reward of every update's own roll-out.
+        training: The mean reward of the rollouts of every update.
     """
 
     updates: Sequence[int]

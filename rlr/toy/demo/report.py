@@ -1,65 +1,71 @@
-"""The files of the demo: two pictures, a page, the numbers, and clips where there are some."""
+"""The files of the demo: two images, a page, the numbers, and videos where there are some."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
-from rlr.evaluation.pictures import png
+from rlr.evaluation.evaluator import Evaluated
+from rlr.evaluation.images import Card, png
+from rlr.evaluation.report import COMPARED, Block, Chart, Facts, Media, Sample, Samples, Table, Text, Tiles, cells, page
+from rlr.evaluation.results import plain
+from rlr.evaluation.samples import SampleSet
 from rlr.evaluation.statistics import Comparison, compare
 from rlr.io.atomic import write_whole
 from rlr.toy.demo.curves import DARK, LIGHT, Curves, draw
-from rlr.toy.demo.evaluate import Evaluation
-from rlr.toy.demo.grid import FIRST, cards, pairs
-from rlr.toy.demo.labels import show
-from rlr.toy.demo.page import Story, page
-from rlr.toy.demo.world import World
+from rlr.toy.demo.world import World, show
+
+FIRST = 12
+"""The number of prompts that are shown at first; the samples of the others are folded, and stills."""
+MODELS = ("base", "aligned")
+CURVES = (
+    "Two curves against the number of updates: the reward on training and held-out prompts, and the share of held-out prompts of "
+    "which the exact check finds every claim true."
+)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All there is to say about one run.
+    """The report of a run.
 
     Args:
-        world: What the prompts are of.
-        base: The evaluation before.
-        aligned: The evaluation after.
+        world: The world of the prompts.
+        samples: The samples.
+        base: What was found before.
+        aligned: What was found after.
         curves: What was measured between.
-        method: The estimator, as one says it.
-        facts: What one needs to repeat the run, as plain data for JSON.
+        method: The name of the estimator.
+        facts: What is needed to repeat the run, as plain data for JSON.
     """
 
     world: World
-    base: Evaluation
-    aligned: Evaluation
+    samples: SampleSet
+    base: Evaluated
+    aligned: Evaluated
     curves: Curves
     method: str
     facts: Mapping[str, object]
 
-    @property
+    @cached_property
     def comparisons(self) -> dict[str, Comparison]:
         """The measurements before and after."""
-        return compare(self.base.scores, self.aligned.scores)
+        return compare(self.base.values, self.aligned.values)
 
-    def save(self, folder: Path) -> list[Path]:
-        """Writes the files and returns their paths, the page first; of those in folders the folders."""
-        shown = pairs(self.world, self.base, self.aligned)
-        light, dark = draw(self.curves, LIGHT), draw(self.curves, DARK)
-        facts = {name: _text(value) for name, value in self.facts.items()}
-        html = page(self.world, self.story, self.comparisons, shown, (light, dark), facts)
-        updates = len(self.curves.training)
-        title = f"The first {min(FIRST, len(shown))} held-out prompts before and after {updates} updates"
-        sheet = self.world.sheet(cards(shown[:FIRST]), title)
-        files = {
-            "index.html": html.encode(),
-            "before_after.png": png(sheet),
-            "curves.png": light,
-            "results.json": f"{json.dumps(self.numbers, indent=2, ensure_ascii=False)}\n".encode(),
-        }
-        further = self.world.files([pair.media for pair in shown[:FIRST]])
-        for name, content in {**files, **further}.items():
-            write_whole(folder / name, content)
-        return [*(folder / name for name in files), *sorted({(folder / name).parent for name in further})]
+    @property
+    def table(self) -> Table:
+        """One row per measurement."""
+        found, labels = self.comparisons, self.world.labels
+        rows = [(label, *cells(found[name], partial(_show, name))) for name, label in labels.items() if name in found]
+        return Table("Measured", ("", *COMPARED), rows, self.world.words.reading)
+
+    @property
+    def noise(self) -> str:
+        """What the means are over."""
+        return (
+            f"Means over {len(self.samples.prompts)} held-out prompts × {self.samples.samples} samples, the same noise before "
+            "and after."
+        )
 
     @property
     def numbers(self) -> dict[str, object]:
@@ -70,22 +76,75 @@ class Report:
             "held_out": {name: list(values) for name, values in self.curves.held_out.items()},
             "training_reward": list(self.curves.training),
         }
-        return {**self.facts, "prompts": list(self.base.prompts), "results": results, "curves": curves}
+        return {**self.facts, "prompts": list(self.samples.prompts), "results": results, "curves": curves}
 
-    @property
-    def story(self) -> Story:
-        """The sentences of the page."""
-        prompts, samples = self.base.pixels.shape[:2]
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the files and returns their paths, the page first; of those in folders the folders."""
+        light, dark = (draw(self.curves, look) for look in (LIGHT, DARK))
+        shown = self._pairs(range(min(FIRST, len(self.samples.prompts))), still=False)
+        title = f"The first {len(shown)} held-out prompts before and after {len(self.curves.training)} updates"
+        files = {
+            "index.html": self._page(shown, light, dark).encode(),
+            "before_after.png": png(self.world.sheet(self._cards(len(shown)), title)),
+            "curves.png": light,
+            "results.json": f"{json.dumps(plain(self.numbers), indent=2, ensure_ascii=False)}\n".encode(),
+        }
+        further = self.world.files([[sample.media for sample in pair] for _, pair in shown])
+        for name, content in {**files, **further}.items():
+            write_whole(folder / name, content)
+        return [*(folder / name for name in files), *sorted({(folder / name).parent for name in further})]
+
+    def _page(self, shown: Sequence[tuple[str, Sequence[Sample]]], light: bytes, dark: bytes) -> str:
+        others = self._pairs(range(len(shown), len(self.samples.prompts)), still=True)
         words = self.world.words
-        return Story(
-            title=words.title,
-            lead=self._lead(),
-            check=words.check,
-            noise=f"Means over {prompts} held-out prompts × {samples} samples, the same noise before and after.",
-            reading=words.reading,
-            method=words.method.format(updates=len(self.curves.training), method=self.method),
-            limits=words.limits,
+        note = (
+            f"The first {len(shown)} held-out prompts, in order. Both samples of a card start from the same noise. ✓ means that "
+            f"the exact check, {words.check}, finds every claim of the prompt true; the number is the reward."
         )
+        method = words.method.format(updates=len(self.curves.training), method=self.method)
+        blocks: list[Block] = [
+            Tiles([self._tile(name) for name in self.world.tiles], self.noise),
+            Samples("Before and after", shown, note),
+            Samples("", others, summary=f"The other {len(others)} held-out prompts", wide=self.world.wide),
+            self.table,
+            Chart("During alignment", Media(light, CURVES), Media(dark)),
+            Text("What was done", (method, words.limits)),
+            Facts("To repeat it", {name: _text(value) for name, value in self.facts.items()}),
+        ]
+        return page(words.title, self._lead(), blocks)
+
+    def _tile(self, name: str) -> tuple[str, str, str, str]:
+        value = self.comparisons[name]
+        low, high, difference = (show(name, x, signed=True) for x in (value.low, value.high, value.difference))
+        change = f"{difference}, 95 % interval {low} … {high}"
+        return self.world.labels[name], show(name, value.base), show(name, value.aligned), change
+
+    def _pairs(self, prompts: Sequence[int], still: bool) -> list[tuple[str, list[Sample]]]:
+        return [(self.samples.prompts[i], [self._sample(i, name, still) for name in MODELS]) for i in prompts]
+
+    def _sample(self, i: int, name: str, still: bool) -> Sample:
+        found, right = self._found(name), self._right(i, name)
+        pixels = found.pixels[i * self.samples.samples]
+        text = f"{name}: {self.samples.prompts[i]} ({'right' if right else 'wrong'})"
+        media = Media(png(self.world.still(pixels)), text) if still else self.world.media(pixels, text)
+        return Sample(media, name, f"{found.values['reward'][i, 0].item():.2f}", right)
+
+    def _cards(self, count: int) -> list[Card]:
+        return [
+            Card(
+                self.samples.prompts[i],
+                [self.world.still(self._found(name).pixels[i * self.samples.samples]) for name in MODELS],
+                MODELS,
+                [self._right(i, name) for name in MODELS],
+            )
+            for i in range(count)
+        ]
+
+    def _found(self, name: str) -> Evaluated:
+        return self.base if name == "base" else self.aligned
+
+    def _right(self, i: int, name: str) -> bool:
+        return bool(self._found(name).values["all"][i, 0] > 0)
 
     def _lead(self) -> str:
         everything = self.comparisons["all"]
@@ -94,6 +153,10 @@ class Report:
             f"show exactly what their prompt says from {show('all', everything.base)} to "
             f"{show('all', everything.aligned)}, on prompts that were never trained on."
         )
+
+
+def _show(name: str, value: float, signed: bool) -> str:
+    return show(name, value, signed)
 
 
 def _text(value: object) -> str:

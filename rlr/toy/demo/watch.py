@@ -1,73 +1,81 @@
-"""Looks at the model before, during and after an alignment, with the same noises every time."""
+"""Evaluation before, during and after an alignment, on the same noises every time."""
 
 import sys
 import time
-from collections.abc import Sequence
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from rlr.callbacks.evaluation import Scheduled, sampling
+from rlr.evaluation.diversity import Diversity
+from rlr.evaluation.evaluator import Evaluated, Evaluator
+from rlr.evaluation.metrics import Metric, RewardMetric
+from rlr.evaluation.report import say
+from rlr.evaluation.samples import SampleSet
 from rlr.models.base import DiffusionModel
 from rlr.modules.alignment import Alignment
-from rlr.toy.demo.clips import Clips
+from rlr.rewards.base import Reward
 from rlr.toy.demo.curves import Curves
-from rlr.toy.demo.evaluate import Evaluation, evaluate
-from rlr.toy.demo.stills import Stills
-from rlr.toy.demo.world import World
+from rlr.toy.demo.images import Images
+from rlr.toy.demo.videos import Videos
+from rlr.toy.demo.world import Claims, World
 
 FOLLOWED = ("reward", "all")
 """Measurements whose curves are drawn."""
-
-
-def say(text: str) -> None:
-    """Writes a line for whoever waits."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+BATCH = 60
 
 
 def world_of(model: DiffusionModel) -> World:
-    """Returns what a model makes: pictures of the built-in world, or its clips."""
-    return Stills() if model.size.fps is None else Clips(model.size.fps)
+    """Returns the world of a model: images of the built-in world, or its videos."""
+    return Images() if model.size.fps is None else Videos(model.size.fps)
 
 
-class Watch(Callback):
-    r"""Evaluates on held-out prompts of what the model makes, at the start, at the end and every few updates between.
+def metrics(world: World, reward: Reward, samples: int) -> list[Metric]:
+    """Returns reward, exact check and, with several samples per prompt, diversity.
+
+    Called on a whole video, a :class:`~rlr.rewards.FrameReward` is the mean over its frames, of which updates draw some.
+    """
+    measured = RewardMetric(reward)
+    measured.label = "reward"
+    return [measured, Claims(world), *([Diversity()] if samples > 1 else [])]
+
+
+class Watch(Scheduled):
+    r"""Evaluates on held-out prompts of the model's world, at the start, at the end and every few updates between.
 
     Args:
         prompts: The number :math:`N` of held-out prompts.
         samples: The number :math:`S` of samples of each, at least two.
         every: After how many updates the first ``looks`` prompts are sampled once each; 0 is never.
-        looks: How many prompts these are.
+        looks: The number of these prompts.
         seed: The seed of prompts and noises.
     """
 
     def __init__(self, prompts: int = 120, samples: int = 2, every: int = 10, looks: int = 60, seed: int = 0) -> None:
-        self.number = prompts
-        self.samples = samples
-        self.every = every
-        self.looks = looks
-        self.seed = seed
+        super().__init__(every)
+        self.number, self.samples, self.looks, self.seed = prompts, samples, looks, seed
         self.world: World | None = None
-        self.prompts: list[str] = []
-        self.base: Evaluation | None = None
-        self.aligned: Evaluation | None = None
+        self.set = SampleSet([], samples, seed, BATCH)
+        self.base: Evaluated | None = None
+        self.aligned: Evaluated | None = None
         self.updates: list[int] = []
         self.seen: list[dict[str, float]] = []
         self.training: list[float] = []
-        self._rewards: list[float] = []
         self.times: dict[str, float] = {}
+        self._rewards: list[float] = []
+        self._ended = False
 
     @property
     def curves(self) -> Curves:
-        """What was seen so far."""
+        """The measurements so far."""
         held_out = {name: [seen[name] for seen in self.seen] for name in FOLLOWED}
-        return Curves(self.updates, held_out, min(self.looks, len(self.prompts)), self.training)
+        return Curves(self.updates, held_out, min(self.looks, len(self.set.prompts)), self.training)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert isinstance(pl_module, Alignment)
-        self.world = world_of(pl_module.chain.model)
-        self.prompts = self.world.prompts(self.number, self.seed)
-        self.base = self._evaluate(pl_module, "the base model")
+    def begin(self, trainer: Trainer, module: Alignment) -> None:
+        self.world = world_of(module.chain.model)
+        self.set = SampleSet(self.world.prompts(self.number, self.seed), self.samples, self.seed, BATCH)
+        with sampling(trainer, module):
+            self.base = self._measure(module, self.set, "the base model")
         self._note(0, self.base)
         self.times["started"] = time.monotonic()
 
@@ -75,21 +83,28 @@ class Watch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self._rewards.append(float(trainer.callback_metrics["reward/mean"]))
-        update = trainer.global_step
-        before = len(self.training)
+        update, before = trainer.global_step, len(self.training)
         # several batches may make one update, and one may bring several
-        if update == before:
-            return
-        self.training.extend([sum(self._rewards) / len(self._rewards)] * (update - before))
-        self._rewards.clear()
-        self._tell(update, trainer.max_steps)
-        if self.every and update // self.every > before // self.every and update != trainer.max_steps:
-            self._note(update, self._look(pl_module))
+        if update != before:
+            self.training.extend([sum(self._rewards) / len(self._rewards)] * (update - before))
+            self._rewards.clear()
+            self._tell(update, trainer.max_steps)
+        # the end has an evaluation of its own
+        if update != trainer.max_steps:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.times["alignment"] = time.monotonic() - self.times["started"]
-        self.aligned = self._evaluate(pl_module, "the aligned model")
-        self._note(len(self.training), self.aligned)
+        self._ended = True
+        self._run(trainer, pl_module)
+
+    def evaluate(self, trainer: Trainer, module: Alignment) -> None:
+        if self._ended:
+            self.aligned = found = self._measure(module, self.set, "the aligned model")
+        else:
+            # sample 0 of a prompt has the same noise here as in a whole evaluation
+            found = self._measure(module, SampleSet(self.set.prompts[: self.looks], 1, self.seed, BATCH))
+        self._note(trainer.global_step, found)
 
     def _tell(self, update: int, updates: int) -> None:
         left = (time.monotonic() - self.times["started"]) / update * (updates - update)
@@ -101,23 +116,19 @@ class Watch(Callback):
         elif update % 10 == 0 or update == updates:
             say(text)
 
-    def _note(self, update: int, evaluation: Evaluation) -> None:
+    def _note(self, update: int, found: Evaluated) -> None:
         self.updates.append(update)
-        self.seen.append({name: _first(evaluation.scores[name], self.looks) for name in FOLLOWED})
+        self.seen.append({name: _first(found.values[name], self.looks) for name in FOLLOWED})
 
-    def _look(self, module: LightningModule) -> Evaluation:
-        # sample 0 of a prompt has the same noise in a look as in a whole evaluation
-        return self._sample(module, self.prompts[: self.looks], 1)
-
-    def _evaluate(self, module: LightningModule, what: str) -> Evaluation:
-        say(f"sampling {len(self.prompts)} held-out prompts × {self.samples} with {what} …")
-        return self._sample(module, self.prompts, self.samples)
-
-    def _sample(self, module: LightningModule, prompts: Sequence[str], samples: int) -> Evaluation:
-        assert isinstance(module, Alignment)
+    def _measure(self, module: Alignment, samples: SampleSet, what: str = "") -> Evaluated:
         assert self.world is not None
-        return evaluate(self.world, module.chain, module.reward, prompts, samples, self.seed)
+        if what:
+            say(f"sampling {len(samples.prompts)} held-out prompts × {samples.samples} with {what} …")
+        measured = metrics(self.world, module.reward, samples.samples)
+        # the first sample of each prompt is shown
+        first = range(0, len(samples), samples.samples)
+        return Evaluator(samples, measured, first).evaluate(module.chain)
 
 
 def _first(values: Tensor, count: int) -> float:
-    return values[:count, 0].mean().item()
+    return values[:count, 0].nanmean().item()

@@ -1,26 +1,29 @@
-"""What a demo is about: the pictures of the built-in world, or its clips."""
+"""What a demo shows: images of the built-in world, or its videos."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from PIL import Image
 from torch import Tensor
 
-from rlr.evaluation.pictures import Card, grid, png
-from rlr.toy.demo.media import Media, Picture
+from rlr.evaluation.images import Card, grid, png
+from rlr.evaluation.metrics import Metric
+from rlr.evaluation.report import Media, written
+from rlr.evaluation.samples import SampleBatch
 
 
 @dataclass(frozen=True)
 class Words:
-    """What is said of a world in the results.
+    """The texts of a world.
 
     Args:
-        title: The heading of the page.
+        title: The title of the page.
         check: What the exact check is, in apposition.
-        sheet: What to know when looking at the sheet.
-        reading: How the table is to be read.
+        sheet: The subtitle of the sheet.
+        reading: How to read the table.
         method: What was done, with ``{updates}`` and ``{method}``.
         limits: What this does not show.
     """
@@ -34,15 +37,15 @@ class Words:
 
 
 class World(ABC):
-    """Prompts that a program can check, the check, and how samples are shown."""
+    """Prompts that a program can check, the check, and the display of samples."""
 
     labels: ClassVar[Mapping[str, str]]
-    """What every measurement is called, in the order of the table; parts of another one begin with …"""
+    """The name of every measurement, in the order of the table; parts of another one begin with …"""
     tiles: ClassVar[Sequence[str]]
     """The measurements at the top of the page."""
     words: ClassVar[Words]
-    layout: ClassVar[str] = "cards"
-    """The classes of style of a list of stills on the page."""
+    wide: ClassVar[bool] = False
+    """Whether stills are wider than high."""
 
     @abstractmethod
     def captions(self, number: int, seed: int) -> list[str]:
@@ -69,14 +72,52 @@ class World(ABC):
     def still(self, pixels: Tensor) -> Image.Image:
         """Returns the image that stands for a sample."""
 
-    def media(self, pixels: Tensor) -> Media:
-        """Returns a sample as a page shows it."""
-        return Picture(png(self.still(pixels)))
+    def media(self, pixels: Tensor, text: str) -> Media:
+        """Returns a sample as a page shows it, with a text for readers who do not see it."""
+        return Media(png(self.still(pixels)), text)
 
     def sheet(self, cards: Sequence[Card], title: str) -> Image.Image:
         """Draws the stills of samples side by side."""
         return grid(cards, title, self.words.sheet)
 
     def files(self, media: Sequence[Sequence[Media]]) -> dict[str, bytes]:
-        """Returns the files that a page is accompanied by: none, unless the samples of each prompt are worth one."""
+        """Returns further files for the samples of each prompt; none by default."""
         return {}
+
+
+class Claims(Metric):
+    """The share of samples in which the exact check finds every claim of the prompt true, and of each kind of claim.
+
+    Args:
+        world: The world of the prompts.
+    """
+
+    label = "all"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.claims: list[str] = []
+        self._found = torch.empty(0)
+
+    def measure(self, batch: SampleBatch) -> Tensor:
+        found = self.world.check(batch.pixels.float().cpu(), batch.prompts)
+        self.claims = list(found)
+        return torch.stack([found[name].float() for name in self.claims], 1)
+
+    def reduce(self, values: Tensor) -> Tensor:
+        self._found = values
+        return values[..., self.claims.index(self.label)]
+
+    def parts(self) -> Mapping[str, Tensor]:
+        return {name: self._found[..., k] for k, name in enumerate(self.claims) if name != self.label}
+
+
+NUMBERS = ("reward", "diversity")
+"""Measurements that are no shares, and so not shown in percent."""
+
+
+def show(name: str, value: float, signed: bool = False) -> str:
+    """Returns a measurement as text: shares in percent, a difference with its sign."""
+    if name in NUMBERS:
+        return written(value, 3, signed)
+    return f"{written(100 * value, 1, signed)}{'' if signed else ' %'}"

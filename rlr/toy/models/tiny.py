@@ -7,7 +7,7 @@ from rlr.models.stable_diffusion import StableDiffusion
 
 
 class Tiny(StableDiffusion):
-    r"""The built-in model: pictures of 32 x 32 pixels, latents of shape (4, 8, 8), :math:`v`-prediction.
+    r"""The built-in model: images of 32 x 32 pixels, latents of shape (4, 8, 8), :math:`v`-prediction.
 
     It is an ordinary :class:`StableDiffusion` folder, small enough for a processor without accelerator.
 

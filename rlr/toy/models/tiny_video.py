@@ -1,4 +1,4 @@
-"""The built-in model of clips: a small VideoCrafter that was trained on moving scenes, and comes with the package."""
+"""The built-in model of videos: a small VideoCrafter that was trained on moving scenes, and comes with the package."""
 
 from importlib import resources
 from typing import Any
@@ -7,7 +7,7 @@ from rlr.models.videocrafter.model import VideoCrafter
 
 
 class TinyVideo(VideoCrafter):
-    r"""The built-in model: clips of 8 frames of 32 x 32 pixels, latents of shape (4, 8, 8, 8), :math:`v`-prediction.
+    r"""The built-in model: videos of 8 frames of 32 x 32 pixels, latents of shape (4, 8, 8, 8), :math:`v`-prediction.
 
     It is an ordinary :class:`VideoCrafter` folder, small enough for a processor without accelerator.
 
@@ -25,7 +25,7 @@ def _packaged() -> str:
     folder = resources.files("rlr.toy") / "assets" / "tiny_video"
     if not folder.is_dir():
         raise ValueError(
-            f"the built-in model of clips is missing from this installation ({folder}); install the package again, or "
-            "give path: a VideoCrafter's folder"
+            f"the built-in model of videos is missing from this installation ({folder}); install the package again, or "
+            "set path to a VideoCrafter's folder"
         )
     return str(folder)

@@ -5,23 +5,20 @@ reconstructions of them (the ceiling of any sample) and on samples, these also f
 for each kind of image. ``dynamic`` is the share in which anything moves, grows or shrinks.
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import auto_cli
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.io.atomic import write_whole
+from rlr.evaluation.report import say
+from rlr.evaluation.samples import SampleSet
 from rlr.models import Frozen, Guidance, VideoCrafter
 from rlr.samplers import DDIM
-from rlr.seeding import Stream, spawn
 from rlr.toy.models import TinyVideo
-from rlr.toy.pretraining.evaluate import Table, as_text
+from rlr.toy.pretraining.evaluate import Shares, table, write
 from rlr.toy.world.checker import accuracy
 from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import CLIP_KINDS, SIZES, STILL, Clip, Motion, parse_clip
@@ -35,15 +32,9 @@ CHUNK = 32
 Checks = dict[str, Tensor]
 
 
-@torch.no_grad()
 def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
-    """One video for each caption in [0, 1], (N, F, 3, H, W); the noise of each depends on ``seed`` and its place only."""
-    chunks = []
-    for i in range(0, len(captions), CHUNK):
-        some = captions[i : i + CHUNK]
-        noises = chain.draw([spawn(seed, Stream.PRETRAINING, i + k) for k in range(len(some))])
-        chunks.append(chain.model.decode(chain.sample(chain.encode(some), noises).states[0]))
-    return torch.cat(chunks)
+    """One video for each caption in [0, 1], (N, F, 3, H, W), on the noises of an evaluation."""
+    return torch.cat([batch.pixels for batch in SampleSet(captions, seed=seed, batch_size=CHUNK).batches(chain)])
 
 
 @torch.no_grad()
@@ -76,15 +67,15 @@ def splits(clips: Sequence[Clip]) -> dict[str, Tensor]:
     return {name: torch.tensor([belongs(clip) for clip in clips]) for name, belongs in rows.items()}
 
 
-def measure(pixels: Mapping[str, Tensor], clips: Sequence[Clip]) -> Table:
+def measure(pixels: Mapping[str, Tensor], clips: Sequence[Clip]) -> Shares:
     """The share of true claims for each row of videos; samples are also split by :func:`splits`, where there are any."""
     checks = {name: check(some, clips) for name, some in pixels.items()}
-    table = {name: accuracy(found) for name, found in checks.items()}
+    shares = {name: accuracy(found) for name, found in checks.items()}
     for name, chosen in splits(clips).items():
         if chosen.any():
             part = {claim: values[chosen] for claim, values in checks["samples"].items()}
-            table[f"samples, {name}"] = accuracy(part)
-    return table
+            shares[f"samples, {name}"] = accuracy(part)
+    return shares
 
 
 def evaluate(
@@ -106,22 +97,34 @@ def evaluate(
     return {**facts, "check": measure(pixels, clips)}
 
 
+def card(
+    model: str | None = None,
+    prompts: int = 300,
+    guidance: float = 4.0,
+    steps: int = 20,
+    eta: float = 0.0,
+    seed: int = 777,
+    file: str | None = None,
+) -> None:
+    """Measures a model of videos, prints the table, and writes the numbers to a file.
+
+    Args:
+        model: A VideoCrafter's folder of videos of the built-in world's size; by default the one of the package.
+        prompts: The number of held-out captions.
+        guidance: The guidance scale.
+        steps: The steps of the sampler.
+        eta: The eta of the sampler.
+        seed: The seed of captions and noise.
+        file: The JSON file of the numbers.
+    """
+    result = evaluate(TinyVideo(model, trainable=Frozen()), prompts, seed, guidance, steps, eta)
+    say(table("exact check, %", result["check"], COLUMNS))
+    write(result, file)
+
+
 def main(args: list[str] | None = None) -> None:
-    """Reads the command line, measures, prints the table and writes the JSON file if one is named."""
-    parser = argparse.ArgumentParser(prog="python -m rlr.toy.pretraining.evaluate_videos", description=__doc__)
-    parser.add_argument("--model", help="a VideoCrafter's folder of videos of the built-in world's size; default: it")
-    parser.add_argument("--prompts", type=int, default=300)
-    parser.add_argument("--guidance", type=float, default=4.0)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--eta", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=777)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args(args)
-    model = TinyVideo(options.model, trainable=Frozen())
-    result = evaluate(model, options.prompts, options.seed, options.guidance, options.steps, options.eta)
-    sys.stdout.write(as_text("exact check, %", result["check"], COLUMNS))
-    if options.json:
-        write_whole(options.json, (json.dumps(result, indent=1) + "\n").encode())
+    """Runs :func:`card` with the arguments of the command line."""
+    auto_cli(card, args=args, as_positional=False)
 
 
 if __name__ == "__main__":

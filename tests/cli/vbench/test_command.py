@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlr.cli.vbench.__main__ import main
-from rlr.evaluation.vbench.table import formula
+from rlr.evaluation.vbench.report import formula
 from rlr.io.video import write_video
 from tests.evaluation.vbench.toy import write_clips, write_info
 
@@ -73,7 +73,7 @@ def test_what_is_left_behind(score, tmp_path, files):
     assert found["weights"] == {**dict.fromkeys(found["weights"], 1.0), "dynamic_degree": 0.5}
     assert found["formula"] == formula()
     assert (found["prompts"], found["videos"], found["note"]) == (3, 6, None)
-    assert found["clips"]["background_consistency"] == {f"an alley, at night-{i}.mp4": i / 10 + 0.25 for i in (0, 1)}
+    assert found["scores"]["background_consistency"] == {f"an alley, at night-{i}.mp4": i / 10 + 0.25 for i in (0, 1)}
     assert set(found["versions"]) >= {"vbench", "torch", "rlr"}
     assert {len(sha) for sha in found["files"].values()} == {64}
 
@@ -81,16 +81,16 @@ def test_what_is_left_behind(score, tmp_path, files):
 def test_a_partial_set_says_so(score, tmp_path, refused, capsys):
     (tmp_path / "Gen-9" / "a cat-1.mp4").unlink()
     told = refused("score", "--videos", tmp_path / "Gen-9", "--prompts", tmp_path / "info.json", "--samples", 2)
-    assert re.search(r"Gen-9 holds 5 of the 6 clips of the set, and 'a cat-1.mp4' is the first that is missing", told)
+    assert re.search(r"Gen-9 holds 5 of the 6 videos of the set, and 'a cat-1.mp4' is the first that is missing", told)
     assert score("--partial") == 0
-    assert "| Gen-9 (5 of 6 clips) " in capsys.readouterr().out
+    assert "| Gen-9 (5 of 6 videos) " in capsys.readouterr().out
 
 
 def test_any_videos(fake, files, tmp_path, capsys):
     for k in range(2):
         write_video(tmp_path / "mine" / f"holiday{k}.mp4", torch.rand(4, 3, 128, 128), 8)
     assert main(["score", "--videos", str(tmp_path / "mine"), "--custom", "--out", str(tmp_path / "out")]) == 0
-    assert "| mine (2 videos of its own) " in capsys.readouterr().out
+    assert "| mine (2 own videos) " in capsys.readouterr().out
 
 
 def test_a_name_and_some_dimensions(score, tmp_path, capsys):
@@ -147,8 +147,8 @@ def test_a_missing_file_stops_before_sampling(trained, info, fake, files, tmp_pa
 
 
 def test_what_is_wrong_is_told_in_one_sentence(refused, tmp_path, files, info):
-    assert refused("score") == "there is nothing to judge; give the folder of the clips with --videos"
-    told = "there is nothing to sample from; give --ckpt, --config for its base model, or --videos"
+    assert refused("score") == "there is nothing to judge; set the folder of the videos with --videos"
+    told = "there is nothing to sample from; set --ckpt, --config for its base model, or --videos"
     assert refused("eval") == refused("sample") == told
     assert refused("eval", "--ckpt", tmp_path / "no.ckpt").startswith("there is no checkpoint ")
     assert refused("score", "--videos", tmp_path / "no").startswith("there is no folder ")

@@ -1,9 +1,12 @@
 """The process around VBench: what it is told, what is kept, and how trouble is told. The stand-in takes VBench's place."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -45,8 +48,8 @@ def test_scores_are_those_of_vbench(judge):
     scores = judge()
     assert list(scores) == ["subject_consistency", "background_consistency", "imaging_quality", "temporal_flickering"]
     assert [score.value for score in scores.values()] == pytest.approx([0.35] * 4)
-    assert scores["subject_consistency"].clips == {f"a cat-{i}.mp4": i / 10 + 0.25 for i in range(3)}
-    assert len(scores["temporal_flickering"].clips) == 6
+    assert scores["subject_consistency"].videos == {f"a cat-{i}.mp4": i / 10 + 0.25 for i in range(3)}
+    assert len(scores["temporal_flickering"].videos) == 6
 
 
 def test_what_vbench_is_told(judge, fake, files, clips):
@@ -99,7 +102,7 @@ def test_what_is_printed_goes_to_the_log(judge, tmp_path, capfd):
 def test_progress(judge):
     told = []
     judge(say=told.append)
-    assert told[0] == "reading 6 clips …"
+    assert told[0] == "reading 6 videos …"
     assert told[1:] == [
         "judging subject_consistency (1 of 4) …",
         "judging background_consistency (2 of 4) …",
@@ -159,9 +162,9 @@ def test_a_failure_keeps_what_was_judged_before(judge, fake, monkeypatch, troubl
     [
         (
             "nan",
-            r"VBench gives A cat-2.mp4 the imaging_quality nan, which is no score; leave the clip or the dimension",
+            r"VBench gives A cat-2.mp4 the imaging_quality nan, which is no score; leave the video or the dimension",
         ),
-        ("skip", r"VBench passed over 'A cat-2.mp4' in imaging_quality \(1 clips in all\); replace it"),
+        ("skip", r"VBench passed over 'A cat-2.mp4' in imaging_quality \(1 videos in all\); replace it"),
     ],
 )
 def test_a_result_that_is_none(judge, monkeypatch, trouble, told):
@@ -247,3 +250,37 @@ def test_the_process_ends_with_its_caller(judge, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         judge(say=stop)
     assert started[0].poll() == -signal.SIGKILL
+
+
+def test_the_process_does_not_outlive_a_killed_caller(fake, files, tmp_path, monkeypatch):
+    """SIGKILL leaves no time for ``finally``: the judging process sees its stdin close."""
+    monkeypatch.setenv("FAKE_TROUBLE", "hang subject_consistency")
+    clips = write_clips(tmp_path / "clips", tuple(LIGHT), 3, side=16)
+
+    def judge():
+        videos = PromptSet(LIGHT, 3)
+        Judge(files).score(videos.judged, videos.entries(clips), tmp_path / "out")
+
+    caller = multiprocessing.get_context("fork").Process(target=judge)
+    caller.start()
+    while not fake.read_text():
+        time.sleep(0.05)
+    (worker,) = children(caller.pid)
+    caller.kill()
+    caller.join()
+    for _ in range(200):
+        if not alive(worker):
+            break
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

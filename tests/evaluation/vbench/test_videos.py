@@ -1,11 +1,11 @@
-"""Which clips a set needs and what is judged on each, and how a folder that does not fit is told."""
+"""Which videos a set needs and what is judged on each, and the messages for a folder that does not fit."""
 
 from collections import Counter
 
 import pytest
 
 from rlr.evaluation.vbench.dimensions import SIX, named
-from rlr.evaluation.vbench.naming import Clip
+from rlr.evaluation.vbench.naming import VideoName
 from rlr.evaluation.vbench.videos import AnyVideos, PromptSet, find
 from tests.evaluation.vbench.toy import PROMPTS
 
@@ -18,16 +18,16 @@ def fill(folder, names):
 
 
 def whole(folder, samples=2):
-    return fill(folder, [Clip(prompt, i).name for prompt in PROMPTS for i in range(samples)])
+    return fill(folder, [VideoName(prompt, i).file for prompt in PROMPTS for i in range(samples)])
 
 
 def test_the_real_set_has_1255_clips():
     from rlr.data import VBenchPrompts
 
-    clips = PromptSet(VBenchPrompts().dimensions_of)
-    assert len(clips.clips) == len({clip.name for clip in clips.clips}) == 1255
-    assert clips.dimensions == SIX
-    names = {clip.name.casefold() for clip in clips.clips}
+    videos = PromptSet(VBenchPrompts().dimensions_of)
+    assert len(videos.names) == len({name.file for name in videos.names}) == 1255
+    assert videos.dimensions == SIX
+    names = {name.file.casefold() for name in videos.names}
     # 'a fantasy landscape' and 'A fantasy landscape'
     assert len(names) == 1250
 
@@ -47,30 +47,32 @@ def test_a_dimension_that_is_asked_for_is_judged_on_its_own_prompts(tmp_path):
 
 
 def test_missing_clips(tmp_path):
-    clips = PromptSet(PROMPTS, 2)
-    assert clips.missing(tmp_path / "none") == clips.clips
+    videos = PromptSet(PROMPTS, 2)
+    assert videos.missing(tmp_path / "none") == set(videos.names)
     (whole(tmp_path) / "A cat-1.mp4").unlink()
     # 'a cat-1.mp4' is there
-    assert clips.missing(tmp_path) == [Clip("A cat", 1)]
+    assert videos.missing(tmp_path) == {VideoName("A cat", 1)}
 
 
 def test_a_partial_set_is_judged_only_when_told(tmp_path):
     (whole(tmp_path) / "A cat-1.mp4").unlink()
     told = (
-        r"holds 5 of the 6 clips of the set, and 'A cat-1.mp4' is the first that is missing; sample the rest, or judge"
+        r"holds 5 of the 6 videos of the set, and 'A cat-1.mp4' is the first that is missing; sample the rest, or judge"
     )
     with pytest.raises(ValueError, match=told):
         PromptSet(PROMPTS, 2).entries(tmp_path)
     partial = PromptSet(PROMPTS, 2, partial=True)
     entries = partial.entries(tmp_path)
     assert sum(len(entry.videos) for entry in entries) == 5
-    assert partial.describe(entries) == "5 of 6 clips"
+    assert partial.describe(entries) == "5 of 6 videos"
     assert PromptSet(PROMPTS, 1).describe(PromptSet(PROMPTS, 1).entries(tmp_path)) == ""
 
 
 def test_a_dimension_that_a_partial_set_has_no_clip_of(tmp_path):
     fill(tmp_path, ["a cat-0.mp4", "A cat-0.mp4"])
-    with pytest.raises(ValueError, match=r"no clip in .* is judged on background_consistency; leave it out with --dim"):
+    with pytest.raises(
+        ValueError, match=r"no video in .* is judged on background_consistency; leave it out with --dim"
+    ):
         PromptSet(PROMPTS, 2, partial=True).entries(tmp_path)
 
 
@@ -82,7 +84,7 @@ def test_a_folder_of_something_else(tmp_path):
     ):
         PromptSet(PROMPTS).entries(fill(tmp_path / "gifs", ["a cat-0.gif"]))
     with pytest.raises(
-        ValueError, match=r"none of the 1 mp4 files in .* is called as a clip .* 'a cat-0.mp4'; give ano"
+        ValueError, match=r"none of the 1 mp4 files in .* has the name of a video .* 'a cat-0.mp4'; give ano"
     ):
         PromptSet(PROMPTS, partial=True).entries(fill(tmp_path / "other", ["holiday.mp4"]))
 
@@ -103,7 +105,7 @@ def test_any_videos_are_judged_on_everything(tmp_path):
     entries = videos.entries(tmp_path)
     assert [entry.videos[0].name for entry in entries] == ["holiday.mp4", "snow.mp4"]
     assert {entry.dimensions for entry in entries} == {("imaging_quality", "temporal_flickering")}
-    assert videos.describe(entries) == "2 videos of its own"
+    assert videos.describe(entries) == "2 own videos"
 
 
 def test_a_subset_has_prompts_of_every_dimension():
@@ -112,13 +114,13 @@ def test_a_subset_has_prompts_of_every_dimension():
     some = PromptSet(VBenchPrompts().dimensions_of).first(2, 1)
     assert some.dimensions == SIX
     # three dimensions share their prompts, and two others theirs
-    assert len(some.clips) == 2 + 2 + 2
+    assert len(some.names) == 2 + 2 + 2
     judged = Counter(name for names in some.dimensions_of.values() for name in names)
     assert set(judged.values()) == {2}
 
 
 def test_settings_that_make_no_sense():
-    with pytest.raises(ValueError, match=r"a prompt has 1 or more clips, and samples=0 was given; VBench asks for 5"):
+    with pytest.raises(ValueError, match=r"VBench: expected samples >= 1, found 0; VBench asks for 5 videos"):
         PromptSet(PROMPTS, 0)
     with pytest.raises(ValueError, match="there is no dimension 'scene' that can be judged here"):
         PromptSet({"a": ("scene",)})

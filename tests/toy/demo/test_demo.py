@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from rlr.cli.demo.__main__ import main
-from tests.toy.demo.toy import Light, Smear
+from tests.toy.demo.toy import Light, Smear, evaluate
 
 CONFIG = """
 model:
@@ -119,11 +119,10 @@ def test_numbers(finished: Path) -> None:
 def test_the_base_is_the_model_before_any_update(finished: Path) -> None:
     from rlr.chain import Chain
     from rlr.samplers import DDIM
-    from rlr.toy.demo.evaluate import evaluate
-    from rlr.toy.demo.stills import Stills
+    from rlr.toy.demo.images import Images
 
     numbers = json.loads((finished / "results.json").read_text(encoding="utf-8"))
-    base = evaluate(Stills(), Chain(Smear(), DDIM(3)), Light(), numbers["prompts"]).mean("reward")
+    base = evaluate(Images(), Chain(Smear(), DDIM(3)), Light(), numbers["prompts"])[0]["reward"].mean().item()
     assert numbers["results"]["reward"]["base"] == pytest.approx(base, abs=1e-6)
     assert numbers["results"]["reward"]["aligned"] != numbers["results"]["reward"]["base"]
 
@@ -165,10 +164,9 @@ def test_options_that_make_no_sense(
 def test_evaluation_leaves_the_global_generator_alone() -> None:
     from rlr.chain import Chain
     from rlr.samplers import DDIM
-    from rlr.toy.demo.evaluate import evaluate
-    from rlr.toy.demo.stills import Stills
+    from rlr.toy.demo.images import Images
 
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    evaluate(Stills(), Chain(Smear(), DDIM(2)), Light(), ["a red circle", "a blue square"])
+    evaluate(Images(), Chain(Smear(), DDIM(2)), Light(), ["a red circle", "a blue square"])
     assert torch.equal(state, torch.get_rng_state())

@@ -1,22 +1,23 @@
+import math
+
 import pytest
 import torch
 
 from rlr.chain import Chain
 from rlr.evaluation.statistics import compare
 from rlr.samplers import DDIM
-from rlr.toy.demo.evaluate import Evaluation
-from rlr.toy.demo.evaluate import evaluate as evaluate_world
-from rlr.toy.demo.labels import show
-from rlr.toy.demo.stills import Stills
+from rlr.toy.demo.images import Images
+from rlr.toy.demo.world import show
 from rlr.toy.world.caption import parse
 from rlr.toy.world.prompts import held_out_prompts
 from tests.toy.demo.toy import Light, Smear
+from tests.toy.demo.toy import evaluate as evaluate_world
 
 PROMPTS = held_out_prompts(6)
 
 
-def evaluate(*args, **settings) -> Evaluation:
-    return evaluate_world(Stills(), *args, **settings)
+def evaluate(*args, **settings):
+    return evaluate_world(Images(), *args, **settings)
 
 
 def chain(steps: int = 3) -> Chain:
@@ -27,23 +28,23 @@ def test_a_sample_depends_on_its_prompt_and_number_only() -> None:
     together = evaluate(chain(), Light(), PROMPTS, samples=3, batch=60)
     apart = evaluate(chain(), Light(), PROMPTS, samples=3, batch=4)
     fewer = evaluate(chain(), Light(), PROMPTS[:2], samples=1)
-    torch.testing.assert_close(apart.pixels, together.pixels)
-    torch.testing.assert_close(fewer.pixels[:, 0], together.pixels[:2, 0])
-    assert not torch.allclose(together.pixels[:, 0], together.pixels[:, 1])
+    torch.testing.assert_close(apart[1], together[1])
+    torch.testing.assert_close(fewer[1][:, 0], together[1][:2, 0])
+    assert not torch.allclose(together[1][:, 0], together[1][:, 1])
 
 
 def test_another_seed_is_another_noise() -> None:
-    one, other = (evaluate(chain(), Light(), PROMPTS, seed=seed).pixels for seed in (0, 1))
+    one, other = (evaluate(chain(), Light(), PROMPTS, seed=seed)[1] for seed in (0, 1))
     assert not torch.allclose(one, other)
 
 
 def test_rewards_are_those_of_the_pixels() -> None:
     result = evaluate(chain(), Light(), PROMPTS, samples=2)
-    torch.testing.assert_close(result.scores["reward"], result.pixels.mean((2, 3, 4)))
+    torch.testing.assert_close(result[0]["reward"], result[1].mean((2, 3, 4)))
 
 
 def test_new_pairs_are_scored_apart() -> None:
-    scores = evaluate(chain(), Light(), PROMPTS).scores
+    scores = evaluate(chain(), Light(), PROMPTS)[0]
     new = torch.tensor([parse(prompt).novel for prompt in PROMPTS])
     assert 0 < new.sum() < len(PROMPTS)
     assert scores["novel"][~new].isnan().all()
@@ -51,19 +52,22 @@ def test_new_pairs_are_scored_apart() -> None:
 
 
 def test_every_measurement_has_a_label() -> None:
-    assert set(evaluate(chain(), Light(), PROMPTS).scores) == set(Stills.labels)
+    assert set(evaluate(chain(), Light(), PROMPTS)[0]) == set(Images.labels)
 
 
 def test_comparison_of_a_model_with_itself_is_zero() -> None:
     result = evaluate(chain(), Light(), PROMPTS)
-    for comparison in compare(result.scores, result.scores).values():
-        assert (comparison.difference, comparison.low, comparison.high) == (0, 0, 0)
+    for comparison in compare(result[0], result[0]).values():
+        assert comparison.difference == 0
+        # a claim that a single prompt makes has no interval
+        assert (comparison.low, comparison.high) == (0, 0) or math.isnan(comparison.low)
+    assert (compare(result[0], result[0])["all"].low, compare(result[0], result[0])["all"].high) == (0, 0)
 
 
 def test_a_brighter_model_has_a_higher_reward_on_the_same_noise() -> None:
     base, brighter = chain(), chain()
     brighter.model.bias.data += 0.3
-    before, after = (evaluate(chain, Light(), PROMPTS).scores for chain in (base, brighter))
+    before, after = (evaluate(chain, Light(), PROMPTS)[0] for chain in (base, brighter))
     comparison = compare(before, after)["reward"]
     assert 0 < comparison.low <= comparison.difference <= comparison.high
     assert comparison.aligned - comparison.base == pytest.approx(comparison.difference, abs=1e-6)

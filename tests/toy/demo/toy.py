@@ -1,4 +1,4 @@
-"""Models that draw 32 × 32 pictures and clips for captions of the built-in world without having learned anything."""
+"""Models that draw 32 × 32 images and videos for captions of the built-in world without having learned anything."""
 
 import zlib
 from collections.abc import Sequence
@@ -65,3 +65,13 @@ class Light(Reward):
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         return samples.flatten(1).mean(1)
+
+
+def evaluate(world, chain, reward, prompts, samples=2, seed=0, batch=60):
+    """The values of a demo by name, and all pixels with shape (N, S, *)."""
+    from rlr.evaluation import Evaluator, SampleSet
+    from rlr.toy.demo.watch import metrics
+
+    chosen = SampleSet(prompts, samples, seed, batch)
+    found = Evaluator(chosen, metrics(world, reward, samples), range(len(chosen))).evaluate(chain)
+    return found.values, torch.stack([found.pixels[row] for row in range(len(chosen))]).unflatten(0, (-1, samples))

@@ -45,7 +45,7 @@ def test_prompts_become_clips(folder: Path) -> None:
 
 def test_a_missing_built_in_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tiny_video.resources, "files", lambda package: tmp_path)
-    with pytest.raises(ValueError, match="built-in model of clips is missing from this installation"):
+    with pytest.raises(ValueError, match="built-in model of videos is missing from this installation"):
         TinyVideo()
 
 

@@ -1,4 +1,4 @@
-"""Clips are evaluated, written and shown as pictures are."""
+"""Videos are evaluated, written and shown as images are."""
 
 import json
 import warnings
@@ -10,14 +10,15 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
-from rlr.callbacks import Diversity, PredictionWriter, RewardEvaluation, SampleGrid, show_video
-from rlr.callbacks.reward_evaluation import describe
+from rlr.callbacks import Diversity, Evaluation, PredictionWriter, SampleGrid, show_video
 from rlr.cli import main
 from rlr.data import Prompts
 from rlr.data.stream import PromptBatch
 from rlr.estimators import FirstOrder
-from rlr.evaluation import Colours, diversity, measure, parts
-from rlr.evaluation.pictures import film, sheet
+from rlr.evaluation import Colors, Evaluator, RewardMetric, SampleSet, parts
+from rlr.evaluation.diversity import diversity
+from rlr.evaluation.images import film, sheet
+from rlr.evaluation.metrics import describe
 from rlr.io.video import Video, read_video, write_video
 from rlr.rewards import AllFrames, Brightness, Combine, EvenlySpaced, FrameReward
 from tests.modules.clips import FRAMES, Sparing, align_clips
@@ -76,7 +77,14 @@ def logged(tmp_path_factory):
         with warnings.catch_warnings():
             # what a logger cannot take it says in a warning
             warnings.filterwarnings("error", module="wandb|tensorboard|torch.utils.tensorboard")
-            run(module, data(), 2, callbacks=[SampleGrid(2)], logger=loggers, default_root_dir=folder)
+            run(
+                module,
+                data(),
+                2,
+                callbacks=[Evaluation(displays=[SampleGrid(2)])],
+                logger=loggers,
+                default_root_dir=folder,
+            )
         loggers[0].experiment.finish()
         yield folder, read_video(folder / "samples" / "000002.mp4")
 
@@ -143,8 +151,9 @@ def test_a_logger_of_another_kind_is_passed_over_and_can_be_taught():
 def test_training_is_as_without(tmp_path):
     alone, watched = align_clips(), align_clips()
     run(alone, data(), 2)
-    evaluation = RewardEvaluation(every=1, samples=2, diversity=Diversity())
-    run(watched, data(), 2, callbacks=[SampleGrid(1, every=1), evaluation], default_root_dir=tmp_path)
+    metrics = [FrameReward(Level()), Diversity()]
+    evaluation = Evaluation(metrics=metrics, displays=[SampleGrid(1)], every=1, samples=2)
+    run(watched, data(), 2, callbacks=[evaluation], default_root_dir=tmp_path)
     assert torch.equal(weights(alone), weights(watched))
 
 
@@ -153,23 +162,22 @@ def test_training_is_as_without(tmp_path):
 
 def test_the_score_of_a_clip_is_the_mean_over_its_frames(tmp_path):
     """Though an update sees one of them, drawn at random."""
-    evaluation = RewardEvaluation(samples=2, diversity=Diversity())
+    evaluation = Evaluation(metrics=[FrameReward(Level()), Diversity()], samples=2)
     module = align_clips()
     run(module, data(), 2, callbacks=[evaluation], default_root_dir=tmp_path)
     found = {m.label: m for m in evaluation.results.sets["Prompts"]}
-    whole = [FrameReward(Level(), AllFrames())]
-    torch.testing.assert_close(found["Level"].scores, measure(module.chain, whole, list(WORDS[:3]), 2)["Level"])
-    base = measure(align_clips().chain, whole, list(WORDS[:3]), 2)["Level"]
-    torch.testing.assert_close(found["Level"].base, base)
+    whole = Evaluator(SampleSet(WORDS[:3], 2), [RewardMetric(FrameReward(Level(), AllFrames()))])
+    torch.testing.assert_close(found["Level"].scores, whole.evaluate(module.chain).values["Level"])
+    torch.testing.assert_close(found["Level"].base, whole.evaluate(align_clips().chain).values["Level"])
     assert found["diversity"].scores.shape == (3, 1)
     assert (found["diversity"].scores > 0).all()
 
 
 def test_the_base_is_scored_once(tmp_path):
-    # one decoding of the batch of three clips is spared
+    # the first run decodes one video and then two, and the second the first alone
     counts = []
     for _ in range(2):
-        module, evaluation = align_clips(), RewardEvaluation()
+        module, evaluation = align_clips(), Evaluation()
         run(module, data(), 1, callbacks=[evaluation], default_root_dir=tmp_path)
         counts.append(module.chain.model.decoded)
     assert counts[1] == counts[0] - FRAMES
@@ -180,7 +188,7 @@ def test_diversity_of_clips_is_that_of_their_frames():
     still = pixels[:, :, :1].expand_as(pixels)
     torch.testing.assert_close(diversity(still), diversity(pixels[:, :, 0]))
     one, other = pixels[0, 0], pixels[0, 1]
-    expected = (Colours()(one) - Colours()(other)).square().sum(1).mean().sqrt()
+    expected = (Colors()(one) - Colors()(other)).square().sum(1).mean().sqrt()
     torch.testing.assert_close(diversity(torch.stack([one, other])[None])[0], expected)
 
 
@@ -201,8 +209,10 @@ def test_scores_on_other_frames_are_other_scores():
 
 
 def test_a_reward_of_pictures_is_refused_before_anything_is_sampled(tmp_path):
-    with pytest.raises(ValueError, match="Level reads pictures, and the model makes clips; wrap it in FrameReward"):
-        run(align_clips(), data(), 1, callbacks=[RewardEvaluation(rewards=[Level()])], default_root_dir=tmp_path)
+    with pytest.raises(
+        ValueError, match="Level scores images, and the model makes videos; wrap the reward in FrameReward"
+    ):
+        run(align_clips(), data(), 1, callbacks=[Evaluation(metrics=[Level()])], default_root_dir=tmp_path)
 
 
 # ---------------------------------------------------------------- prediction
@@ -216,7 +226,7 @@ CONFIG = {
             "sampler": {"class_path": "DDIM", "init_args": {"steps": 2}},
             "reward": {"class_path": "FrameReward", "init_args": {"reward": "Brightness", "choice": "RandomFrame"}},
             "estimator": {"class_path": "FirstOrder", "init_args": {"steps": 1}},
-            "offload_activations": True,
+            "memory": {"offload_activations": True},
         },
     },
     "data": {"class_path": "Prompts", "init_args": {"train": list(WORDS), "predict": list(WORDS[:3]), "batch_size": 2}},

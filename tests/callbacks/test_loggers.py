@@ -1,4 +1,4 @@
-"""Numbers, pictures and tables reach every logger that can show them, and come back as they were."""
+"""Numbers, images and tables reach every logger that can show them, and come back as they were."""
 
 import csv
 import json
@@ -10,8 +10,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
-from rlr.callbacks import RewardEvaluation, SampleGrid, show_picture, show_table
+from rlr.callbacks import Evaluation, SampleGrid, show_image, show_table
 from rlr.data import Prompts
+from rlr.evaluation.report import Table
 from tests.modules.toy import WORDS, align, run
 
 KEY = "evaluation/Prompts/Level"
@@ -32,8 +33,8 @@ def logged(tmp_path_factory):
             CSVLogger(folder, "table"),
             DummyLogger(),
         ]
-        evaluation = RewardEvaluation(every=1)
-        callbacks = [evaluation, SampleGrid(2)]
+        evaluation = Evaluation(every=1)
+        callbacks = [evaluation, Evaluation(metrics=[], displays=[SampleGrid(2)])]
         data = Prompts(list(WORDS), val=list(WORDS[:3]), batch_size=4)
         run(align(), data, 2, callbacks=callbacks, logger=loggers, default_root_dir=folder)
         loggers[0].experiment.finish()
@@ -48,9 +49,9 @@ def test_wandb_offline(logged):
     assert np.array_equal(np.asarray(Image.open(image)), np.asarray(Image.open(folder / "samples" / "000002.png")))
     tables = sorted((files / "table" / "evaluation").glob("Prompts_*.table.json"))
     content = json.loads(tables[-1].read_text())
-    assert content["columns"] == list(results.table("Prompts")[0])
+    assert content["columns"] == list(results.table("Prompts").head)
     assert [tuple(row) for row in content["data"]] in (
-        [tuple(row) for row in results.table("Prompts")[1:]],
+        results.table("Prompts").rows,
         [tuple(row) for row in json.loads(tables[0].read_text())["data"]],
     )
     assert len(tables) == 2
@@ -93,8 +94,8 @@ def test_tensorboard(logged):
     assert [event.step for event in events.Scalars(KEY)] == [0, 1, 2]
     assert events.Scalars(KEY)[-1].value == pytest.approx(results.metrics()[KEY])
     (image,) = events.Images("samples")
-    picture = Image.open(folder / "samples" / "000002.png")
-    assert (image.width, image.height, image.step) == (*picture.size, 2)
+    written = Image.open(folder / "samples" / "000002.png")
+    assert (image.width, image.height, image.step) == (*written.size, 2)
     texts = events.Tensors("evaluation/Prompts/text_summary")
     assert [text.step for text in texts] == [1, 2]
     assert "| Prompts: 3 prompts × 1 sample" in texts[-1].tensor_proto.string_val[0].decode()
@@ -108,7 +109,8 @@ def test_csv_with_the_rest_in_files_beside_it(logged):
     assert float(rows[-1][KEY]) == pytest.approx(results.metrics()[KEY])
     assert (place / "media" / "samples_000002.png").read_bytes() == (folder / "samples" / "000002.png").read_bytes()
     table = list(csv.reader((place / "media" / "evaluation" / "Prompts_000002.csv").open()))
-    assert [tuple(line) for line in table] == results.table("Prompts")
+    shown = results.table("Prompts")
+    assert [tuple(line) for line in table] == [shown.head, *shown.rows]
 
 
 def test_a_logger_of_another_kind_can_be_taught():
@@ -118,8 +120,9 @@ def test_a_logger_of_another_kind_can_be_taught():
             self.shown = []
 
     logger = Mine()
-    show_picture(logger, "samples", Image.new("RGB", (2, 2)), 0)
+    show_image(logger, "samples", Image.new("RGB", (2, 2)), 0)
     assert logger.shown == []
-    show_table.register(Mine, lambda logger, name, lines, step: logger.shown.append((name, lines, step)))
-    show_table(logger, "numbers", [("a",)], 3)
-    assert logger.shown == [("numbers", [("a",)], 3)]
+    show_table.register(Mine, lambda logger, name, table, step: logger.shown.append((name, table, step)))
+    table = Table("numbers", ("a",), [])
+    show_table(logger, "numbers", table, 3)
+    assert logger.shown == [("numbers", table, 3)]

@@ -1,4 +1,4 @@
-"""The demo of pictures."""
+"""The demo of images."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -7,15 +7,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rlr.evaluation.pictures import picture
+from rlr.evaluation.images import to_image
 from rlr.toy.demo.world import Words, World
 from rlr.toy.world.caption import parse
 from rlr.toy.world.checker import check
 from rlr.toy.world.prompts import held_out_prompts
 
 
-class Stills(World):
-    """Pictures of the built-in world."""
+class Images(World):
+    """Images of the built-in world."""
 
     labels: ClassVar[Mapping[str, str]] = {
         "reward": "reward",
@@ -32,19 +32,19 @@ class Stills(World):
     tiles = ("all", "reward", "diversity")
     words = Words(
         title="A diffusion model before and after alignment",
-        check="a program that reads the picture by rules",
+        check="a program that reads the image by rules",
         sheet="not chosen; same noise on both sides; ✓ by the exact check",
         reading=(
             "Differences of shares are in percentage points. The interval is a percentile bootstrap over prompts (10,000 "
             "resamples) of the paired difference; it covers the choice of prompts and noises, not that of the training "
             "seed. Diversity is the mean distance between two samples of one prompt in average colours on grids of 1 to 8 "
-            "cells; a model that collapses to one picture a prompt has 0."
+            "cells; a model that collapses to one image per prompt has 0."
         ),
         method=(
             "The base is a small latent diffusion model in Stable Diffusion's own format that ships with the library and "
             "was trained from scratch on captioned scenes. {updates} updates of {method} changed its LoRA weights so that "
             "the reward, a small CLIP in PickScore's format, goes up on training prompts. The exact check takes no part in "
-            "training: it is a program that finds the things in a picture and compares them with the prompt."
+            "training: it is a program that finds the things in an image and compares them with the prompt."
         ),
         limits=(
             "This shows that the gradient does what it says, on a toy world of coloured shapes at 32 × 32 pixels. It says "
@@ -63,4 +63,4 @@ class Stills(World):
         return {**checks, "novel": checks["all"].where(new, torch.nan)}
 
     def still(self, pixels: Tensor) -> Image.Image:
-        return picture(pixels)
+        return to_image(pixels)

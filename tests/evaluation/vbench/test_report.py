@@ -3,9 +3,14 @@
 import pytest
 
 from rlr.evaluation.vbench.dimensions import SIX
-from rlr.evaluation.vbench.table import PAPER, formula, lines, text, weighted_average
+from rlr.evaluation.vbench.report import PAPER, Report, formula, weighted_average
+from rlr.evaluation.vbench.scoring import Score
 
 NAMES = [dimension.name for dimension in SIX]
+
+
+def report(scores):
+    return Report("mine", {name: Score(value, {}) for name, value in scores.items()}, {})
 
 
 def average(row, weights):
@@ -33,7 +38,8 @@ def test_the_exact_weights_are_told():
 
 def test_a_row_beside_those_of_the_paper():
     scores = dict(zip(NAMES, [number / 100 for number in PAPER["RLR"][:6]], strict=True))
-    head, *rows = lines("mine", scores)
+    table = report(scores).table
+    head, rows = table.head, table.rows
     assert head[0] == "Methods"
     assert head[1:-1] == tuple(dimension.title for dimension in SIX)
     assert head[-1] == "Weighted Average"
@@ -44,12 +50,12 @@ def test_a_row_beside_those_of_the_paper():
 def test_without_all_six_there_is_no_average():
     scores = dict.fromkeys(NAMES[:5], 0.5)
     assert weighted_average(scores) is None
-    assert lines("mine", scores)[-1] == ("mine", *["50.00"] * 5, "–", "–")
+    assert report(scores).table.rows[-1] == ("mine", *["50.00"] * 5, "–", "–")
 
 
 def test_what_is_outside_the_average_is_told_apart():
-    told = text("mine", {**dict.fromkeys(NAMES, 0.5), "temporal_flickering": 0.987})
+    told = report({**dict.fromkeys(NAMES, 0.5), "temporal_flickering": 0.987}).text()
     assert "| mine" in told
     assert "\n\nTemporal Flickering, outside the average: 98.70\n\n" in told
     assert told.endswith(formula())
-    assert "Temporal" not in text("mine", dict.fromkeys(NAMES, 0.5))
+    assert "Temporal" not in report(dict.fromkeys(NAMES, 0.5)).text()

@@ -1,4 +1,4 @@
-"""The demo of clips."""
+"""The demo of videos."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,26 +10,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rlr.evaluation.pictures import PAPER, Card, grid, picture
+from rlr.evaluation.images import PAPER, Card, grid, to_image
+from rlr.evaluation.report import Media
 from rlr.io.video import write_video
-from rlr.toy.demo.media import Film, Media
 from rlr.toy.demo.world import Words, World
 from rlr.toy.world.motion import parse_clip
 from rlr.toy.world.prompts import held_out_clips
 from rlr.toy.world.tracker import check_clips
 
 PLAYED, PRINTED = 256, 64
-"""The side that small frames are enlarged to at most, in a file that plays and in a strip."""
+"""The side that small frames are enlarged to at most, in a video and in a strip."""
 STRIP, GAP = 4, 4
 """How many frames a strip has, and how many pixels lie between them."""
 CHUNK = 32
 
 
-class Clips(World):
-    """Clips of the built-in world.
+class Videos(World):
+    """Videos of the built-in world.
 
     Args:
-        fps: Frames a second.
+        fps: Frames per second.
     """
 
     labels: ClassVar[Mapping[str, str]] = {
@@ -48,25 +48,25 @@ class Clips(World):
         "diversity": "diversity",
     }
     tiles = ("all", "motion", "dynamic", "reward", "diversity")
-    layout = "cards wide"
+    wide = True
     words = Words(
         title="A text-to-video model before and after alignment",
         check="a program that follows the things from frame to frame by rules",
-        sheet="four frames of each clip; not chosen; same noise on both sides; ✓ by the exact check",
+        sheet="four frames of each video; not chosen; same noise on both sides; ✓ by the exact check",
         reading=(
             "Differences of shares are in percentage points. The interval is a percentile bootstrap over prompts (10,000 "
             "resamples) of the paired difference; it covers the choice of prompts and noises, not that of the training "
-            "seed. Motion is that all things of a clip move as the prompt says; direction and speed are of the prompts that "
-            "name one. What a prompt says of a picture has to be true in most frames. The dynamic degree is the share of "
-            "clips in which anything moves, grows or shrinks by the same program, whatever the prompt says; VBench's, of "
+            "seed. Motion is that all things of a video move as the prompt says; direction and speed are of the prompts that "
+            "name one. What a prompt says of an image has to be true in most frames. The dynamic degree is the share of "
+            "videos in which anything moves, grows or shrinks by the same program, whatever the prompt says; VBench's, of "
             "the same name, measures optical flow. Diversity is the mean distance between two samples of one prompt, frame "
-            "by frame, in average colours on grids of 1 to 8 cells; a model that collapses to one clip a prompt has 0."
+            "by frame, in average colours on grids of 1 to 8 cells; a model that collapses to one video per prompt has 0."
         ),
         method=(
             "The base is a small latent diffusion model in VideoCrafter's own format that ships with the library and was "
-            "trained from scratch on captioned clips. {updates} updates of {method} changed its LoRA weights so that the "
+            "trained from scratch on captioned videos. {updates} updates of {method} changed its LoRA weights so that the "
             "reward, a small CLIP in HPSv2's format that scores single frames, goes up on training prompts. An update sees "
-            "one frame of each clip; the rewards shown are means over all frames. The exact check takes no part in "
+            "one frame of each video; the rewards shown are means over all frames. The exact check takes no part in "
             "training: it is a program that finds the things in every frame, follows them, and compares them with the "
             "prompt."
         ),
@@ -93,10 +93,10 @@ class Clips(World):
         return {**checks, "novel": checks["all"].where(new, torch.nan)}
 
     def still(self, pixels: Tensor) -> Image.Image:
-        return strip([picture(frame) for frame in enlarged(pixels, PRINTED)])
+        return strip([to_image(frame) for frame in enlarged(pixels, PRINTED)])
 
-    def media(self, pixels: Tensor) -> Media:
-        return Film(mp4(enlarged(pixels, PLAYED), self.fps))
+    def media(self, pixels: Tensor, text: str) -> Media:
+        return Media(mp4(enlarged(pixels, PLAYED), self.fps), text, "video/mp4")
 
     def sheet(self, cards: Sequence[Card], title: str) -> Image.Image:
         return grid(cards, title, self.words.sheet, columns=2, size=lambda image: image)
@@ -110,7 +110,7 @@ class Clips(World):
 
 
 def enlarged(frames: Tensor, side: int) -> Tensor:
-    """Frames with shape (F, 3, H, W), every pixel a square as large as fits into ``side``."""
+    """Frames with shape (F, 3, H, W), every pixel as a square, the largest that fits into ``side``."""
     zoom = max(1, side // max(frames.shape[-2:]))
     return frames.repeat_interleave(zoom, -1).repeat_interleave(zoom, -2)
 
@@ -128,6 +128,6 @@ def strip(images: Sequence[Image.Image]) -> Image.Image:
 def mp4(frames: Tensor, fps: float) -> bytes:
     """Frames with shape (F, 3, H, W) in [0, 1] as the content of an mp4 file."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
+        path = Path(folder) / "video.mp4"
         write_video(path, frames, fps)
         return path.read_bytes()

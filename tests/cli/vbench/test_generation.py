@@ -1,25 +1,27 @@
-"""A clip is a function of seed, prompt and number: of no batch, rank or interruption."""
+"""A video is a function of seed, prompt and number: of no batch, rank or interruption."""
 
 import inspect
 import json
 import multiprocessing
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-import rlr.evaluation.vbench.prediction
+import rlr.cli.vbench.prediction
+from rlr.callbacks.vbench import sample_set
 from rlr.cli.vbench.generation import Source, config_of
+from rlr.cli.vbench.prediction import MissingVideos, Unscored
 from rlr.data import PromptData
-from rlr.evaluation.vbench.naming import Clip
-from rlr.evaluation.vbench.prediction import MissingClips, Unscored
-from rlr.evaluation.vbench.sampling import FPS, rate, sample, write_clip
+from rlr.evaluation.vbench.metric import write
+from rlr.evaluation.vbench.naming import VideoName, prompt_number
+from rlr.evaluation.vbench.videos import PromptSet
 from rlr.io.video import read_video, write_video
 from rlr.modules import VideoAlignment
+from rlr.modules.optimization import Optimization
 from rlr.rewards.base import Reward
 from rlr.samplers import DDIM
 from tests.evaluation.vbench.toy import PROMPTS, Clips, write_info
@@ -31,55 +33,49 @@ ROOT = Path(__file__).parents[3]
 
 
 def align(reward=None):
-    module = VideoAlignment(Clips(), DDIM(2, eta=1.0), reward or Unscored(), Replay(1), lr=0.3, seed=3)
+    module = VideoAlignment(Clips(), DDIM(2, eta=1.0), reward or Unscored(), Replay(1), Optimization(lr=0.3), seed=3)
     torch.nn.init.constant_(module.chain.model.shift, 0.5)
     return module
 
 
-CLIPS = [Clip(prompt, i) for prompt in PROMPTS for i in range(3)]
+NAMES = [VideoName(prompt, i) for prompt in PROMPTS for i in range(3)]
 
 
-def test_clips_do_not_depend_on_the_batch():
-    whole = dict(sample(align(), CLIPS, batch=9))
-    for batch, clips in ((1, CLIPS), (2, CLIPS[::-1]), (4, CLIPS[3:7])):
-        for clip, pixels in sample(align(), clips, batch):
+def sampled(module, batch=9, prompts=PROMPTS):
+    """The pixels of three videos of each prompt by name."""
+    samples = sample_set(PromptSet({prompt: PROMPTS[prompt] for prompt in prompts}, 3), module.seed, batch)
+    return {
+        VideoName(prompt, row % 3): pixels
+        for batch in samples.batches(module.chain)
+        for row, prompt, pixels in zip(*batch, strict=True)
+    }
+
+
+def test_videos_depend_neither_on_the_batch_nor_on_other_prompts():
+    whole = sampled(align())
+    assert set(whole) == set(NAMES)
+    for batch, prompts in ((1, PROMPTS), (2, list(PROMPTS)[::-1]), (4, list(PROMPTS)[1:])):
+        for name, pixels in sampled(align(), batch, prompts).items():
             # the last elements of a tensor are computed one at a time, and round differently
-            torch.testing.assert_close(pixels, whole[clip], atol=1e-6, rtol=0)
+            torch.testing.assert_close(pixels, whole[name], atol=1e-6, rtol=0)
     assert len({pixels.mean().item() for pixels in whole.values()}) == 9
-
-
-def test_clips_are_those_of_the_command():
-    """``python -m rlr.cli.vbench sample`` asks the module's own ``generate``; the callback samples in between."""
-    from rlr.data.stream import PromptBatch
-
-    module = align()
-    batch = PromptBatch([clip.prompt for clip in CLIPS], [clip.key for clip in CLIPS])
-    for pixels, (_, ours) in zip(module.generate(batch).samples, sample(module, CLIPS, 9), strict=True):
-        assert torch.equal(pixels, ours)
-
-
-def test_the_rate_is_that_of_the_model():
-    assert rate(Clips(fps=24)) == 24
-    model = Clips()
-    model.size = replace(model.size, fps=None)
-    assert rate(model) == FPS == 8
 
 
 def test_a_pixel_becomes_a_square(tmp_path):
     # greys: colours have half the resolution of brightness, and are smoothed on the way back
     pixels = torch.rand(3, 1, 4, 6, generator=torch.Generator().manual_seed(0)).expand(3, 3, 4, 6)
-    write_clip(tmp_path / "a.mp4", pixels, 8, enlarge=4)
+    write(tmp_path / "a.mp4", pixels, 8, enlarge=4)
     frames = read_video(tmp_path / "a.mp4").frames
     assert frames.shape == (3, 3, 16, 24)
     blocks = torch.nn.functional.avg_pool2d(frames / 255, 4)
     torch.testing.assert_close(blocks, pixels, atol=0.05, rtol=0)
 
 
-def test_a_picture_is_no_clip(tmp_path):
+def test_an_image_is_no_video(tmp_path):
     with pytest.raises(
-        ValueError, match=r"VBench judges clips, and the model makes samples of shape \(3, 8, 8\); use a t"
+        ValueError, match=r"VBench judges videos, and the model makes samples of shape \(3, 8, 8\); use a t"
     ):
-        write_clip(tmp_path / "a.mp4", torch.zeros(3, 8, 8), 8)
+        write(tmp_path / "a.mp4", torch.zeros(3, 8, 8), 8)
 
 
 def test_no_reward_is_needed():
@@ -95,9 +91,13 @@ class Place:
 
 
 def missing(info, folder, rank=0, world=1, **settings):
-    data = MissingClips(str(folder), tuple(names(PROMPTS)), str(info), evaluation_samples=3, **settings)
+    data = MissingVideos(str(folder), tuple(names(PROMPTS)), str(info), evaluation_samples=3, **settings)
     data.trainer = Place(rank, world)
-    return [(p, i) for batch in data.predict_dataloader() for p, i in zip(batch.prompts, batch.indices, strict=True)]
+    return [number for batch in data.predict_dataloader() for number in batch.indices]
+
+
+def number(name):
+    return 3 * prompt_number(name.prompt) + name.number
 
 
 def names(prompts):
@@ -112,27 +112,27 @@ def info(tmp_path):
 @pytest.mark.parametrize("world", [1, 2, 4, 20])
 def test_ranks_share_the_set(info, tmp_path, world):
     shares = [missing(info, tmp_path, rank, world) for rank in range(world)]
-    together = [clip for share in shares for clip in share]
-    assert sorted(together) == sorted((clip.prompt, clip.key) for clip in CLIPS)
+    together = [video for share in shares for video in share]
+    assert sorted(together) == sorted(map(number, NAMES))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_clip_that_another_rank_has_begun_with_moves_no_share(info, tmp_path):
+def test_a_video_that_another_rank_has_begun_with_moves_no_share(info, tmp_path):
     """Ranks start at different times: what the first has written must not change who makes the rest."""
     before = missing(info, tmp_path, 1, 2)
-    (tmp_path / CLIPS[0].name).touch()
+    (tmp_path / NAMES[0].file).touch()
     assert missing(info, tmp_path, 1, 2) == before
-    assert (CLIPS[0].prompt, CLIPS[0].key) not in missing(info, tmp_path, 0, 2)
+    assert number(NAMES[0]) not in missing(info, tmp_path, 0, 2)
 
 
-def test_a_clip_that_is_half_written_is_missing(info, tmp_path):
-    (tmp_path / f"{CLIPS[0].name}.123.part").touch()
+def test_a_video_that_is_half_written_is_missing(info, tmp_path):
+    (tmp_path / f"{NAMES[0].file}.123.part").touch()
     assert len(missing(info, tmp_path)) == 9
 
 
 def test_the_data_are_prompts_of_vbench(info, tmp_path):
-    assert issubclass(MissingClips, PromptData)
-    with pytest.raises(ValueError, match="a pixel becomes a square of 1 or more, and enlarge=0 was given"):
+    assert issubclass(MissingVideos, PromptData)
+    with pytest.raises(ValueError, match="MissingVideos: expected enlarge >= 1, found 0"):
         missing(info, tmp_path, enlarge=0)
 
 
@@ -155,7 +155,7 @@ def uninterrupted(trained, tmp_path_factory):
 
 
 def test_the_whole_set_is_made_of_the_trained_weights(trained, uninterrupted, info, tmp_path):
-    assert set(uninterrupted) == {clip.name for clip in CLIPS}
+    assert set(uninterrupted) == {name.file for name in NAMES}
     # the reward of the config fails on these prompts: it was not asked
     make(trained, info, tmp_path, base=True)
     assert all(contents(tmp_path)[name] != content for name, content in uninterrupted.items())
@@ -166,7 +166,7 @@ def test_the_whole_set_is_made_of_the_trained_weights(trained, uninterrupted, in
 
 def test_the_data_of_the_config_have_no_say():
     assert {"folder", "dimensions", "path", "evaluation_samples", "batch_size", "fps", "enlarge"} == set(
-        inspect.signature(MissingClips).parameters
+        inspect.signature(MissingVideos).parameters
     )
 
 
@@ -186,12 +186,12 @@ def test_two_processes_make_what_one_makes(trained, uninterrupted, info, tmp_pat
 def deadly(trained, info, out, after):
     torch.set_num_threads(1)  # a forked process has none of its parent's threads
 
-    def write(path, *args):
+    def write_some(path, *args):
         if len(list(path.parent.glob("*.mp4"))) == after:
             os.kill(os.getpid(), signal.SIGKILL)
-        write_clip(path, *args)
+        write(path, *args)
 
-    rlr.evaluation.vbench.prediction.write_clip = write
+    rlr.cli.vbench.prediction.write = write_some
     make(trained, info, out, batch=1)
 
 
@@ -209,7 +209,7 @@ def test_a_killed_run_goes_on_where_it_stopped(trained, uninterrupted, info, tmp
 
 def test_a_whole_set_is_left_alone(trained, info, tmp_path, monkeypatch):
     make(trained, info, tmp_path)
-    monkeypatch.setattr("rlr.evaluation.vbench.prediction.write_clip", lambda *args: pytest.fail("nothing is missing"))
+    monkeypatch.setattr("rlr.cli.vbench.prediction.write", lambda *args: pytest.fail("nothing is missing"))
     make(trained, info, tmp_path)
 
 
@@ -218,14 +218,14 @@ def test_a_whole_set_is_left_alone(trained, info, tmp_path, monkeypatch):
     [
         (
             {"overrides": ["--model.init_args.seed=1"]},
-            "were made with another seed; give another --out, or delete the f",
+            "were made with another seed; set another --out, or delete the f",
         ),
-        ({"overrides": ["--model.init_args.sampler.init_args.eta=0.5"]}, "were made with another sampler; give"),
-        ({"enlarge": 2}, "were made with another enlarge; give"),
-        ({"fps": 12.0}, "were made with another fps; give"),
+        ({"overrides": ["--model.init_args.sampler.init_args.eta=0.5"]}, "were made with another sampler; set"),
+        ({"enlarge": 2}, "were made with another enlarge; set"),
+        ({"fps": 12.0}, "were made with another fps; set"),
     ],
 )
-def test_clips_of_two_models_are_not_mixed(trained, info, tmp_path, capsys, change, told):
+def test_videos_of_two_models_are_not_mixed(trained, info, tmp_path, capsys, change, told):
     make(trained, info, tmp_path, samples=1)
     before = contents(tmp_path)
     with pytest.raises(SystemExit):
@@ -234,21 +234,21 @@ def test_clips_of_two_models_are_not_mixed(trained, info, tmp_path, capsys, chan
     assert contents(tmp_path) == before
 
 
-def test_clips_of_two_checkpoints_are_not_mixed(trained, info, tmp_path, capsys):
+def test_videos_of_two_checkpoints_are_not_mixed(trained, info, tmp_path, capsys):
     make(trained, info, tmp_path, samples=1)
     with pytest.raises(SystemExit):
         make(trained, info, tmp_path, samples=1, base=True)
     assert "were made with another checkpoint" in capsys.readouterr().err
 
 
-def test_clips_of_an_unknown_model_are_not_added_to(trained, info, tmp_path, capsys):
+def test_videos_of_an_unknown_model_are_not_added_to(trained, info, tmp_path, capsys):
     write_video(tmp_path / "videos" / "a cat-0.mp4", torch.zeros(3, 3, 8, 8), 8)
     with pytest.raises(SystemExit):
         make(trained, info, tmp_path)
-    assert "holds clips, and no origin.json that says of what; give another --out" in capsys.readouterr().err
+    assert "holds videos, and no origin.json that says of what; set another --out" in capsys.readouterr().err
 
 
-def test_what_clips_are_made_with_is_noted(trained, info, tmp_path):
+def test_what_videos_are_made_with_is_noted(trained, info, tmp_path):
     make(trained, info, tmp_path, samples=1)
     noted = json.loads((tmp_path / "videos" / "origin.json").read_text())
     assert noted["sampler"]["init_args"]["steps"] == 2

@@ -11,19 +11,19 @@ from PIL import Image
 
 from rlr.chain import Chain
 from rlr.cli.demo.__main__ import main
-from rlr.evaluation.pictures import picture
+from rlr.evaluation import report
+from rlr.evaluation.images import to_image
+from rlr.evaluation.report import Media, Sample, Samples
 from rlr.io.video import read_video
 from rlr.rewards import FrameReward
 from rlr.samplers import DDIM
-from rlr.toy.demo.clips import Clips, enlarged, strip
-from rlr.toy.demo.evaluate import evaluate
-from rlr.toy.demo.media import Film, Picture
-from rlr.toy.demo.stills import Stills
+from rlr.toy.demo.images import Images
+from rlr.toy.demo.videos import Videos, enlarged, strip
 from rlr.toy.demo.watch import world_of
 from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import parse_clip
 from tests.toy.demo.test_demo import References
-from tests.toy.demo.toy import Light, Smear, SmearClips
+from tests.toy.demo.toy import Light, Smear, SmearClips, evaluate
 
 CONFIG = """
 model:
@@ -76,7 +76,7 @@ def finished(run: tuple[Path, str]) -> Path:
 def base(finished: Path):
     """The evaluation of the model before any update."""
     prompts = json.loads((finished / "results.json").read_text(encoding="utf-8"))["prompts"]
-    return evaluate(Clips(8.0), Chain(SmearClips(), DDIM(3)), FrameReward(Light()), prompts)
+    return evaluate(Videos(8.0), Chain(SmearClips(), DDIM(3)), FrameReward(Light()), prompts)
 
 
 def page(folder: Path) -> str:
@@ -84,9 +84,9 @@ def page(folder: Path) -> str:
 
 
 def test_a_model_says_what_it_makes() -> None:
-    assert isinstance(world_of(Smear()), Stills)
+    assert isinstance(world_of(Smear()), Images)
     clips = world_of(SmearClips())
-    assert isinstance(clips, Clips)
+    assert isinstance(clips, Videos)
     assert clips.fps == 8
 
 
@@ -99,7 +99,7 @@ def test_the_first_prompts_have_a_film_each(finished: Path, base) -> None:
         assert video.frames.shape == (5, 3, 256, 256)
         # every pixel is a square of 8, whose inside the loss of colour resolution does not reach
         seen = video.frames[..., 4::8, 4::8].float() / 255
-        assert (seen - base.pixels[k, 0]).abs().mean() < 0.02
+        assert (seen - base[1][k, 0]).abs().mean() < 0.02
 
 
 def test_the_page_plays_the_films_and_needs_no_other_file(finished: Path) -> None:
@@ -125,16 +125,16 @@ def test_the_other_prompts_stand_still_in_strips(finished: Path, base) -> None:
     inside = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="base', page(finished))
     assert len(inside) == PROMPTS - 12
     shown = Image.open(io.BytesIO(base64.b64decode(inside[0])))
-    assert shown.tobytes() == Clips(8.0).still(base.pixels[12, 0]).tobytes()
+    assert shown.tobytes() == Videos(8.0).still(base[1][12, 0]).tobytes()
     assert page(finished).count('class="cards wide"') == 1
 
 
 def test_a_strip_shows_frames_from_the_first_to_the_last() -> None:
     frames = torch.linspace(0, 1, 8)[:, None, None, None].expand(8, 3, 32, 32)
-    image = strip([picture(frame) for frame in enlarged(frames, 64)])
+    image = strip([to_image(frame) for frame in enlarged(frames, 64)])
     assert image.size == (4 * 64 + 3 * 4, 64)
     assert [image.getpixel((68 * k + 32, 32))[0] for k in range(4)] == [round(255 * f / 7) for f in (0, 2, 5, 7)]
-    assert strip([picture(frame) for frame in frames[:2]]).size == (2 * 32 + 4, 32)
+    assert strip([to_image(frame) for frame in frames[:2]]).size == (2 * 32 + 4, 32)
 
 
 def test_large_frames_keep_their_size() -> None:
@@ -144,7 +144,7 @@ def test_large_frames_keep_their_size() -> None:
 
 def test_the_sheet_shows_strips_before_and_after(finished: Path, base) -> None:
     sheet = Image.open(finished / "before_after.png").convert("RGB")
-    expected = Clips(8.0).still(base.pixels[0, 0])
+    expected = Videos(8.0).still(base[1][0, 0])
     width, height = expected.size
     places = ((x, y) for x in range(30, 70) for y in range(150, 220))
     assert any(sheet.crop((x, y, x + width, y + height)).tobytes() == expected.tobytes() for x, y in places)
@@ -156,12 +156,12 @@ def test_numbers(finished: Path, base) -> None:
     assert (
         {"reward", "all", "motion", "count", "colour", "shape", "binding", "dynamic", "diversity"}
         <= set(numbers["results"])
-        <= set(Clips.labels)
+        <= set(Videos.labels)
     )
     assert len(set(numbers["prompts"])) == PROMPTS
     assert numbers["curves"]["updates"] == [0, 1, 2]
     for name in ("reward", "dynamic", "diversity"):
-        assert numbers["results"][name]["base"] == pytest.approx(base.mean(name), abs=1e-6)
+        assert numbers["results"][name]["base"] == pytest.approx(base[0][name].nanmean().item(), abs=1e-6)
     assert numbers["results"]["reward"]["aligned"] != numbers["results"]["reward"]["base"]
 
 
@@ -180,15 +180,15 @@ def test_what_is_printed(run: tuple[Path, str]) -> None:
 
 def test_the_reward_of_a_clip_is_that_of_all_its_frames(base) -> None:
     """Though an update sees one of them."""
-    torch.testing.assert_close(base.scores["reward"], base.pixels.mean((2, 3, 4, 5)))
+    torch.testing.assert_close(base[0]["reward"], base[1].mean((2, 3, 4, 5)))
 
 
 def test_every_measurement_has_a_label(base) -> None:
-    assert set(base.scores) == set(Clips.labels)
+    assert set(base[0]) == set(Videos.labels)
 
 
 def test_renders_are_all_right_and_some_of_new_pairs() -> None:
-    world = Clips(8.0)
+    world = Videos(8.0)
     prompts = world.prompts(40, 0)
     clips = [parse_clip(prompt) for prompt in prompts]
     pixels = draw_clips(clips, 0).float() / 255
@@ -200,8 +200,9 @@ def test_renders_are_all_right_and_some_of_new_pairs() -> None:
     assert world.check(pixels[:3], prompts[:3])["all"].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("kind", "tag"), [(Picture, "img"), (Film, "video")])
-def test_what_a_prompt_says_does_not_break_the_page(kind: type, tag: str) -> None:
-    element = kind(b"abc").element('a "red" <circle>')
-    assert element.startswith(f"<{tag} ")
-    assert "&quot;red&quot; &lt;circle&gt;" in element
+@pytest.mark.parametrize(("kind", "tag"), [("image/png", "img"), ("video/mp4", "video")])
+def test_a_prompt_does_not_break_the_page(kind: str, tag: str) -> None:
+    sample = Sample(Media(b"abc", 'a "red" <circle>', kind), "base", "1.00", True)
+    written = report.page("title", "lead", [Samples("shown", [("<b>", [sample])])])
+    assert re.search(rf"<{tag} [^>]*&#34;red&#34; &lt;circle&gt;", written)
+    assert "<p>&lt;b&gt;</p>" in written

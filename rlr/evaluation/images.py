@@ -1,14 +1,16 @@
-"""The picture of pictures: samples side by side under their prompts."""
+"""Images of images: samples side by side under their prompts."""
 
 import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -19,7 +21,13 @@ INK, FAINT, PAPER, CARD = "#1f2328", "#656d76", "#ffffff", "#f6f8fa"
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 MARGIN, PADDING, GAP, LINE = 32, 16, 12, 20
 INDENT = 20
-"""What a mark takes of its caption's first line."""
+"""The pixels that a mark takes of the first line of its caption."""
+PROMPT_LINES = 3
+"""The most lines of a prompt."""
+UNKNOWN = "�"
+"""Drawn for a character that the font does not have."""
+BROKEN = (255, 0, 255)
+"""The color of pixels that are NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,13 @@ class Card:
     marks: Sequence[bool] | None = None
 
 
-def picture(pixels: Tensor) -> Image.Image:
-    """Returns the image of pixels in [0, 1], with shape (3, H, W)."""
-    array = (pixels.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(np.ascontiguousarray(array))
+def to_image(pixels: Tensor) -> Image.Image:
+    """Returns the image of pixels in [0, 1], with shape (3, H, W); those that are not finite are magenta."""
+    pixels = pixels.detach().float()
+    finite = pixels.isfinite().all(0)
+    colors = (pixels.nan_to_num().clamp(0, 1) * 255).round().byte()
+    colors = colors.where(finite, torch.tensor(BROKEN, dtype=torch.uint8, device=colors.device)[:, None, None])
+    return Image.fromarray(np.ascontiguousarray(colors.permute(1, 2, 0).cpu().numpy()))
 
 
 def png(image: Image.Image) -> bytes:
@@ -53,7 +64,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def scaled(image: Image.Image) -> Image.Image:
-    """Returns the image in the size that it is shown in; each pixel of a small one is a square."""
+    """Returns the image in the size of grids; each pixel of a small one is a square."""
     side = max(image.size)
     if side > MOST:
         return image.resize([round(length * MOST / side) for length in image.size], Image.Resampling.LANCZOS)
@@ -75,7 +86,7 @@ def sheet(images: Sequence[Image.Image], count: int = 6) -> Image.Image:
 
 
 def film(images: Sequence[Image.Image]) -> Tensor:
-    r"""Returns images of one size as frames of a clip, uint8 with shape :math:`(F, 3, H, W)`; H and W are made even."""
+    r"""Returns images of one size as frames of a video, uint8 with shape :math:`(F, 3, H, W)`; H and W are made even."""
     width, height = (length + length % 2 for length in images[0].size)
     canvases = [Image.new("RGB", (width, height), PAPER) for _ in images]
     for canvas, image in zip(canvases, images, strict=True):
@@ -113,7 +124,7 @@ def _card(canvas: Image.Image, card: Card, x: int, y: int, width: int, height: i
     draw = ImageDraw.Draw(canvas)
     draw.rounded_rectangle((x, y, x + width - 1, y + height - 1), 10, CARD)
     font = _font(14)
-    for k, line in enumerate(wrap(card.prompt, width - 2 * PADDING, font)[:3]):
+    for k, line in enumerate(shortened(wrap(card.prompt, width - 2 * PADDING, font), PROMPT_LINES)):
         draw.text((x + PADDING, y + PADDING + k * LINE), line, INK, font)
     left, top = x + PADDING, y + PADDING + 3 * LINE + 4
     captions = _captions(card, [image.width for image in card.images])
@@ -138,18 +149,48 @@ def _caption(draw: ImageDraw.ImageDraw, lines: Sequence[str], mark: bool | None,
 
 
 def wrap(text: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:
-    """Breaks a text into lines that are no wider than ``width`` pixels."""
+    """Breaks a text into lines that are no wider than ``width`` pixels, at blanks, or within a word that is wider itself.
+
+    A character that the font does not have becomes �.
+    """
     lines = [""]
-    for word in text.split():
+    for word in drawable(text).split():
         longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
+        if font.getlength(longer) <= width:
             lines[-1] = longer
         else:
-            lines.append(word)
-    return lines
+            lines += _pieces(word, width, font)
+    return lines if lines[0] or len(lines) == 1 else lines[1:]
+
+
+def _pieces(word: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:
+    pieces = [""]
+    for character in word:
+        if pieces[-1] and font.getlength(pieces[-1] + character) > width:
+            pieces.append("")
+        pieces[-1] += character
+    return pieces
+
+
+def shortened(lines: Sequence[str], most: int) -> list[str]:
+    """Returns the first lines, with … where others are left out."""
+    return list(lines) if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][:-1]}…"]
+
+
+def drawable(text: str) -> str:
+    """Returns a text in which every character has a glyph."""
+    return "".join(sign if sign.isspace() or _glyphs().get_char_index(ord(sign)) else UNKNOWN for sign in text)
+
+
+@cache
+def _glyphs() -> FT2Font:
+    return FT2Font(str(_file(bold=False)))
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # matplotlib brings the fonts, so that the picture is the same on every machine
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), size)
+    return ImageFont.truetype(_file(bold), size)
+
+
+def _file(bold: bool) -> Path:
+    # matplotlib brings the fonts, so that an image is the same on every machine
+    return Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")

@@ -9,13 +9,24 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from rlr.callbacks import EMA, Checkpointing, Diversity, Listener, RewardEvaluation, SafeCheckpointIO
-from rlr.callbacks.base_scores import BaseScores
+from rlr.callbacks import (
+    EMA,
+    Checkpointing,
+    Diversity,
+    Evaluation,
+    Listener,
+    PredictionWriter,
+    SafeCheckpointIO,
+    SampleGrid,
+    Scheduled,
+)
 from rlr.data import Prompts
-from rlr.evaluation import measure
+from rlr.estimators import DDPO
+from rlr.evaluation import Evaluator, RewardMetric, SampleSet
+from rlr.evaluation.base_scores import BaseScores
 from rlr.rewards import Brightness, Combine, RunningZScore
 from rlr.samplers import DDIM
-from tests.modules.toy import WORDS, Hard, Level, align, run, weights
+from tests.modules.toy import WORDS, AffineModel, Hard, Level, Replay, align, run, weights
 
 
 class Scaled(Brightness):
@@ -72,11 +83,16 @@ class Heard(Callback, Listener):
 
 
 def direct(module, prompts, seed=0, samples=1):
-    return measure(module.chain, [Level()], prompts, samples, seed)["Level"]
+    return measure(module.chain, prompts, samples, seed)["Level"]
+
+
+def measure(chain, prompts, samples=1, seed=0, batch=8, metrics=()):
+    """The values by label, without a trainer."""
+    return Evaluator(SampleSet(prompts, samples, seed, batch), [RewardMetric(Level()), *metrics]).evaluate(chain).values
 
 
 def test_scores_are_those_of_the_model_on_the_prompts(tmp_path):
-    evaluation = RewardEvaluation(every=0, samples=3, seed=5)
+    evaluation = Evaluation(every=0, samples=3, seed=5)
     module, _ = fit(evaluation, tmp_path)
     torch.testing.assert_close(scores(evaluation).scores, direct(module, list(WORDS[:5]), 5, 3))
     torch.testing.assert_close(scores(evaluation).base, direct(align(), list(WORDS[:5]), 5, 3))
@@ -86,7 +102,7 @@ def test_scores_are_those_of_the_model_on_the_prompts(tmp_path):
 def test_one_image_whatever_the_batch():
     chain = align().chain
     whole, single, more = (
-        measure(chain, [Level()], prompts, 2, batch=batch)["Level"]
+        measure(chain, prompts, 2, batch=batch)["Level"]
         for prompts, batch in ((WORDS[:5], 10), (WORDS[:5], 1), (WORDS, 3))
     )
     torch.testing.assert_close(whole, single)
@@ -97,17 +113,19 @@ def test_one_image_whatever_the_batch():
 @pytest.mark.parametrize("world", [2, 3, 7])
 def test_ranks_share_the_prompts_and_nothing_changes(world):
     """Seven ranks for five prompts: two of them have none."""
-    chain, diversity = align().chain, Diversity()
-    whole = measure(chain, [Level()], WORDS[:5], 2, diversity=diversity)
-    shares = [measure(chain, [Level()], WORDS[:5], 2, diversity=diversity, rank=r, world=world) for r in range(world)]
-    for label, values in whole.items():
-        assert sum(len(share[label]) for share in shares) == 5
-        for rank, share in enumerate(shares):
-            torch.testing.assert_close(share[label], values[rank::world])
+    chain, samples = align().chain, SampleSet(WORDS[:5], 2)
+    whole = {
+        row: pixels for batch in samples.batches(chain) for row, pixels in zip(batch.rows, batch.pixels, strict=True)
+    }
+    shares = [samples.rows(rank, world) for rank in range(world)]
+    assert sorted(row for share in shares for row in share) == list(range(10))
+    for share in shares:
+        for batch in samples.batches(chain, share):
+            torch.testing.assert_close(batch.pixels, torch.stack([whole[row] for row in batch.rows]))
 
 
 def test_several_sets_and_rewards(tmp_path):
-    evaluation = RewardEvaluation(
+    evaluation = Evaluation(
         {"one": other("one", "two"), "three": other("three", evaluation_samples=2)}, [Level(), Hard(), Scaled()]
     )
     fit(evaluation, tmp_path)
@@ -120,7 +138,7 @@ def test_several_sets_and_rewards(tmp_path):
 
 
 def test_held_out_prompts_are_those_of_the_stage(tmp_path):
-    during, after = RewardEvaluation(), RewardEvaluation(limit=4)
+    during, after = Evaluation(), Evaluation(limit=4)
     module, _ = fit(during, tmp_path)
     examine(after, module, tmp_path)
     assert during.results.prompts == {"Prompts": list(WORDS[:5])}
@@ -129,7 +147,7 @@ def test_held_out_prompts_are_those_of_the_stage(tmp_path):
 
 def test_parts_of_a_combination_are_scored_apart(tmp_path):
     reward = Combine({"a": Level(), "b": Brightness()}, {"a": 1.0, "b": 1.0}, RunningZScore())
-    evaluation = RewardEvaluation()
+    evaluation = Evaluation()
     module, _ = fit(evaluation, tmp_path, module=align(reward=reward))
     torch.testing.assert_close(scores(evaluation).scores, direct(module, list(WORDS[:5])))
     assert scores(evaluation, label="Brightness").scores.shape == (5, 1)
@@ -139,7 +157,7 @@ def test_parts_of_a_combination_are_scored_apart(tmp_path):
 
 
 def test_evaluates_at_the_start_every_n_updates_and_at_the_end(tmp_path):
-    heard, evaluation = Heard(), RewardEvaluation(every=2)
+    heard, evaluation = Heard(), Evaluation(every=2)
     fit(evaluation, tmp_path, 5, align(accumulate=2), callbacks=[evaluation, heard])
     assert [results.update for results in heard.results] == [0, 2, 4, 5]
     first = heard.results[0].sets["Prompts"][0]
@@ -151,17 +169,15 @@ def test_a_resumed_run_does_not_evaluate_again_where_it_begins(tmp_path):
     settings, checkpointing = saving(tmp_path)
     first, second = Heard(), Heard()
     module = align(accumulate=2)
-    fit(
-        RewardEvaluation(), tmp_path, 2, module, callbacks=[checkpointing, RewardEvaluation(every=2), first], **settings
-    )
-    further = {"callbacks": [RewardEvaluation(every=2), second], "ckpt_path": tmp_path / "last.ckpt"}
-    fit(RewardEvaluation(), tmp_path, 4, align(accumulate=2), **further, **settings)
+    fit(Evaluation(), tmp_path, 2, module, callbacks=[checkpointing, Evaluation(every=2), first], **settings)
+    further = {"callbacks": [Evaluation(every=2), second], "ckpt_path": tmp_path / "last.ckpt"}
+    fit(Evaluation(), tmp_path, 4, align(accumulate=2), **further, **settings)
     assert [results.update for results in first.results] == [0, 2]
     assert [results.update for results in second.results] == [4]
 
 
 def test_never_in_training_if_asked_so(tmp_path):
-    heard, evaluation = Heard(), RewardEvaluation(every=None)
+    heard, evaluation = Heard(), Evaluation(every=None)
     fit(evaluation, tmp_path, 2, callbacks=[evaluation, heard])
     assert heard.results == []
     assert not (tmp_path / "evaluation").exists()
@@ -184,7 +200,7 @@ def test_training_is_as_without(tmp_path):
         run(module, data(), 4, **settings)
         return module
 
-    watched = trained(callbacks=[RewardEvaluation(every=1)], default_root_dir=tmp_path)
+    watched = trained(callbacks=[Evaluation(every=1)], default_root_dir=tmp_path)
     alone = trained()
     assert torch.equal(weights(watched), weights(alone))
     assert watched.progress == alone.progress
@@ -205,12 +221,12 @@ class Counting(Level):
 def test_the_base_is_scored_once_a_run(tmp_path):
     settings, checkpointing = saving(tmp_path / "kept")
     first, second = Counting(), Counting()
-    evaluation = RewardEvaluation(rewards=[first])
+    evaluation = Evaluation(metrics=[first])
     fit(evaluation, tmp_path, 2, callbacks=[evaluation, checkpointing], **settings)
-    resumed = RewardEvaluation(rewards=[second])
+    resumed = Evaluation(metrics=[second])
     fit(resumed, tmp_path, 4, callbacks=[resumed], ckpt_path=tmp_path / "kept" / "last.ckpt", **settings)
-    # a probe of one prompt; five prompts of the base, unless they are found; five at the end
-    assert (first.calls, second.calls) == (1 + 5 + 5, 1 + 5)
+    # five prompts of the base, of which the first is compared with what is kept; five at the end
+    assert (first.calls, second.calls) == (5 + 5, 1 + 5)
     assert torch.equal(scores(resumed, label="Counting").base, scores(evaluation, label="Counting").base)
     assert not torch.equal(scores(resumed, label="Counting").scores, scores(evaluation, label="Counting").scores)
 
@@ -228,10 +244,10 @@ def test_the_base_is_scored_once_a_run(tmp_path):
     ids=["steps", "eta", "seed", "samples", "limit", "reward"],
 )
 def test_a_base_of_other_circumstances_is_not_used(tmp_path, change):
-    evaluation = RewardEvaluation()
+    evaluation = Evaluation()
     fit(evaluation, tmp_path)
     of_module = {key: change.pop(key) for key in ("sampler", "reward") if key in change}
-    changed, alone = RewardEvaluation(**change), RewardEvaluation(**change)
+    changed, alone = Evaluation(**change), Evaluation(**change)
     fit(changed, tmp_path, module=align(**of_module))
     fit(alone, tmp_path / "alone", module=align(**of_module))
     label = of_module.get("reward", Level()).label
@@ -239,28 +255,28 @@ def test_a_base_of_other_circumstances_is_not_used(tmp_path, change):
 
 
 def test_a_base_of_other_weights_is_not_used(tmp_path):
-    fit(RewardEvaluation(), tmp_path)
+    fit(Evaluation(), tmp_path)
     module = align()
     module.chain.model.bias.data += 0.3
-    changed, expected = RewardEvaluation(), direct(module, list(WORDS[:5]))
+    changed, expected = Evaluation(), direct(module, list(WORDS[:5]))
     fit(changed, tmp_path, module=module)
     torch.testing.assert_close(scores(changed).base, expected)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"probe": 3}', '{"probe": {"colours": [1, 2, 3]}, "scores": {}}'])
-def test_a_spoilt_file_is_computed_again(tmp_path, content):
+@pytest.mark.parametrize("value", [None, [], {"probe": 3}, {"probe": {"colors": [1, 2, 3]}, "scores": {}}])
+def test_scores_of_another_version_are_computed_again(tmp_path, value):
     file = BaseScores(tmp_path, {"seed": 0})
-    file.path.write_text(content)
-    assert file.find({"colours": [0.5, 0.5, 0.5]}) is None
-    file.keep({"colours": [0.5, 0.5, 0.5]}, {"a": torch.tensor([[0.1], [math.pi]])})
-    assert torch.equal(file.find({"colours": [0.5, 0.50001, 0.5]})["a"], torch.tensor([[0.1], [math.pi]]))
-    assert file.find({"colours": [0.5, 0.51, 0.5]}) is None
+    file.file.put(file.key, value)
+    assert file.find({"colors": [0.5, 0.5, 0.5]}) is None
+    file.keep({"colors": [0.5, 0.5, 0.5]}, {"a": torch.tensor([[0.1], [math.pi]])})
+    assert torch.equal(file.find({"colors": [0.5, 0.50001, 0.5]})["a"], torch.tensor([[0.1], [math.pi]]))
+    assert file.find({"colors": [0.5, 0.51, 0.5]}) is None
 
 
 def test_test_compares_a_checkpoint_with_the_model_that_the_config_builds(tmp_path):
     settings, checkpointing = saving(tmp_path)
-    module, _ = fit(RewardEvaluation(every=None), tmp_path, callbacks=[checkpointing], **settings)
-    evaluation, fresh = RewardEvaluation(), align()
+    module, _ = fit(Evaluation(every=None), tmp_path, callbacks=[checkpointing], **settings)
+    evaluation, fresh = Evaluation(), align()
     examine(evaluation, fresh, tmp_path, tmp_path / "last.ckpt")
     assert torch.equal(weights(fresh), weights(module))
     assert evaluation.results.update == 3
@@ -269,20 +285,20 @@ def test_test_compares_a_checkpoint_with_the_model_that_the_config_builds(tmp_pa
 
 
 def test_a_model_without_training_is_shown_alone(tmp_path, capsys):
-    evaluation = RewardEvaluation()
+    evaluation = Evaluation()
     examine(evaluation, align(), tmp_path)
     assert scores(evaluation).base is None
     assert "| Prompts: 6 prompts × 1 sample | score |" in " ".join(capsys.readouterr().out.split())
 
 
 def test_weights_that_nobody_remembers(tmp_path):
-    module, _ = fit(RewardEvaluation(every=None), tmp_path)
+    module, _ = fit(Evaluation(every=None), tmp_path)
     with pytest.warns(UserWarning, match="AffineModel does not remember its weights before training, so the eval"):
-        examine(RewardEvaluation(), module, tmp_path)
+        examine(Evaluation(), module, tmp_path)
 
 
 def test_the_average_is_evaluated(tmp_path):
-    ema, evaluation = EMA(0.5), RewardEvaluation(every=1)
+    ema, evaluation = EMA(0.5), Evaluation(every=1)
     module, _ = fit(evaluation, tmp_path, callbacks=[evaluation, ema])
     with ema.applied(module):
         expected = direct(module, list(WORDS[:5]))
@@ -296,7 +312,7 @@ def test_the_average_is_evaluated(tmp_path):
 @pytest.fixture
 def told(tmp_path, capsys):
     """An evaluation of two sets with everything that it left behind."""
-    evaluation = RewardEvaluation({"a": other("one", "two"), "b": other("three")}, [Level(), Scaled()], samples=2)
+    evaluation = Evaluation({"a": other("one", "two"), "b": other("three")}, [Level(), Scaled()], samples=2)
     _, trainer = fit(evaluation, tmp_path)
     return evaluation, trainer, tmp_path / "evaluation" / "fit", capsys.readouterr().out
 
@@ -317,15 +333,21 @@ def test_files_hold_what_the_table_shows(told):
     assert sorted(path.name for path in folder.iterdir()) == ["results.csv", "results.json"]
     content = json.loads((folder / "results.json").read_text())
     rows = list(csv.DictReader((folder / "results.csv").open()))
-    assert {"update", "seed", "date", "device", "commit", "versions", "rewards", "checkpoint"} <= set(content)
+    assert {"update", "seed", "date", "device", "commit", "versions", "metrics", "checkpoint"} <= set(content)
     assert [(row["prompts"], row["measurement"]) for row in rows] == [
         (name, label) for name in "ab" for label in ("Level", "Bright2.1", "Bright2.1 x100")
     ]
     for row in rows:
         value = content["sets"][row["prompts"]]["results"][row["measurement"]]
-        assert {key: float(row[key]) for key in value} == value
+        assert {key: float(row[key]) for key, number in value.items() if number is not None} == {
+            key: number for key, number in value.items() if number is not None
+        }
         assert value["difference"] == pytest.approx(value["aligned"] - value["base"], abs=1e-5)
-        assert value["low"] <= value["difference"] <= value["high"]
+        if row["prompts"] == "a":
+            assert value["low"] <= value["difference"] <= value["high"]
+        else:
+            # one prompt tells no interval
+            assert value["low"] is value["high"] is None
     assert content["sets"]["a"]["scores"]["Level"] == scores(evaluation, "a").scores.tolist()
     assert content["sets"]["a"]["prompts"] == ["one", "two"]
 
@@ -348,7 +370,7 @@ def test_a_crash_while_writing_leaves_the_results_before(told, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="full"):
-        fit(RewardEvaluation(evaluation.prompts, [Level()]), folder.parents[1], steps=5)
+        fit(Evaluation(evaluation.prompts, [Level()]), folder.parents[1], steps=5)
     assert (folder / "results.json").read_bytes() == before
 
 
@@ -357,16 +379,16 @@ def test_a_crash_while_writing_leaves_the_results_before(told, monkeypatch):
 
 def test_diversity_stands_in_the_table_and_warns_of_collapse(tmp_path, capsys):
     """Every sample of this model drifts to white: samples of a prompt come together."""
-    evaluation = RewardEvaluation(samples=3, diversity=Diversity(floor=0.9))
+    evaluation = Evaluation(samples=3, metrics=[Brightness(), Diversity(floor=0.9)])
     with pytest.warns(UserWarning, match=r"diversity of samples on Prompts has fallen to .* from the base model's"):
-        fit(evaluation, tmp_path, 30, align(lr=0.3, reward=Brightness()))
+        fit(evaluation, tmp_path, 40, align(lr=0.05, reward=Brightness(), estimator=Replay(steps=4)))
     found = scores(evaluation, label="diversity")
     assert found.scores.mean() < 0.9 * found.base.mean()
     assert "| diversity" in capsys.readouterr().out
 
 
 def test_no_warning_above_the_floor(tmp_path, recwarn):
-    fit(RewardEvaluation(samples=3, diversity=Diversity(floor=0.01)), tmp_path, 2)
+    fit(Evaluation(samples=3, metrics=[Level(), Diversity(floor=0.01)]), tmp_path, 2)
     assert not [w for w in recwarn if "diversity" in str(w.message)]
 
 
@@ -374,19 +396,22 @@ def test_no_warning_above_the_floor(tmp_path, recwarn):
 
 
 def test_mistakes_are_told_before_anything_is_sampled(tmp_path):
-    with pytest.raises(ValueError, match=r"two rewards of one evaluation are called Level"):
-        RewardEvaluation(rewards=[Level(), Level()])
-    with pytest.raises(ValueError, match=r"the list of rewards is empty"):
-        RewardEvaluation(rewards=[])
-    with pytest.raises(ValueError, match=r"samples is at least 1, and 0 was given"):
-        RewardEvaluation(samples=0)
+    with pytest.raises(ValueError, match=r"metrics: expected labels that differ, found Level twice"):
+        Evaluation(metrics=[Level(), Level()])
+    with pytest.raises(ValueError, match=r"expected a metric or a display, found none"):
+        Evaluation(metrics=[])
+    with pytest.raises(ValueError, match=r"Evaluation: expected samples >= 1, found 0"):
+        Evaluation(samples=0)
     for evaluation, message in (
-        (RewardEvaluation({"a": other()}), r"the prompts a \(Prompts\) have none for 'val'"),
-        (RewardEvaluation(diversity=Diversity()), r"diversity compares samples of one prompt, and Prompts takes one"),
+        (Evaluation({"a": other()}), r"the prompts a \(Prompts\): expected prompts for 'val', found none"),
+        (
+            Evaluation(metrics=[Diversity()]),
+            r"diversity compares samples of one prompt: expected samples >= 2, found 1",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             fit(evaluation, tmp_path)
-    with pytest.raises(ValueError, match=r"floor is a share .* and 2 is not"):
+    with pytest.raises(ValueError, match=r"Diversity: expected floor in \[0, 1\].* found 2"):
         Diversity(floor=2)
 
 
@@ -396,7 +421,124 @@ class Pair(Level):
 
 
 def test_a_reward_of_two_numbers_is_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"the reward Pair: expected one number a sample.* got Tensor of shape \(1, 2\)"
-    ):
-        fit(RewardEvaluation(rewards=[Pair()]), tmp_path)
+    with pytest.raises(ValueError, match=r"the reward Pair: expected one number a sample.* \(1, 2\)"):
+        fit(Evaluation(metrics=[Pair()]), tmp_path)
+
+
+# ---------------------------------------------------------------- schedule
+
+
+class Every(Scheduled):
+    """Notes after which updates it evaluates."""
+
+    def __init__(self, every):
+        super().__init__(every)
+        self.at = []
+
+    def evaluate(self, trainer, module):
+        self.at.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("every", "at"), [(6, [8, 12, 20]), (4, [4, 8, 12, 16, 20]), (50, [20]), (0, [20]), (None, []), (7, [8, 16, 20])]
+)
+def test_a_round_of_four_updates_passes_no_evaluation_by(every, at):
+    """The number of updates is 4, 8, …, 20: an evaluation follows the first round that reaches a multiple."""
+    callback = Every(every)
+    module = align(estimator=DDPO(4), accumulate=2)
+    run(module, data(), 20, callbacks=[callback])
+    assert callback.at == at
+
+
+# ---------------------------------------------------------------- what base scores depend on
+
+
+class Shifted(Level):
+    """A reward with an argument that its label does not tell."""
+
+    def __init__(self, shift=0.0):
+        super().__init__()
+        self.shift = shift
+
+    @property
+    def label(self):
+        return "Level"
+
+    def forward(self, samples, prompts):
+        # the first prompt is scored alike: only the identity of the reward tells the two apart
+        return super().forward(samples, prompts) + samples.new_tensor(
+            [0 if p == WORDS[0] else self.shift for p in prompts]
+        )
+
+
+def test_base_scores_of_another_argument_are_not_used(tmp_path):
+    """Two rewards of one label in one folder: each is compared with its own base."""
+    found = []
+    for shift in (0.0, 1.0):
+        evaluation = Evaluation(metrics=[Shifted(shift)])
+        fit(evaluation, tmp_path)
+        found.append(scores(evaluation).base)
+    expected = torch.tensor([0.0, 1, 1, 1, 1])[:, None]
+    torch.testing.assert_close(found[1] - found[0], expected)
+
+
+def test_a_metric_of_unknown_code_keeps_nothing(tmp_path):
+    class Local(Level):
+        pass
+
+    evaluation = Evaluation(metrics=[Local()])
+    fit(evaluation, tmp_path)
+    assert scores(evaluation, label="Local").base is not None
+    assert not (tmp_path / "evaluation" / "base_scores.jsonl").exists()
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+class Broken(AffineModel):
+    """Decodes the sample of the prompt that is called *one* to NaN."""
+
+    def encode(self, prompts):
+        self.broken = [prompt == "one" for prompt in prompts]
+        return super().encode(prompts)
+
+    def decode(self, x, frames=None):
+        pixels = super().decode(x)
+        pixels[torch.tensor(self.broken)] = float("nan")
+        return pixels
+
+
+def test_a_sample_that_is_not_finite_counts_nowhere(tmp_path):
+    evaluation = Evaluation(metrics=[Level(), Diversity()], samples=2, displays=[SampleGrid(2)])
+    with pytest.warns(UserWarning, match=r"found NaN or infinity in sample 2 \('one'\), 3 \('one'\)"):
+        examine(evaluation, align(model=Broken()), tmp_path, prompts=Prompts(test=list(WORDS[:3]), batch_size=8))
+    for label in ("Level", "diversity"):
+        assert scores(evaluation, label=label).number == 2
+        assert scores(evaluation, label=label).scores[1].isnan().all()
+    text = (tmp_path / "evaluation" / "test" / "results.json").read_text()
+    assert "NaN" not in text
+    assert "Level (2 of 3)" in evaluation.results.text()
+
+
+def test_files_are_written_before_anything_is_printed(tmp_path, monkeypatch):
+    """So a table that cannot be printed costs no result."""
+
+    def fail(text):
+        raise OSError("no terminal")
+
+    monkeypatch.setattr("rlr.callbacks.evaluation.say", fail)
+    with pytest.raises(OSError, match="no terminal"):
+        fit(Evaluation(displays=[SampleGrid(1)]), tmp_path)
+    assert (tmp_path / "evaluation" / "fit" / "results.json").is_file()
+    assert (tmp_path / "samples" / "000003.png").is_file()
+
+
+def test_a_prediction_that_is_not_finite_has_a_note_and_no_image(tmp_path):
+    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(**quiet, callbacks=[PredictionWriter(str(tmp_path))], default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match=r"found NaN or infinity in sample 1 \('one'\)"):
+        trainer.predict(align(model=Broken()), datamodule=Prompts(predict=list(WORDS[:3]), batch_size=8))
+    assert sorted(path.name for path in tmp_path.glob("0*")) == [
+        *("00000.json", "00000.png", "00001.json", "00002.json", "00002.png")
+    ]
+    assert json.loads((tmp_path / "00001.json").read_text())["reward"] is None

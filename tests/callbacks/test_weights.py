@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rlr.callbacks.untrained import Untrained
+from rlr.callbacks.weights import ReferenceWeights
 from rlr.models import FullWeights, LoRA, StableDiffusion
 from tests.modules.toy import AffineModel, align, weights
 
@@ -30,10 +30,10 @@ def answer(module):
 @pytest.mark.parametrize("kind", ["toy", "LoRA", "FullWeights"])
 def test_answers_as_before_training_and_leaves_no_trace(kind, random_sd):
     module = build(kind, random_sd)
-    before, untrained = answer(module), Untrained(module)
+    before, reference = answer(module), ReferenceWeights(module)
     move(module)
     after, own = answer(module), weights(module)
-    with untrained.restored():
+    with reference.restored():
         assert torch.equal(answer(module), before)
     assert torch.equal(answer(module), after)
     assert torch.equal(weights(module), own)
@@ -44,12 +44,12 @@ def test_answers_as_before_training_and_leaves_no_trace(kind, random_sd):
 @pytest.mark.parametrize("kind", ["toy", "LoRA"])
 def test_the_trained_model_comes_back_after_an_exception(kind, random_sd):
     module = build(kind, random_sd)
-    untrained = Untrained(module)
+    reference = ReferenceWeights(module)
     move(module)
     after = answer(module)
 
     def fail():
-        with untrained.restored():
+        with reference.restored():
             raise RuntimeError("within")
 
     with pytest.raises(RuntimeError, match="within"):
@@ -59,7 +59,7 @@ def test_the_trained_model_comes_back_after_an_exception(kind, random_sd):
 
 def test_a_lora_needs_no_copy_and_other_weights_are_not_copied_too_late(random_sd):
     lora, late = build("LoRA", random_sd), align()
-    assert Untrained(lora)._copy == {}
-    assert Untrained(lora).known
+    assert ReferenceWeights(lora)._copy == {}
+    assert ReferenceWeights(lora).known
     late.progress.batches = 1
-    assert not Untrained(late).known
+    assert not ReferenceWeights(late).known

@@ -1,11 +1,8 @@
-"""Pictures, clips and tables for every logger that can show them.
+"""Images, videos and tables for every logger that can show them.
 
-To teach a logger of another class, register a function for it: ``show_picture.register(MyLogger, function)``.
+For a logger of another class, register a function: ``show_image.register(MyLogger, function)``.
 """
 
-import csv
-import io
-from collections.abc import Sequence
 from functools import singledispatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,15 +12,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
-from rlr.evaluation.pictures import picture, png, sheet
-from rlr.evaluation.table import Line, markdown
+from rlr.evaluation.images import png, sheet, to_image
+from rlr.evaluation.report import Table
 from rlr.io.atomic import write_whole
 from rlr.io.video import Video, write_video
 from rlr.modules.alignment import Alignment
 
 
 def log_numbers(trainer: Trainer, module: Alignment, numbers: dict[str, float]) -> None:
-    """Sends numbers to every logger."""
+    """Passes numbers to every logger."""
     for logger in trainer.loggers:
         logger.log_metrics(numbers, now(module))
 
@@ -39,43 +36,43 @@ def updates(trainer: Trainer, module: Alignment) -> int:
 
 
 @singledispatch
-def show_picture(logger: Logger, name: str, image: Image.Image, step: int) -> None:
-    """Shows a picture in a logger; one that has no means to is passed over.
+def show_image(logger: Logger, name: str, image: Image.Image, step: int) -> None:
+    """Shows an image in a logger; does nothing for a logger without images.
 
     Args:
         logger: The logger.
-        name: What it is called, such as ``samples``.
-        image: The picture.
+        name: The name of the image, such as ``samples``.
+        image: The image.
         step: The step of the run.
     """
 
 
-@show_picture.register
+@show_image.register
 def _(logger: WandbLogger, name: str, image: Image.Image, step: int) -> None:
     logger.log_image(name, [image], step)
 
 
-@show_picture.register
+@show_image.register
 def _(logger: TensorBoardLogger, name: str, image: Image.Image, step: int) -> None:
     logger.experiment.add_image(name, np.asarray(image), step, dataformats="HWC")
 
 
-@show_picture.register
+@show_image.register
 def _(logger: CSVLogger, name: str, image: Image.Image, step: int) -> None:
     write_whole(_beside(logger, name, step, "png"), png(image))
 
 
 @singledispatch
 def show_video(logger: Logger, name: str, video: Video, step: int) -> None:
-    """Shows a clip in a logger; one that has no means to is passed over.
+    """Shows a video in a logger; does nothing for a logger without videos.
 
     Weights & Biases plays an mp4, and the CSV logger has one beside its file. TensorBoard plays none without moviepy,
     so it shows a sheet of six frames.
 
     Args:
         logger: The logger.
-        name: What it is called, such as ``samples``.
-        video: The clip.
+        name: The name of the video, such as ``samples``.
+        video: The video.
         step: The step of the run.
     """
 
@@ -83,7 +80,7 @@ def show_video(logger: Logger, name: str, video: Video, step: int) -> None:
 @show_video.register
 def _(logger: WandbLogger, name: str, video: Video, step: int) -> None:
     with TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.mp4"
+        path = Path(folder) / "video.mp4"
         write_video(path, video.frames, video.fps)
         # the file is copied at once
         logger.log_video(name, [str(path)], step, format=["mp4"])
@@ -91,7 +88,7 @@ def _(logger: WandbLogger, name: str, video: Video, step: int) -> None:
 
 @show_video.register
 def _(logger: TensorBoardLogger, name: str, video: Video, step: int) -> None:
-    show_picture(logger, name, sheet([picture(frame / 255) for frame in video.frames]), step)
+    show_image(logger, name, sheet([to_image(frame / 255) for frame in video.frames]), step)
 
 
 @show_video.register
@@ -100,32 +97,30 @@ def _(logger: CSVLogger, name: str, video: Video, step: int) -> None:
 
 
 @singledispatch
-def show_table(logger: Logger, name: str, lines: Sequence[Line], step: int) -> None:
-    """Shows a table in a logger; one that has no means to is passed over.
+def show_table(logger: Logger, name: str, table: Table, step: int) -> None:
+    """Shows a table in a logger; does nothing for a logger without tables.
 
     Args:
         logger: The logger.
-        name: What it is called, such as ``evaluation/hpdv2``.
-        lines: Its lines of text, the head first.
+        name: The name of the table, such as ``evaluation/hpdv2``.
+        table: The table.
         step: The step of the run.
     """
 
 
 @show_table.register
-def _(logger: WandbLogger, name: str, lines: Sequence[Line], step: int) -> None:
-    logger.log_table(name, columns=list(lines[0]), data=[list(line) for line in lines[1:]], step=step)
+def _(logger: WandbLogger, name: str, table: Table, step: int) -> None:
+    logger.log_table(name, columns=list(table.head), data=[list(row) for row in table.rows], step=step)
 
 
 @show_table.register
-def _(logger: TensorBoardLogger, name: str, lines: Sequence[Line], step: int) -> None:
-    logger.experiment.add_text(name, markdown(lines), step)
+def _(logger: TensorBoardLogger, name: str, table: Table, step: int) -> None:
+    logger.experiment.add_text(name, table.markdown(), step)
 
 
 @show_table.register
-def _(logger: CSVLogger, name: str, lines: Sequence[Line], step: int) -> None:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    write_whole(_beside(logger, name, step, "csv"), buffer.getvalue().encode())
+def _(logger: CSVLogger, name: str, table: Table, step: int) -> None:
+    write_whole(_beside(logger, name, step, "csv"), table.csv())
 
 
 def _beside(logger: CSVLogger, name: str, step: int, suffix: str) -> Path:

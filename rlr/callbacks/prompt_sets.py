@@ -1,0 +1,50 @@
+"""The prompts that callbacks evaluate on."""
+
+from collections.abc import Mapping
+
+from lightning.pytorch import Trainer
+
+from rlr.data.prompts import PromptData
+from rlr.evaluation.samples import SampleSet
+
+
+def sample_sets(
+    trainer: Trainer,
+    sets: Mapping[str, PromptData] | None,
+    split: str,
+    samples: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> dict[str, SampleSet]:
+    """Returns samples of the prompts of a split of every set, by default of the run's own data under the name of its class.
+
+    Args:
+        trainer: The trainer.
+        sets: The sets by name.
+        split: The split.
+        samples: The samples per prompt, instead of the number of each set.
+        limit: The most prompts of each set.
+        seed: The seed of all noise.
+
+    Raises:
+        ValueError: If the run's data are no prompts, or a set has none in that split.
+    """
+    found = {}
+    for name, data in (_own(trainer) if sets is None else sets).items():
+        prompts = data.read(split)[:limit]
+        if not prompts:
+            raise ValueError(
+                f"the prompts {name} ({type(data).__name__}): expected prompts for {split!r}, found none; set them, or name "
+                "another split"
+            )
+        found[name] = SampleSet(prompts, samples or data.evaluation_samples, seed, data.batch_size)
+    return found
+
+
+def _own(trainer: Trainer) -> dict[str, PromptData]:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, PromptData):
+        raise ValueError(
+            f"evaluation: expected prompts as the run's data, found {type(data).__name__}; set prompts of the evaluation"
+        )
+    return {type(data).__name__: data}

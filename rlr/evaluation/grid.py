@@ -1,0 +1,73 @@
+"""Samples of the first prompts, those of the base model beside those of the present one on the same noise."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+from torch import Tensor
+
+from rlr.evaluation.evaluator import Display, Drawing, Evaluated, View
+from rlr.evaluation.images import Card, film, grid, to_image
+from rlr.evaluation.metrics import Metric
+from rlr.evaluation.samples import SampleSet
+from rlr.io.video import Video
+
+
+class SampleGrid(Display):
+    r"""Draws the first sample of each of the first prompts of a set.
+
+    The image goes to ``folder/000050.png``, named by the number of updates, and to every logger that shows images. Of videos, the
+    image shows the middle frames, and ``000050.mp4`` beside it plays the samples side by side; the loggers get that one.
+
+    Args:
+        number: The number of prompts.
+        folder: Where to write, by default ``samples`` in the root folder of the trainer.
+    """
+
+    def __init__(self, number: int = 8, folder: str | None = None) -> None:
+        if number < 1:
+            raise ValueError(f"SampleGrid: expected number >= 1, found {number}")
+        self.number, self.folder = number, folder
+
+    def rows(self, samples: SampleSet) -> Sequence[int]:
+        return [i * samples.samples for i in range(min(self.number, len(samples.prompts)))]
+
+    def draw(self, view: View) -> Drawing:
+        shown = {"base": view.base, "aligned": view.now} if view.base else {"": view.now}
+        rows = self.rows(view.samples)
+        frames = {(name, row): _frames(one.pixels[row]) for name, one in shown.items() for row in rows}
+        images = [self._frame(view, shown, frames, at) for at in range(len(next(iter(frames.values()))))]
+        video = None if view.fps is None else Video(film(images), view.fps)
+        return Drawing(images[len(images) // 2], video)
+
+    def _frame(
+        self,
+        view: View,
+        shown: dict[str, Evaluated],
+        frames: dict[tuple[str, int], list[Image.Image]],
+        at: int,
+    ) -> Image.Image:
+        cards = [
+            Card(
+                view.samples.prompts[row // view.samples.samples],
+                [frames[name, row][at] for name in shown],
+                [caption(name, view.metric, one, row, view.samples) for name, one in shown.items()],
+            )
+            for row in self.rows(view.samples)
+        ]
+        after = f"before and after {view.update} updates" if view.base else f"after {view.update} updates"
+        scored = f"; scores by {view.metric.label}" if view.metric else ""
+        return grid(cards, f"{len(cards)} held-out prompts {after}", f"not chosen; the same noise every time{scored}")
+
+
+def caption(name: str, metric: Metric | None, found: Evaluated, row: int, samples: SampleSet) -> str:
+    """Returns the name of a model with the score of its sample, raw and on published scales."""
+    values = None if metric is None else found.values.get(metric.label)
+    if metric is None or values is None or values.shape != (len(samples.prompts), samples.samples):
+        return name
+    score = values[divmod(row, samples.samples)].item()
+    scaled = (f"{scale} {factor * score:.4g}" for scale, factor in metric.scales.items())
+    return f"{name} {', '.join([f'{score:.4g}', *scaled])}".strip()
+
+
+def _frames(pixels: Tensor) -> list[Image.Image]:
+    return [to_image(frame) for frame in (pixels if pixels.ndim == 4 else pixels[None])]
