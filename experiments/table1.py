@@ -72,7 +72,7 @@ class Table1(Experiment):
         if scale.gpu:
             raise ValueError(
                 f"Table 1 needs hundreds of full gradients and is measured for the set {TINY.name} alone; "
-                "docs/method.md tells how they carry over"
+                "docs/method.md describes how the results carry over"
             )
         known = {eta: _problems(eta, scale) for eta in {entry.eta for entry in ENTRIES}}
         return [self._cell(known[entry.eta][k], entry) for k in range(2) for entry in ENTRIES]

@@ -4,7 +4,7 @@ The grammar, with ``[...]`` optional::
 
     caption  = things [background]
     things   = group [position] | thing "and" thing | thing relation thing
-    group    = ("a" | "two" | "three" | "four") colour shape
+    group    = ("a" | "two" | "three" | "four") color shape
     background = "on a" tone [texture] "background"
 
 Two deterministic rules split the grammar for evaluation. A caption that names a pair in :data:`NOVEL_PAIRS` is *novel*; a

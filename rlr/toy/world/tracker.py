@@ -107,7 +107,7 @@ def check_clips(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
 
     Args:
         pixels: Videos in [0, 1], (B, F, 3, H, W).
-        clips: The B clips of the captions.
+        clips: The B captions, parsed.
 
     Returns:
         For each of :data:`CLAIMS` a tensor (B,) of 1 (true), 0 (false) or NaN (the caption has no such claim); and
