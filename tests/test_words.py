@@ -57,7 +57,6 @@ RULES = {
 
 ALLOWED = {
     "quiet": {"-q, --quiet"},
-    "colour": {"(?P<colour"},
 }
 """Contexts in which a word is right: options and identifiers."""
 
@@ -91,8 +90,6 @@ PENDING = frozenset(
         "rlr/rewards/remote/protocol.py",
         "rlr/toy/data/clips.py",
         "rlr/toy/data/scenes.py",
-        "rlr/toy/demo/images.py",
-        "rlr/toy/demo/videos.py",
         "rlr/toy/pretraining/hpsv2.py",
         "rlr/toy/rewards/dynamic.py",
         "rlr/toy/rewards/exact.py",
