@@ -1,4 +1,4 @@
-"""The experiments that the command line knows."""
+"""The experiments of the command line."""
 
 from experiments.base import Experiment
 from experiments.paper.cost import Cost

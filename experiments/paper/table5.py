@@ -20,12 +20,12 @@ _SD14 = stable_diffusion("sd14")[2].but("data=HPDv2", "data.init_args.batch_size
 
 
 class Table5(Comparison):
-    """The estimator whole, and without half order, zeroth order, or both."""
+    """RLR complete, and without half order, zeroth order, or both."""
 
     name = "table5"
     title = "Table 5: RLR without its parts"
     note = (
-        "The same number of samples for each; each has a tuned learning rate of its own. Means ± standard errors are over "
+        "Each method has the same number of samples and its own tuned learning rate. Means ± standard errors are over "
         "training seeds."
     )
     published = (Table("Table 5 (SD1.4, HPD v2)", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
