@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from rlr.chain import Chain
-from rlr.evaluation import facts
+from rlr.evaluation import provenance
 from rlr.models import Frozen, Guidance
 from rlr.models.base import DiffusionModel
 from rlr.modules.latents.edict import EDICT
@@ -86,7 +86,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Prints the table."""
     options = arguments(args)
     prompts = held_out_prompts(options.samples, options.seed)
-    sys.stdout.write(f"{facts.device(torch.device('cpu'))}, {facts.now()}\n\n{HEAD}\n")
+    sys.stdout.write(f"{provenance.device(torch.device('cpu'))}, {provenance.now()}\n\n{HEAD}\n")
     for case in CASES:
         model = Guidance(Tiny(trainable=Frozen(), dtype=case.dtype), case.scale)
         sys.stdout.write(f"{line(case, measure(model, case.steps, case.mixing, prompts))}\n")

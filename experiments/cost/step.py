@@ -20,7 +20,7 @@ from experiments.cost.cases import CASES, SEED, Case, Needs
 from experiments.cost.shapes import SHAPES, write
 from rlr.analysis.measure import Passes, counted, peak_bytes, seconds
 from rlr.chain import Chain
-from rlr.evaluation import facts
+from rlr.evaluation import provenance
 from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.rewards import Brightness
 from rlr.rewards.base import Scores
@@ -184,8 +184,8 @@ def main(args: Sequence[str] | None = None) -> None:
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
     bench = Bench(build(given), given.batch, given.repeats)
-    where = facts.device(bench.device)
-    say(f"{given.shape}, T = {given.steps}, batch {given.batch}, {given.dtype}, {where}, {facts.now()}\n")
+    where = provenance.device(bench.device)
+    say(f"{given.shape}, T = {given.steps}, batch {given.batch}, {given.dtype}, {where}, {provenance.now()}\n")
     say(table([]))
     units, rows = bench.units(), []
     for case in CASES:
@@ -195,9 +195,9 @@ def main(args: Sequence[str] | None = None) -> None:
     result = {
         **{name: str(value) for name, value in vars(given).items()},
         "device name": where,
-        "date": facts.now(),
-        "commit": facts.commit(),
-        "versions": facts.versions(),
+        "date": provenance.now(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
         "units": asdict(units),
         "rows": [asdict(row) for row in rows],
     }

@@ -20,7 +20,7 @@ from experiments.cost.points import reward, trained
 from rlr.analysis.accuracy import Accuracy, Reference, accuracy, draw_reference
 from rlr.analysis.problem import Problem
 from rlr.chain import Chain
-from rlr.evaluation import facts
+from rlr.evaluation import provenance
 from rlr.rollout import unconditional
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
@@ -90,9 +90,9 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     rows = measure(options)
     told = {name: value for name, value in vars(options).items() if name not in ("out", "only")}
-    where = {"device": facts.device(torch.device("cpu")), "date": facts.now(), "commit": facts.commit()}
+    where = {"device": provenance.device(torch.device("cpu")), "date": provenance.now(), "commit": provenance.commit()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"options": told, **where, "rows": [asdict(r) for r in rows], "versions": facts.versions()}
+    result = {"options": told, **where, "rows": [asdict(r) for r in rows], "versions": provenance.versions()}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     sys.stdout.write(f"{table(rows)}\n\n{told}, {where['device']}, {where['date']}\n")
 

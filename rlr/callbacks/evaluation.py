@@ -45,7 +45,7 @@ class Scheduled(Callback, ABC):
 
     def due(self, before: int, update: int) -> bool:
         """Whether to evaluate after an update, where ``before`` was the update of the evaluation before."""
-        return bool(self.every) and update // self.every > before // self.every
+        return self.every is not None and self.every > 0 and update // self.every > before // self.every
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._done = trainer.global_step

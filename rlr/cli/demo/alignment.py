@@ -35,7 +35,7 @@ def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[A
     """Aligns the model of the config and returns the module and the callback that evaluated it."""
     cli = command_line(arguments(options, overrides, folder))
     assert isinstance(cli.model, Alignment)
-    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = cli.trainer.callbacks
     return cli.model, next(callback for callback in callbacks if isinstance(callback, Watch))
 
 
