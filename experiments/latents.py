@@ -88,8 +88,8 @@ class Scores(Callback):
 
     def _row(self, before: Sequence[Tensor], now: Sequence[Tensor], **spent: float) -> Row:
         measurements = [
-            Measurement(metric.label, values, base, dict(metric.scales), metric.higher_is_better)
-            for metric, values, base in zip(self.before, now, before, strict=True)
+            Measurement(metric.label, scores, base, dict(metric.scales), metric.higher_is_better)
+            for metric, scores, base in zip(self.before, now, before, strict=True)
         ]
         return {**spent, "prompts": self.name, **dict(measured(measurements))}
 

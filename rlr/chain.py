@@ -1,4 +1,4 @@
-r"""The denoising chain :math:`x_T \to \dots \to x_0`: recorded once without gradient, replayed at will with it."""
+r"""The denoising chain :math:`x_T \to \dots \to x_0`: recorded once without gradient, then replayed with gradient."""
 
 from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,20 +17,20 @@ from rlr.samplers import Sampler
 from rlr.schedules import Grid
 
 Within = Callable[[int], AbstractContextManager[object]]
-"""The context in which the model is evaluated in step :math:`t`, such as shifted weights."""
+"""Returns the context in which the model is evaluated in step :math:`t`, such as shifted weights."""
 
 
 def unchanged(t: int) -> AbstractContextManager[object]:
-    """The default context of a step: none."""
+    """Returns a context that changes nothing, the default of a step."""
     return nullcontext()
 
 
 Observe = Callable[[int, Gaussian, Tensor], None]
-"""Called in step :math:`t` of a rollout with its transition, and the state that was drawn from it."""
+"""Called in step :math:`t` of a rollout with its transition and the state that was drawn from it."""
 
 
 def unobserved(t: int, transition: Gaussian, x: Tensor) -> None:
-    """The default observer: none."""
+    """Does nothing, the default in a step."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Trajectory:
     Args:
         condition: The encoded prompts.
         states: The states, ``states[t]`` :math:`= x_t`, with shape :math:`(T + 1, B, *)`.
-        noises: The noises, ``noises[t]`` led into :math:`x_t` (for :math:`t = T` it is :math:`x_T`), with shape
-            :math:`(T + 1, B, *)`.
+        noises: The noises, with shape :math:`(T + 1, B, *)`; ``noises[t]`` was used to sample :math:`x_t`, and ``noises[T]``
+            is :math:`x_T`.
     """
 
     condition: Condition
@@ -56,20 +56,20 @@ class Trajectory:
 
     @classmethod
     def join(cls, trajectories: Sequence[Self], condition: Condition) -> Self:
-        """Returns several trajectories as one, whose joined condition is given."""
+        """Returns several trajectories as one, with the given joined condition."""
         first = trajectories[0]
         states, noises = (torch.cat([getattr(t, name) for t in trajectories], 1) for name in ("states", "noises"))
         return replace(first, condition=condition, states=states, noises=noises)
 
 
 class Chain(nn.Module):
-    r"""A base model driven by a sampler: a policy whose every action is one denoising step.
+    r"""A base model with a sampler: a policy in which every action is one denoising step.
 
     Args:
         model: The base model.
         sampler: The sampler.
-        checkpoint: Whether replayed steps keep only their input and are computed again in the backward pass, so
-            that a replay of :math:`k` steps holds the graph of one.
+        checkpoint: Whether replayed steps keep only their input and are computed again in the backward pass, so that a replay
+            of :math:`k` steps keeps the graph of one step in memory.
     """
 
     def __init__(self, model: DiffusionModel, sampler: Sampler, checkpoint: bool = False) -> None:
@@ -80,7 +80,7 @@ class Chain(nn.Module):
 
     @property
     def steps(self) -> int:
-        r"""The number :math:`T` of steps: that of the grid, which may have more than the sampler asks for."""
+        r"""The number :math:`T` of steps of the grid, which may be larger than the sampler's."""
         return self.grid.steps
 
     @cached_property
@@ -93,7 +93,7 @@ class Chain(nn.Module):
         return self.sampler.std(t, self.grid)
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        r"""Returns the condition of :math:`B` prompts; that of a staged prompt changes with the step."""
+        r"""Returns the condition of :math:`B` prompts; the condition of a staged prompt changes with the step."""
         return encode(self.model, prompts, self.steps)
 
     def join(self, conditions: Sequence[Condition]) -> Condition:
@@ -109,9 +109,9 @@ class Chain(nn.Module):
         return self.sampler.transition(self.denoise(x, t, condition), x, t, self.grid)
 
     def draw(self, seeds: Sequence[int]) -> Tensor:
-        r"""Draws the noises of :math:`B` samples, sample :math:`i` from ``seeds[i]`` alone.
+        r"""Draws the noises of :math:`B` samples, those of sample :math:`i` from ``seeds[i]`` alone.
 
-        So a sample does not depend on the batch, the rank or the device that it is made on.
+        A sample therefore does not depend on its batch, rank or device.
 
         Returns:
             Standard normal noises on the model's device, with shape :math:`(T + 1, B, *)`, of the default type but at least
@@ -148,15 +148,15 @@ class Chain(nn.Module):
         r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient, on the recorded noises.
 
         Args:
-            trajectory: The recorded trajectory; ``states[start]`` enters as a constant.
+            trajectory: The recorded trajectory; ``states[start]`` is a constant.
             start: The first state of the segment.
-            stop: The last one, :math:`0 \leq` ``stop`` :math:`<` ``start`` :math:`\leq T`.
-            stop_grad_steps: Steps whose predicted noise is a constant: they have no graph of the model, and what is left
-                of the gradient through them is that of the latent's own path.
+            stop: The last state, :math:`0 \leq` ``stop`` :math:`<` ``start`` :math:`\leq T`.
+            stop_grad_steps: Steps whose predicted noise is a constant: they have no graph of the model, and the gradient through
+                them is only that of the latent's own path.
 
         Returns:
             The last transition, :math:`p_\theta(x_\mathrm{stop} \mid \cdot)`. Its ``sample`` of the recorded noise
-            is the pathwise reading of the segment, its ``log_prob`` of the recorded state the likelihood ratio.
+            gives the pathwise gradient of the segment, its ``log_prob`` of the recorded state the likelihood ratio.
         """
         x = trajectory.states[start]
         for t in range(start, stop + 1, -1):
@@ -170,7 +170,7 @@ class Chain(nn.Module):
         with torch.no_grad():
             denoised = self.denoise(x, t, condition)
         if x.requires_grad:
-            # zero, with the gradient of x̂₀ = (x_t − σ_t ẑ) / α_t where ẑ is a constant
+            # the added term is zero and has the gradient of x̂₀ = (x_t − σ_t ẑ) / α_t with constant ẑ
             denoised = denoised + (x - x.detach()) / self.grid.alphas[t]
         return self.sampler.transition(denoised, x, t, self.grid)
 

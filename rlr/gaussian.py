@@ -1,7 +1,7 @@
 r"""Gaussian transition kernels :math:`\mathcal{N}(\mu, \sigma^2 I)`.
 
-One step of a reverse diffusion chain read two ways is the whole method: :meth:`Gaussian.sample` is the pathwise
-(first-order) reading, :meth:`Gaussian.log_prob` the likelihood-ratio (half-order) one.
+A step of a reverse diffusion chain is used in two ways: :meth:`Gaussian.sample` gives the pathwise (first-order) gradient,
+:meth:`Gaussian.log_prob` the likelihood ratio (half order).
 """
 
 import math
@@ -30,8 +30,8 @@ class Gaussian:
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Returns :math:`\log \mathcal{N}(x \mid \mu, \sigma^2 I)`, **summed** over the latent's dimensions.
 
-        The sum (not the mean of published DDPO code) is what adds up with a first-order term. It is taken in at
-        least float32 whatever the autocast, since thousands of small terms are added.
+        The sum, in contrast to the mean of the published DDPO code, is on the scale of a first-order term. It is computed in at
+        least float32 under any autocast, because it adds thousands of small terms.
 
         Args:
             x: The points, with shape :math:`(B, *)`.
@@ -42,12 +42,12 @@ class Gaussian:
         Raises:
             ValueError: If :math:`\sigma = 0`.
         """
-        z = self._standardise(x)
+        z = self._standardize(x)
         return (-0.5 * z**2 - math.log(self.std) - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
     def divergence(self, mean: Tensor) -> Tensor:
         r"""Returns :math:`\mathrm{KL}\bigl(\mathcal{N}(\mu, \sigma^2 I) \,\|\, \mathcal{N}(\mu', \sigma^2 I)\bigr)
-        = \frac{|\mu - \mu'|^2}{2 \sigma^2}`, summed over the latent's dimensions, as the log-density is.
+        = \frac{|\mu - \mu'|^2}{2 \sigma^2}`, summed over the latent's dimensions like the log-density.
 
         Args:
             mean: The other means :math:`\mu'`, with shape :math:`(B, *)`.
@@ -58,9 +58,9 @@ class Gaussian:
         Raises:
             ValueError: If :math:`\sigma = 0`.
         """
-        return (0.5 * self._standardise(mean) ** 2).flatten(1).sum(1)
+        return (0.5 * self._standardize(mean) ** 2).flatten(1).sum(1)
 
-    def _standardise(self, x: Tensor) -> Tensor:
+    def _standardize(self, x: Tensor) -> Tensor:
         if self.std == 0:
             raise ValueError(
                 "a deterministic transition (σ = 0) has no density; use a sampler with eta > 0, or first order"

@@ -1,7 +1,7 @@
-r"""Samplers: how one denoised estimate becomes the transition :math:`p(x_{t-1} \mid x_t)`.
+r"""Samplers: the transition :math:`p(x_{t-1} \mid x_t)` from one denoised estimate.
 
 Write :math:`\hat x_0` for the estimate of :math:`E[x_0 \mid x_t]` and :math:`\hat z = (x_t - \alpha_t \hat x_0) /
-\sigma_t` for the noise that it implies. Every sampler here returns a :class:`~rlr.gaussian.Gaussian`.
+\sigma_t` for the implied noise. Every sampler returns a :class:`~rlr.gaussian.Gaussian`.
 """
 
 from abc import ABC, abstractmethod
@@ -13,7 +13,7 @@ from rlr.schedules import Grid
 
 
 class Sampler(ABC):
-    r"""A discretised reverse process of :math:`T` steps.
+    r"""A discretized reverse process of :math:`T` steps.
 
     Args:
         steps: The number :math:`T \geq 1` of steps.
@@ -21,7 +21,7 @@ class Sampler(ABC):
 
     def __init__(self, steps: int) -> None:
         if steps < 1:
-            raise ValueError(f"a sampler needs at least one step, and {type(self).__name__} got steps={steps}")
+            raise ValueError(f"{type(self).__name__}.steps: expected at least 1, got {steps}")
         self.steps = steps
 
     @abstractmethod
@@ -47,9 +47,9 @@ class DDIM(Sampler):
         \sqrt{1 - \Bigl(\frac{\alpha_t \sigma_{t-1}}{\alpha_{t-1} \sigma_t}\Bigr)^2},
         \qquad \mu = \alpha_{t-1} \hat x_0 + \sqrt{\sigma_{t-1}^2 - \sigma^2} \, \hat z
 
-    :math:`\eta` multiplies the standard deviation, as in the paper (Eq. 16) and in diffusers. Where the schedule rescales
-    the signal, :math:`\sigma` is that without (as VideoCrafter has it), the mean that with; any :math:`\sigma \leq
-    \sigma_{t-1}` leaves the marginals as they are.
+    :math:`\eta` multiplies the standard deviation, as in the paper (Eq. 16) and in diffusers. If the schedule rescales
+    the signal, :math:`\sigma` is computed without the rescaling (as in VideoCrafter), and the mean with it; any :math:`\sigma
+    \leq \sigma_{t-1}` preserves the marginals.
 
     References:
         | Denoising Diffusion Implicit Models (Song et al., 2021)
@@ -57,13 +57,13 @@ class DDIM(Sampler):
 
     Args:
         steps: The number :math:`T` of steps.
-        eta: 0 is deterministic, 1 has the variance of ancestral sampling.
+        eta: The factor :math:`\eta \in [0, 1]`: 0 is deterministic, 1 has the variance of ancestral sampling.
     """
 
     def __init__(self, steps: int = 50, eta: float = 1.0) -> None:
         super().__init__(steps)
         if not 0 <= eta <= 1:
-            raise ValueError(f"DDIM's eta must lie in [0, 1], and {eta} does not")
+            raise ValueError(f"DDIM.eta: expected a number in [0, 1], got {eta}")
         self.eta = eta
 
     def std(self, t: int, grid: Grid) -> float:
@@ -87,7 +87,7 @@ class Ancestral(Sampler):
     .. math:: \mu = \frac{\alpha \sigma_{t-1}^2 x_t + \alpha_{t-1} \beta \hat x_0}{\sigma_t^2},
         \qquad \sigma^2 = \tilde\beta^{1 - v} \beta^v, \quad \tilde\beta = \frac{\beta \, \sigma_{t-1}^2}{\sigma_t^2}
 
-    and :math:`v = 0` is DDIM with :math:`\eta = 1` (unless the schedule rescales the signal, see there).
+    and :math:`v = 0` is DDIM with :math:`\eta = 1`, unless the schedule rescales the signal.
 
     References:
         | Denoising Diffusion Probabilistic Models (Ho et al., 2020), Eq. 6–7
@@ -103,7 +103,7 @@ class Ancestral(Sampler):
     def __init__(self, steps: int = 50, variance: float = 0.0) -> None:
         super().__init__(steps)
         if not 0 <= variance <= 1:
-            raise ValueError(f"Ancestral's variance must lie in [0, 1], and {variance} does not")
+            raise ValueError(f"Ancestral.variance: expected a number in [0, 1], got {variance}")
         self.variance = variance
 
     def _beta(self, t: int, grid: Grid) -> float:
@@ -129,9 +129,9 @@ class FlowSDE(Sampler):
     .. math:: \mu = x_t - \Bigl[v + \frac{g^2}{2 \sigma} \bigl(x_t + (1 - \sigma) v\bigr)\Bigr] \Delta,
         \qquad \mathrm{std} = g \sqrt{\Delta}
 
-    At :math:`\sigma = 1`, where :math:`g` diverges, :math:`\sigma_{T-1}` stands in its denominator. The variance of
-    that first step is too large by :math:`a^4 / 4`, however many steps there are (0.06 of 1 at :math:`a = 0.7`); the
-    later ones forget it. Below :math:`\sigma = 1` the marginals are kept with order one in :math:`1 / T`.
+    At :math:`\sigma = 1`, where :math:`g` diverges, :math:`\sigma_{T-1}` replaces :math:`\sigma` in the denominator. The
+    variance after this first step is too large by :math:`a^4 / 4` for any number of steps (0.06 of 1 at :math:`a = 0.7`); later
+    steps reduce the error. Below :math:`\sigma = 1` the marginals are preserved to first order in :math:`1 / T`.
 
     References:
         | Flow-GRPO: Training Flow Matching Models via Online RL (Liu et al., 2025), Eq. 9
@@ -145,12 +145,12 @@ class FlowSDE(Sampler):
     def __init__(self, steps: int = 20, noise_level: float = 0.7) -> None:
         super().__init__(steps)
         if noise_level < 0:
-            raise ValueError(f"FlowSDE's noise_level must not be negative, and {noise_level} is")
+            raise ValueError(f"FlowSDE.noise_level: expected at least 0, got {noise_level}")
         self.noise_level = noise_level
 
     def _diffusion(self, t: int, grid: Grid) -> float:
         sigma = grid.sigmas[t]
-        # one step from pure noise has no level between to stand in: half way is then as good as any
+        # a chain of one step has no smaller level to use in the denominator: use one half
         bounded = sigma if sigma < 1 else (grid.sigmas[t - 1] or 0.5)
         return self.noise_level * (sigma / (1 - bounded)) ** 0.5
 
@@ -160,7 +160,7 @@ class FlowSDE(Sampler):
     def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
         sigma, delta = grid.sigmas[t], grid.sigmas[t] - grid.sigmas[t - 1]
         if abs(grid.alphas[t] + sigma - 1) > 1e-9:
-            raise ValueError("FlowSDE walks a rectified flow (α + σ = 1), and this model's schedule is none; use DDIM")
+            raise ValueError("FlowSDE: expected a rectified flow (α + σ = 1), got another schedule; use DDIM")
         velocity = (x - denoised) / sigma
         drift = velocity + self._diffusion(t, grid) ** 2 / (2 * sigma) * (x + (1 - sigma) * velocity)
         return Gaussian(x - drift * delta, self.std(t, grid))

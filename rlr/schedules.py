@@ -1,8 +1,8 @@
-r"""Noise schedules :math:`x_\tau = \alpha_\tau x_0 + \sigma_\tau z` and the grids on which samplers walk them.
+r"""Noise schedules :math:`x_\tau = \alpha_\tau x_0 + \sigma_\tau z` and the grids of samplers.
 
-Two clocks are kept apart. :math:`\tau` is the *network's* time (0 … 999 for Stable Diffusion, 0 … 1 for a rectified
-flow); :math:`t = T, \dots, 1` counts the sampler's steps. A :class:`Grid` is the map between them: ``times[t]`` is
-the :math:`\tau` at which the network is asked in step :math:`t`, and ``alphas[t], sigmas[t]`` are the levels of
+There are two notions of time. :math:`\tau` is the *network's* time (0 … 999 for Stable Diffusion, 0 … 1 for a rectified
+flow); :math:`t = T, \dots, 1` counts the sampler's steps. A :class:`Grid` maps one to the other: ``times[t]`` is
+the :math:`\tau` at which the network is evaluated in step :math:`t`, and ``alphas[t], sigmas[t]`` are the levels of
 :math:`x_t`.
 """
 
@@ -20,10 +20,10 @@ class Grid:
     r"""The :math:`T + 1` noise levels of a chain :math:`x_T, \dots, x_0`.
 
     Args:
-        times: The network's times :math:`\tau_t`, of length :math:`T + 1`; ``times[0]`` is never asked.
+        times: The network's times :math:`\tau_t`, of length :math:`T + 1`; ``times[0]`` is not used.
         alphas: The signal levels :math:`\alpha_t`, of length :math:`T + 1`.
         sigmas: The noise levels :math:`\sigma_t`, of length :math:`T + 1`.
-        scales: The factors :math:`s_t` that the :math:`\alpha_t` contain where a schedule rescales the signal, of length
+        scales: The factors :math:`s_t` contained in the :math:`\alpha_t` if the schedule rescales the signal, of length
             :math:`T + 1`; by default 1.
     """
 
@@ -51,11 +51,11 @@ class Schedule(ABC):
 
     @abstractmethod
     def grid(self, steps: int) -> Grid:
-        r"""Returns the grid of a sampler that asks for ``steps`` steps; it has :math:`T \geq` ``steps``."""
+        r"""Returns the grid of a sampler with ``steps`` steps; the grid has :math:`T \geq` ``steps``."""
 
 
 Spacing = Callable[[int, int, int], Tensor]
-r"""Times of the steps, increasing, from (steps, training steps, offset), as integers; only ``uniform`` may return more."""
+r"""Returns the increasing integer times of the steps from (steps, training steps, offset); only ``uniform`` may return more."""
 
 
 def leading(steps: int, training_steps: int, offset: int) -> Tensor:
@@ -76,7 +76,7 @@ def linspace(steps: int, training_steps: int, offset: int) -> Tensor:
 def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
     r"""Returns :math:`i \lfloor N / T \rfloor + o` for all :math:`i` with :math:`i \lfloor N / T \rfloor < N` (VideoCrafter's).
 
-    Where the stride does not divide :math:`N`, these are more than :math:`T` times, as in VideoCrafter's own sampler:
+    Where the stride does not divide :math:`N`, there are more than :math:`T` times, as in VideoCrafter's own sampler:
     7, 8 and 31 of 1000 for :math:`T` = 6, 7 and 30.
 
     Raises:
@@ -102,10 +102,10 @@ class DiscreteSchedule(Schedule):
 
     Args:
         alphas_cumprod: The :math:`\bar\alpha_0 > \dots > \bar\alpha_{N-1}`, with shape :math:`(N)`.
-        spacing: How :math:`T` of the :math:`N` times are chosen.
-        offset: Added to the times by spacings that leave room for it (``steps_offset`` in diffusers).
+        spacing: The function that chooses :math:`T` of the :math:`N` times.
+        offset: A number that some spacings add to the times (``steps_offset`` in diffusers).
         clean: :math:`\bar\alpha` of the last state :math:`x_0`. By default :math:`\bar\alpha_0`, as in Stable
-            Diffusion (``set_alpha_to_one: false``), so that the last step keeps a small :math:`\sigma`.
+            Diffusion (``set_alpha_to_one: false``), with which the last step has a small :math:`\sigma`.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class DiscreteSchedule(Schedule):
 
     @staticmethod
     def scaled_linear(start: float = 0.00085, end: float = 0.012, count: int = 1000) -> Tensor:
-        r"""Returns :math:`\bar\alpha` for betas whose square roots are evenly spaced (Stable Diffusion's)."""
+        r"""Returns :math:`\bar\alpha` for betas with evenly spaced square roots, as in Stable Diffusion."""
         # float32 betas, as diffusers makes them: the levels must agree with its scheduler's to the last digit
         betas = torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
         return torch.cumprod(1 - betas, 0)
@@ -146,14 +146,14 @@ class DiscreteSchedule(Schedule):
 class RescaledSchedule(DiscreteSchedule):
     r"""A discrete schedule whose signal is rescaled: :math:`\alpha_\tau = s_\tau \sqrt{\bar\alpha_\tau}`, as VideoCrafter2's.
 
-    Its noise is that of :math:`\bar\alpha_\tau` alone, so that :math:`\alpha_\tau^2 + \sigma_\tau^2 < 1` where
+    Its noise level depends on :math:`\bar\alpha_\tau` alone, so :math:`\alpha_\tau^2 + \sigma_\tau^2 < 1` where
     :math:`s_\tau < 1`.
 
     Args:
         alphas_cumprod: The :math:`\bar\alpha_\tau`, with shape :math:`(N)`.
         scales: The :math:`s_\tau`, with shape :math:`(N)` at least.
-        spacing: How :math:`T` of the :math:`N` times are chosen.
-        offset: Added to the times.
+        spacing: The function that chooses :math:`T` of the :math:`N` times.
+        offset: A number that is added to the times.
     """
 
     def __init__(self, alphas_cumprod: Tensor, scales: Tensor, spacing: Spacing = uniform, offset: int = 1) -> None:
@@ -165,7 +165,7 @@ class RescaledSchedule(DiscreteSchedule):
 
     @staticmethod
     def ramp(end: float, length: int = 400, count: int = 1000) -> Tensor:
-        r"""Returns :math:`s` evenly spaced from 1 to ``end`` over ``length`` times, then constant (VideoCrafter's)."""
+        r"""Returns :math:`s` evenly spaced from 1 to ``end`` over ``length`` times, then constant (as in VideoCrafter)."""
         ramp = torch.linspace(1, end, length, dtype=torch.float64)
         return torch.cat([ramp, torch.full((count - length,), end, dtype=torch.float64)])
 
@@ -175,7 +175,7 @@ class RectifiedFlow(Schedule):
 
     Args:
         shift: The time shift :math:`s`: evenly spaced :math:`u` become :math:`\tau = s u / (1 + (s - 1) u)`
-            (Esser et al., 2024, Eq. 23); 1 leaves them as they are.
+            (Esser et al., 2024, Eq. 23); 1 does not change them.
 
     References:
         | Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow (Liu et al., 2022)
@@ -240,6 +240,8 @@ class FlowMatch(Schedule):
         terminal: float | None = None,
         training_steps: int = 1000,
     ) -> None:
+        if not shift > 0:
+            raise ValueError(f"FlowMatch: expected a shift above 0, got {shift}; 1 leaves the times as they are")
         self.factor = shift if mu is None else math.exp(mu)
         self.spacing = spacing
         self.terminal = terminal

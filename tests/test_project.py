@@ -1,6 +1,7 @@
 """The files around the package: what they promise, and that they agree with each other."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import tomllib
 import types
 import zipfile
 from importlib.util import module_from_spec, spec_from_loader
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -285,14 +287,17 @@ def blocks() -> list[tuple[str, str, str]]:
 
 
 EXAMPLES = [
-    (module, code, config) for (module, _, code), (_, _, config) in zip(blocks()[::2], blocks()[1::2], strict=True)
+    (path, code, config)
+    for (path, language, code), (_, other, config) in pairwise(blocks())
+    if (language, other) == ("python", "yaml")
 ]
+EXPORTER = blocks()[-1]
 
 
 @pytest.fixture
 def example(request: pytest.FixtureRequest) -> types.ModuleType:
     """The module of an example, under the name that it would have in the package."""
-    path, code, _ = request.param
+    path, code = request.param[0], request.param[-1] if request.param is EXPORTER else request.param[1]
     name = path.removesuffix(".py").replace("/", ".")
     spec = spec_from_loader(name, loader=None)
     assert spec
@@ -304,13 +309,15 @@ def example(request: pytest.FixtureRequest) -> types.ModuleType:
 
 
 def test_there_is_an_example_of_every_family() -> None:
-    assert [path.split("/")[1] for path, _, _ in EXAMPLES] == ["rewards", "estimators", "models", "data"]
-    for path, code, config in EXAMPLES:
+    assert [path.split("/")[1] for path, _, _ in EXAMPLES] == ["rewards", "estimators", "models", "data", "evaluation"]
+    assert EXPORTER[0] == "rlr/models/export/plain.py"
+    command = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path, code, config in [*EXAMPLES, (EXPORTER[0], EXPORTER[2], command)]:
         assert not (ROOT / path).exists(), "an example must not shadow a file"
         statements = [
             line for line in code.splitlines() if line.strip() and not line.startswith(("import", "from", '"""'))
         ]
-        assert len(statements) <= 15
+        assert len(statements) <= 20
         assert path.removesuffix(".py").replace("/", ".") in config
 
 
@@ -331,6 +338,32 @@ def test_an_example_trains(example: types.ModuleType, request: pytest.FixtureReq
     )
     assert cli.trainer.global_step == 1
     assert cli.trainer.callback_metrics["gradient/total"] > 0
+    if "Evaluation" in config:
+        found = json.loads((tmp_path / "evaluation" / "fit" / "results.json").read_text())
+        assert "Saturation" in json.dumps(found)
+
+
+@pytest.mark.parametrize("example", [EXPORTER], indirect=True, ids=[EXPORTER[0]])
+def test_the_example_of_an_exporter_exports(
+    example: types.ModuleType, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A trained model passes the exporter's own check; the base model does not."""
+    from rlr.cli import main
+
+    config = next(text for path, _, text in EXAMPLES if "redness" in path).replace(
+        "rlr.rewards.redness.Redness", "Brightness"
+    )
+    (tmp_path / "example.yaml").write_text(config)
+    small = [
+        f"--config={tmp_path / 'example.yaml'}",
+        *_small(config, request),
+        f"--trainer.default_root_dir={tmp_path}",
+    ]
+    main(["fit", *small, "--model.optimization.lr=0.1"])
+    checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
+    exporter = f"--exporter={example.__name__}.PlainWeights"
+    main(["export", *small, checkpoint, exporter, f"--folder={tmp_path / 'plain'}"])
+    assert (tmp_path / "plain" / "weights.safetensors").is_file()
 
 
 def test_the_example_of_the_readme_trains(

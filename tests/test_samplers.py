@@ -204,13 +204,13 @@ def test_std_is_that_of_the_transition(sampler: Sampler) -> None:
 
 
 def test_bad_settings_raise_one_sentence() -> None:
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match=r"DDIM\.steps: expected at least 1, got 0"):
         DDIM(0)
-    with pytest.raises(ValueError, match=r"eta must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"DDIM\.eta: expected a number in \[0, 1\], got"):
         DDIM(10, 1.5)
-    with pytest.raises(ValueError, match=r"variance must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"Ancestral\.variance: expected a number in \[0, 1\], got"):
         Ancestral(10, -0.1)
-    with pytest.raises(ValueError, match="noise_level must not be negative"):
+    with pytest.raises(ValueError, match=r"FlowSDE\.noise_level: expected at least 0, got"):
         FlowSDE(10, -1)
     x = torch.ones(1, 1)
     with pytest.raises(ValueError, match="use DDIM"):

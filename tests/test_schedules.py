@@ -178,3 +178,6 @@ def test_the_grid_of_a_plain_shift_is_another() -> None:
 def test_a_flow_has_at_most_the_steps_of_training() -> None:
     with pytest.raises(ValueError, match=r"1001 steps .* use 1 … 1000 steps"):
         FlowMatch(3.0).grid(1001)
+    for shift in (0.0, -3.0, float("nan")):
+        with pytest.raises(ValueError, match="expected a shift above 0"):
+            FlowMatch(shift)

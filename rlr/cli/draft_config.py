@@ -65,6 +65,21 @@ def draft(options: Sequence[Option]) -> dict[str, Any]:
     return found
 
 
+def texts_of(options: Sequence[Option]) -> set[str]:
+    """Returns every text in the sources of a config, those included that a later source replaces."""
+    sources = (_read(option) if option.name in CONFIG else parse_value(option.text) for option in options)
+    return {text for source in sources for text in _texts(source)}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    value = value.load() if isinstance(value, Part) else value
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
 def parse_value(text: str | None) -> Any:
     """Returns the value that an option stands for: YAML, the name of a config file, or else the text itself."""
     if text is None:

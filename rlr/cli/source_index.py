@@ -7,7 +7,7 @@ cannot be found this way is ``None``, which means unknown and not wrong: the ful
 import ast
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.machinery import PathFinder
@@ -258,9 +258,12 @@ def named(name: str, base: Class) -> list[Class]:
 
 def named_anywhere(names: Sequence[str]) -> list[Class]:
     """Returns the classes of the package that go by one of some short names; all that there are if none does."""
-    modules = modules_of(PACKAGE)
-    found = [module.classes[name] for module in modules for name in module.class_names if name in names]
-    return found or [item for module in modules for item in module.classes.values()]
+    return named_among(names) or [item for module in modules_of(PACKAGE) for item in module.classes.values()]
+
+
+def named_among(names: Collection[str]) -> list[Class]:
+    """Returns the classes of the package that go by one of some short names."""
+    return [module.classes[name] for module in modules_of(PACKAGE) for name in module.class_names if name in names]
 
 
 @cache

@@ -1,9 +1,9 @@
-r"""Baselines: what is subtracted from a reward before it multiplies a likelihood ratio.
+r"""Baselines: values that are subtracted from a reward before it multiplies a likelihood ratio.
 
 .. math:: A_i = R_i - b_i
 
 leaves the estimate unbiased as long as :math:`b_i` does not depend on sample :math:`i`. Under data parallelism the
-samples of all ranks count as one batch; only these scalars travel.
+samples of all ranks are one batch; ranks exchange only the rewards.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ class Baseline(ABC):
         r"""Returns :math:`A_i = R_i - b_i`, with shape :math:`(B)`, from the rewards :math:`(B)`."""
 
     def state_dict(self) -> dict[str, float]:
-        """Returns what is remembered from one update to the next."""
+        """Returns the state that is kept from one update to the next."""
         return {}
 
     def load_state_dict(self, state: dict[str, float]) -> None:  # noqa: B027 - a hook
@@ -29,7 +29,7 @@ class Baseline(ABC):
 
 
 class Zero(Baseline):
-    r"""No baseline, :math:`b_i = 0`: unbiased and loud."""
+    r"""No baseline, :math:`b_i = 0`: unbiased, with a large variance."""
 
     def advantages(self, rewards: Tensor) -> Tensor:
         return rewards
@@ -38,7 +38,7 @@ class Zero(Baseline):
 class LeaveOneOut(Baseline):
     r"""The mean of the other samples, :math:`b_i = \frac{1}{n - 1} \sum_{j \neq i} R_j`.
 
-    Unlike the batch mean it does not shrink the estimate.
+    Unlike the batch mean, it does not shrink the estimate.
 
     References:
         | Buy 4 REINFORCE Samples, Get a Baseline for Free! (Kool et al., 2019)
@@ -57,10 +57,10 @@ class LeaveOneOut(Baseline):
 
 
 class RunningMean(Baseline):
-    r"""The exponential mean of the rewards of *earlier* updates; serves a batch of one.
+    r"""The exponential mean of the rewards of *earlier* updates; it works for a batch of one sample.
 
-    :math:`b \leftarrow \lambda b + (1 - \lambda) \bar R` after :math:`b` has been used, with Adam's correction of the
-    start. The first update has :math:`b = 0`. Rewards that are not finite are left out: one would stay for ever.
+    :math:`b \leftarrow \lambda b + (1 - \lambda) \bar R` after :math:`b` has been used, with the bias correction
+    of Adam. The first update has :math:`b = 0`. Rewards that are not finite are left out, because the mean would stay not finite.
 
     Args:
         decay: The decay :math:`\lambda \in [0, 1)`.
@@ -68,7 +68,7 @@ class RunningMean(Baseline):
 
     def __init__(self, decay: float = 0.9) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"RunningMean's decay must lie in [0, 1), and {decay} does not")
+            raise ValueError(f"RunningMean.decay: expected a number in [0, 1), got {decay}")
         self.decay = decay
         self.total = 0.0
         self.weight = 0.0

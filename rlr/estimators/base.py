@@ -1,9 +1,9 @@
-r"""The contract of a gradient estimator.
+r"""The interface of a gradient estimator.
 
 Write :math:`\theta_t` for the copy of the weights used by step :math:`t` of the chain, and
-:math:`g_t = \partial E[R(x_0)] / \partial \theta_t`. The gradient is :math:`g = \sum_t g_t`, and an estimator is
-a choice, for each :math:`t`, of how to estimate its own :math:`g_t`. Sums of unbiased estimates of
-disjoint sets of steps are unbiased for the sum.
+:math:`g_t = \partial E[R(x_0)] / \partial \theta_t`. The gradient is :math:`g = \sum_t g_t`, and an estimator
+chooses a method to estimate :math:`g_t` for each :math:`t`. The sum of unbiased estimates for disjoint sets of steps is
+unbiased for the sum of their gradients.
 """
 
 from abc import ABC, abstractmethod
@@ -20,13 +20,13 @@ from rlr.rollout import Objective, Rollout
 
 @dataclass(frozen=True)
 class Term:
-    r"""One surrogate loss: its *gradient* estimates part of :math:`-\nabla_\theta E[R]`, its value means nothing.
+    r"""One surrogate loss: its *gradient* estimates a part of :math:`-\nabla_\theta E[R]`; its value has no meaning.
 
     Args:
         name: The kind of estimate, such as ``first_order``; terms of one name are logged together.
         loss: A scalar with a graph.
         steps: The steps whose gradient it estimates, for messages.
-        metrics: Scalars by log name, which are added up over the terms of an update.
+        metrics: Scalars by log name; they are summed over the terms of an update.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Term:
 
 
 TermSource = Callable[[Rollout], Iterator[Term]]
-"""Yields terms of a rollout, such as those of a penalty."""
+"""A function that yields terms of a rollout, such as those of a penalty."""
 
 
 def no_terms(rollout: Rollout) -> Iterator[Term]:
@@ -54,12 +54,12 @@ class Estimator(ABC):
 
     @property
     def differentiable(self) -> bool:
-        """Whether it needs a reward that has a gradient in the pixels."""
+        """Whether the estimator needs a reward that is differentiable in the pixels."""
         return False
 
     @property
     def updates_per_round(self) -> int:
-        """The number of updates that it makes of a round of rollouts. After the first, the weights have changed."""
+        """The number of updates from one round of rollouts. After the first of them the weights have changed."""
         return 1
 
     def check(self, chain: Chain) -> None:  # noqa: B027 - a hook
@@ -72,7 +72,7 @@ class Estimator(ABC):
             chain: The chain.
             condition: The encoded prompts.
             noises: The noises, with shape :math:`(T + 1, B, *)`.
-            seed: Decides what else is drawn; the same on all ranks.
+            seed: The seed of all other random numbers; the same on all ranks.
         """
         return chain.sample(condition, noises)
 
@@ -85,16 +85,16 @@ class Estimator(ABC):
 
     @abstractmethod
     def terms(self, rollout: Rollout) -> Iterator[Term]:
-        """Yields the surrogate losses of a rollout; the caller runs each backward before it asks for the next."""
+        """Yields the surrogate losses of a rollout; the caller backpropagates each before it requests the next."""
 
     def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
-        """Yields the terms of each update of a round; by default of one, the mean over its rollouts.
+        """Yields the terms of each update of a round; by default of one update, the mean over its rollouts.
 
-        The caller makes each update before it asks for the next.
+        The caller makes each update before it requests the next.
 
         Args:
-            rollouts: The rollouts of a round, recorded with the present weights.
-            penalty: Yields further terms of each rollout that is learned from.
+            rollouts: The rollouts of a round, recorded with the current weights.
+            penalty: Yields further terms of each rollout.
         """
         yield self._mean(rollouts, penalty)
 
@@ -110,7 +110,7 @@ class Estimator(ABC):
         return {}
 
     def state_dict(self) -> dict[str, object]:
-        """Returns what the estimator remembers from one update to the next; nothing by default."""
+        """Returns the state that the estimator keeps from one update to the next; nothing by default."""
         return {}
 
     def load_state_dict(self, state: dict[str, object]) -> None:  # noqa: B027 - a hook

@@ -1,15 +1,15 @@
-r"""A look-ahead control variate: it makes the half-order term nearly as quiet as full backpropagation.
+r"""A look-ahead control variate: it reduces the variance of the half-order term nearly to that of full backpropagation.
 
-Let :math:`c(x_j) = R(\hat x_0(x_j))` be the reward of the one-step prediction of the clean sample, its weights frozen. For
-a segment that ends in :math:`x_j = M + \sigma z`, Gaussian integration by parts says that
+Let :math:`c(x_j) = R(\hat x_0(x_j))` be the reward of the one-step prediction of the clean sample with frozen weights. For
+a segment that ends in :math:`x_j = M + \sigma z`, Gaussian integration by parts gives
 :math:`E[c(x_j) \nabla_\theta \log \mathcal{N}(x_j; M, \sigma^2)] = E[(\partial c / \partial x_j)^\top \partial M / \partial
 \theta]`, so
 
 .. math:: \hat g = (R - a \, c(x_j) - b) \, \nabla_\theta \log \mathcal{N}(x_j; M, \sigma^2)
     + a \, \Bigl(\frac{\partial c}{\partial x_j}\Bigr)^\top \frac{\partial M}{\partial \theta}
 
-is unbiased for every :math:`a` and :math:`b` that do not depend on the sample's own noise. What :math:`c` predicts of
-:math:`R` leaves the loud first part and enters the quiet second one.
+is unbiased for every :math:`a` and :math:`b` that do not depend on the sample's own noise. The part of :math:`R` that :math:`c`
+predicts moves from the first term, which has a large variance, to the second term, which has a small one.
 """
 
 import torch
@@ -24,8 +24,8 @@ from rlr.rollout import Rollout
 def leave_one_out_regression(rewards: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
     r"""Fits :math:`R \approx a c + b` for each sample on all the *others*.
 
-    The sums of all samples less the sample's own give all :math:`n` fits at once. A plain regression on the whole
-    batch would let :math:`a_i` depend on sample :math:`i`, and bias the estimate.
+    The sums over all samples minus the sample's own contribution give all :math:`n` fits at once. A regression on the whole
+    batch would make :math:`a_i` depend on sample :math:`i`, and bias the estimate.
 
     Args:
         rewards: The :math:`R_i`, with shape :math:`(n)`, :math:`n \geq 4`.
@@ -58,8 +58,8 @@ class LookAhead:
 
     Args:
         coefficient: A constant :math:`a`; by default it is regressed for each sample on the others of the batch (of
-            all ranks), and so is :math:`b`. A constant of 1 goes wrong once the weights have moved far and the
-            prediction no longer tells the sample.
+            all ranks), and so is :math:`b`. A constant of 1 increases the variance once the weights have moved far and
+            the prediction is no longer close to the sample.
     """
 
     def __init__(self, coefficient: float | None = None) -> None:

@@ -1,4 +1,4 @@
-r"""How far the model has gone from its base: the divergence of the chain's paths, step by step.
+r"""The divergence of the chain's paths from those of the base model, step by step.
 
 Write :math:`\mu_t(x; \theta)` for the mean of step :math:`t` and :math:`\mu_t^0(x)` for that of the base model. Then
 
@@ -6,18 +6,18 @@ Write :math:`\mu_t(x; \theta)` for the mean of step :math:`t` and :math:`\mu_t^0
     D_t(x; \theta) = \mathrm{KL}\bigl(\mathcal{N}(\mu_t(x; \theta), \sigma_t^2 I) \,\|\, \mathcal{N}(\mu_t^0(x), \sigma_t^2 I)\bigr)
     = \frac{|\mu_t(x; \theta) - \mu_t^0(x)|^2}{2 \sigma_t^2}
 
-over the steps with :math:`\sigma_t > 0`, on paths of the present model. Where all steps have noise, :math:`D` is the divergence
+over the steps with :math:`\sigma_t > 0`, on paths of the current model. Where all steps have noise, :math:`D` is the divergence
 of whole paths :math:`x_T, \dots, x_0` from those of the base model, and so at least that of the samples :math:`x_0`. A
-deterministic step has no finite one and is left out.
+deterministic step has no finite divergence and is left out.
 
-Since :math:`\theta` decides both the steps and the states that they are taken in, the gradient has two parts,
+Since :math:`\theta` determines both the steps and the states in which they are taken, the gradient has two parts,
 
 .. math:: \nabla D = \underbrace{E\Bigl[\sum_t \nabla_\theta D_t(x_t; \theta)\Bigr]}_{\text{direct: states are constants}}
     + \underbrace{E\Bigl[\sum_t \Bigl(\sum_{u < t} D_u(x_u; \theta)\Bigr) \nabla_\theta \log p_\theta(x_{t-1} \mid x_t)\Bigr]}_{
     \text{through the states}}
 
-and :class:`Penalty` estimates the first, or both. The first alone is quiet, and not the gradient of :math:`D`: it is blind to
-what a step does to the divergence of later ones.
+and :class:`Penalty` estimates the first part, or both. The first part alone has a small variance and is not the gradient of
+:math:`D`: it ignores the effect of a step on the divergence of later steps.
 
 References:
     | DPOK: Reinforcement Learning for Fine-tuning Text-to-Image Diffusion Models (Fan et al., 2023)
@@ -53,8 +53,8 @@ def base_mean(chain: Chain, trajectory: Trajectory, t: int) -> Tensor:
 def path_divergence(rollout: Rollout) -> Tensor:
     r"""Returns :math:`\sum_t D_t(x_t; \theta)` of a rollout, with shape :math:`(B)`.
 
-    It evaluates the base model only: the present means are :math:`\mu_t = x_{t-1} - \sigma_t z_{t-1}`. They are of the weights
-    that the rollout was recorded with, shifted ones in a one-point zeroth-order rollout.
+    It evaluates the base model only: the current means are :math:`\mu_t = x_{t-1} - \sigma_t z_{t-1}`. They belong to the weights
+    with which the rollout was recorded: shifted weights in a one-point zeroth-order rollout.
     """
     chain, trajectory = rollout.chain, rollout.trajectory
     divergence = torch.zeros(len(rollout), device=trajectory.states.device)
@@ -68,15 +68,15 @@ def path_divergence(rollout: Rollout) -> Tensor:
 class Penalty:
     r"""Surrogate losses for :math:`\beta \nabla D`, one noisy step at a time, to be added to those of any estimator.
 
-    The loss of step :math:`t` is :math:`\beta D_t(x_t; \theta)` with :math:`x_t` as it was recorded. Each costs a pass of the
-    base model and one of the present model with gradient.
+    The loss of step :math:`t` is :math:`\beta D_t(x_t; \theta)` with the recorded :math:`x_t`. Each loss costs a pass of the base
+    model and a pass of the current model with gradient.
 
     Args:
         weight: The weight :math:`\beta > 0`, in units of the reward per nat.
         full: Whether to add the part through the states, :math:`\beta \, (\sum_{u < t} D_u - b) \log p_\theta(x_{t-1} \mid x_t)`
             with the leave-one-out mean :math:`b`, which makes the gradient of :math:`D` unbiased. It costs no further pass and
-            has the variance of a likelihood ratio; it needs two samples, and rollouts of the present weights (those of
-            one-point zeroth order are of shifted ones).
+            has the variance of a likelihood ratio; it needs two samples, and rollouts of the current weights (one-point zeroth
+            order has rollouts of shifted weights).
     """
 
     def __init__(self, weight: float, full: bool = False) -> None:
@@ -91,7 +91,7 @@ class Penalty:
         if not steps:
             sampler = type(chain.sampler).__name__
             raise ValueError(
-                f"penalty: the divergence from the base model needs steps with noise, and {sampler} has none (σ = 0); set "
+                f"penalty: the divergence from the base model needs steps with noise, and {sampler} has no noise (σ = 0); set "
                 f"{sampler}'s eta (or noise level) above 0, or penalty to null"
             )
         if self.full:
@@ -105,7 +105,7 @@ class Penalty:
     def terms(self, rollout: Rollout) -> Iterator[Term]:
         r"""Yields the terms; the metric ``kl/path`` of each is the batch's mean of :math:`D_t`."""
         later = torch.zeros(len(rollout), device=rollout.trajectory.states.device)
-        # from the last step up, so that the divergences of later steps are there when they are needed
+        # from the last step up, because a term needs the divergences of later steps
         for t in noisy_steps(rollout.chain):
             term, distance = self._term(rollout, t, later)
             yield term

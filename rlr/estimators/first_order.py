@@ -1,9 +1,9 @@
-r"""First order: backpropagate the reward through the last :math:`k` steps, whole or truncated.
+r"""First order: backpropagates the reward through the last :math:`k` steps, of all or of some.
 
 .. math:: \hat g = \nabla_\theta R\bigl(x_0(x_k, z_{k-1}, \dots, z_0; \theta)\bigr), \qquad x_k \text{ a constant}
 
-estimates :math:`g_k + \dots + g_1` without bias. It is the gradient only for :math:`k = T`; for less, it is
-*truncated backpropagation*: hardly any variance, and the bias of all that is cut off.
+estimates :math:`g_k + \dots + g_1` without bias. It estimates the whole gradient only for :math:`k = T`. With
+fewer steps it is *truncated backpropagation*: a small variance, and the bias of the steps that are left out.
 """
 
 import math
@@ -25,7 +25,7 @@ def first_order(rollout: Rollout, steps: int, weight: float = 1.0) -> Term:
 
 
 class Depth(ABC):
-    r"""How many steps :math:`k` one update backpropagates through."""
+    r"""The number :math:`k` of steps through which one update backpropagates."""
 
     @abstractmethod
     def draw(self, steps: int, generator: torch.Generator) -> int:
@@ -40,7 +40,7 @@ class AllSteps(Depth):
 
 
 class UniformSteps(Depth):
-    r"""A depth drawn anew for each update, uniform on ``low`` … ``high``.
+    r"""A depth drawn for each update, uniform on ``low`` … ``high``.
 
     Args:
         low: The smallest depth, at least 1.
@@ -59,9 +59,9 @@ class UniformSteps(Depth):
 
 
 class GaussianSteps(Depth):
-    r"""A depth drawn anew for each update from a normal distribution, rounded up, and again while not in 1 … T - 1.
+    r"""A depth drawn for each update from a normal distribution, rounded up, and drawn again while not in 1 … T - 1.
 
-    AlignProp's later code draws the first kept step of 50, :math:`\lfloor \mathcal{N}(42, 5^2) \rfloor`, which is the
+    AlignProp's later code draws the first step with gradient of 50, :math:`\lfloor \mathcal{N}(42, 5^2) \rfloor`, which is the
     default here.
 
     Args:
@@ -82,14 +82,14 @@ class GaussianSteps(Depth):
                 "lower its mean"
             )
         depth = 0
-        # a chain of one step has but that
+        # a chain of one step has the depth 1 only
         while not 1 <= depth <= max(steps - 1, 1):
             depth = math.ceil(self.mean + self.std * torch.randn((), generator=generator).item())
         return depth
 
 
 class FirstOrder(Estimator):
-    r"""Reward backpropagation through the last steps of the chain (DRaFT, DRaFT-K, VADER, later AlignProp).
+    r"""Reward backpropagation through the last steps of the chain (DRaFT, DRaFT-K, VADER, the later code of AlignProp).
 
     References:
         | Directly Fine-Tuning Diffusion Models on Differentiable Rewards (Clark et al., 2024)
@@ -98,8 +98,8 @@ class FirstOrder(Estimator):
         | https://arxiv.org/abs/2310.03739
 
     Args:
-        steps: The number :math:`k` of steps, or how it is drawn.
-        weight: A factor on the loss. Adam does not see it, a norm to clip to does.
+        steps: The number :math:`k` of steps, or the distribution from which it is drawn.
+        weight: A factor on the loss. It has no effect on Adam's steps, unless gradients are clipped to a norm.
     """
 
     def __init__(self, steps: int | Depth = 1, weight: float = 1.0) -> None:

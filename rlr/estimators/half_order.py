@@ -1,11 +1,11 @@
-r"""Half order: a likelihood ratio at the end of a sub-chain, backpropagated through that sub-chain alone.
+r"""Half order: a likelihood ratio at the end of a sub-chain, backpropagated through the sub-chain only.
 
-Run steps :math:`j + h, \dots, j + 1` again *with gradient, on their recorded noises*. The mean :math:`M` of the last one
-depends on the weights through all :math:`h` of them, and
+Replay steps :math:`j + h, \dots, j + 1` *with gradient, on their recorded noises*. The mean :math:`M` of the last of them
+depends on the weights through all :math:`h` steps, and
 
 .. math:: \hat g = (R(x_0) - b) \, \nabla_\theta \log \mathcal{N}(x_j ; M(x_{j+h}; \theta), \sigma_{j+1}^2)
 
-estimates :math:`g_{j+h} + \dots + g_{j+1}` without bias, from a reward that is only a number. :math:`h = 1` is REINFORCE.
+estimates :math:`g_{j+h} + \dots + g_{j+1}` without bias, from the value of the reward alone. :math:`h = 1` is REINFORCE.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ def half_order(rollout: Rollout, advantages: Tensor, segment: Segment, weight: f
 
 
 class HalfOrder(Estimator):
-    r"""Likelihood ratios over the whole chain, cut into segments of length :math:`h`.
+    r"""Likelihood ratios over the whole chain, split into segments of length :math:`h`.
 
     ``HalfOrder(length=1)`` is REINFORCE over every step (the score-function form of DDPO).
 
@@ -47,14 +47,14 @@ class HalfOrder(Estimator):
 
     Args:
         length: The length :math:`h \geq 1` of a segment.
-        segments: How many segments :math:`m` one update draws, without replacement; each then counts
-            :math:`n / m` times for the :math:`n` there are. By default all.
+        segments: The number :math:`m` of segments that one update draws, without replacement; each term is then multiplied by
+            :math:`n / m` for :math:`n` segments in all. By default all segments.
         skip_last: The number of last steps of the chain that other terms cover; this one covers steps
             :math:`T, \dots,` ``skip_last`` + 1.
         baseline: The baseline; by default :class:`~rlr.estimators.advantages.LeaveOneOut`.
-        control: A control variate, which needs a differentiable reward; by default none.
-        step_range: The only steps to cover, first and last (of 50 steps, ``[33, 17]`` is the middle third); by default all
-            but those. The gradients of other steps are then not estimated.
+        control: A control variate, which needs a differentiable reward; None for no control variate.
+        step_range: The first and the last of the steps to cover (of 50 steps, ``[33, 17]`` is the middle third); by default all
+            but the ``skip_last`` last. The gradients of other steps are then not estimated.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class HalfOrder(Estimator):
     def check(self, chain: Chain) -> None:
         if self.length > chain.steps - self.skip_last:
             raise ValueError(
-                f"HalfOrder(length={self.length}) does not fit the {chain.steps - self.skip_last} steps it is to cover; "
+                f"HalfOrder(length={self.length}) does not fit the {chain.steps - self.skip_last} steps that it covers; "
                 f"set length to {chain.steps - self.skip_last} at most, or raise the sampler's steps"
             )
         check_range(chain, self.skip_last, self.step_range, self.length, "HalfOrder")

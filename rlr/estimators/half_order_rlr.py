@@ -3,8 +3,8 @@ r"""Half-order RLR: first order on the last steps, half order on a random part o
 .. math:: \hat g = \nabla_{\theta_{1 \dots k}} R(x_0) + \frac{n}{m} \sum_{i = 1}^{m}
     (R - b) \, \nabla_{\theta_{S_i}} \log \mathcal{N}(x_{j_i}; M(x_{j_i + h}), \sigma_{j_i + 1}^2)
 
-with :math:`S_1, \dots, S_m` drawn without replacement from the :math:`n` segments that steps :math:`T, \dots, k + 1` are
-cut into. No zeroth order, and unbiased again.
+with :math:`S_1, \dots, S_m` drawn without replacement from the :math:`n` segments of steps :math:`T, \dots, k + 1`. The
+estimate has no zeroth order and is unbiased.
 """
 
 from collections.abc import Iterator
@@ -20,24 +20,24 @@ from rlr.rollout import Rollout
 
 
 class HalfOrderRLR(Estimator):
-    r"""RLR without zeroth order, kept unbiased by weighting the half-order segments.
+    r"""RLR without zeroth order, unbiased because the half-order segments are weighted.
 
-    With ``control=LookAhead()`` and ``segments=None`` this is the quietest unbiased estimator here that holds few
-    steps in memory.
+    With ``control=LookAhead()`` and ``segments=None`` this is the unbiased estimator with the smallest variance here among those
+    that keep few steps in memory.
 
     References:
         | Half-order Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (ICLR 2026)
 
     Args:
         length: The length :math:`h` of a segment.
-        segments: The number :math:`m` of segments an update; None takes all :math:`n`.
+        segments: The number :math:`m` of segments of an update; None for all :math:`n`.
         steps: The number :math:`k \geq 1` of steps covered by first order.
         baseline: The baseline; by default the leave-one-out mean.
         control: The control variate; by default none.
-        first_weight: The weight of the first-order term; 1 where no bias is wanted.
-        half_weight: The weight of the half-order terms, likewise.
-        step_range: The only steps that half order covers, first and last, such as those of one group of a staged prompt; by
-            default all that first order leaves. The gradients of other steps are then not estimated.
+        first_weight: The weight of the first-order term; 1 for an unbiased estimate.
+        half_weight: The weight of the half-order terms; 1 for an unbiased estimate.
+        step_range: The first and the last step that half order covers, such as those of one stage of a staged prompt; by
+            default all that first order does not cover. The gradients of other steps are then not estimated.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class HalfOrderRLR(Estimator):
         step_range: StepRange | None = None,
     ) -> None:
         if steps < 1:
-            raise ValueError(f"HalfOrderRLR's first order covers at least one step, not {steps}; or use HalfOrder")
+            raise ValueError(
+                f"HalfOrderRLR.steps: expected at least 1, got {steps}; to leave out first order, use HalfOrder"
+            )
         self.steps = steps
         self.half = HalfOrder(length, segments, steps, baseline, control, step_range)
         self.first_weight = first_weight

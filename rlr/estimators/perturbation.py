@@ -1,6 +1,6 @@
 r"""Shifted weights :math:`\theta + s \, \varepsilon` with :math:`\varepsilon \sim \mathcal{N}(0, I)`.
 
-:math:`\varepsilon` is never stored: its seed is kept and it is drawn again wherever it is needed (MeZO).
+:math:`\varepsilon` is never stored. Its seed is stored, and :math:`\varepsilon` is drawn again where it is needed (MeZO).
 
 References:
     | Fine-Tuning Language Models with Just Forward Passes (Malladi et al., 2023)
@@ -29,17 +29,17 @@ class Perturbation(ABC):
     r"""A way to shift the trainable weights of a model."""
 
     def check(self, model: DiffusionModel) -> None:  # noqa: B027 - a hook
-        """Raises a ``ValueError`` that names the remedy if the model's trainable weights cannot be shifted so."""
+        """Raises a ``ValueError`` that names the remedy if the perturbation cannot shift the model's trainable weights."""
 
     @abstractmethod
     @contextmanager
     def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
-        r"""Within it, the model computes with :math:`\theta + s \, \varepsilon`; afterwards with :math:`\theta`, to the bit.
+        r"""A context with the weights :math:`\theta + s \, \varepsilon`; afterwards they are :math:`\theta`, to the bit.
 
         Args:
             model: The model.
             scale: The size :math:`s`, of either sign.
-            seed: Decides :math:`\varepsilon`.
+            seed: The seed of :math:`\varepsilon`.
             batch: The number :math:`B` of samples.
         """
 
@@ -49,7 +49,7 @@ class Perturbation(ABC):
 
 
 class SharedDirection(Perturbation):
-    r"""One :math:`\varepsilon` for the whole batch, added to the weights in place. Serves any weights."""
+    r"""One :math:`\varepsilon` for the whole batch, added to the weights in place. It works with any weights."""
 
     @contextmanager
     def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
@@ -73,11 +73,11 @@ class SharedDirection(Perturbation):
 
 
 class DirectionPerSample(Perturbation):
-    r"""One :math:`\varepsilon_i` for each sample, in the one batched forward pass.
+    r"""One :math:`\varepsilon_i` for each sample, in one batched forward pass.
 
-    For a linear layer with input :math:`x_i`, :math:`(W + s \, \varepsilon_i) x_i = W x_i + s \, \varepsilon_i x_i`: the layer
-    is left alone and a batched product is added to its output. All trainable weights must belong to linear layers,
-    as LoRA's do. :math:`B` directions cost what one does, and have :math:`B` times less variance.
+    For a linear layer with input :math:`x_i`, :math:`(W + s \, \varepsilon_i) x_i = W x_i + s \, \varepsilon_i x_i`: the
+    weights of the layer do not change, and a batched product is added to its output. All trainable weights must belong to linear
+    layers, as in a LoRA. :math:`B` directions cost as much as one, and have :math:`B` times less variance.
     """
 
     def check(self, model: DiffusionModel) -> None:
@@ -129,7 +129,7 @@ def _hook(names: dict[str, int], scale: float, seed: int, batch: int) -> Callabl
     def shift(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         assert isinstance(layer, nn.Linear)
         (x,) = inputs
-        # guidance puts the batch through twice, one copy after the other: sample i is every row i mod B
+        # guidance passes the batch twice, one copy after the other: sample i has the rows i, i + B
         rows = x.reshape(-1, batch, x[0].numel() // x.shape[-1], x.shape[-1])
         added = torch.zeros((), dtype=output.dtype, device=output.device)
         if "weight" in names:

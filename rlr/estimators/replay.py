@@ -1,8 +1,8 @@
 r"""Estimators that learn from a round of rollouts in several updates.
 
-A round is: sample ``accumulate`` batches with the present weights, score them, and then go over the samples ``epochs``
-times, in a new random order each time, in ``num_minibatches`` updates. From the second update on the weights are no longer
-those of the rollouts, and the estimator has to correct for that.
+A round has three parts: sample ``accumulate`` batches with the current weights, score them, and pass over the samples
+``epochs`` times, each time in a new random order and in ``num_minibatches`` updates. From the second update on the weights
+differ from those of the rollouts, and the estimator has to correct for the difference.
 """
 
 from abc import abstractmethod
@@ -27,8 +27,8 @@ class Recorded(Trajectory):
     r"""A trajectory with the likelihoods of its steps.
 
     Args:
-        log_probs: The **mean** over the latent's dimensions of the log-density of each state, ``log_probs[t - 1]`` that
-            of :math:`x_{t-1}` given :math:`x_t`, with shape :math:`(T, B)`.
+        log_probs: The **mean** over the latent's dimensions of the log-density of each state, with shape :math:`(T, B)`;
+            ``log_probs[t - 1]`` is that of :math:`x_{t-1}` given :math:`x_t`.
     """
 
     log_probs: Tensor = field(kw_only=True)
@@ -47,8 +47,8 @@ class Minibatch:
     r"""Samples that are backpropagated together.
 
     Args:
-        rollout: Their rollout, whose trajectory is :class:`Recorded`.
-        advantages: Their advantages, with shape :math:`(b)`.
+        rollout: The rollout of the samples, whose trajectory is :class:`Recorded`.
+        advantages: The advantages of the samples, with shape :math:`(b)`.
         fresh: Whether the weights are those of the rollout.
     """
 
@@ -80,7 +80,7 @@ def mean_log_prob(transition: Gaussian, x: Tensor) -> Tensor:
 
 
 class ReplayEstimator(Estimator):
-    r"""An estimator that goes over a round of rollouts.
+    r"""An estimator that learns from a round of rollouts in several updates.
 
     Args:
         num_minibatches: The number of updates that one pass over a round makes.
@@ -119,7 +119,7 @@ class ReplayEstimator(Estimator):
     def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
         """Yields the terms of each update of a round; a round of fewer samples than minibatches has fewer updates.
 
-        A round whose rewards are not finite on some rank has one update without terms, which is skipped.
+        If a reward is not finite on any rank, the round has one update without terms, which is skipped.
         """
         if any_rank(any(not rollout.rewards.isfinite().all() for rollout in rollouts)):
             yield iter(())
@@ -128,7 +128,7 @@ class ReplayEstimator(Estimator):
         for epoch in range(self.epochs):
             order = torch.randperm(len(advantages), generator=rollouts[0].generator(Stream.ORDER, epoch))
             for number, part in enumerate(order.tensor_split(min(self.num_minibatches, len(order)))):
-                # in their old order, so that an update of one whole batch is of that very batch
+                # in the order of the round, so that an update with one whole batch equals an update with that batch
                 rows, key = part.sort().values, (epoch, number)
                 yield self._update(rollouts, advantages, rows, key, fresh=key == (0, 0), penalty=penalty)
 

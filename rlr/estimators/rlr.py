@@ -1,6 +1,7 @@
-r"""The recursive likelihood ratio estimator: the chain's graph, rearranged.
+r"""The recursive likelihood ratio estimator: first, half and zeroth order on disjoint sets of steps.
 
-Draw :math:`j` uniformly and cut the chain in three. With :math:`k = 1` and all weights 1 this is Eq. 11 of the paper:
+Draw :math:`j` uniformly and split the chain into three sets of steps. With :math:`k = 1` and all weights 1 this is Eq. 11 of the
+paper:
 
 .. math::
     \hat g = \underbrace{\nabla_{\theta_{1 \dots k}} R(x_0)}_{\text{first order}}
@@ -8,7 +9,7 @@ Draw :math:`j` uniformly and cut the chain in three. With :math:`k = 1` and all 
     + \underbrace{\textstyle\sum_{t \in C} (R_+ - R_-) \, \varepsilon / 2s}_{\text{zeroth order}}
 
 with :math:`C = \{1, \dots, T\} \setminus \{1, \dots, k\} \setminus \{j+1, \dots, j+h\}`. The three sets are disjoint and
-cover the chain whatever :math:`j` is: no importance weight is needed, and the estimate is unbiased (in :math:`C`, for the
+cover the chain for every :math:`j`, so no importance weight is needed and the estimate is unbiased (in :math:`C`, for the
 smoothed objective).
 """
 
@@ -41,7 +42,7 @@ class RLR(Estimator):
     V3, without half order                 ``half=False``: zeroth order takes the sub-chain too
     =====================================  ===================================================
 
-    V1 and V2 are biased: they leave steps uncovered.
+    V1 and V2 are biased, because they do not cover all steps.
 
     References:
         | Zeroth-order Informed Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (Ren et al., 2025), Eq. 11
@@ -49,18 +50,18 @@ class RLR(Estimator):
 
     Args:
         length: The length :math:`h` of the half-order sub-chain.
-        steps: The number :math:`k` of steps covered by first order. 0 leaves first order out, and then any reward
-            will do.
+        steps: The number :math:`k` of steps covered by first order. 0 leaves out first order; the reward then need not be
+            differentiable.
         half: Whether there is a half-order term.
         zeroth: The zeroth-order term; True is ``ZerothOrder()``, False leaves it out.
         baseline: The baseline of the half-order term; by default the leave-one-out mean.
         control: The control variate of the half-order term; by default none.
-        first_weight: The weight of the first-order term; 1 where no bias is wanted.
-        half_weight: The weight of the half-order term, likewise.
-        zeroth_weight: The weight of the zeroth-order term, likewise.
-        step_range: The steps within which the sub-chain is drawn, first and last, such as those of one group of a staged
-            prompt (of 50 steps, ``[33, 17]`` is the middle third); by default all that first order leaves. Zeroth order
-            covers the rest as always, so the estimate stays unbiased.
+        first_weight: The weight of the first-order term; 1 for an unbiased estimate.
+        half_weight: The weight of the half-order term; 1 for an unbiased estimate.
+        zeroth_weight: The weight of the zeroth-order term; 1 for an unbiased estimate.
+        step_range: The first and the last of the steps from which the sub-chain is drawn, such as those of one stage of a staged
+            prompt (of 50 steps, ``[33, 17]`` is the middle third); by default all that first order does not cover. Zeroth
+            order covers the remaining steps, so the estimate stays unbiased.
     """
 
     def __init__(
@@ -77,7 +78,9 @@ class RLR(Estimator):
         step_range: StepRange | None = None,
     ) -> None:
         if steps < 0:
-            raise ValueError(f"RLR's first order covers steps >= 0 steps, and got steps={steps}")
+            raise ValueError(
+                f"RLR.steps: expected at least 0, got {steps}; set the number of steps that first order covers"
+            )
         self.steps = steps
         self.half = HalfOrder(length, baseline=baseline, control=control) if half else None
         self.zeroth = ZerothOrder() if zeroth is True else zeroth or None
@@ -87,10 +90,12 @@ class RLR(Estimator):
         self.zeroth_weight = zeroth_weight
         self.step_range = step_range
         if not (steps or self.half or self.zeroth):
-            raise ValueError("RLR has no term left; set steps >= 1, half or zeroth")
+            raise ValueError(
+                "RLR: expected at least one term, got steps=0, half=False, zeroth=False; set steps >= 1, half or zeroth"
+            )
         if step_range is not None and not half:
             raise ValueError(
-                "RLR's step_range is that of its half-order term, and half is false; leave out step_range, or set half"
+                "RLR.step_range applies to the half-order term, and half is false; leave out step_range, or set half to true"
             )
 
     @property

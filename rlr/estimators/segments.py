@@ -14,16 +14,16 @@ class Segment(NamedTuple):
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps, latest state first."""
+        """The steps in the order of the chain."""
         return tuple(range(self.start, self.stop, -1))
 
 
 StepRange = tuple[int, int]
-"""Steps of a chain, first and last, both included: the first has the larger number."""
+"""The first and the last of some steps of a chain, both included; the first has the larger number."""
 
 
 def partition(start: int, stop: int, length: int) -> list[Segment]:
-    r"""Cuts steps ``start`` … ``stop + 1`` into segments of ``length``, the last one perhaps shorter."""
+    r"""Splits steps ``start`` … ``stop + 1`` into segments of ``length``; the last one may be shorter."""
     return [Segment(s, max(s - length, stop)) for s in range(start, stop, -length)]
 
 
@@ -33,7 +33,7 @@ def covered(chain: Chain, skip_last: int, step_range: StepRange | None) -> Segme
 
 
 def check_range(chain: Chain, skip_last: int, step_range: StepRange | None, length: int, owner: str) -> None:
-    r"""Raises if a range holds a step that cannot be covered, or is shorter than a sub-chain.
+    r"""Raises if a range contains a step that cannot be covered, or is shorter than a sub-chain.
 
     Args:
         chain: The chain.
@@ -69,6 +69,6 @@ def check_stochastic(chain: Chain, stops: Iterable[int], owner: str) -> None:
         if chain.std(j + 1) == 0:
             sampler = type(chain.sampler).__name__
             raise ValueError(
-                f"{owner} needs noise in step {j + 1}, and the sampler {sampler} has none there (σ = 0); "
-                f"set {sampler}'s eta (or noise level) above 0, or cover the last {j + 1} steps by first order"
+                f"{owner} needs noise in step {j + 1}, and the sampler {sampler} has no noise there (σ = 0); "
+                f"set {sampler}'s eta (or noise level) above 0, or cover the last {j + 1} steps with first order"
             )

@@ -1,9 +1,10 @@
-r"""What rewards are compared with and divided by, once a round of rollouts is scored.
+r"""The means and standard deviations that turn the rewards of a round into advantages.
 
 .. math:: A_i = \frac{R_i - m_i}{s_i}
 
-The samples of all ranks count as one round. Dividing by :math:`s_i` makes a learning rate fit every reward, and changes
-the scale of the gradient from round to round; a mean :math:`m_i` that holds :math:`R_i` itself shrinks it a little.
+The samples of all ranks are one round. Dividing by :math:`s_i` makes the learning rate independent of the scale of the reward,
+and changes the scale of the gradient from round to round; a mean :math:`m_i` that includes :math:`R_i` itself shrinks the
+gradient slightly.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +34,7 @@ class Statistics(ABC):
         """
 
     def state_dict(self) -> dict[str, object]:
-        """Returns what is remembered from one round to the next."""
+        """Returns the state that is kept from one round to the next."""
         return {}
 
     def load_state_dict(self, state: dict[str, object]) -> None:  # noqa: B027 - a hook
@@ -64,7 +65,7 @@ class RoundStatistics(Statistics):
     r"""Mean and standard deviation (with :math:`1 / n`) of the whole round.
 
     Args:
-        epsilon: What is added to the standard deviation.
+        epsilon: A constant that is added to the standard deviation.
     """
 
     def __init__(self, epsilon: float = 1e-8) -> None:
@@ -78,24 +79,24 @@ class RoundStatistics(Statistics):
 class PromptStatistics(Statistics):
     r"""Mean and standard deviation of the last rewards of the sample's own prompt, those of this round included.
 
-    A prompt with fewer than ``least`` rewards so far is compared with the whole round. Rewards that are not finite are
-    not remembered.
+    A prompt with fewer than ``least`` rewards so far uses the statistics of the whole round. Rewards that are not finite are
+    left out.
 
     References:
         | Training Diffusion Models with Reinforcement Learning (Black et al., 2023), Section 4.2
         | https://arxiv.org/abs/2305.13301
 
     Args:
-        buffer: How many rewards of a prompt are remembered.
-        least: From how many on they are used, at most ``buffer``.
-        epsilon: What is added to the standard deviation.
+        buffer: The number of last rewards that are kept for each prompt.
+        least: The number of rewards from which on a prompt's own statistics are used, at most ``buffer``.
+        epsilon: A constant that is added to the standard deviation.
     """
 
     def __init__(self, buffer: int = 16, least: int = 16, epsilon: float = 1e-6) -> None:
         if not 1 <= least <= buffer:
             raise ValueError(
-                f"PromptStatistics needs 1 <= least <= buffer, and got least={least}, buffer={buffer}; with fewer "
-                "rewards remembered than needed it would never be used"
+                f"PromptStatistics needs 1 <= least <= buffer, and got least={least}, buffer={buffer}; with least "
+                "> buffer the statistics of a prompt are never used"
             )
         self.buffer = buffer
         self.least = least

@@ -1,7 +1,7 @@
-r"""Surrogates: what a policy gradient makes of an advantage and a likelihood.
+r"""Surrogates: losses of a policy gradient, as functions of an advantage and of likelihoods.
 
-Write :math:`\ell` for the log-likelihood of a recorded step under the present weights and :math:`\ell_0` for that under the
-weights it was recorded with.
+Write :math:`\ell` for the log-likelihood of a recorded step under the current weights and :math:`\ell_0` for that under the
+weights of the recording.
 """
 
 from abc import ABC, abstractmethod
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Surrogate(ABC):
-    """A loss of each sample, in terms of its advantage and its likelihoods."""
+    """A loss of each sample, as a function of its advantage and its likelihoods."""
 
     on_policy: bool = False
-    """Whether the loss is right only while the weights are those of the rollout."""
+    """Whether the loss is valid only while the weights are those of the rollout."""
 
     @abstractmethod
     def loss(self, advantages: Tensor, log_probs: Tensor, recorded: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class Surrogate(ABC):
         """
 
     def clipped(self, change: Tensor) -> Tensor:
-        r"""Returns which samples are out of range, from :math:`\ell - \ell_0`."""
+        r"""Returns whether the ratio of each sample is outside the clip range, from :math:`\ell - \ell_0`."""
         return torch.zeros_like(change, dtype=torch.bool)
 
 
@@ -41,12 +41,12 @@ class ScoreFunction(Surrogate):
 
 
 class ImportanceRatio(Surrogate):
-    r"""The clipped importance ratio of proximal policy optimisation.
+    r"""The clipped importance ratio of proximal policy optimization.
 
     .. math:: \max\bigl(-A \rho, \; -A \, \mathrm{clip}(\rho, 1 - c, 1 + c)\bigr), \qquad \rho = e^{\ell - \ell_0}
 
-    Its gradient is that of :class:`ScoreFunction` where :math:`\rho = 1`. A sample whose ratio has already gone further than
-    :math:`c` in the direction of its advantage has none.
+    Its gradient is that of :class:`ScoreFunction` where :math:`\rho = 1`. A sample whose ratio differs from 1 by more
+    than :math:`c` in the direction of its advantage has a zero gradient.
 
     References:
         | Proximal Policy Optimization Algorithms (Schulman et al., 2017), Eq. 7
@@ -54,7 +54,7 @@ class ImportanceRatio(Surrogate):
 
     Args:
         clip: The range :math:`c > 0`; None does not clip.
-        limit: The largest :math:`|\ell - \ell_0|`, beyond which it is cut off and has no gradient; None is without.
+        limit: The largest :math:`|\ell - \ell_0|`; larger ones are clamped and have a zero gradient. None does not clamp.
     """
 
     def __init__(self, clip: float | None = 1e-4, limit: float | None = None) -> None:
@@ -74,5 +74,5 @@ class ImportanceRatio(Surrogate):
         return beyond if self.clip is None else beyond | ((self._ratio(change) - 1).abs() > self.clip)
 
     def _ratio(self, change: Tensor) -> Tensor:
-        r"""Returns :math:`\rho`, cut off at the limit."""
+        r"""Returns :math:`\rho`, clamped at the limit."""
         return (change if self.limit is None else change.clamp(-self.limit, self.limit)).exp()

@@ -1,15 +1,15 @@
-r"""Zeroth order: shift the weights in a set :math:`C` of steps and watch the reward. No graph, any reward.
+r"""Zeroth order: shift the weights in a set :math:`C` of steps and compare rewards; it needs no graph and no differentiable reward.
 
-Antithetic (two-point), with the same noises in both rollouts, beside the recorded one:
+Antithetic (two-point), with the same noises in both samples as in the recorded one:
 
 .. math:: \hat g = \frac{R_+ - R_-}{2 s} \, \varepsilon
 
-One-point, in which the recorded rollout *itself* is perturbed in :math:`C` and all other terms see it so:
+One-point, in which the recorded rollout *itself* is perturbed in :math:`C`, for all other terms as well:
 
 .. math:: \hat g = \frac{R - b}{s} \, \varepsilon
 
 Both are unbiased for :math:`\sum_{t \in C} g_t` of the objective smoothed by :math:`\mathcal{N}(0, s^2 I)`. The variance of one
-direction is about :math:`d \|g\|^2` for :math:`d` weights: take many directions, or few weights.
+direction is about :math:`d \|g\|^2` for :math:`d` weights: use many directions, or few weights.
 """
 
 from collections.abc import Collection, Iterator
@@ -28,7 +28,7 @@ from rlr.seeding import Stream, spawn
 
 
 class ZerothOrder(Estimator):
-    r"""Random search over the weights used in a set of steps; alone, in all steps (evolution strategies).
+    r"""Random search over the weights in a set of steps; by itself it covers all steps (evolution strategies).
 
     References:
         | Random Gradient-Free Minimization of Convex Functions (Nesterov & Spokoiny, 2017)
@@ -36,15 +36,15 @@ class ZerothOrder(Estimator):
         | https://arxiv.org/abs/1703.03864
 
     Args:
-        directions: The number :math:`n` of directions (of the batch, or of each sample) that are averaged.
-        antithetic: Whether to take the two-point form.
+        directions: The number :math:`n` of directions (of the batch, or of each sample) over which the estimate is averaged.
+        antithetic: Whether to use the two-point form.
         scale: The size :math:`s > 0` of the shift.
-        per_step: Whether each step has its own :math:`\varepsilon_t` (the paper's letter); the default, one
+        per_step: Whether each step has its own :math:`\varepsilon_t`, as in the paper; the default, one
             :math:`\varepsilon` shared by all of :math:`C`, has the same mean and :math:`|C|` times less variance.
-        perturbation: How weights are shifted; by default each sample has its own direction where all trainable
-            weights belong to linear layers (LoRA), and all share one elsewhere.
+        perturbation: The perturbation of the weights; by default each sample has its own direction if all trainable
+            weights belong to linear layers (LoRA), and otherwise all samples share one.
         baseline: The :math:`b` of the one-point form; by default the reward of the unperturbed chain on the same
-            noises, which costs a second rollout.
+            noises, which costs a second pass of the chain.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ZerothOrder(Estimator):
     def record_over(
         self, steps: Collection[int], chain: Chain, condition: Condition, noises: Tensor, seed: int
     ) -> Trajectory:
-        """Records a trajectory: with shifted weights in ``steps`` in the one-point form, with the present ones in the other."""
+        """Records a trajectory, in the one-point form with shifted weights in ``steps``."""
         if self.antithetic:
             return chain.sample(condition, noises)
         return chain.sample(condition, noises, self._within(chain, steps, self.scale, seed, 0, noises.shape[1]))
@@ -129,7 +129,7 @@ class ZerothOrder(Estimator):
         return rollout.score(rollout.resample(within))
 
     def _within(self, chain: Chain, steps: Collection[int], scale: float, seed: int, k: int, batch: int) -> Within:
-        """Returns the contexts that shift the weights in ``steps`` and leave them alone in other steps."""
+        """Returns the contexts that shift the weights in ``steps`` and do not change them in other steps."""
         perturbation, shifted = self._perturbation(chain.model), frozenset(steps)
 
         def within(t: int) -> AbstractContextManager[object]:
@@ -140,7 +140,7 @@ class ZerothOrder(Estimator):
         return within
 
     def _seed(self, seed: int, k: int, t: int) -> int:
-        r"""Returns the seed of direction ``k`` in step :math:`t`: the same for all steps unless ``per_step``."""
+        r"""Returns the seed of direction ``k`` in step :math:`t`; it is the same for all steps unless ``per_step`` is set."""
         return spawn(seed, Stream.DIRECTION, k, t if self.per_step else 0)
 
     def _perturbation(self, model: DiffusionModel) -> Perturbation:

@@ -85,7 +85,7 @@ def cells(value: Comparison | Estimate, show: Show | None = None) -> tuple[str, 
         show: Writes a number; by default with four digits.
     """
     compared = isinstance(value, Comparison)
-    show = show or digits(*((value.base, value.aligned) if compared else (value.mean,)))
+    show = show or digits(*((value.base, value.aligned) if isinstance(value, Comparison) else (value.mean,)))
     low, high = (show(bound, compared) for bound in (value.low, value.high))
     interval = MISSING if MISSING in (low, high) else f"{low} … {high}"
     if isinstance(value, Comparison):

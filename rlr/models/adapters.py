@@ -70,6 +70,8 @@ class LoRA(Trainable):
     ) -> None:
         if rank < 1:
             raise ValueError(f"LoRA needs a rank of at least 1, and got rank={rank}")
+        if targets is not None and not targets:
+            raise ValueError("LoRA: targets is empty; leave it out for the layers that the model's family adapts")
         self.rank = rank
         self.alpha = rank if alpha is None else alpha
         self.targets = None if targets is None else tuple(targets)

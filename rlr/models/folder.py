@@ -112,6 +112,7 @@ class ModelFolder:
             # without files transformers returns a tokenizer that knows its special tokens only
             if len(tokenizer) <= len(tokenizer.all_special_tokens):
                 raise OSError("its vocabulary is empty")
+            _check_merges(tokenizer)
         return tokenizer
 
     def pipeline(self) -> str | None:
@@ -144,10 +145,13 @@ class ModelFolder:
             texts = [file for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model")]
             for file in (*sorted(texts), *_weight_files(folder, self.variant)):
                 check_file(file)
+                if file.name.endswith("config.json") and not isinstance(json.loads(file.read_text("utf-8")), dict):
+                    raise ValueError(f"{file} is not a configuration (it holds no JSON object); download it again")
 
     def _check_kind(self, kind: Any, part: str) -> None:
         file = Path(self.path) / part / "config.json"
-        stated = json.loads(file.read_text()).get("_class_name", kind.__name__) if file.is_file() else kind.__name__
+        config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        stated = config.get("_class_name", kind.__name__)
         if stated != kind.__name__:
             raise ValueError(
                 f"{file} is a {stated}, and {self.kind} has a {kind.__name__} there; name a folder of {self.kind}"
@@ -233,6 +237,19 @@ def _read_tokenizer(kind: Any, path: str, **options: Any) -> Any:
     except Exception as error:
         # the tokenizers library raises the class Exception itself for a tokenizer.json that it cannot read
         raise ValueError(str(error)) from error
+
+
+def _check_merges(tokenizer: Any) -> None:
+    """Raises OSError if a byte-pair tokenizer has tokens that no merge makes, as without or with half of ``merges.txt``."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    if model.get("type") != "BPE":
+        return
+    pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+    made = {"".join(pair) for pair in pairs} | set(tokenizer.all_special_tokens)
+    suffix = model.get("end_of_word_suffix") or ""
+    lost = [token for token in model["vocab"] if len(token.removesuffix(suffix)) > 1 and token not in made]
+    if lost:
+        raise OSError(f"its merges lack {len(lost)} of {len(model['vocab'])} tokens, such as {lost[0]!r}")
 
 
 @contextmanager

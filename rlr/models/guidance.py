@@ -33,6 +33,8 @@ class Interval(Scale):
     """
 
     def __init__(self, scale: float, start: float, stop: float) -> None:
+        if not start <= stop:
+            raise ValueError(f"Interval: expected start <= stop, got start={start} and stop={stop}")
         self.scale = _check(scale)
         self.start = start
         self.stop = stop
@@ -99,6 +101,6 @@ class Guidance(ModelWrapper):
 
 
 def _check(scale: float) -> float:
-    if scale < 0:
+    if not scale >= 0:
         raise ValueError(f"Guidance's scale must not be negative, and {scale} is; 1 is no guidance")
     return scale

@@ -29,6 +29,9 @@ class LatentDiffusion(DiffusionModel):
         targets: The layers of the denoiser that a LoRA adds to by default, by the ends of their names.
     """
 
+    vae: Any
+    text: Any
+
     def __init__(
         self,
         text: PromptEncoder,
@@ -74,8 +77,8 @@ class LatentDiffusion(DiffusionModel):
         """
         raise ValueError(f"diffusers has no pipeline for {type(self).__name__}; export with PeftAdapter, or whole")
 
-    def pipeline(self, network: Any, encoder: Any) -> Any:
-        """Returns diffusers' own pipeline around a denoiser and an opened text encoder."""
+    def pipeline(self, network: Any, encoder: Any = None) -> Any:
+        """Returns diffusers' own pipeline around a denoiser and an opened text encoder, or none."""
         return self.pipeline_class()
 
     @abstractmethod
@@ -86,15 +89,24 @@ class LatentDiffusion(DiffusionModel):
     def preview(self, network: Any) -> Tensor:
         """Returns pixels that a denoiser of the model's class makes of a fixed prompt and noise, to compare two of them."""
 
-    def preview_by_pipeline(self, network: Any, steps: int = 2) -> Tensor:
-        """Returns :meth:`preview` as diffusers' pipeline makes it, in few steps and without guidance."""
+    def preview_by_pipeline(self, network: Any, names: Mapping[str, str], steps: int = 2) -> Tensor:
+        """Returns :meth:`preview` as diffusers' pipeline makes it, in few steps and without guidance.
+
+        Args:
+            network: The denoiser.
+            names: The pipeline's argument for each tensor of the condition; the pipeline needs no text encoder.
+            steps: The number of steps.
+        """
         shape = (1, *self.latent_shape(self.size))
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
-        with self.text.opened() as encoder:
-            pipeline = self.pipeline(network, encoder)
-            pipeline.set_progress_bar_config(disable=True)
-            options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
-            pixels: Tensor = pipeline("a photo", latents=latents, **options).images
+        tensors = self.encode(["a photo"]).tensors
+        condition = {argument: tensors[name].to(self.dtype) for name, argument in names.items()}
+        pipeline = self.pipeline(network)
+        pipeline.set_progress_bar_config(disable=True)
+        options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
+        pixels: Tensor = pipeline(
+            latents=latents, height=self.size.height, width=self.size.width, **condition, **options
+        ).images
         return pixels
 
 

@@ -92,11 +92,11 @@ class OnCPU(TextPlacement):
 
     def place(self, owner: "PromptEncoder", load: Callable[[], nn.Module]) -> None:
         # in a list, the module does not see it and does not move it
-        owner.outside = [freeze(load())]  # type: ignore[assignment]
+        owner.outside = [freeze(load())]
 
     @contextmanager
     def opened(self, owner: "PromptEncoder") -> Iterator[Any]:
-        (encoder,) = owner.outside  # type: ignore[misc]
+        (encoder,) = owner.outside
         yield encoder
 
     def device(self, owner: "PromptEncoder") -> torch.device:
@@ -111,11 +111,11 @@ class OnDemand(TextPlacement):
     """
 
     def place(self, owner: "PromptEncoder", load: Callable[[], nn.Module]) -> None:
-        owner.load = load  # type: ignore[assignment]
+        owner.load = load
 
     @contextmanager
     def opened(self, owner: "PromptEncoder") -> Iterator[Any]:
-        encoder = freeze(owner.load()).to(owner.anchor.device)  # type: ignore[operator]
+        encoder = freeze(owner.load()).to(owner.anchor.device)
         try:
             yield encoder
         finally:

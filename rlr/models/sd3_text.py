@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from rlr.models.folder import ModelFolder
 from rlr.models.placement import TextPlacement
@@ -32,8 +32,8 @@ class SD3Encoders(nn.Module):
 def load_encoders(folder: ModelFolder, dtype: torch.dtype, t5: bool) -> SD3Encoders:
     """Returns the text encoders of a folder."""
     names = ("text_encoder", "text_encoder_2")
-    clips = [folder.network(CLIPTextModelWithProjection, name, dtype=dtype) for name in names]
-    return SD3Encoders(*clips, folder.network(T5EncoderModel, "text_encoder_3", dtype=dtype) if t5 else None)
+    clip, clip_2 = (folder.network(CLIPTextModelWithProjection, name, dtype=dtype) for name in names)
+    return SD3Encoders(clip, clip_2, folder.network(T5EncoderModel, "text_encoder_3", dtype=dtype) if t5 else None)
 
 
 class SD3Prompts(PromptEncoder):
@@ -63,7 +63,7 @@ class SD3Prompts(PromptEncoder):
         parts = ("text_encoder", "text_encoder_2", *(["text_encoder_3"] if t5 else []))
         identity = " ".join([*map(folder.fingerprint, parts), str(dtype), str(width), str(tokens)])
         clips = [folder.tokenizer(CLIPTokenizer, name) for name in ("tokenizer", "tokenizer_2")]
-        third = folder.tokenizer(T5TokenizerFast, "tokenizer_3") if t5 else None
+        third = folder.tokenizer(T5Tokenizer, "tokenizer_3") if t5 else None
         length = tokens if t5 else clips[0].model_max_length
         super().__init__(partial(load_encoders, folder, dtype, t5), length, identity, placement)
         self.clip_length = clips[0].model_max_length

@@ -55,6 +55,8 @@ class StableDiffusion(LatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
     """
 
+    unet: Any
+
     def __init__(
         self,
         path: str = "CompVis/stable-diffusion-v1-4",
@@ -106,15 +108,15 @@ class StableDiffusion(LatentDiffusion):
     def pipeline_class(self) -> Any:
         return StableDiffusionPipeline
 
-    def pipeline(self, network: Any, encoder: Any) -> Any:
+    def pipeline(self, network: Any, encoder: Any = None) -> Any:
         return StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=encoder,
             tokenizer=self.text.tokenizer,
             unet=network,
             scheduler=DDIMScheduler.from_config(self.scheduler),
-            safety_checker=None,  # type: ignore[arg-type]
-            feature_extractor=None,  # type: ignore[arg-type]
+            safety_checker=None,
+            feature_extractor=None,
             requires_safety_checker=False,
         )
 
@@ -123,7 +125,7 @@ class StableDiffusion(LatentDiffusion):
         return network.to(self.device)
 
     def preview(self, network: Any) -> Tensor:
-        return self.preview_by_pipeline(network)
+        return self.preview_by_pipeline(network, {"text": "prompt_embeds"})
 
     @property
     def _factor(self) -> int:
@@ -133,6 +135,8 @@ class StableDiffusion(LatentDiffusion):
     def _size(self, size: int | tuple[int, int] | None) -> Size:
         trained = self.unet.config.sample_size
         if size is None:
+            if trained is None:
+                raise ValueError("unet/config.json states no sample_size; set size, the pixels of a side")
             height, width = (trained, trained) if isinstance(trained, int) else trained
             return Size(height * self._factor, width * self._factor)
         return Size(size, size) if isinstance(size, int) else Size(*size)

@@ -65,6 +65,8 @@ class StableDiffusion3(LatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
     """
 
+    transformer: Any
+
     def __init__(
         self,
         path: str = "stabilityai/stable-diffusion-3.5-medium",
@@ -130,17 +132,18 @@ class StableDiffusion3(LatentDiffusion):
     def pipeline_class(self) -> Any:
         return StableDiffusion3Pipeline
 
-    def pipeline(self, network: Any, encoder: Any) -> Any:
+    def pipeline(self, network: Any, encoder: Any = None) -> Any:
         first, second, third = self.text.tokenizers
+        clip, clip_2, t5 = (encoder.clip, encoder.clip_2, encoder.t5) if encoder else (None, None, None)
         return StableDiffusion3Pipeline(
             transformer=network,
             scheduler=FlowMatchEulerDiscreteScheduler.from_config(self.scheduler),
             vae=self.vae,
-            text_encoder=encoder.clip,
+            text_encoder=clip,
             tokenizer=first,
-            text_encoder_2=encoder.clip_2,
+            text_encoder_2=clip_2,
             tokenizer_2=second,
-            text_encoder_3=encoder.t5,
+            text_encoder_3=t5,
             tokenizer_3=third,
         )
 
@@ -149,7 +152,7 @@ class StableDiffusion3(LatentDiffusion):
         return network.to(self.device)
 
     def preview(self, network: Any) -> Tensor:
-        return self.preview_by_pipeline(network)
+        return self.preview_by_pipeline(network, {"text": "prompt_embeds", "pooled": "pooled_prompt_embeds"})
 
     @property
     def _factor(self) -> int:

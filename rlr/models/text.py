@@ -34,6 +34,10 @@ class PromptEncoder(nn.Module, ABC):
 
     truncated: int
     """How many prompts, encoded so far, were longer than the encoder reads."""
+    anchor: Tensor
+    encoder: Any
+    outside: Any
+    load: Any
 
     def __init__(
         self, load: Callable[[], nn.Module], length: int, identity: str, placement: TextPlacement | None = None

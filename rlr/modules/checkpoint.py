@@ -1,4 +1,4 @@
-"""What a checkpoint holds: the trained weights, all of them and no others, and values of the expected types."""
+"""The content of a checkpoint: the trained weights, complete and without others, and values of the expected types."""
 
 from collections.abc import Mapping
 from numbers import Number
@@ -9,7 +9,7 @@ from torch import Tensor
 from rlr.models.base import DiffusionModel
 
 REMEDY = "resume from another checkpoint that `fit` has written"
-"""What messages advise if a checkpoint cannot be used."""
+"""The advice of messages about a checkpoint that cannot be used."""
 
 TYPES: dict[str, type] = {
     "epoch": int,
@@ -21,10 +21,10 @@ TYPES: dict[str, type] = {
     "lr_schedulers": list,
     "pytorch-lightning_version": str,
 }
-"""The types of what Lightning writes in every checkpoint."""
+"""The types of the values that Lightning writes to every checkpoint."""
 
 MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
-"""What Adam's variants hold for every weight, as tensors; other optimizers may hold None."""
+"""The tensors that Adam and its variants keep for every weight; other optimizers may have None."""
 
 NUMBERS, OPTIONAL = {"lr", "weight_decay", "eps", "momentum"}, {"foreach", "fused"}
 SWITCHES = {"amsgrad", "maximize", "nesterov", "capturable", "differentiable", *OPTIONAL}
@@ -37,10 +37,10 @@ def load_trained(model: DiffusionModel, found: Mapping[str, Tensor], origin: str
     Args:
         model: The model.
         found: The weights by name.
-        origin: The name of the place where the weights were found, for the message.
+        origin: The name of the file, for the message.
 
     Raises:
-        ValueError: If a weight is missing, foreign, no tensor, or of another shape.
+        ValueError: If a weight is missing, foreign, not a tensor, or of another shape.
     """
     trained = model.trainable
     missing, foreign = trained.keys() - found.keys(), found.keys() - trained.keys()
@@ -50,21 +50,21 @@ def load_trained(model: DiffusionModel, found: Mapping[str, Tensor], origin: str
     facts = (
         ("is missing", missing),
         ("is foreign", foreign),
-        ("is no tensor", strange),
+        ("is not a tensor", strange),
         ("has another shape", misshapen),
     )
-    told = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
-    if told:
+    problems = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
+    if problems:
         raise ValueError(
-            f"{origin} does not hold the trained weights of this {type(model).__name__}: {told}; load it with the config "
-            "it was trained with"
+            f"{origin} does not hold the trained weights of this {type(model).__name__}: {problems}; load it with the "
+            "config of its training"
         )
     for name, weight in trained.items():
         weight.data.copy_(found[name])
 
 
 def check_training_state(checkpoint: Mapping[str, Any], origin: str) -> None:
-    """Checks the types of what Lightning and optimizers hold in a checkpoint.
+    """Checks the types of the values of Lightning and of optimizers in a checkpoint.
 
     Args:
         checkpoint: The content.
@@ -114,13 +114,13 @@ def _is_pair(found: Any) -> bool:
 
 
 def check_like(expected: Any, found: Any, origin: str, place: str) -> None:
-    """Checks that a value from a checkpoint has the structure and the types of one that was just made.
+    """Checks that a value from a checkpoint has the structure and the types of a new value.
 
     Dictionaries must have the keys of the expected one and may have more; sequences of the same length are compared item by
-    item; an integer may stand for a float. Nothing is expected where the new value is None.
+    item; an integer may stand for a float. Where the new value is None, any value is accepted.
 
     Args:
-        expected: The value that was just made, such as a fresh state dict.
+        expected: The new value, such as the state dict of a new object.
         found: The value from the checkpoint.
         origin: The file, for the message.
         place: The path of the value in the file, for the message, such as ``"alignment.progress"``.
@@ -144,12 +144,12 @@ def check_like(expected: Any, found: Any, origin: str, place: str) -> None:
 
 def _expect(kind: type, found: Any, origin: str, place: str) -> None:
     accepted: Any = Mapping if issubclass(kind, Mapping) else {float: (float, int), list: (list, tuple)}.get(kind, kind)
-    # a bool is an int for Python, and not what a counter holds
+    # a bool is an int in Python, but not a count
     if not isinstance(found, accepted) or (isinstance(found, bool) and kind is not bool):
         raise _unexpected(kind.__name__, found, origin, place)
 
 
 def _unexpected(expected: str, found: Any, origin: str, place: str) -> ValueError:
-    shown = repr(found) if isinstance(found, str | Number | None) else ""
-    got = "None" if found is None else f"{type(found).__name__} {shown[:40]}".strip()
+    text = repr(found) if isinstance(found, str | Number | None) else ""
+    got = "None" if found is None else f"{type(found).__name__} {text[:40]}".strip()
     return ValueError(f"{origin}: {place}: expected {expected}, got {got}; {REMEDY}")

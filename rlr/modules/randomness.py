@@ -1,4 +1,4 @@
-"""The global generators of PyTorch, NumPy and Python: their states, for checkpoints."""
+"""The states of the global random number generators of PyTorch, NumPy and Python, for checkpoints."""
 
 import random
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """Returns the global generators' states, of types that ``torch.load(weights_only=True)`` reads."""
+    """Returns the states of the global generators, in types that ``torch.load(weights_only=True)`` accepts."""
     kind, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),

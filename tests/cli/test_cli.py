@@ -225,7 +225,10 @@ WRONG = {
     ),
     "required": (("    reward: tests.modules.toy.Level\n", ""), "ImageAlignment needs reward, which has no default"),
     "syntax": (("[four, five]", "[four, five"), "config.yaml: expected YAML: did not find expected ',' or ']' at line"),
-    "no noise": (("steps: 4", "steps: 4\n        eta: 0.0"), "needs noise in step 2, and the sampler DDIM has none"),
+    "no noise": (
+        ("steps: 4", "steps: 4\n        eta: 0.0"),
+        "needs noise in step 2, and the sampler DDIM has no noise",
+    ),
     "length": (("length: 2", "length: 9"), "longer than the chain of 4 steps; set length to 3 at most"),
     "alone": (("batch_size: 2", "batch_size: 1"), "a leave-one-out baseline needs two samples"),
     "frozen": (

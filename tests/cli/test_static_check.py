@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlr.cli import static_check
 from rlr.cli.config_files import ConfigError
 from rlr.cli.draft_config import draft, read_options
 from rlr.cli.settings import OTHER_PRECISIONS, PRECISIONS, check_settings
@@ -262,3 +263,12 @@ def test_help_and_mistakes_import_neither_torch_nor_lightning(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_class_that_a_later_source_replaces_is_imported_too(config, monkeypatch):
+    """jsonargparse reads each source with its own classes before it merges them."""
+    imported = []
+    monkeypatch.setattr(static_check, "import_classes", lambda classes: imported.extend(c.name for c in classes))
+    path = config(("reward: tests.modules.toy.Level", "reward: TinyPickScore"))
+    static_check.check_command(["fit", f"--config={path}", "--model.reward=Brightness", "--model.estimator=FirstOrder"])
+    assert {"TinyPickScore", "Brightness", "RLR", "FirstOrder"} <= set(imported)

@@ -245,7 +245,7 @@ def test_deterministic_steps_are_left_out() -> None:
 
 def test_a_chain_without_noise_is_refused() -> None:
     chain = Chain(remember(Affine()), DDIM(5, eta=0.0))
-    with pytest.raises(ValueError, match=r"penalty: .* needs steps with noise, and DDIM has none.*eta"):
+    with pytest.raises(ValueError, match=r"penalty: .* needs steps with noise, and DDIM has no noise.*eta"):
         Penalty(1.0).check(chain)
     assert path_divergence(rollout(chain)).tolist() == [0, 0, 0, 0]
 

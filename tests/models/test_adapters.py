@@ -145,6 +145,8 @@ def test_frozen_has_no_weight_to_train(random_sd: Folder) -> None:
 def test_mistakes_raise_one_sentence(random_sd: Folder) -> None:
     with pytest.raises(ValueError, match="rank of at least 1, and got rank=0"):
         LoRA(rank=0)
+    with pytest.raises(ValueError, match="targets is empty; leave it out"):
+        LoRA(targets=[])
     with pytest.raises(ValueError, match="target 'to_z' is the end of no linear layer's name"):
         StableDiffusion(str(random_sd()), LoRA(targets=("to_q", "to_z")))
     with pytest.raises(ValueError, match="LoRA's pattern 'nowhere' is found in no linear layer's name"):

@@ -8,10 +8,11 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.models import Frozen, FullWeights, Guidance, LoRA, StableDiffusion, Trainable
+from rlr.models import Frozen, FullWeights, Guidance, LoRA, OnCPU, OnDemand, StableDiffusion, TextPlacement, Trainable
 from rlr.models.export import DiffusersLoRA, Exporter, Merged, OfficialVideoCrafter, PeftAdapter
 from rlr.models.latent import LatentDiffusion
 from rlr.samplers import DDIM
@@ -141,3 +142,31 @@ def test_a_format_that_does_not_fit_is_refused(
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exports a LatentDiffusion, and the model is a AffineModel"):
         Merged().write(AffineModel(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("placement", [OnCPU, OnDemand])
+@pytest.mark.parametrize("exporter", [DiffusersLoRA(), Merged()])
+def test_an_export_does_not_depend_on_where_the_text_encoder_is(
+    random_sd: Folder, tmp_path: Path, exporter: Exporter, placement: type[TextPlacement]
+) -> None:
+    written = []
+    for k, text in enumerate((None, placement())):
+        model = StableDiffusion(str(random_sd()), LoRA(2), text=text)
+        for weight in model.trainable.values():
+            weight.data += 0.1
+        files = exporter.write(model, tmp_path / str(k))
+        written.append({file.relative_to(tmp_path / str(k)): file for file in files})
+    assert written[0].keys() == written[1].keys()
+    for name, file in written[0].items():
+        if file.suffix == ".safetensors":
+            one, other = load_file(file), load_file(written[1][name])
+            assert one.keys() == other.keys()
+            assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+def test_other_types_are_exported_and_compared(random_sd: Folder, tmp_path: Path, dtype: str) -> None:
+    model = StableDiffusion(str(random_sd()), LoRA(2), dtype=dtype)
+    for weight in model.trainable.values():
+        weight.data += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    assert DiffusersLoRA().write(model, tmp_path / "lora")

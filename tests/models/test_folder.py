@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from open_clip import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTokenizer
 
-from rlr.models import Frozen, StableDiffusion, VideoCrafter
+from rlr.models import Frozen, Size, StableDiffusion, VideoCrafter
+from rlr.models.folder import _check_merges
 from rlr.models.integrity import check_file
 
 Folder = Callable[..., Path]
@@ -130,11 +133,62 @@ def test_a_file_that_is_not_whole_is_named(
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler", "tokenizer"])
+@pytest.mark.parametrize("content", ["[]", "null", '"text"', "3"])
+def test_a_configuration_of_other_content_is_one_sentence(copied: Path, part: str, content: str) -> None:
+    file = next((copied / part).glob("*config.json"))
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"is not a configuration .it holds no JSON object") as caught:
+        StableDiffusion(str(copied))
+    assert str(file) in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["[]", "{}", "null", '{"model": 3}', '{"added_tokens": [], "model": 3}'])
 def test_a_tokenizer_of_other_content_is_one_sentence(copied: Path, content: str) -> None:
     (copied / "tokenizer" / "tokenizer.json").write_text(content)
     with pytest.raises(ValueError, match="has no readable tokenizer/"):
         StableDiffusion(str(copied))
+
+
+def plain(folder: Path) -> Path:
+    """Turns tokenizer.json into the two plain files of published folders, and returns the file of merges."""
+    parts = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(parts["vocab"]))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in parts["merges"]]
+    (folder / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    return folder / "tokenizer" / "merges.txt"
+
+
+def test_merges_that_are_missing_or_cut_are_refused(copied: Path) -> None:
+    """The tokenizer would read single characters in place of words."""
+    merges = plain(copied)
+    StableDiffusion(str(copied), Frozen())
+    lines = merges.read_text().split("\n")
+    merges.write_text("\n".join(lines[: len(lines) // 2]))
+    with pytest.raises(ValueError, match=r"has no readable tokenizer/ .its merges lack \d+ of \d+ tokens, such as"):
+        StableDiffusion(str(copied))
+    merges.unlink()
+    with pytest.raises(ValueError, match="has no readable tokenizer/"):
+        StableDiffusion(str(copied))
+
+
+def test_the_published_vocabulary_of_clip_passes() -> None:
+    words = SimpleTokenizer()
+    merges = sorted(words.bpe_ranks, key=words.bpe_ranks.__getitem__)
+    names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocabulary = {names.get(token, token): number for token, number in words.encoder.items()}
+    _check_merges(CLIPTokenizer(vocab=vocabulary, merges=merges))
+    with pytest.raises(OSError, match="its merges lack 10 of 49408 tokens"):
+        _check_merges(CLIPTokenizer(vocab=vocabulary, merges=merges[:-10]))
+
+
+def test_a_unet_of_no_stated_size_needs_one(copied: Path) -> None:
+    file = copied / "unet" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": None}))
+    with pytest.raises(ValueError, match="states no sample_size; set size"):
+        StableDiffusion(str(copied))
+    assert StableDiffusion(str(copied), size=32).size == Size(32, 32)
 
 
 def test_broken_files_that_are_not_read_do_no_harm(copied: Path) -> None:

@@ -94,8 +94,9 @@ def test_the_rest_is_the_models() -> None:
 
 
 def test_negative_scale_raises() -> None:
-    with pytest.raises(ValueError, match="must not be negative"):
-        Guidance(Recorder(), -1.0)
+    for scale in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="must not be negative"):
+            Guidance(Recorder(), scale)
 
 
 def test_a_model_without_memory_of_its_base_says_so() -> None:
@@ -125,6 +126,8 @@ def test_a_scale_may_depend_on_time() -> None:
         assert [len(x) for x, _ in model.calls] == [2, 2]
     with pytest.raises(ValueError, match="must not be negative"):
         Interval(-1.0, 0, 1)
+    with pytest.raises(ValueError, match=r"expected start <= stop, got start=0\.6 and stop=0\.3"):
+        Interval(2.0, 0.6, 0.3)
 
 
 def test_a_wrapper_forwards_every_method() -> None:

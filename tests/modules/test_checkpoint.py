@@ -55,6 +55,6 @@ def test_a_missing_value_is_named():
 def test_weights_that_are_no_tensors_are_named():
     model = AffineModel()
     before = {name: weight.clone() for name, weight in model.trainable.items()}
-    with pytest.raises(ValueError, match=r"last\.ckpt .* AffineModel: bias is no tensor \(1 such\)"):
+    with pytest.raises(ValueError, match=r"last\.ckpt .* AffineModel: bias is not a tensor \(1 such\)"):
         load_trained(model, {**before, "bias": None}, "last.ckpt")
     assert all(torch.equal(weight, before[name]) for name, weight in model.trainable.items())

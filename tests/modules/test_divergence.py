@@ -148,7 +148,7 @@ def test_accumulating_two_batches_is_one_of_twice_the_size():
         ),
         (
             lambda: remembering(sampler=DDIM(4, eta=0.0), penalty=Penalty(0.1)),
-            r"needs steps with noise, and DDIM has none .*, or penalty to null",
+            r"needs steps with noise, and DDIM has no noise .*, or penalty to null",
         ),
         (lambda: Penalty(-0.1), r"penalty\.weight: expected a positive number, got -0\.1"),
         (lambda: remembering(log_kl_every=-1), r"optimization\.log_kl_every: expected at least 0, got -1"),

@@ -157,7 +157,7 @@ def test_a_replay_in_another_mode_is_told():
             one.chain.model.dropout.train(False)
 
     one._learn = careless
-    with pytest.warns(UserWarning, match="before the first update and must be 1"):
+    with pytest.warns(UserWarning, match="expected a likelihood ratio of 1 before the first update"):
         run(one, prompts(4), 4)
 
 
@@ -466,7 +466,8 @@ def test_a_wrong_ratio_is_told_before_the_weights_change():
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         one.on_before_optimizer_step = lambda o: (
-            told_before.append(sum("must be 1" in str(warning.message) for warning in told)) or step(o)
+            told_before.append(sum("expected a likelihood ratio of 1" in str(warning.message) for warning in told))
+            or step(o)
         )
         run(one, prompts(4), 4)
     assert told_before == [1, 1, 1, 1]

@@ -1,12 +1,12 @@
-r"""AlignProp: backpropagation through the whole chain, with the network's answer held constant in random steps.
+r"""AlignProp: backpropagation through the whole chain, with the output of the network a constant in random steps.
 
-The latent's own path :math:`x_T \to \dots \to x_0` is never cut. In each step, whether the predicted noise
-:math:`\hat z_t` has a gradient is drawn anew, and late steps keep it more often than early ones:
+The path of the latent :math:`x_T \to \dots \to x_0` is never cut. Whether the predicted noise :math:`\hat z_t` has a gradient is
+drawn in each step, and late steps keep it more often than early steps:
 
 .. math:: P(\text{step } t \text{ keeps its gradient}) = \frac{T - t + 1}{T + 1}, \qquad \text{half of the steps on average.}
 
 This is what the code of the paper does; its text, and its later versions, draw one number :math:`K` of last steps for the whole
-chain, which is :class:`~rlr.estimators.first_order.FirstOrder` with a drawn depth.
+chain, which is :class:`~rlr.estimators.first_order.FirstOrder` with a random depth.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ from rlr.seeding import Stream, spawn
 
 
 class AlignProp(Estimator):
-    r"""Randomised truncation, step by step: the published code's draw.
+    r"""Randomized truncation in every step, as in the published code.
 
     Step :math:`i = T - t` of the sampler, counted from 0, draws an integer :math:`r` uniformly from ``low`` … ``high``, both
-    included, and keeps its gradient if :math:`i \geq r`. A draw that keeps none is made again.
+    included, and keeps its gradient if :math:`i \geq r`. A draw in which no step keeps its gradient is repeated.
 
     References:
         | Aligning Text-to-Image Diffusion Models with Reward Backpropagation (Prabhudesai et al., 2023)
@@ -31,8 +31,9 @@ class AlignProp(Estimator):
 
     Args:
         low: The smallest :math:`r`; steps before it never keep their gradient.
-        high: The largest; by default :math:`T`.
-        weight: A factor on the loss, 0.01 in the published code. Adam does not see it, a norm to clip to does.
+        high: The largest :math:`r`; by default :math:`T`.
+        weight: A factor on the loss, 0.01 in the published code. It has no effect on Adam's steps, unless gradients are clipped
+            to a norm.
     """
 
     def __init__(self, low: int = 0, high: int | None = None, weight: float = 1.0) -> None:
@@ -49,12 +50,12 @@ class AlignProp(Estimator):
     def check(self, chain: Chain) -> None:
         if self.low >= chain.steps:
             raise ValueError(
-                f"AlignProp(low={self.low}) leaves no step of a chain of {chain.steps} a gradient; "
+                f"AlignProp(low={self.low}) leaves no gradient in a chain of {chain.steps} steps; "
                 f"set low to {chain.steps - 1} at most"
             )
 
     def kept(self, steps: int, seed: int) -> list[int]:
-        r"""Draws the steps that keep their gradient, the first of the chain first; never none."""
+        r"""Draws the steps that keep their gradient, at least one, in the order of the chain."""
         generator = torch.Generator().manual_seed(spawn(seed, Stream.DEPTH))
         high = steps if self.high is None else self.high
         while True:
@@ -65,7 +66,7 @@ class AlignProp(Estimator):
 
     def terms(self, rollout: Rollout) -> Iterator[Term]:
         kept = self.kept(rollout.chain.steps, rollout.seed)
-        # before the first of them the weights do not enter
+        # before the first of these steps the weights have no effect
         stop_grad_steps = set(range(kept[0], 0, -1)) - set(kept)
         rewards = rollout.score_recorded(rollout.replay_sample(kept[0], stop_grad_steps))
         yield Term("first_order", -self.weight * rewards.mean(), tuple(kept))

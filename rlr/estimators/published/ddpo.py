@@ -1,13 +1,13 @@
-r"""Denoising diffusion policy optimisation: proximal policy optimisation of the chain, one step at a time.
+r"""Denoising diffusion policy optimization: proximal policy optimization of the chain, one step at a time.
 
-Each step is an action, its log-likelihood :math:`\ell_t` the **mean** over the latent's :math:`D` dimensions. With
+Each step is an action. Its log-likelihood :math:`\ell_t` is the **mean** over the latent's :math:`D` dimensions. With
 :math:`\rho_t = \exp(\ell_t - \ell_t^0)` for the likelihood :math:`\ell_t^0` under the weights of the rollout,
 
 .. math:: L = \frac{1}{n \, T'} \sum_{i = 1}^{n} \sum_{t \in S_i}
     \max\bigl(-A_i \rho_{i,t}, \; -A_i \, \mathrm{clip}(\rho_{i,t}, 1 - c, 1 + c)\bigr)
 
 is the loss of an update over :math:`n` samples, with :math:`T'` steps :math:`S_i` drawn for each. While the weights are those of
-the rollout, :math:`\rho = 1` and the gradient is that of REINFORCE with the advantages :math:`A_i`, over :math:`D \, T`.
+the rollout, :math:`\rho = 1` and the gradient is that of REINFORCE with the advantages :math:`A_i`, divided by :math:`D \, T`.
 """
 
 import warnings
@@ -26,28 +26,28 @@ from rlr.estimators.surrogates import ImportanceRatio, Surrogate
 from rlr.rollout import Rollout
 
 TOLERANCE = 1e-5
-"""How far the ratio of the first update may be from 1; a tenth of the published clip range."""
+"""The largest difference of a ratio of the first update from 1; a tenth of the published clip range."""
 
 
 class DDPO(ReplayEstimator):
-    r"""Clipped policy gradients over rounds of rollouts, of any reward.
+    r"""Clipped policy gradients over rounds of rollouts, for any reward.
 
     References:
         | Training Diffusion Models with Reinforcement Learning (Black et al., 2023)
         | https://arxiv.org/abs/2305.13301
 
     Args:
-        num_minibatches: The number of updates that one pass over a round makes. Each rank splits its own samples, so that
-            the minibatches depend on the number of ranks.
+        num_minibatches: The number of updates of one pass over a round. Each rank splits its own samples, so the minibatches
+            depend on the number of ranks.
         epochs: The number of passes over a round.
-        minibatch: The number of samples of one backward pass; by default that of a batch.
-        surrogate: The loss; by default ``ImportanceRatio()``. ``ScoreFunction()`` is the score-function form, of one update
+        minibatch: The number of samples of one backward pass; by default the number of samples of a batch.
+        surrogate: The loss; by default ``ImportanceRatio()``. ``ScoreFunction()`` is the score-function form, with one update
             a round.
-        statistics: What rewards are compared with and divided by; by default ``PromptStatistics()``.
-        advantage_clip: The largest advantage in size; None does not clip.
-        timestep_fraction: The share of the steps that each sample trains on, drawn anew for each update, in (0, 1].
-        mean_over_steps: Whether the loss is the mean over steps, as published. Their sum has a gradient that is
-            :math:`T` times as large: REINFORCE's over :math:`D`.
+        statistics: The statistics that turn rewards into advantages; by default ``PromptStatistics()``.
+        advantage_clip: The largest absolute value of an advantage; None does not clip.
+        timestep_fraction: The share of the steps on which each sample trains, in (0, 1]; the steps are drawn for each update.
+        mean_over_steps: Whether the loss is the mean over steps, as published. The sum over steps has a
+            gradient that is :math:`T` times as large: that of REINFORCE divided by :math:`D`.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class DDPO(ReplayEstimator):
             if len(rows):
                 yield self._term(chain, minibatch, t, rows)
         if minibatch.fresh:
-            # now, not with the metrics: a wrong round should be reported before its first update
+            # here and not with the metrics, so that a wrong round is reported before its first update
             self._check_first(farthest(torch.cat(self._first)).exp().item())
 
     def _term(self, chain: Chain, minibatch: Minibatch, t: int, rows: Tensor) -> Term:
-        r"""Returns the term of step :math:`t`, of those samples that have drawn it."""
+        r"""Returns the term of step :math:`t`, of the samples that train on it."""
         whole = minibatch.trajectory
         trajectory = whole if len(rows) == len(minibatch.rollout) else whole.select(rows)
         log_probs = mean_log_prob(chain.replay(trajectory, t, t - 1), trajectory.states[t - 1])
@@ -118,7 +118,7 @@ class DDPO(ReplayEstimator):
         return max(1, int(chain.steps * self.timestep_fraction))
 
     def _steps(self, chain: Chain, minibatch: Minibatch) -> Tensor:
-        r"""Returns which sample trains on which step :math:`1, \dots, T`, with shape :math:`(b, T)`."""
+        r"""Returns whether each sample trains on each step :math:`1, \dots, T`, with shape :math:`(b, T)`."""
         b = len(minibatch.rollout)
         generator = torch.Generator().manual_seed(minibatch.rollout.seed)
         # ranks share the seed and draw for each other, so that their samples differ
@@ -131,9 +131,10 @@ class DDPO(ReplayEstimator):
             self._first.append(change)
 
     def metrics(self) -> dict[str, float]:
-        r"""Returns :math:`\frac12 E[(\ell - \ell^0)^2]`, the share of ratios out of range, and the first update's worst ratio.
+        r"""Returns :math:`\frac12 E[(\ell - \ell^0)^2]`, the share of ratios outside the clip range, and the first
+        update's ratio that is farthest from 1.
 
-        The last is that of all ranks, on which this must be called together.
+        The last is taken over all ranks, which must call this function together.
         """
         if not self._changes:
             return {}
@@ -151,8 +152,8 @@ class DDPO(ReplayEstimator):
             return
         self._warned = True
         warnings.warn(
-            f"a replayed step is not the recorded one: its likelihood ratio is {ratio:.6g} before the first update and must "
-            "be 1; use precision 32-true or minibatches as large as a batch, or a clip range far above the difference",
+            f"a replayed step differs from the recorded step: expected a likelihood ratio of 1 before the first update, got "
+            f"{ratio:.6g}; use precision 32-true, minibatches as large as a batch, or a clip range far above the difference",
             stacklevel=2,
         )
 

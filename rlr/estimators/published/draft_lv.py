@@ -28,14 +28,16 @@ class DRaFTLV(Estimator):
         | https://arxiv.org/abs/2309.17400
 
     Args:
-        noises: The number :math:`n` of fresh noises on a finished sample. The published update is their *sum*, which is
-            :math:`n + 1` times as long.
-        weight: A factor on the loss. Adam does not see it, a norm to clip to does.
+        noises: The number :math:`n` of fresh noises on a finished sample. The published update is the *sum* of the gradients,
+            which is :math:`n + 1` times as long.
+        weight: A factor on the loss. It has no effect on Adam's steps, unless gradients are clipped to a norm.
     """
 
     def __init__(self, noises: int = 2, weight: float = 1.0) -> None:
         if noises < 1:
-            raise ValueError(f"DRaFTLV needs at least one noise, and got noises={noises}; without any it is FirstOrder")
+            raise ValueError(
+                f"DRaFTLV needs at least one noise, and got noises={noises}; without noises use FirstOrder"
+            )
         self.noises = noises
         self.weight = weight
 

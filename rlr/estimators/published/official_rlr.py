@@ -1,13 +1,13 @@
-r"""What the released code of the RLR paper computes, for comparison. It is not the estimator of the paper.
+r"""The estimate of the released code of the RLR paper, for comparison. It is not the estimator of the paper.
 
 .. math:: L = -w_1 \, \overline{R(\alpha_0 \hat x_0 + \sigma_0 \hat z_1)} + w_h \sum_{k = 1}^{m} \overline{
     \max\bigl(-A \rho_{t_k}, \; -A \, \mathrm{clip}(\rho_{t_k}, 1 - c, 1 + c)\bigr)}, \qquad A_i = \frac{R_i - \bar R}{s_R}
 
-First order is the last step's, which is DDIM's with :math:`\eta = 0` whatever the sampler: not the mean of a step with noise,
-where the predicted noise :math:`\hat z_1` has a smaller factor than :math:`\sigma_0`. The :math:`m` other terms are likelihood
-ratios of *single* steps :math:`t_k`, uniform on :math:`1, \dots, T` and drawn with replacement, not of a sub-chain; the
-likelihood is the *mean* over the latent's dimensions; zeroth order does not occur. A draw of the deterministic last step is no
-term. So the steps are neither covered once nor weighted, and the estimate is biased in scale and direction.
+First order covers the last step, which is a DDIM step with :math:`\eta = 0` for every sampler. It is not the mean of a step with
+noise, in which the predicted noise :math:`\hat z_1` has a smaller factor than :math:`\sigma_0`. The :math:`m` other terms are
+likelihood ratios of *single* steps :math:`t_k`, uniform on :math:`1, \dots, T` and drawn with replacement, not of a sub-chain.
+The likelihood is the *mean* over the latent's dimensions. There is no zeroth order. A draw of the deterministic last step gives
+no term. The steps are neither covered once nor weighted, so the estimate is biased in scale and direction.
 """
 
 from collections.abc import Iterator
@@ -30,17 +30,18 @@ from rlr.seeding import Stream
 class OfficialRLR(Estimator):
     r"""The released code's gradient (RTkenny/RLR-Opimtizer, commit aff15b1, which sums its terms).
 
-    Its rewards see pixels of twice-mapped range; that part is :class:`~rlr.rewards.doubled.DoubledRange`, around any reward.
+    The released code maps the pixels to [0, 1] twice before it scores them; :class:`~rlr.rewards.doubled.DoubledRange` around a
+    reward reproduces this.
 
     References:
         | https://github.com/RTkenny/RLR-Opimtizer
 
     Args:
-        draws: The number :math:`m` of single-step terms, ``chain_len`` there.
-        first_weight: The weight :math:`w_1` of the last step, ``loss_coeff`` there.
-        half_weight: The weight :math:`w_h` of the others, ``ho_loss_coeff`` there.
-        surrogate: The loss of a single step; by default the ratio clipped to 1 ± 1e-4, its logarithm cut off at ± 20.
-        statistics: What gives the advantages; by default the batch's mean and standard deviation.
+        draws: The number :math:`m` of single-step terms, ``chain_len`` in the released code.
+        first_weight: The weight :math:`w_1` of the last step, ``loss_coeff`` in the released code.
+        half_weight: The weight :math:`w_h` of the other terms, ``ho_loss_coeff`` in the released code.
+        surrogate: The loss of a single step; by default the ratio clipped to 1 ± 1e-4, its logarithm clamped at ± 20.
+        statistics: The statistics that turn rewards into advantages; by default the batch's mean and standard deviation.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class OfficialRLR(Estimator):
         statistics: Statistics | None = None,
     ) -> None:
         if draws < 0:
-            raise ValueError(f"OfficialRLR draws 0 or more single steps, and got draws={draws}")
+            raise ValueError(f"OfficialRLR.draws: expected at least 0, got {draws}")
         self.draws = draws
         self.first_weight = first_weight
         self.half_weight = half_weight

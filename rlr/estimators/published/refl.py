@@ -2,7 +2,7 @@ r"""Reward feedback learning: the gradient of one late step, through its predict
 
 .. math:: \hat g = \nabla_\theta R\bigl(\hat x_0(x_t; \theta)\bigr), \qquad t \text{ uniform on } 1, \dots, w,
 
-with :math:`x_t` a constant. It is the gradient of another objective than the reward of what the chain makes.
+with :math:`x_t` a constant. It is the gradient of the reward of the prediction, not of the reward of the chain's sample.
 """
 
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from rlr.seeding import Stream
 
 
 class ReFL(Estimator):
-    r"""Backpropagation of the reward of the one-step prediction, in one drawn step.
+    r"""Backpropagation of the reward of the one-step prediction, in one random step.
 
-    The rewards that it reports are those of the predictions, as in the published code.
+    The logged rewards are those of the predictions, as in the published code.
 
     References:
         | ImageReward: Learning and Evaluating Human Preferences for Text-to-Image Generation (Xu et al., 2023), Algorithm 1
         | https://arxiv.org/abs/2304.05977
 
     Args:
-        window: The number :math:`w` of last steps that :math:`t` is drawn from; the published code draws from the last 10
-            of 40.
-        ceiling: A reward above which a sample has no gradient, 2 for ImageReward in the published code; by default none.
-        weight: A factor on the loss, 0.001 in the published code. Adam does not see it, a norm to clip to does.
+        window: The number :math:`w` of last steps from which :math:`t` is drawn; 10 of 40 in the published code.
+        ceiling: The reward above which a sample has no gradient, 2 for ImageReward in the published code; None for no ceiling.
+        weight: A factor on the loss, 0.001 in the published code. It has no effect on Adam's steps, unless gradients are clipped
+            to a norm.
     """
 
     def __init__(self, window: int = 10, ceiling: float | None = None, weight: float = 1.0) -> None:

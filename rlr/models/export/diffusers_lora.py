@@ -29,6 +29,5 @@ class DiffusersLoRA(Exporter):
         model.pipeline_class().save_lora_weights(folder, **layers)
 
     def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
-        with model.text.opened() as encoder:
-            model.pipeline(network, encoder).load_lora_weights(folder)
+        model.pipeline(network).load_lora_weights(folder)
         return network

@@ -67,6 +67,8 @@ class VideoCrafter(LatentDiffusion):
         ValueError: If it is another model's, or a size or the frame rate is out of range.
     """
 
+    unet: Any
+
     def __init__(
         self,
         path: str = "VideoCrafter/VideoCrafter2",

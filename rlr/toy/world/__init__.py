@@ -1,1 +1,1 @@
-"""The built-in world: captioned scenes of coloured shapes whose every claim a rule can check."""
+"""The built-in world: captioned scenes of colored shapes; rules can check every claim of a caption."""

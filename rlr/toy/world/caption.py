@@ -1,4 +1,4 @@
-"""What a scene must show, said twice: as a :class:`Spec` and as an English caption; each determines the other.
+"""The content of a scene, as a :class:`Spec` and as an English caption; each determines the other.
 
 The grammar, with ``[...]`` optional::
 
@@ -7,9 +7,8 @@ The grammar, with ``[...]`` optional::
     group    = ("a" | "two" | "three" | "four") colour shape
     background = "on a" tone [texture] "background"
 
-The grammar is split for evaluation by two deterministic rules. A caption that names a pair in
-:data:`NOVEL_PAIRS` is *novel*; one whose text falls into a fixed hash bucket is *reserved*. Neither kind is ever
-drawn for training.
+Two deterministic rules split the grammar for evaluation. A caption that names a pair in :data:`NOVEL_PAIRS` is *novel*; a
+caption whose text falls into a fixed hash bucket is *reserved*. Neither kind is used for training.
 """
 
 import re
@@ -32,7 +31,7 @@ TEXTURES = ("plain", "striped", "checkered")
 KINDS = ("single", "position", "count", "pair", "relation")
 KIND_WEIGHTS = (0.14, 0.18, 0.26, 0.18, 0.24)
 NAMING = (0.5, 0.25, 0.25)
-"""How often a caption says nothing of the background, names its tone, and names tone and texture."""
+"""The probabilities that a caption names nothing about the background, its tone, or its tone and texture."""
 
 NOVEL_PAIRS = frozenset(
     {("red", "triangle"), ("orange", "heart"), ("yellow", "square"), ("green", "cross"), ("blue", "circle")}
@@ -43,7 +42,7 @@ RESERVED_OF = 8
 
 @dataclass(frozen=True)
 class Group:
-    """``count`` (1 to 4) things of one colour and one shape."""
+    """``count`` (1 to 4) things of one color and one shape."""
 
     count: int
     colour: str
@@ -60,8 +59,8 @@ class Group:
 class Spec:
     """The claims of a caption; ``None`` means that the caption leaves the attribute open.
 
-    A ``position`` goes with one group of one thing; two groups (of one thing each, of different colours) may have a
-    ``relation``: the first is ``relation`` the second.
+    One group of one thing may have a ``position``. Two groups (of one thing each, of different colors) may have a ``relation``: the
+    first is ``relation`` the second.
     """
 
     groups: tuple[Group, ...]
@@ -98,29 +97,29 @@ class Spec:
 
     @property
     def novel(self) -> bool:
-        """Whether a colour and shape occur together that no training scene shows together."""
+        """Whether a color and a shape occur together that do not occur together in any training scene."""
         return any((group.colour, group.shape) in NOVEL_PAIRS for group in self.groups)
 
     @property
     def reserved(self) -> bool:
-        """Whether the caption lies in the hash bucket kept for evaluation."""
+        """Whether the caption is in the hash bucket that is reserved for evaluation."""
         return zlib.crc32(self.caption.encode()) % RESERVED_OF == 0
 
     @property
     def for_training(self) -> bool:
-        """Whether training may use this caption and its pictures."""
+        """Whether training may use this caption and its images."""
         return not (self.novel or self.reserved)
 
 
 def parse(caption: str) -> Spec:
-    """Reads a caption back: ``parse(spec.caption) == spec``.
+    """Returns the spec of a caption: ``parse(spec.caption) == spec``.
 
     Raises:
         ValueError: If the caption is not in the grammar of this module.
     """
     match = _CAPTION.fullmatch(caption)
     spec = _spec_of(match.groupdict()) if match else None
-    # the expression is slightly wider than the grammar ("two red circle"): what does not say itself again is refused
+    # the expression accepts more than the grammar ("two red circle"): the caption of the spec must be the same text
     if spec is None or spec.caption != caption or not _consistent(spec):
         raise ValueError(
             f"{caption!r} is not a caption of the built-in world (rlr.toy.world.caption): "
@@ -130,7 +129,7 @@ def parse(caption: str) -> Spec:
 
 
 def draw(rng: np.random.Generator, kind: str | None = None, naming: Sequence[float] = NAMING) -> Spec:
-    """A random spec of the given kind (default: by :data:`KIND_WEIGHTS`) from the whole grammar; ``naming`` as :data:`NAMING`."""
+    """Returns a random spec of a kind (by default drawn by :data:`KIND_WEIGHTS`); ``naming`` is like :data:`NAMING`."""
     spec = _DRAW[kind or KINDS[rng.choice(len(KINDS), p=KIND_WEIGHTS)]](rng)
     named = int(rng.choice(3, p=naming))
     tone = _pick(rng, TONES) if named >= 1 else None
@@ -138,11 +137,11 @@ def draw(rng: np.random.Generator, kind: str | None = None, naming: Sequence[flo
 
 
 def altered(spec: Spec, rng: np.random.Generator) -> dict[str, Spec]:
-    """Copies of ``spec`` with exactly one claim made different: the hard negatives of a picture of ``spec``.
+    """Returns copies of ``spec`` with exactly one claim changed: the hard negatives of an image of ``spec``.
 
     Returns:
         A spec for each of ``count``, ``colour``, ``shape``, ``place`` (position or relation) and ``background`` that
-        can be altered in this spec.
+        this spec claims.
     """
     which = int(rng.integers(len(spec.groups)))
     group, out = spec.groups[which], {}

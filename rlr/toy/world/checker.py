@@ -1,8 +1,8 @@
-"""The exact check: what a picture shows, found by rules alone, against what its caption claims.
+"""The exact check: compares an image with the claims of its caption by rules alone.
 
-A thing is a connected region of one saturated colour; backgrounds are gray. Its colour is the nearest of the palette,
-its shape the template that covers it best at the region's own centre of mass and area. Nothing here is learned, so a
-score cannot be gained by fooling a network.
+A thing is a connected region of one saturated color; backgrounds are gray. Its color is the nearest of the palette,
+its shape the template with the largest overlap at the region's center of mass and area. Nothing here is learned, so a
+model cannot raise the score by exploiting a network.
 """
 
 import math
@@ -19,7 +19,7 @@ from rlr.toy.world.caption import COLOURS, SHAPES, TEXTURES, TONES, Spec
 from rlr.toy.world.render import CELLS, PALETTE, masks
 
 CLAIMS = ("count", "colour", "shape", "binding", "place", "background", "all")
-"""What is checked; ``place`` is the position or the relation, ``all`` that no claim fails."""
+"""The claims; ``place`` is the position or the relation, ``all`` is true if no claim fails."""
 
 SATURATION = 0.28
 MINIMAL_AREA = 0.015
@@ -33,7 +33,7 @@ PATTERN_FIT = 0.45
 
 @dataclass(frozen=True)
 class Found:
-    """A thing found in a picture: ``cover`` is the overlap with its shape's template, in [0, 1]."""
+    """A thing found in an image; ``cover`` is its overlap with the template of its shape, in [0, 1]."""
 
     colour: str
     shape: str
@@ -44,27 +44,27 @@ class Found:
 
 
 def check(pixels: Tensor, specs: Sequence[Spec]) -> dict[str, Tensor]:
-    """Checks every picture against its spec.
+    """Checks every image against its spec.
 
     Args:
-        pixels: Pictures in [0, 1], (B, 3, H, H).
-        specs: What each should show, B of them.
+        pixels: Images in [0, 1], (B, 3, H, H).
+        specs: The B specs of the images.
 
     Returns:
-        For each of :data:`CLAIMS` a tensor (B,) of 1 (true), 0 (false) or NaN (the spec makes no such claim).
+        For each of :data:`CLAIMS` a tensor (B,) of 1 (true), 0 (false) or NaN (the spec has no such claim).
     """
     return judge(pixels, detect(pixels), specs)
 
 
 def judge(pixels: Tensor, things: Sequence[list[Found]], specs: Sequence[Spec]) -> dict[str, Tensor]:
-    """:func:`check` of pictures whose things :func:`detect` has found already."""
+    """Returns :func:`check` of images with the things that :func:`detect` has found."""
     tones, textures = read_backgrounds(pixels)
     lines = [_judge(t, spec, tone, tex) for t, spec, tone, tex in zip(things, specs, tones, textures, strict=True)]
     return {claim: torch.tensor([line[claim] for line in lines], dtype=torch.float32) for claim in CLAIMS}
 
 
 def accuracy(checks: dict[str, Tensor]) -> dict[str, float]:
-    """The share of true claims, each over the pictures whose caption makes it."""
+    """Returns the share of true claims, each over the images whose caption has the claim."""
     return {claim: float(values.nanmean()) for claim, values in checks.items()}
 
 
@@ -95,7 +95,7 @@ def _place(things: list[Found], spec: Spec) -> float:
 
 
 def position(thing: Found) -> str:
-    """Which of the positions the thing is at; exactly one, since the larger offset from the center decides."""
+    """Returns the position of a thing; the larger offset from the center determines it."""
     dx, dy = thing.x - 0.5, thing.y - 0.5
     if max(abs(dx), abs(dy)) < CENTER:
         return "in the center"
@@ -105,7 +105,7 @@ def position(thing: Found) -> str:
 
 
 def relation(one: Found, other: Found) -> str | None:
-    """How ``one`` lies to ``other``; ``None`` if they lie too close to say."""
+    """Returns the relation of ``one`` to ``other``; ``None`` if they are too close."""
     dx, dy = one.x - other.x, one.y - other.y
     if max(abs(dx), abs(dy)) < APART:
         return None
@@ -115,7 +115,7 @@ def relation(one: Found, other: Found) -> str | None:
 
 
 def detect(pixels: Tensor) -> list[list[Found]]:
-    """The things in every picture of (B, 3, H, H), from left to right."""
+    """Returns the things in every image of (B, 3, H, H), from left to right."""
     pixels = pixels.detach().float().cpu()
     chroma = pixels.amax(1) - pixels.amin(1)
     regions, owner, colours = _regions(pixels, chroma)
@@ -133,7 +133,7 @@ def detect(pixels: Tensor) -> list[list[Found]]:
 
 
 def _regions(pixels: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Connected regions of one colour: their pixels (K, H, H), the picture of each (K,) and the colour of each (K,)."""
+    """Returns connected regions of one color: their pixels (K, H, H), the image of each (K,) and the color of each (K,)."""
     side = pixels.shape[-1]
     hue = (pixels - pixels.amin(1, keepdim=True)) / chroma.clamp(min=1e-3)[:, None]
     palette = PALETTE - PALETTE.amin(1, keepdim=True)
@@ -152,7 +152,7 @@ def _regions(pixels: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor, np.ndarray
 
 
 def _solidity(chroma: Tensor, regions: Tensor) -> Tensor:
-    """How far each pixel is covered by the region's thing: its chroma against that of the region's inside."""
+    """Returns the share of each pixel that the region's thing covers: its chroma relative to that of the region's inside."""
     inside = torch.stack([c[r].quantile(0.7) for c, r in zip(chroma, regions, strict=True)])
     near = torch.nn.functional.max_pool2d(regions[:, None].float(), 3, 1, 1)[:, 0]
     return (chroma / inside[:, None, None]).clamp(0, 1) * near
@@ -168,7 +168,7 @@ def _moments(solid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _cover(solid: Tensor, shape: str, x: Tensor, y: Tensor, area: Tensor) -> Tensor:
-    """Overlap by union of each region with a template of the same centre of mass and area, (K,)."""
+    """Returns the intersection over union of each region with a template of the same center of mass and area, (K,)."""
     offset_x, offset_y, unit_area = _UNIT[shape]
     radius = (area / unit_area).sqrt()
     template = masks(shape, x - offset_x * radius, y - offset_y * radius, radius, solid.shape[-1])
@@ -185,7 +185,7 @@ _UNIT = {shape: _unit(shape) for shape in SHAPES}
 
 
 def read_backgrounds(pixels: Tensor) -> tuple[list[str], list[str]]:
-    """Tone and texture behind the things of every picture of (B, 3, H, H)."""
+    """Returns the tone and the texture of the background of every image of (B, 3, H, H)."""
     pixels = pixels.detach().float().cpu()
     chroma = pixels.amax(1) - pixels.amin(1)
     # a pixel beside a thing is mixed with it
@@ -203,7 +203,7 @@ def read_backgrounds(pixels: Tensor) -> tuple[list[str], list[str]]:
 
 
 def _fit(rest: Tensor, free: Tensor, patterns: Tensor) -> Tensor:
-    """The largest share of variance that one of the patterns explains, (B,)."""
+    """Returns the largest share of variance that one of the patterns explains, (B,)."""
     area = free.sum(1, keepdim=True).clamp(min=1)
     level = free @ patterns.T / area
     power = free @ (patterns**2).T - area * level**2
@@ -212,7 +212,7 @@ def _fit(rest: Tensor, free: Tensor, patterns: Tensor) -> Tensor:
 
 
 def _patterns(side: int) -> tuple[Tensor, Tensor]:
-    """All stripes and all checks up to sign, as rows of +-1 of length side * side."""
+    """Returns all stripes and all checks up to sign, as rows of +-1 of length side * side."""
     cell = (torch.arange(side) + 0.5) * CELLS / side
     shifts = torch.arange(8)[:, None] / 4
     waves = (cell + shifts) // 1 % 2 * 2 - 1

@@ -1,6 +1,6 @@
-"""Moving scenes: a clip is one scene in each of its frames, all things of which move alike.
+"""Moving scenes: a video is one scene in each of its frames, in which all things have the same motion.
 
-Displacements are fractions of the picture's side from the first frame to the last.
+Displacements are fractions of the image's side from the first frame to the last.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from rlr.toy.world.scene import Scene, backdrop, put
 
 FRAMES = 8
 RADII = {1: (0.18, 0.26), 2: (0.15, 0.185), 3: (0.125, 0.14)}
-"""Range of the radius by the number of things: smaller than in stills, to leave room to move."""
+"""The range of the radius by the number of things: smaller than in still images, to leave room for the motion."""
 DISTANCES = {None: (0.15, 0.38), "slowly": (0.15, 0.21), "quickly": (0.31, 0.38)}
-"""How far things move, by the speed that the caption names."""
+"""The range of the distance by the speed that the caption names."""
 GROWTH = (1.35, 1.5)
-"""The larger radius of a thing that grows or shrinks by its smaller one."""
+"""The range of the largest radius of a growing or shrinking thing divided by its smallest."""
 _HEADING = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _LAYOUTS = 48
 
 
 def animate(clip: Clip, rng: np.random.Generator, frames: int = FRAMES) -> list[Scene]:
-    """Random scenes, one a frame, of which every claim of the clip is true; what it leaves open is free."""
+    """Returns random scenes, one for each frame, that satisfy every claim of the caption."""
     shift = np.array(_HEADING.get(clip.motion.direction or "", (0, 0))) * rng.uniform(*DISTANCES[clip.motion.speed])
     factors = _factors(clip.motion, rng, frames)
     still, background = put(clip.spec, _spots(clip, shift, rng), rng), backdrop(clip.spec, rng)
@@ -39,7 +39,7 @@ def animate(clip: Clip, rng: np.random.Generator, frames: int = FRAMES) -> list[
 
 
 def _factors(motion: Motion, rng: np.random.Generator, frames: int) -> list[float]:
-    """The radius in each frame, by the largest."""
+    """Returns the radius in each frame divided by the largest."""
     if motion.size is None:
         return [1.0] * frames
     rising = np.geomspace(1 / rng.uniform(*GROWTH), 1, frames).tolist()
@@ -47,7 +47,7 @@ def _factors(motion: Motion, rng: np.random.Generator, frames: int) -> list[floa
 
 
 def _spots(clip: Clip, shift: np.ndarray, rng: np.random.Generator) -> list[tuple[float, float, float]]:
-    """The first of many random layouts in which the things stand apart, and stay in the picture while they move."""
+    """Returns the first of many random layouts in which the things do not touch and stay in the image while they move."""
     low, high = np.minimum(shift, 0), np.maximum(shift, 0)
     while True:
         radii = rng.uniform(*RADII[clip.spec.total], (_LAYOUTS, clip.spec.total))
@@ -65,7 +65,7 @@ def _apart(x: np.ndarray, y: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 
 def draw_clips(clips: Sequence[Clip], seed: int, side: int = SIDE) -> Tensor:
-    """One random clip for each caption, rendered; the k-th depends on ``seed``, ``k`` and its caption only.
+    """Returns a rendered random video for each caption; the k-th depends on ``seed``, ``k`` and its caption only.
 
     Returns:
         Pixels of 0 to 255, uint8, (N, F, 3, side, side).

@@ -1,12 +1,12 @@
-"""What a clip must show: a :class:`Clip` is a still :class:`~rlr.toy.world.caption.Spec` and a motion of all its things.
+"""The content of a video: a :class:`Clip` is a :class:`~rlr.toy.world.caption.Spec` and a motion of all its things.
 
 The grammar, with ``[...]`` optional::
 
     caption = things motion [background]
     motion  = "moving" direction [speed] | "growing" | "shrinking" | "standing still"
 
-``things`` and ``background`` are those of :mod:`rlr.toy.world.caption`, without positions and relations, which motion undoes,
-and with three things at most, which need room to move.
+``things`` and ``background`` are those of :mod:`rlr.toy.world.caption`, without positions and relations, which a motion would
+change, and with at most three things, because they need room for the motion.
 """
 
 import re
@@ -28,7 +28,7 @@ MOST = 3
 
 @dataclass(frozen=True)
 class Motion:
-    """``direction`` with or without ``speed``, or ``size``, or none of them: standing still."""
+    """``direction`` with or without ``speed``, or ``size``; without any of them, standing still."""
 
     direction: str | None = None
     speed: str | None = None
@@ -55,7 +55,7 @@ _BACKGROUND = re.compile(r"(?: on a \w+(?: \w+)? background)?$")
 
 @dataclass(frozen=True)
 class Clip:
-    """The claims of a clip's caption: what each frame shows, and how it moves."""
+    """The claims of a video's caption: the content of each frame, and the motion."""
 
     spec: Spec
     motion: Motion
@@ -67,7 +67,7 @@ class Clip:
 
     @property
     def for_training(self) -> bool:
-        """Whether training may use this caption; the split is that of still captions."""
+        """Whether training may use this caption; the split is that of image captions."""
         return self.spec.for_training
 
 
@@ -77,7 +77,7 @@ def insert(caption: str, phrase: str) -> str:
 
 
 def parse_clip(caption: str) -> Clip:
-    """Reads a caption back: ``parse_clip(clip.caption) == clip``.
+    """Returns the clip of a caption: ``parse_clip(clip.caption) == clip``.
 
     Raises:
         ValueError: If the caption is not in the grammar of this module.
@@ -92,14 +92,14 @@ def parse_clip(caption: str) -> Clip:
             raise ValueError
     except ValueError:
         raise ValueError(
-            f"{caption!r} is not a caption of the built-in world's clips (rlr.toy.world.motion): "
+            f"{caption!r} is not a caption of the built-in world's videos (rlr.toy.world.motion): "
             "write, for example, 'two red circles moving left slowly on a black background'."
         ) from None
     return clip
 
 
 def draw_clip(rng: np.random.Generator, naming: Sequence[float]) -> Clip:
-    """A random clip from the whole grammar; ``naming`` as :data:`rlr.toy.world.caption.NAMING`."""
+    """Returns a random clip from the whole grammar; ``naming`` is like :data:`rlr.toy.world.caption.NAMING`."""
     kind = CLIP_KINDS[rng.choice(len(CLIP_KINDS), p=CLIP_KIND_WEIGHTS)]
     while (spec := draw(rng, kind, naming)).total > MOST:
         pass
@@ -107,7 +107,7 @@ def draw_clip(rng: np.random.Generator, naming: Sequence[float]) -> Clip:
 
 
 def draw_motion(rng: np.random.Generator) -> Motion:
-    """A random motion: two in three have a direction."""
+    """Returns a random motion; two thirds of them have a direction."""
     if rng.random() < 2 / 3:
         speed = (None, *SPEEDS)[rng.integers(len(SPEEDS) + 1)]
         return Motion(DIRECTIONS[rng.integers(len(DIRECTIONS))], speed)

@@ -1,4 +1,4 @@
-"""Pictures of scenes, many at a time: signed distance functions give anti-aliased masks."""
+"""Renders batches of scenes; signed distance functions give anti-aliased masks."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ from rlr.toy.world.scene import Background, Scene
 
 SIDE = 32
 CELLS = 8
-"""Width of a stripe or a check is ``side / CELLS``."""
+"""The width of a stripe or a check is ``side / CELLS``."""
 
 PALETTE = torch.tensor(
     [
@@ -27,7 +27,7 @@ PALETTE = torch.tensor(
 
 
 def circle(x: Tensor, y: Tensor) -> Tensor:
-    """Signed distance to a disc; like all of these negative inside, for radius about 1."""
+    """Signed distance to a disk; like all distances here it is negative inside, for a radius of about 1."""
     return torch.hypot(x, y) - 0.98
 
 
@@ -49,7 +49,7 @@ def cross(x: Tensor, y: Tensor) -> Tensor:
 
 
 def heart(x: Tensor, y: Tensor) -> Tensor:
-    """About the signed distance to a heart: two round lobes above a wedge whose point is at y = 1."""
+    """Approximate signed distance to a heart: two round lobes above a wedge whose point is at y = 1."""
     x = x.abs()
     lobe = torch.hypot(x - 0.5, y + 0.38) - 0.54
     # the wedge: below the lobes, left of the line from a lobe's flank (0.99, -0.16) to the point (0, 1)
@@ -71,7 +71,7 @@ def masks(shape: str, x: Tensor, y: Tensor, radius: Tensor, side: int = SIDE, ov
 
     Args:
         shape: One of :data:`rlr.toy.world.caption.SHAPES`.
-        x, y, radius: Centres and radii as fractions of the side, (N,).
+        x, y, radius: Centers and radii as fractions of the side, (N,).
         side: Pixels along a side.
         oversample: Samples per pixel along each axis.
 
@@ -87,7 +87,7 @@ def masks(shape: str, x: Tensor, y: Tensor, radius: Tensor, side: int = SIDE, ov
 
 
 def render(scenes: Sequence[Scene], side: int = SIDE) -> Tensor:
-    """Draws the scenes; the same scenes give the same pixels.
+    """Renders the scenes; the same scenes give the same pixels.
 
     Returns:
         Pixels in [0, 1], (N, 3, side, side).
@@ -105,13 +105,13 @@ def render(scenes: Sequence[Scene], side: int = SIDE) -> Tensor:
         colour = PALETTE[[COLOURS.index(things[k].colour) for k in chosen]] * shade[:, None]
         index = torch.tensor([owner[k] for k in chosen])
         mask = masks(shape, x, y, radius, side)[:, None]
-        # things stand apart, so mixing each into the picture behind it is a sum: order does not matter
+        # things do not overlap, so blending each with the background is a sum and the order does not matter
         pixels.index_add_(0, index, mask * (colour[:, :, None, None] - pixels[index]))
     return pixels.clamp_(0, 1)
 
 
 def backgrounds(specs: Sequence[Background], side: int = SIDE) -> Tensor:
-    """Gray pictures of the backgrounds, (N, side, side)."""
+    """Returns gray images of the backgrounds, (N, side, side)."""
     cell = (torch.arange(side) + 0.5) * CELLS / side
     shift = torch.tensor([spec.shift for spec in specs], dtype=torch.float32) * 2
     across = ((cell + shift[:, :1]) // 1 % 2)[:, None, :]

@@ -1,6 +1,6 @@
-"""Where everything is: a :class:`Scene` is one picture's geometry, drawn so that it shows a given spec.
+"""The geometry of an image: a :class:`Scene` is drawn at random so that it satisfies a spec.
 
-Coordinates are fractions of the picture's side, x to the right and y downwards.
+Coordinates are fractions of the image's side, x to the right and y down.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from rlr.toy.world.caption import TEXTURES, TONES, Spec
 
 RADII = {1: (0.20, 0.33), 2: (0.17, 0.225), 3: (0.15, 0.19), 4: (0.145, 0.175)}
-"""Range of the radius by the number of things: as large as still leaves them room to stand apart."""
+"""The range of the radius by the number of things: as large as possible without overlap."""
 
 _LAYOUTS = 24
 _AIM = {
@@ -26,7 +26,7 @@ _TONE_RANGE = {"white": (0.90, 1.0), "gray": (0.42, 0.60), "black": (0.0, 0.12)}
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape: centre (``x``, ``y``), ``radius``, and ``shade``, the brightness by which its colour is multiplied."""
+    """One shape: center (``x``, ``y``), ``radius``, and ``shade``, the brightness that multiplies its color."""
 
     colour: str
     shape: str
@@ -38,9 +38,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Background:
-    """A tone and a pattern on it.
+    """A tone and a pattern.
 
-    ``level`` is the gray value, ``contrast`` what the pattern adds to it, ``vertical`` the direction of stripes and
+    ``level`` is the gray value, ``contrast`` the value that the pattern adds, ``vertical`` the direction of stripes and
     ``shift`` the pattern's phase in cells of two, in [0, 1).
     """
 
@@ -54,39 +54,39 @@ class Background:
 
 @dataclass(frozen=True)
 class Scene:
-    """The things of one picture and what is behind them."""
+    """The things and the background of one image."""
 
     things: tuple[Thing, ...]
     background: Background
 
 
 def place(spec: Spec, rng: np.random.Generator) -> Scene:
-    """A random scene of which every claim of ``spec`` is true; what the spec leaves open is free."""
+    """Returns a random scene that satisfies every claim of ``spec``."""
     spots = _spots(spec, rng)
     things = put(spec, spots, rng)
     return Scene(things, backdrop(spec, rng))
 
 
 def put(spec: Spec, spots: Sequence[tuple[float, float, float]], rng: np.random.Generator) -> tuple[Thing, ...]:
-    """The things of a spec at given centres and radii, each in a random shade of its colour."""
+    """Returns the things of a spec at given centers and radii, each in a random shade of its color."""
     kinds = [(group.colour, group.shape) for group in spec.groups for _ in range(group.count)]
     shades = rng.uniform(0.9, 1.05, len(kinds))
     return tuple(Thing(*kind, *spot, float(shade)) for kind, spot, shade in zip(kinds, spots, shades, strict=True))
 
 
 def backdrop(spec: Spec, rng: np.random.Generator) -> Background:
-    """A random background of which the spec's claims are true."""
+    """Returns a random background that satisfies the spec."""
     tone = spec.tone or TONES[rng.integers(len(TONES))]
     texture = spec.texture or TEXTURES[rng.integers(len(TEXTURES))]
     sign = {"white": -1.0, "gray": rng.choice((-0.8, 0.8)), "black": 1.0}[tone]
     contrast = 0.0 if texture == "plain" else float(sign * rng.uniform(0.18, 0.26))
-    # eighths: at 32 pixels a cell is 4 pixels wide, so that the pattern's edges lie between pixels
+    # eighths: at 32 pixels a cell is 4 pixels wide, so the edges of the pattern lie between pixels
     shift = (float(rng.integers(8)) / 8, float(rng.integers(8)) / 8)
     return Background(tone, texture, float(rng.uniform(*_TONE_RANGE[tone])), contrast, bool(rng.integers(2)), shift)
 
 
 def _spots(spec: Spec, rng: np.random.Generator) -> list[tuple[float, float, float]]:
-    """The first of many random layouts in which the things stand apart and as the spec says."""
+    """Returns the first of many random layouts in which the things do not overlap and satisfy the spec."""
     while True:
         radii = rng.uniform(*RADII[spec.total], (_LAYOUTS, spec.total))
         if spec.position:

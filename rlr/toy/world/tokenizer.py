@@ -14,34 +14,34 @@ from rlr.toy.world.caption import COLOURS, COUNTS, POSITIONS, RELATIONS, SHAPES,
 from rlr.toy.world.motion import MOTIONS
 
 LENGTH = 24
-"""Tokens of a prompt, with start and end; the longest caption of a still has 15, of a clip 17."""
+"""The tokens of a prompt, including start and end; the longest caption of an image has 15, of a video 17."""
 
 END, START = "<|endoftext|>", "<|startoftext|>"
 END_OF_WORD = "</w>"
 
 
 def words() -> list[str]:
-    """Every word of the grammar, sorted."""
+    """Returns every word of the grammar, sorted."""
     nouns = [Group(count, "red", shape).caption.split()[2] for shape in SHAPES for count in (1, 2)]
     phrases = [*COLOURS, *COUNTS, *POSITIONS, *RELATIONS, *TEXTURES, *TONES, *nouns, "an and background"]
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
 def clip_words() -> list[str]:
-    """Every word of the grammar of clips, sorted."""
+    """Returns every word of the grammar of videos, sorted."""
     return sorted({*words(), *(word for motion in MOTIONS for word in motion.caption.split())})
 
 
 def write_merges(path: Path) -> None:
-    """Writes the merges of clips' captions as open_clip reads them: gzipped, a line a merge below one of comment."""
+    """Writes the merges of video captions in the format of open_clip: gzipped, a comment line and then one merge a line."""
     lines = ["#version: 0.2", *map(" ".join, learn_merges(clip_words()))]
-    # no newline at the end, which open_clip would take for an empty merge; no time either: the same words, the same file
+    # without a final newline, which open_clip reads as an empty merge, and without a time, so the same words give the same file
     path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
 
 
 def open_clip_tokenizer() -> Any:
-    """open_clip's tokenizer of clips' captions, with :data:`LENGTH` tokens padded by 0."""
-    # here, for it takes seconds to import
+    """Returns open_clip's tokenizer of video captions, with :data:`LENGTH` tokens padded with 0."""
+    # imported here, because the import takes seconds
     from open_clip import SimpleTokenizer
 
     with TemporaryDirectory() as folder:
@@ -51,7 +51,7 @@ def open_clip_tokenizer() -> Any:
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """A tokenizer of which every world word is one token; any other text falls into shorter pieces, none unknown."""
+    """Returns a tokenizer with one token for every word of the grammar; other text is split into shorter known tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges: Any = learn_merges(words())
     pieces = [*alphabet, *(symbol + END_OF_WORD for symbol in alphabet), *map("".join, merges), START, END]
@@ -60,10 +60,10 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def learn_merges(corpus: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair encoding (Sennrich et al. 2016) until every word is one piece.
+    """Returns the merges of byte-pair encoding (Sennrich et al., 2016) until every word is one token.
 
-    The trainer of ``tokenizers`` breaks ties in an order that differs from process to process; weights need one order,
-    so ties go to the first pair in the alphabet.
+    The trainer of ``tokenizers`` breaks ties in an order that differs between processes. Weights need one order, so the
+    alphabetically first pair wins a tie.
     """
     split = [[*word[:-1], word[-1] + END_OF_WORD] for word in corpus]
     merges = []

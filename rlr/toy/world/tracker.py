@@ -1,7 +1,7 @@
-"""The exact check of clips: what each frame shows, found as in a still, and how the things move from frame to frame.
+"""The exact check of videos: the content of each frame, detected as in an image, and the motion of the things.
 
-Each thing is followed through the frames. Straight lines through its positions and through the logarithms of its areas
-say whether it moves, grows or shrinks, or stands still; a clip has the motion that all of its things have.
+Each thing is tracked through the frames. Linear fits of its positions and of the logarithms of its areas determine whether it
+moves, grows or shrinks, or stands still. A video has a motion if all of its things have this motion.
 """
 
 import math
@@ -18,25 +18,25 @@ from rlr.toy.world.checker import Found, detect, judge
 from rlr.toy.world.motion import Clip, Motion
 
 PICTURED = ("count", "colour", "shape", "binding", "background")
-"""Claims about a picture, checked in every frame: they are true of a clip where they are true of most of its frames."""
+"""Claims about an image, checked in every frame: they are true of a video if they are true of most of its frames."""
 KINETIC = ("motion", "direction", "speed")
 """Claims about the motion: its kind, and ``direction`` and ``speed`` where the caption names one."""
 CLAIMS = (*PICTURED, *KINETIC, "all")
-"""What is checked; ``all`` that no claim fails."""
+"""The claims; ``all`` is true if no claim fails."""
 
 MOVED = 0.08
-"""Displacement from the first frame to the last, in sides of the picture, from which things move."""
+"""The smallest displacement from the first frame to the last, in sides of the image, of a moving thing."""
 FAST = 0.26
-"""Displacement from which they move quickly."""
+"""The smallest displacement of a thing that moves quickly."""
 GROWN = 0.4
-"""Change of the logarithm of the area from which they grow or shrink."""
+"""The smallest change of the logarithm of the area of a thing that grows or shrinks."""
 SEEN = 5
-"""In how many frames there must be anything at all."""
+"""The smallest number of frames in which a thing must be detected."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """The motion of a thing: displacement ``dx``, ``dy`` in sides, ``growth`` of the logarithm of the area."""
+    """The motion of a thing: displacement ``dx``, ``dy`` in sides, and ``growth``, the change of the logarithm of the area."""
 
     dx: float
     dy: float
@@ -49,7 +49,7 @@ class Track:
 
     @property
     def motion(self) -> Motion:
-        """The motion's kind and direction, with a speed where it moves."""
+        """The kind of the motion, with direction and speed if the thing moves."""
         if self.distance >= MOVED:
             speed = "quickly" if self.distance >= FAST else "slowly"
             return Motion(self._direction, speed)
@@ -70,7 +70,7 @@ class Track:
 
 
 def track(pixels: Tensor) -> list[list[Track]]:
-    """The motion of every thing in each of the clips (B, F, 3, H, W) in [0, 1]; of clips that show next to nothing none."""
+    """Returns the motion of every thing in videos (B, F, 3, H, W) in [0, 1]; nothing for videos with things in too few frames."""
     return _follow(detect(pixels.flatten(0, 1)), pixels.shape[1])
 
 
@@ -82,7 +82,7 @@ def _fit(frames: Sequence[list[Found]]) -> list[Track]:
     counts = Counter(len(things) for things in frames if things)
     if counts.total() < min(SEEN, len(frames)):
         return []
-    # a frame in which things flicker, merge or fall apart says nothing of their motion
+    # a frame in which things flicker, merge or split contains no information about the motion
     usual = max(counts, key=lambda count: (counts[count], count))
     times = [k for k, things in enumerate(frames) if len(things) == usual]
     rows = np.array([_matched(frames[k], frames[times[0]]) for k in times])
@@ -93,8 +93,8 @@ def _fit(frames: Sequence[list[Found]]) -> list[Track]:
 
 
 def _matched(things: Sequence[Found], first: Sequence[Found]) -> list[tuple[float, float, float]]:
-    """Position and logarithm of the area of each thing, in the order of the like things of another frame."""
-    # things that move alike stay in place with respect to their middle
+    """Returns position and logarithm of the area of each thing, in the order of the matching things of another frame."""
+    # things with the same motion do not move relative to their mean position
     here, there = (np.array([(t.x, t.y) for t in some]) for some in (things, first))
     here, there = here - here.mean(0), there - there.mean(0)
     repainted = np.array([[t.colour != other.colour for t in things] for other in first])
@@ -103,19 +103,19 @@ def _matched(things: Sequence[Found], first: Sequence[Found]) -> list[tuple[floa
 
 
 def check_clips(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
-    """Checks every clip against its caption.
+    """Checks every video against its caption.
 
     Args:
-        pixels: Clips in [0, 1], (B, F, 3, H, W).
-        clips: What each should show, B of them.
+        pixels: Videos in [0, 1], (B, F, 3, H, W).
+        clips: The B clips of the captions.
 
     Returns:
-        For each of :data:`CLAIMS` a tensor (B,) of 1 (true), 0 (false) or NaN (the caption makes no such claim); and
-        ``dynamic``, 1 where anything moves, grows or shrinks, whatever the caption says.
+        For each of :data:`CLAIMS` a tensor (B,) of 1 (true), 0 (false) or NaN (the caption has no such claim); and
+        ``dynamic``, 1 where anything moves, grows or shrinks, for any caption.
     """
-    length, pictures = pixels.shape[1], pixels.flatten(0, 1)
-    things = detect(pictures)
-    stills = judge(pictures, things, [clip.spec for clip in clips for _ in range(length)])
+    length, images = pixels.shape[1], pixels.flatten(0, 1)
+    things = detect(images)
+    stills = judge(images, things, [clip.spec for clip in clips for _ in range(length)])
     out = {name: _mostly(stills[name].unflatten(0, (-1, length))) for name in PICTURED}
     tracks = _follow(things, length)
     moves = [_judge(found, clip.motion) for found, clip in zip(tracks, clips, strict=True)]
@@ -126,7 +126,7 @@ def check_clips(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
 
 
 def _mostly(claims: Tensor) -> Tensor:
-    """Whether a claim (B, F) is true in more than half of the frames; NaN where it is not made."""
+    """Returns whether a claim (B, F) is true in more than half of the frames; NaN without a claim."""
     return torch.where(claims.isnan().all(1), torch.nan, (claims.mean(1) > 0.5).float())
 
 

@@ -49,5 +49,5 @@ def test_it_reads_clips_and_no_pictures(clips):
 
 
 def test_it_needs_a_caption_of_a_clip(clips):
-    with pytest.raises(ValueError, match="'a red circle' is not a caption of the built-in world's clips"):
+    with pytest.raises(ValueError, match="'a red circle' is not a caption of the built-in world's videos"):
         MotionCheck()(clips[:1], ["a red circle"])

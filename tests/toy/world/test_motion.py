@@ -89,7 +89,7 @@ def test_a_phrase_goes_before_the_background_of_any_still_caption():
     ],
 )
 def test_what_is_not_in_the_grammar_is_refused(caption):
-    with pytest.raises(ValueError, match="is not a caption of the built-in world's clips"):
+    with pytest.raises(ValueError, match="is not a caption of the built-in world's videos"):
         parse_clip(caption)
 
 
