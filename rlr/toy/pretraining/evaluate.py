@@ -47,8 +47,9 @@ def sample(
 @torch.no_grad()
 def reconstruct(model: StableDiffusion, pixels: Tensor) -> Tensor:
     """Images in [0, 1] through the autoencoder and back, (N, 3, 32, 32)."""
-    parts = [model.vae.encode(part * 2 - 1).latent_dist.mode() for part in pixels.split(BATCH)]
-    return torch.cat([model.vae.decode(part).sample for part in parts]).div(2).add(0.5).clamp(0, 1)
+    vae: Any = model.vae
+    parts = [vae.encode(part * 2 - 1).latent_dist.mode() for part in pixels.split(BATCH)]
+    return torch.cat([vae.decode(part).sample for part in parts]).div(2).add(0.5).clamp(0, 1)
 
 
 def measure(pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Shares:

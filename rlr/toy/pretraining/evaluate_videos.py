@@ -40,9 +40,10 @@ def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
 @torch.no_grad()
 def reconstruct(model: VideoCrafter, pixels: Tensor) -> Tensor:
     """Videos in [0, 1] through the autoencoder and back, (N, F, 3, H, W)."""
+    vae: Any = model.vae
     chunks = []
     for chunk in pixels.split(CHUNK):
-        latents = model.vae.encode((chunk.flatten(0, 1) * 2 - 1).to(model.dtype)).latent_dist.mode()
+        latents = vae.encode((chunk.flatten(0, 1) * 2 - 1).to(model.dtype)).latent_dist.mode()
         latents = latents.float() * model.architecture.scale_factor
         chunks.append(model.decode(latents.unflatten(0, chunk.shape[:2]).transpose(1, 2)))
     return torch.cat(chunks)

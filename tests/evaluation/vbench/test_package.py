@@ -45,7 +45,7 @@ def directly(
 
 def judged(videos, folder: Path, weights: Path, out: Path) -> dict[str, tuple[float, dict]]:
     scores = Judge(weights).score(videos.judged, videos.entries(folder), out)
-    return {name: (score.value, dict(score.clips)) for name, score in scores.items()}
+    return {name: (score.value, dict(score.videos)) for name, score in scores.items()}
 
 
 def test_temporal_flickering_needs_no_weights(tmp_path):
