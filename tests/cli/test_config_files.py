@@ -75,18 +75,18 @@ def test_what_is_good_yaml_is_read(tmp_path):
 
 
 def test_the_home_folder_is_expanded_wherever_a_text_starts_with_it(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/folder/me")
     given = {"a": "~/x", "b": ["~/y", {"c": "~"}], "d": "a ~/z", "e": "~other/x", "f": 3, "~/k": 1}
     assert expand_home(given) == {
-        "a": "/home/me/x",
-        "b": ["/home/me/y", {"c": "/home/me"}],
+        "a": "/folder/me/x",
+        "b": ["/folder/me/y", {"c": "/folder/me"}],
         **{k: given[k] for k in "def"},
         "~/k": 1,
     }
-    assert parse_config("a: ~/x\nb: ~\n", "here") == {"a": "/home/me/x", "b": None}
+    assert parse_config("a: ~/x\nb: ~\n", "here") == {"a": "/folder/me/x", "b": None}
     for given, expected in {
-        "--trainer.default_root_dir=~/x": "--trainer.default_root_dir=/home/me/x",
-        "~/x": "/home/me/x",
+        "--trainer.default_root_dir=~/x": "--trainer.default_root_dir=/folder/me/x",
+        "~/x": "/folder/me/x",
         "--data.train=[~/x]": "--data.train=[~/x]",  # as YAML, when it is parsed
         "--a=b~/x": "--a=b~/x",
     }.items():
