@@ -39,15 +39,17 @@ def read_options(arguments: Sequence[str]) -> Iterator[Option]:
     Raises:
         ConfigError: If an argument is no option.
     """
-    waiting = iter(arguments)
-    for argument in waiting:
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
         if not argument.startswith("-"):
             raise ConfigError(f"expected an option such as --config FILE, found {argument!r}; options start with --")
         name, sign, text = argument.partition("=")
         append = name.endswith("+")
         name = name.removesuffix("+").lstrip("-")
-        valued = bool(sign) or name.split(".")[-1] in FLAGS
-        yield Option(name, text if sign else None if valued else next(waiting, None), append)
+        # the class after --model.help may be left out, and an option may follow
+        flag = name.split(".")[-1] in FLAGS and not (waiting and not waiting[0].startswith("-"))
+        yield Option(name, text if sign else None if flag or not waiting else waiting.pop(0), append)
 
 
 def draft(options: Sequence[Option]) -> dict[str, Any]:
