@@ -93,7 +93,7 @@ class Trained(Clips):
 
 @dataclass(frozen=True)
 class Optimised(Clips):
-    """The model with optimised latents.
+    """The model with optimized latents.
 
     Args:
         method: A config of :class:`~rlr.modules.DOODL` and what differs from it.

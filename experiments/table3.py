@@ -46,7 +46,7 @@ class Table3(Comparison):
         "hand. In the set vc2, VideoCrafter 2 is trained for HPSv2 of a random frame, and VBench judges 5 clips of each of its "
         "251 prompts. Learning rates are those of the experiment `tuning_video`, in vc2 those of the configs. Means ± standard "
         "errors are over training seeds.\n\n"
-        "DOODL trains nothing: it moves the latent of each sample, and optimises the very reward that the sample is scored "
+        "DOODL trains nothing: it moves the latent of each sample, and optimizes the very reward that the sample is scored "
         "with. In the set tiny it has the first 20 of the held-out prompts × 1 sample. Its samples are by EDICT in 10 steps and "
         "not by the 5 of DDIM, so its base is the samples of the same latents by EDICT. Its updates are iterations, its "
         "reward calls and seconds those of these 20 samples; they come again with every further sample. In the set vc2 it "

@@ -20,11 +20,11 @@ class Images(World):
     labels: ClassVar[Mapping[str, str]] = {
         "reward": "reward",
         "all": "exact check: all correct",
-        "novel": "… of colour–shape pairs never trained on",
+        "novel": "… of color–shape pairs never trained on",
         "count": "… count",
-        "colour": "… colours",
+        "colour": "… colors",
         "shape": "… shapes",
-        "binding": "… colour with shape",
+        "binding": "… color with shape",
         "place": "… position or relation",
         "background": "… background",
         "diversity": "diversity",
@@ -37,7 +37,7 @@ class Images(World):
         reading=(
             "Differences of shares are in percentage points. The interval is a percentile bootstrap over prompts (10,000 "
             "resamples) of the paired difference; it covers the choice of prompts and noises, not that of the training "
-            "seed. Diversity is the mean distance between two samples of one prompt in average colours on grids of 1 to 8 "
+            "seed. Diversity is the mean distance between two samples of one prompt in average colors on grids of 1 to 8 "
             "cells; a model that collapses to one image per prompt has 0."
         ),
         method=(
@@ -47,7 +47,7 @@ class Images(World):
             "training: it is a program that finds the things in an image and compares them with the prompt."
         ),
         limits=(
-            "This shows that the gradient does what it says, on a toy world of coloured shapes at 32 × 32 pixels. It says "
+            "This shows that the gradient does what it says, on a toy world of colored shapes at 32 × 32 pixels. It says "
             "nothing about natural images, and one run has one training seed."
         ),
     )

@@ -35,14 +35,14 @@ class Videos(World):
     labels: ClassVar[Mapping[str, str]] = {
         "reward": "reward",
         "all": "exact check: all correct",
-        "novel": "… of colour–shape pairs never trained on",
+        "novel": "… of color–shape pairs never trained on",
         "motion": "… motion",
         "direction": "… direction",
         "speed": "… speed",
         "count": "… count",
-        "colour": "… colours",
+        "colour": "… colors",
         "shape": "… shapes",
-        "binding": "… colour with shape",
+        "binding": "… color with shape",
         "background": "… background",
         "dynamic": "dynamic degree",
         "diversity": "diversity",
@@ -60,7 +60,7 @@ class Videos(World):
             "name one. What a prompt says of an image has to be true in most frames. The dynamic degree is the share of "
             "videos in which anything moves, grows or shrinks by the same program, whatever the prompt says; VBench's, of "
             "the same name, measures optical flow. Diversity is the mean distance between two samples of one prompt, frame "
-            "by frame, in average colours on grids of 1 to 8 cells; a model that collapses to one video per prompt has 0."
+            "by frame, in average colors on grids of 1 to 8 cells; a model that collapses to one video per prompt has 0."
         ),
         method=(
             "The base is a small latent diffusion model in VideoCrafter's own format that ships with the library and was "
@@ -71,7 +71,7 @@ class Videos(World):
             "prompt."
         ),
         limits=(
-            "This shows that the gradient does what it says, on a toy world of coloured shapes at 32 × 32 pixels. It says "
+            "This shows that the gradient does what it says, on a toy world of colored shapes at 32 × 32 pixels. It says "
             "nothing about natural videos, and one run has one training seed. The reward judges frames and knows nothing "
             "of motion: what becomes of it is a side effect."
         ),
