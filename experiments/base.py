@@ -1,4 +1,4 @@
-"""What an experiment is: cells that are measured one by one, and tables and figures of their rows."""
+"""Experiments: cells that are measured one by one, and tables and figures of their rows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,12 @@ Row = dict[str, str | float]
 
 @dataclass(frozen=True)
 class Cell:
-    """The unit that is measured, kept, and not measured again.
+    """The unit of measurement; its rows are stored and not measured again.
 
     Args:
-        key: Which it is: method, reward, seed and so on. All cells of an experiment have the same names.
-        recipe: The command or the settings that make it. Rows of another recipe are stale.
-        work: Measures it, and returns one row or more; what distinguishes rows of a cell are columns of their own.
+        key: Identifies the cell: method, reward, seed and so on. All cells of an experiment have the same names.
+        recipe: The command or the settings of the measurement. Rows of another recipe are stale.
+        work: Measures the cell and returns one or more rows; additional columns distinguish the rows of a cell.
     """
 
     key: Mapping[str, str | int]
@@ -39,9 +39,9 @@ class Figure:
     """A drawing.
 
     Args:
-        title: What it shows.
+        title: The title.
         draw: Draws it on an empty canvas.
-        note: What one has to know to read it.
+        note: Explanations for the reader.
         size: Width and height in inches.
     """
 
@@ -55,30 +55,30 @@ class Experiment(ABC):
     """A table or a figure of the paper, or what one of them needs."""
 
     name: ClassVar[str]
-    """Names its command and its files."""
+    """The name of the command and of the files."""
 
     title: ClassVar[str]
     note: ClassVar[str] = ""
-    """What is measured, in a sentence or two."""
+    """What the experiment measures, in a sentence or two."""
 
     source: ClassVar[str] = ""
-    """The experiment whose rows are shown, where they are not its own; both then have the same cells."""
+    """The experiment whose rows this one uses, if they are not its own; both then have the same cells."""
 
     published: ClassVar[Sequence[Table]] = ()
-    """The paper's own numbers, which are shown beside ours."""
+    """The numbers of the paper, for comparison."""
 
     @abstractmethod
     def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        """Returns what is to be measured, in the order in which partial results are of most use.
+        """Returns the cells, in the order in which partial results are most useful.
 
         Raises:
-            ValueError: If there is nothing of that scale.
+            ValueError: If the experiment does not have this scale.
         """
 
     @abstractmethod
     def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        """Returns what the rows say; any number of cells may still be missing."""
+        """Returns the tables and figures of the rows; any number of cells may still be missing."""
 
     def missing(self, scale: Scale) -> str | None:
-        """Returns one sentence about what this machine lacks to measure at that scale, or None."""
+        """Returns one sentence about what this machine lacks for the scale, or None."""
         return scale.missing()

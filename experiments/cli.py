@@ -26,9 +26,9 @@ def main(
     """Measures the cells of an experiment that are not measured yet, and writes its page.
 
     Args:
-        arguments: The command line's words, by default those of the process.
-        experiments: The experiments there are.
-        scales: The sizes there are, by name.
+        arguments: The arguments of the command line, by default those of the process.
+        experiments: All experiments.
+        scales: All scales, by name.
 
     Returns:
         0, or 1 if a cell failed or the machine lacks something.
@@ -56,9 +56,9 @@ def parse(arguments: Sequence[str] | None, names: Sequence[str], sets: Sequence[
         "--only", nargs="+", default=[], metavar="TEXT", help="cells whose key has all of these, such as method=RLR"
     )
     parser.add_argument(
-        "--again", action="store_true", help="measure cells that are measured, too, in the place of their rows"
+        "--again", action="store_true", help="measure cells again that are measured, and replace their rows"
     )
-    parser.add_argument("--list", action="store_true", help="show the cells and their state, and measure none")
+    parser.add_argument("--list", action="store_true", help="print the cells and their state without measuring")
     parser.add_argument("--results", type=Path, help="another folder for rows and pages")
     return parser.parse_args(arguments)
 
@@ -67,9 +67,9 @@ class Session:
     """One call of the command line.
 
     Args:
-        experiment: What is measured.
-        scale: At which size.
-        options: The command line's.
+        experiment: The experiment.
+        scale: The scale.
+        options: The options of the command line.
     """
 
     def __init__(self, experiment: Experiment, scale: Scale, options: Namespace) -> None:
@@ -77,7 +77,7 @@ class Session:
         self.results = Results.of(scale, experiment.source or experiment.name)
 
     def run(self) -> int:
-        """Measures what is to be measured, and returns the exit status."""
+        """Measures the missing cells, and returns the exit status."""
         chosen = [
             cell
             for cell in self.experiment.cells(self.scale, self.options.seeds)
@@ -93,7 +93,7 @@ class Session:
         try:
             failed = sum(not self._measure(cell, f"{k + 1}/{len(missing)}") for k, cell in enumerate(missing))
         finally:
-            # of what an interrupted call has measured there is a page, too
+            # an interrupted command writes the page of its measured cells
             self._write()
         return 1 if failed else 0
 
@@ -104,20 +104,23 @@ class Session:
 
     def _measure(self, cell: Cell, number: str) -> bool:
         if self.results.stale(cell):
-            LOG.info("%s has rows of another recipe; it is measured anew", cell.title)
+            LOG.info("%s has rows of another recipe; it is measured again", cell.title)
         LOG.info("%s %s %s", self.experiment.name, number, cell.title)
         start = self.scale.clock()
         try:
             rows = cell.work()
             self.results.add(cell, rows, made(self.scale, self.scale.clock() - start))
         except Exception:
-            # the next may still work, and what there is stays
-            LOG.exception("the cell %s failed; the others go on, and the next call measures it", cell.title)
+            # other cells may still succeed, and the stored rows stay
+            LOG.exception(
+                "the cell %s failed; the next command measures it again",
+                cell.title,
+            )
             return False
         return True
 
     def _write(self) -> None:
-        # seeds of earlier calls belong to the page, too
+        # the page includes the seeds of earlier commands
         seeds = sorted({*self.options.seeds, *(int(line["seed"]) for line in self.results.lines if "seed" in line)})
         cells = self.experiment.cells(self.scale, seeds)
         rows = self.results.rows(cells)

@@ -1,4 +1,4 @@
-"""A command of ``train.py`` as a cell: run in this process, its words are the recipe."""
+"""A command of ``train.py`` as a cell: it runs in this process, and its arguments are the recipe."""
 
 import gc
 import hashlib
@@ -18,12 +18,12 @@ from experiments.scales import Scale
 
 @dataclass(frozen=True)
 class Command(ABC):
-    """A command with an evaluation laid over the config of a method.
+    """A command whose evaluation config overrides the config of a method.
 
     Args:
-        method: What is run.
-        layer: The config with the evaluation, which is laid over that of the method.
-        seed: Decides what is random in the run.
+        method: The method.
+        layer: The config with the evaluation, which overrides that of the method.
+        seed: The seed of the run.
     """
 
     method: Method
@@ -33,20 +33,20 @@ class Command(ABC):
     @property
     @abstractmethod
     def words(self) -> list[str]:
-        """The words of ``train.py`` that are this run, but for its folder."""
+        """The arguments of ``train.py`` for this run, without its folder."""
 
     @abstractmethod
     def run(self, folder: Path, base: Path) -> Sequence[Row]:
-        """Runs, or goes on, and returns the rows.
+        """Starts or resumes the run, and returns the rows.
 
         Args:
-            folder: The run's own.
-            base: The folder of what all runs of an experiment share.
+            folder: The folder of the run.
+            base: The folder that all runs of an experiment share.
         """
 
     @property
     def settings(self) -> list[str]:
-        """The words that are the method, its evaluation and the seed."""
+        """The arguments for the method, its evaluation and the seed."""
         return [f"--config={self.method.config}", f"--config={self.layer}", *chosen(self.method, self.seed)]
 
     @property
@@ -61,26 +61,26 @@ class Command(ABC):
 
 
 def chosen(method: Method, seed: int) -> list[str]:
-    """Returns the words of a method that its config does not say, the seed among them."""
+    """Returns the arguments of a method that its config does not contain, including the seed."""
     seeds = (f"--{name}={seed}" for name in method.seeds)
     return [*(f"--{word}" for word in method.overrides), f"--seed_everything={seed}", *seeds]
 
 
 def recipe(words: Sequence[str]) -> str:
-    """Returns the command of some words of ``train.py``."""
+    """Returns the command with these arguments of ``train.py``."""
     return f"python train.py {shlex.join(words)}"
 
 
 def place(scale: Scale, experiment: str, key: Mapping[str, str | int], recipe: str) -> Path:
     """Returns the folder of a cell."""
     title = "-".join(str(value).replace("/", "") for value in key.values()).replace(" ", "_")
-    # a run of another recipe leaves checkpoints that this one must not resume from
+    # this run must not resume from checkpoints of another recipe
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
     return scale.runs / scale.name / experiment / f"{title}-{digest}"
 
 
 def resumed(folder: Path) -> list[str]:
-    """Returns the words that resume a run in its folder, where that has a checkpoint."""
+    """Returns the arguments that resume a run if its folder has a checkpoint."""
     last = folder / "checkpoints" / "last.ckpt"
     return [f"--ckpt_path={last}"] if last.is_file() else []
 
@@ -93,17 +93,17 @@ def called(words: Sequence[str]) -> LightningCLI:
         return main(list(words))
     except SystemExit as left:
         if left.code == MISTAKE:
-            raise RuntimeError("the run stopped with a mistake, which it has told above") from left
-        # the trainer makes an exit of an interrupt, and the next cell must not begin
+            raise RuntimeError("the run stopped because of a mistake; see its message above") from left
+        # the trainer turns an interrupt into an exit, and the next cell must not start
         raise KeyboardInterrupt from left
 
 
 MISTAKE = 2
-"""The status with which ``train.py`` ends after a mistake in config or data, or a run that diverged."""
+"""The exit status of ``train.py`` after a mistake in config or data, or after a run that diverged."""
 
 
 def release() -> None:
-    """Gives back the memory of a run that is over."""
+    """Frees the memory of a finished run."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""VBench's scores of a method as a cell: clips are made, and the installed package judges them."""
+"""VBench's scores of a method as a cell: it samples videos, and the installed package scores them."""
 
 import json
 from abc import ABC, abstractmethod
@@ -17,27 +17,27 @@ from rlr.evaluation.vbench.dimensions import SIX
 from rlr.evaluation.vbench.naming import VideoName
 
 NOISES = "--model.init_args.seed=0"
-"""All models sample from the same noises, whatever seed they were trained with."""
+"""All models sample from the same noises, for every training seed."""
 AVERAGE = "weighted_average"
 """The column of the weighted average."""
 
 
 class Clips(ABC):
-    """What the clips are of."""
+    """The source of the videos."""
 
     @property
     @abstractmethod
     def training(self) -> list[str]:
-        """The words of ``train.py`` that come first, but for the folder; none where there is nothing to do."""
+        """The arguments of the ``train.py`` command that runs first, without the folder; empty if there is no such command."""
 
     @property
     @abstractmethod
     def judging(self) -> list[str]:
-        """The words of ``python -m rlr.cli.vbench`` after that, but for what is judged."""
+        """The arguments of the following ``python -m rlr.cli.vbench``, without the source of the videos."""
 
     @abstractmethod
     def make(self, folder: Path) -> list[str]:
-        """Does what comes first in a folder, or goes on, and returns the words that say what is judged."""
+        """Runs or resumes the first command in a folder, and returns the arguments for the source of the videos."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Optimised(Clips):
     Args:
         method: A config of :class:`~rlr.modules.DOODL` and what differs from it.
         seed: Decides the latents.
-        samples: How many clips of each of VBench's prompts.
+        samples: The number of videos for each of VBench's prompts.
     """
 
     method: Method
@@ -123,7 +123,7 @@ class Optimised(Clips):
 
 
 def call_by_prompt(predictions: Path, videos: Path) -> None:
-    """Makes a folder with the clips of a prediction under the names by which VBench finds them."""
+    """Makes a folder with the videos of a prediction under the names that VBench expects."""
     videos.mkdir(parents=True, exist_ok=True)
     seen: Counter[str] = Counter()
     for story in sorted(predictions.glob("*.json")):
@@ -136,11 +136,11 @@ def call_by_prompt(predictions: Path, videos: Path) -> None:
 
 @dataclass(frozen=True)
 class Judged:
-    """A method that VBench judges.
+    """A method whose videos VBench scores.
 
     Args:
         clips: What is judged.
-        samples: How many clips of each prompt.
+        samples: The number of videos for each prompt.
     """
 
     clips: Clips
@@ -148,7 +148,7 @@ class Judged:
 
     @property
     def words(self) -> list[str]:
-        """The words of ``python -m rlr.cli.vbench``, but for folders."""
+        """The arguments of ``python -m rlr.cli.vbench``, without folders."""
         return [*self.clips.judging, f"--samples={self.samples}"]
 
     @property
@@ -158,16 +158,16 @@ class Judged:
         return " && ".join([*first, f"python -m rlr.cli.vbench {' '.join(self.words)}"])
 
     def cell(self, scale: Scale, experiment: str, key: Mapping[str, str | int]) -> Cell:
-        """Returns it as a cell of an experiment."""
+        """Returns the method as a cell of an experiment."""
         folder = place(scale, experiment, key, self.recipe)
         return Cell(key, self.recipe, lambda: self.run(folder, str(key["method"])))
 
     def run(self, folder: Path, name: str) -> Sequence[Row]:
-        """Makes the clips that are missing, judges them, and returns a row."""
+        """Samples the missing videos, scores them, and returns a row."""
         with chdir(ROOT):
             words = [*self.words, *self.clips.make(folder), f"--out={folder / 'vbench'}", f"--name={name}"]
             if vbench(words):
-                raise RuntimeError(f"VBench stopped with a mistake, which it has told above; the clips are in {folder}")
+                raise RuntimeError(f"VBench stopped with a mistake, see its message above; the videos are in {folder}")
         return [scores(folder / "vbench" / "results.json")]
 
 

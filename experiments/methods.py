@@ -1,21 +1,21 @@
-"""The methods that are compared, as committed configs and what differs from them."""
+"""The compared methods, as committed configs and options that override them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 RATES = ("3.0e-4", "1.0e-3", "3.0e-3")
-"""The learning rates that are tried."""
+"""The learning rates of the tries."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A reward to train for.
+    """The reward of a training run.
 
     Args:
-        name: Its name in tables.
-        label: The measurement that tells it in an evaluation, its published scale included.
-        suffix: How the names of configs say it, where there is one for each reward.
-        overrides: Words that set it, where there is not.
+        name: The name in tables.
+        label: The name of the reward in an evaluation, including its published scale.
+        suffix: The suffix of the configs of this reward, if each reward has its own config.
+        overrides: The options that set the reward, otherwise.
     """
 
     name: str
@@ -29,15 +29,15 @@ class Method:
     """A way to train.
 
     Args:
-        name: Its name in tables.
+        name: The name in tables.
         config: The config, relative to the repository; ``{reward}`` stands for a target's suffix.
-        overrides: Words of the command line without dashes, such as ``model.init_args.optimization.decay_steps=0``.
-        samples: How many samples an update takes; 0 for a method without training.
+        overrides: Options of the command line without dashes, such as ``model.init_args.optimization.decay_steps=0``.
+        samples: The number of samples of an update; 0 for a method without training.
         updates_per_round: The number of updates of a round of samples; a run ends with a whole round.
-        seeds: The words that hold the seed.
-        layer: The config of the evaluation, where it is another than that of other methods.
-        rate: The word of the learning rate, or of what takes its place.
-        rates: Those that are tried.
+        seeds: The options that contain the seed.
+        layer: The config of the evaluation, if it differs from that of other methods.
+        rate: The option of the learning rate, or of the parameter in its place.
+        rates: The learning rates of the tries.
     """
 
     name: str
@@ -51,20 +51,20 @@ class Method:
     rates: tuple[str, ...] = RATES
 
     def but(self, *overrides: str) -> "Method":
-        """Returns the method with further words, in the place of earlier ones of the same settings."""
+        """Returns the method with further options, which replace earlier values of the same options."""
         further = {word.partition("=")[0] for word in overrides}
         kept = tuple(word for word in self.overrides if word.partition("=")[0] not in further)
         return replace(self, overrides=kept + overrides)
 
     def towards(self, target: Target) -> "Method":
-        """Returns the method that trains for a reward."""
+        """Returns the method with a reward."""
         return replace(self.but(*target.overrides), config=self.config.format(reward=target.suffix))
 
     def updates(self, samples: int) -> int:
-        """Returns the updates that take so many samples.
+        """Returns the number of updates with this number of samples.
 
         Raises:
-            ValueError: If no whole number of rounds does.
+            ValueError: If the samples are not a whole number of rounds.
         """
         updates, rest = divmod(samples, self.samples)
         if rest or updates % self.updates_per_round or not updates:
@@ -75,7 +75,7 @@ class Method:
         return updates
 
     def updates_in(self, seconds: float, cost: float) -> int:
-        """Returns the updates of whole rounds whose cost is the nearest to so many seconds, at ``cost`` seconds an update."""
+        """Returns the number of updates, in whole rounds, whose cost is nearest to the seconds, at ``cost`` seconds an update."""
         return max(1, round(seconds / cost / self.updates_per_round)) * self.updates_per_round
 
 
@@ -91,9 +91,9 @@ _ESTIMATOR = "model.init_args.estimator.init_args"
 DDPO = Method("DDPO", "configs/image/tiny_ddpo.yaml", updates_per_round=4)
 ALIGNPROP = Method("AlignProp", "configs/image/tiny_alignprop.yaml")
 TRUNCATED = Method("DRaFT-2", "configs/image/tiny_backprop.yaml", (f"{_ESTIMATOR}.steps=2",))
-# of five steps first order covers one, half order two, and zeroth order the other two
+# first order covers one of five steps, half order two, and zeroth order the other two
 RLR = Method("RLR", "configs/image/tiny_rlr_paper.yaml", (f"{_STEPS}=5", f"{_ESTIMATOR}.length=2"))
-# a run that is evaluated on its way must not depend on where it ends
+# a run that is evaluated during training must not depend on its number of updates
 HALF_ORDER = Method("half-order RLR", "configs/image/tiny_rlr.yaml", ("model.init_args.optimization.decay_steps=0",))
 TINY_METHODS = (DDPO, ALIGNPROP, TRUNCATED, RLR, HALF_ORDER)
 
@@ -109,7 +109,7 @@ def ablations(method: Method) -> tuple[Method, Method, Method]:
 
 
 def truncations(method: Method, depths: Sequence[str], names: Sequence[str]) -> list[Method]:
-    """Returns backpropagation through the last steps, one method a depth."""
+    """Returns backpropagation through the last steps, one method for each depth."""
     chosen = zip(depths, names, strict=True)
     return [replace(method.but(f"{_ESTIMATOR}.steps={depth}"), name=name) for depth, name in chosen]
 
@@ -126,7 +126,7 @@ def stable_diffusion(model: str) -> tuple[Method, Method, Method]:
     """Returns the three methods of the paper's Table 2 for ``sd14`` or ``sd21``."""
     path = f"configs/image/{model}"
     return (
-        # four updates a round of 32 samples, which the others take for one
+        # four updates a round of 32 samples; the other methods make one update of 32 samples
         Method("DDPO", f"{path}_ddpo_{{reward}}.yaml", samples=8, updates_per_round=4),
         Method("AlignProp", f"{path}_alignprop_{{reward}}.yaml", samples=32),
         Method("RLR", f"{path}_rlr_{{reward}}.yaml", samples=32),
@@ -134,24 +134,24 @@ def stable_diffusion(model: str) -> tuple[Method, Method, Method]:
 
 
 def staged(config: str, plain: Sequence[str], layers: tuple[str, str], samples: int) -> tuple[Method, Method]:
-    """Returns training with whole prompts and with prompts told in stages.
+    """Returns training with whole prompts and with staged prompts.
 
     Args:
         config: A config with staged prompts.
-        plain: The words that put whole prompts in their place.
+        plain: The options that replace them by whole prompts.
         layers: The configs of the evaluation with whole and with staged prompts.
-        samples: How many samples an update takes.
+        samples: The number of samples of an update.
     """
     seeds = ("model.init_args.seed", "data.init_args.data.init_args.seed")
-    whole, told = layers
+    whole, stages = layers
     return (
         Method("RLR without DCoT", config, tuple(plain), samples, layer=whole),
-        Method("RLR-DCoT", config, (), samples, seeds=seeds, layer=told),
+        Method("RLR-DCoT", config, (), samples, seeds=seeds, layer=stages),
     )
 
 
 CLIP_TARGETS = (Target("TinyHPSv2", "TinyHPSv2 x100"),)
-"""The reward of the configs of clips."""
+"""The reward of the video configs."""
 
 _CONSTANT = "model.init_args.optimization.decay_steps=0"
 CLIP_METHODS = (
@@ -162,8 +162,8 @@ CLIP_METHODS = (
 )
 
 ITERATIONS = 5
-"""Of DOODL."""
-# clipping decides the length of a move at this scale, so that the clip is the learning rate
+"""The iterations of DOODL."""
+# clipping determines the step size at this scale, so `clip` acts as the learning rate
 CLIP_LATENTS = Method(
     "DOODL",
     "configs/video/doodl_tiny.yaml",

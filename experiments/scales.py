@@ -1,4 +1,4 @@
-"""The sizes at which the experiments are run."""
+"""The scales of the experiments."""
 
 import os
 import time
@@ -14,27 +14,27 @@ RUNS = ROOT / "runs" / "experiments"
 
 
 def cpu_seconds() -> float:
-    """Returns the CPU seconds of this process and of those it has waited for: other load does not change them."""
+    """Returns the CPU seconds of this process and its finished children, which do not include other load."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A size.
+    """A scale: the models, rewards and prompts of an experiment.
 
     Args:
-        name: Its name on the command line, and of its folder of results.
-        title: What is trained and scored, in words.
-        config: The config that runs of this size start from, relative to the repository.
+        name: The name on the command line, and of the folder of results.
+        title: The models and rewards, in words.
+        config: The config that runs of this scale start from, relative to the repository.
         prompts: The class of the prompts.
         steps: The steps of the sampler.
         samples: The samples of a held-out prompt.
-        weights: Folders on the hub that have to be there.
-        gpu: Whether it is meant for a GPU.
-        clock: Tells the seconds that a cell costs: of the CPU where it computes, of the wall where a GPU does.
-        results: Where rows and pages are kept.
-        runs: Where training runs leave their files.
+        weights: The required repositories on the hub.
+        gpu: Whether the scale needs a GPU.
+        clock: Returns the seconds for the cost of a cell: CPU seconds on a CPU, wall-clock seconds on a GPU.
+        results: The folder of rows and pages.
+        runs: The folder of training runs.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Scale:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device."""
         return torch.device("cuda" if self.gpu else "cpu")
 
     def missing(self) -> str | None:
         """Returns one sentence about what this machine lacks, or None."""
         if self.gpu and not torch.cuda.is_available():
-            return f"the set {self.name} ({self.title}) needs a GPU, and there is none; take --set tiny, or a machine with one"
+            return f"the set {self.name} ({self.title}) needs a GPU, found no GPU; use --set tiny, or another machine"
         absent = [folder for folder in self.weights if not _cached(folder)]
         if absent:
             return (

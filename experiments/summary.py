@@ -1,4 +1,4 @@
-"""Rows that differ in the seed alone, as one number."""
+"""Statistics of rows that differ in the seed only."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float], decimals: int = 2, scale: float = 1.0) -> str:
-    """Returns mean ± standard error as a text, the mean alone where the values are one, and a dash for none."""
+    """Returns mean ± standard error as text; the mean alone if all values are equal, and a dash without values."""
     if not values:
         return "–"
     mean = _text(scale * fmean(values), decimals)
@@ -40,7 +40,7 @@ def mean_of(rows: Sequence[Row], name: str, decimals: int = 2, scale: float = 1.
 
 
 def best(rows: Sequence[Row], worth: Callable[[Sequence[Row]], float], *names: str) -> tuple[str | float, ...]:
-    """Returns the values of some columns for which the group of rows is worth the most.
+    """Returns the values of some columns whose group of rows has the largest worth.
 
     Raises:
         ValueError: If there are no rows.

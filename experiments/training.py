@@ -1,4 +1,4 @@
-"""One training run as a cell, evaluated on its way."""
+"""A training run as a cell, with evaluations during training."""
 
 import shutil
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ class Training(Command):
     """A training run.
 
     Args:
-        method: How to train.
-        layer: The config with the evaluation, which is laid over that of the method.
-        seed: Decides noises, training prompts and their order.
-        points: After how many updates to evaluate, increasing; the last is the end.
+        method: The method.
+        layer: The config with the evaluation, which overrides that of the method.
+        seed: The seed of noises, training prompts and their order.
+        points: The increasing numbers of updates after which to evaluate; the last is the end of the run.
     """
 
     points: tuple[int, ...]
@@ -35,15 +35,15 @@ class Training(Command):
         ]
 
     def arguments(self, folder: Path, base: Path) -> list[str]:
-        """Returns all words of ``train.py``, resuming where the folder has a checkpoint."""
+        """Returns all arguments of ``train.py``; the run resumes if the folder has a checkpoint."""
         places = [f"--trainer.default_root_dir={folder}", f"--trainer.callbacks.folder={base}"]
         return [*self.words, *places, *resumed(folder)]
 
     def run(self, folder: Path, base: Path) -> Sequence[Row]:
-        """Trains, or goes on, and returns a row for each point and set of prompts.
+        """Starts or resumes training, and returns a row for each point and set of prompts.
 
         Args:
-            folder: The run's own, of which only the config is left at the end.
+            folder: The folder of the run; only the config remains at the end.
             base: The folder of the base model's scores, which all runs of an experiment share.
         """
         with chdir(ROOT):

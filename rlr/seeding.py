@@ -60,7 +60,7 @@ def spawn(seed: int, stream: Stream, *index: int) -> int:
         raise ValueError(f"spawn: expected indices in [0, 2**64), got {index} for stream {Stream(stream).name}")
     # two words an index, however small: NumPy would write (1, 0) and (2**32,) alike
     words = (word for i in index for word in divmod(i, 2**32))
-    # a spawn key, unlike further words of entropy, tells (7,) from (7, 0)
+    # a spawn key, unlike further words of entropy, distinguishes (7,) from (7, 0)
     sequence = np.random.SeedSequence(seed, spawn_key=(int(stream), *words))
     low, high = sequence.generate_state(2, np.uint32).tolist()
     return (high << 32 | low) >> 1

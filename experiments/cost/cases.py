@@ -1,4 +1,4 @@
-r"""The estimators that are timed, and what each cannot do without.
+r"""The timed estimators, and the minimal work of each.
 
 A chain of :math:`T` steps has plain passes (forward, no graph) and graph passes (forward and backward). The least
 number is what the estimate itself needs, had one memory without end: a recorded rollout may keep the graph of any of
@@ -87,13 +87,13 @@ def _rollout(estimator: Estimator, total: int) -> Rollout:
 
 
 def _refl(total: int) -> Needs:
-    # the steps after the drawn one are of no use to it
+    # the estimator does not use the steps after the drawn one
     estimator = ReFL(2)
     return Needs(total - estimator.step(_rollout(estimator, total)), 1, 0, 1)
 
 
 def _official(total: int) -> Needs:
-    # a draw of the last step is no term; steps drawn twice are backpropagated twice
+    # a draw of the last step gives no term; steps drawn twice are backpropagated twice
     estimator = OfficialRLR(2)
     drawn = [t for t in estimator.steps(_rollout(estimator, total)) if t > 1]
     return Needs(total - 1 - len(set(drawn)), 1 + len(drawn), 0, 1)

@@ -1,7 +1,7 @@
-r"""How exactly coupled chains are undone, and how close they stay to each other and to DDIM: ``python -m experiments.cost.edict``.
+r"""The inversion error of coupled chains, and their distance from each other and from DDIM: ``python -m experiments.cost.edict``.
 
-On the built-in model, from latents of held-out captions. *Error* is the largest difference of a latent :math:`x_T` from what
-inverting its sample gives; *apart* is the mean of :math:`|x_0 - y_0|`, *from DDIM* that of :math:`|x_0 - x_0^{DDIM}|`.
+On the built-in model, from latents of held-out captions. *Error* is the largest difference between a latent :math:`x_T` and the
+result of inverting its sample; *apart* is the mean of :math:`|x_0 - y_0|`, *from DDIM* that of :math:`|x_0 - x_0^{DDIM}|`.
 """
 
 import sys
@@ -49,7 +49,7 @@ CASES = (
 
 
 class Measured(NamedTuple):
-    """What was found of one setting, see the module."""
+    """The measurements of one setting, see the module."""
 
     error: float
     apart: float
@@ -58,7 +58,7 @@ class Measured(NamedTuple):
 
 @torch.no_grad()
 def measure(model: DiffusionModel, steps: int, mixing: float, prompts: Sequence[str]) -> Measured:
-    """Samples the prompts by coupled chains, inverts them, and samples them by DDIM."""
+    """Samples the prompts with coupled chains, inverts the samples, and samples the prompts with DDIM."""
     chain = Chain(model, DDIM(steps, eta=0.0))
     noises, condition, coupled = chain.draw(range(len(prompts))), chain.encode(prompts), EDICT(chain, mixing)
     start = torch.stack([noises[steps]] * 2)
@@ -77,8 +77,8 @@ def line(case: Case, found: Measured) -> str:
 def arguments(args: Sequence[str] | None) -> Namespace:
     """Reads the command line."""
     parser = ArgumentParser(prog="python -m experiments.cost.edict", description=__doc__)
-    parser.add_argument("--samples", type=int, default=4, help="how many samples")
-    parser.add_argument("--seed", type=int, default=3, help="decides their captions")
+    parser.add_argument("--samples", type=int, default=4, help="number of samples")
+    parser.add_argument("--seed", type=int, default=3, help="seed of the captions")
     return parser.parse_args(args)
 
 

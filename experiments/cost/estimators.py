@@ -30,7 +30,7 @@ from rlr.estimators import (
 from rlr.estimators.base import Estimator
 
 REWARDS = range(1000, 1016)
-"""The seeds of the rollouts whose rewards tell the standard deviation that an advantage was divided by."""
+"""The seeds of the rollouts whose rewards determine the standard deviation that divides an advantage."""
 
 
 def length(steps: int) -> int:
@@ -88,7 +88,7 @@ def _first_update(steps: int) -> Estimator:
     return DDPO(1, surrogate=ScoreFunction(), statistics=Unscaled(), advantage_clip=None)
 
 
-QUIET = ", last step of the estimator with eta = 0"
+REMARK = ", last step of the estimator with eta = 0"
 """The remark on the released code."""
 
 FULL = Entry("FirstOrder(all)", lambda T: FirstOrder(AllSteps()))
@@ -123,6 +123,6 @@ ENTRIES = (
         "HalfOrderRLR(T-2) after 2 steps, look-ahead, weight 0.01",
         lambda T: HalfOrderRLR(T - 2, None, 2, control=LookAhead(), half_weight=0.01),
     ),
-    Entry("OfficialRLR, aesthetic, x 20", lambda T: OfficialRLR(2, 0.05, 0.001), twenty, 0.05, QUIET),
-    Entry("OfficialRLR, HPSv2, x 20", lambda T: OfficialRLR(1, 0.05, 1.0), twenty, remark=QUIET),
+    Entry("OfficialRLR, aesthetic, x 20", lambda T: OfficialRLR(2, 0.05, 0.001), twenty, 0.05, REMARK),
+    Entry("OfficialRLR, HPSv2, x 20", lambda T: OfficialRLR(1, 0.05, 1.0), twenty, remark=REMARK),
 )

@@ -1,4 +1,4 @@
-r"""What one update costs, by estimator: ``make bench``, ``make bench SHAPE=sd14 ARGS="--dtype bfloat16"``.
+r"""The cost of one update, by estimator: ``make bench``, ``make bench SHAPE=sd14 ARGS="--dtype bfloat16"``.
 
 An update is a rollout, the backward of every term and a step of AdamW on LoRA weights, with guidance. *Overhead* is its
 time over that of the passes it cannot do without (:mod:`experiments.cost.cases`), each timed by itself on the same machine.
@@ -35,7 +35,7 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one estimator."""
+    """The measurements of one estimator."""
 
     name: str
     seconds: float

@@ -28,7 +28,7 @@ from rlr.seeding import Stream, spawn
 
 @dataclass(frozen=True)
 class Row(Accuracy):
-    """What was measured of one estimator."""
+    """The measurements of one estimator."""
 
     name: str
 
@@ -89,12 +89,12 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench/variance.json"))
     options = parser.parse_args(args)
     rows = measure(options)
-    told = {name: value for name, value in vars(options).items() if name not in ("out", "only")}
+    chosen = {name: value for name, value in vars(options).items() if name not in ("out", "only")}
     where = {"device": provenance.device(torch.device("cpu")), "date": provenance.now(), "commit": provenance.commit()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    result = {"options": told, **where, "rows": [asdict(r) for r in rows], "versions": provenance.versions()}
+    result = {"options": chosen, **where, "rows": [asdict(r) for r in rows], "versions": provenance.versions()}
     options.out.write_text(json.dumps(result, indent=1) + "\n")
-    sys.stdout.write(f"{table(rows)}\n\n{told}, {where['device']}, {where['date']}\n")
+    sys.stdout.write(f"{table(rows)}\n\n{chosen}, {where['device']}, {where['date']}\n")
 
 
 if __name__ == "__main__":

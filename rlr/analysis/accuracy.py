@@ -1,6 +1,6 @@
-r"""How far estimates are from the gradient: bias, variance, direction.
+r"""The accuracy of gradient estimates: bias, variance, direction.
 
-Of draws :math:`\hat g_i` this tells
+The measures of draws :math:`\hat g_i` are
 
 * the share :math:`E[\hat g] \cdot g / \|g\|^2`, 1 for an unbiased estimator;
 * the relative bias :math:`\|E[\hat g] - g\| / \|g\|`, from an unbiased estimate of its square;
@@ -32,7 +32,7 @@ def deep(steps: int) -> int:
 
 @dataclass(frozen=True)
 class Sample:
-    r"""Draws of a random vector, with what their mean tells of its expectation :math:`m`.
+    r"""Draws of a random vector, and estimates from their mean of its expectation :math:`m`.
 
     Args:
         draws: The draws, in float64, with shape :math:`(n, d)`, :math:`n \geq 2`.

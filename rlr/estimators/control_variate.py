@@ -35,7 +35,7 @@ def leave_one_out_regression(rewards: Tensor, controls: Tensor) -> tuple[Tensor,
         The :math:`a_i` and :math:`b_i`, each with shape :math:`(n)`.
     """
     r, c = rewards.double(), controls.double()
-    # shifting both by a constant changes no slope, and keeps the sums of squares from cancelling
+    # shifting both by a constant changes no slope, and keeps the sums of squares from canceling
     r, c = r - rewards[0].double(), c - controls[0].double()
     n = len(r) - 1
     r_mean, c_mean = (r.sum() - r) / n, (c.sum() - c) / n

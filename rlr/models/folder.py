@@ -92,7 +92,7 @@ class ModelFolder:
         if issubclass(kind, PreTrainedModel):
             # without it transformers names the weights of another shape in its log only
             options["ignore_mismatched_sizes"] = True
-        with self._explained(part), _silenced():
+        with self._explained(part), silenced(LOGGERS):
             network, report = kind.from_pretrained(self.path, output_loading_info=True, **options)
         self._check_names(part, kind.__name__, report)
         return network
@@ -176,7 +176,7 @@ class ModelFolder:
         if missing:
             beside = f"; it holds {len(foreign)} others, such as {foreign[0]!r}" if foreign else ""
             raise ValueError(
-                f"{self.files(part)} lacks {len(missing)} weights of the {kind}, the first is {missing[0]!r}{beside}; "
+                f"{self.files(part)} lacks weights of the {kind}: {missing[0]!r} ({len(missing)} in all){beside}; "
                 "download the file again, or export the whole network"
             )
         if foreign:
@@ -253,9 +253,9 @@ def _check_merges(tokenizer: Any) -> None:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
-    """Silences the libraries' lists of names, in whose place :meth:`ModelFolder.network` raises or warns."""
-    loggers = [logging.getLogger(name) for name in LOGGERS]
+def silenced(names: Sequence[str]) -> Iterator[None]:
+    """Silences loggers of the libraries, where this package raises or warns itself."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:

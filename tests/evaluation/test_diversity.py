@@ -15,7 +15,7 @@ def test_diversity_is_zero_exactly_when_samples_agree() -> None:
 
 
 def test_diversity_of_black_and_white() -> None:
-    # each of four grids sees a mean squared difference of 1 in each of three colours: √(3 · 4)
+    # each of four grids sees a mean squared difference of 1 in each of three colors: √(3 · 4)
     pixels = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])[None]
     torch.testing.assert_close(diversity(pixels), torch.tensor([12**0.5]))
 

@@ -37,7 +37,7 @@ def contains(sheet, image):
 
 
 def says(sheet, text, ink):
-    """Whether a card of the sheet has this text in this colour on it."""
+    """Whether a card of the sheet has this text in this color on it."""
     written = Image.new("RGB", (400, 30), CARD)
     ImageDraw.Draw(written).text((2, 2), text, ink, _font(14))
     return holds(sheet, written.crop(ImageChops.difference(written, Image.new("RGB", written.size, CARD)).getbbox()))

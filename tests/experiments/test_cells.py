@@ -8,20 +8,20 @@ import pytest
 import yaml
 
 from experiments.base import Cell, Figure, Row, Table
-from experiments.comparison import SAMPLES, SECONDS, START, Plan
-from experiments.costs import MEASURED, WARM, Cost, costs
-from experiments.figure3 import Figure3
-from experiments.figure4 import Figure4
 from experiments.methods import RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations, stable_diffusion
 from experiments.page import Page
+from experiments.paper.comparison import SAMPLES, SECONDS, START, Plan
+from experiments.paper.cost import MEASURED, WARM, Cost, costs
+from experiments.paper.figure3 import Figure3
+from experiments.paper.figure4 import Figure4
+from experiments.paper.table2 import Table2
+from experiments.paper.table4 import Table4
+from experiments.paper.table5 import Table5
+from experiments.paper.tuning import RATES, SEED, Tuning, tuned
+from experiments.paper.tuning import SAMPLES as TRIED
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results
 from experiments.scales import ROOT, SD14, TINY, VC2, Scale
-from experiments.table2 import Table2
-from experiments.table4 import Table4
-from experiments.table5 import Table5
-from experiments.tuning import RATES, SEED, Tuning, tuned
-from experiments.tuning import SAMPLES as TRIED
 
 SEEDS = (0, 1, 2)
 COST = {method.name: 0.5 + 0.25 * k for k, method in enumerate(TINY_METHODS)}

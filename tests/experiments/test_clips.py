@@ -11,14 +11,14 @@ import torch
 import yaml
 
 from experiments.base import Row, Table
-from experiments.comparison import SAMPLES, START, marked
 from experiments.judged import AVERAGE, Base, Judged, Optimised, Trained
 from experiments.latents import Latents
 from experiments.methods import CLIP_LATENTS, CLIP_METHODS, CLIP_TARGETS, ITERATIONS, VC2_METHODS, VC2_TARGET, Method
+from experiments.paper.comparison import SAMPLES, START, marked
+from experiments.paper.table3 import Table3
+from experiments.paper.tuning_video import TuningVideo
 from experiments.results import Results
 from experiments.scales import ROOT, SD14, TINY, VC2, Scale
-from experiments.table3 import Table3
-from experiments.tuning_video import TuningVideo
 from rlr.cli.vbench.__main__ import parser
 from rlr.evaluation.vbench.dimensions import SIX
 from rlr.toy.world.prompts import held_out_clips

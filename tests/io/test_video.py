@@ -38,7 +38,7 @@ def test_what_is_written_is_read(tmp_path):
     assert distances.argmin(1).tolist() == list(range(6))
 
 
-def test_colours_keep_their_place(tmp_path):
+def test_colors_keep_their_place(tmp_path):
     frames = torch.zeros(2, 3, 32, 64)
     frames[0, 0], frames[1, 2] = 1, 1
     write_video(tmp_path / "a.mp4", frames, 8)

@@ -159,7 +159,7 @@ def samples(case, renders):
 
 
 def altered(samples):
-    """The samples with another second one: a picture of other colours the other way round, a clip that stands still."""
+    """The samples with another second one: a picture of other colors the other way round, a clip that stands still."""
     other = samples.clone()
     if samples.ndim == 5:
         other[1] = samples[1, :1]

@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from rlr.models.adapters import ADAPTER
 from rlr.models.export.base import Exporter, check_lora
+from rlr.models.folder import silenced
 from rlr.models.latent import LatentDiffusion
 
 
@@ -29,5 +30,7 @@ class DiffusersLoRA(Exporter):
         model.pipeline_class().save_lora_weights(folder, **layers)
 
     def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
-        model.pipeline(network).load_lora_weights(folder)
+        # diffusers warns that the file has no LoRA of the text encoder
+        with silenced(["diffusers.loaders.lora_base"]):
+            model.pipeline(network).load_lora_weights(folder)
         return network

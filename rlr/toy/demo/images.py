@@ -22,7 +22,7 @@ class Images(World):
         "all": "exact check: all correct",
         "novel": "… of color–shape pairs never trained on",
         "count": "… count",
-        "colour": "… colors",
+        "color": "… colors",
         "shape": "… shapes",
         "binding": "… color with shape",
         "place": "… position or relation",

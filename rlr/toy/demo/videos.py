@@ -40,7 +40,7 @@ class Videos(World):
         "direction": "… direction",
         "speed": "… speed",
         "count": "… count",
-        "colour": "… colors",
+        "color": "… colors",
         "shape": "… shapes",
         "binding": "… color with shape",
         "background": "… background",

@@ -59,7 +59,7 @@ class Autoencoder(Pretraining):
         error = decoded.float() / 2 + 0.5 - batch["pixels"]
         self.log("val/psnr", -10 * error.square().mean().log10(), batch_size=len(error))
         checks = check((decoded.float() / 2 + 0.5).clamp(0, 1), [parse(c) for c in batch["captions"]])
-        for name in ("count", "colour", "shape", "all"):
+        for name in ("count", "color", "shape", "all"):
             self.log(f"val/{name}", checks[name].mean(), batch_size=len(error))
 
     def export(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import gaussian_blur
 from rlr.toy.pretraining.base import Pretraining
 from rlr.toy.world.caption import altered, parse
 
-CLAIMS = ("count", "colour", "shape", "place", "background")
+CLAIMS = ("count", "color", "shape", "place", "background")
 
 
 def degrade(pixels: Tensor, vae: Any, noise: Generator, strength: float = 0.6) -> Tensor:

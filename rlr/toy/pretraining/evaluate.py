@@ -31,7 +31,7 @@ from rlr.toy.world.checker import CLAIMS, accuracy, check
 from rlr.toy.world.prompts import held_out_prompts
 
 ASSETS = Path(__file__).parents[1] / "assets"
-ALTERABLE = ("count", "colour", "shape", "place", "background")
+ALTERABLE = ("count", "color", "shape", "place", "background")
 BATCH = 50
 Shares = dict[str, dict[str, float]]
 

@@ -4,7 +4,7 @@ The grammar, with ``[...]`` optional::
 
     caption  = things [background]
     things   = group [position] | thing "and" thing | thing relation thing
-    group    = ("a" | "two" | "three" | "four") colour shape
+    group    = ("a" | "two" | "three" | "four") color shape
     background = "on a" tone [texture] "background"
 
 Two deterministic rules split the grammar for evaluation. A caption that names a pair in :data:`NOVEL_PAIRS` is *novel*; a
@@ -22,7 +22,7 @@ import numpy as np
 T = TypeVar("T")
 
 SHAPES = ("circle", "square", "triangle", "cross", "heart")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple")
 COUNTS = ("a", "two", "three", "four")
 POSITIONS = ("on the left", "on the right", "at the top", "at the bottom", "in the center")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -45,14 +45,14 @@ class Group:
     """``count`` (1 to 4) things of one color and one shape."""
 
     count: int
-    colour: str
+    color: str
     shape: str
 
     @property
     def caption(self) -> str:
         """For example ``two red hearts``."""
-        word = _article(self.colour) if self.count == 1 else COUNTS[self.count - 1]
-        return f"{word} {self.colour} {self.shape if self.count == 1 else _plural(self.shape)}"
+        word = _article(self.color) if self.count == 1 else COUNTS[self.count - 1]
+        return f"{word} {self.color} {self.shape if self.count == 1 else _plural(self.shape)}"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Spec:
     @property
     def novel(self) -> bool:
         """Whether a color and a shape occur together that do not occur together in any training scene."""
-        return any((group.colour, group.shape) in NOVEL_PAIRS for group in self.groups)
+        return any((group.color, group.shape) in NOVEL_PAIRS for group in self.groups)
 
     @property
     def reserved(self) -> bool:
@@ -140,15 +140,15 @@ def altered(spec: Spec, rng: np.random.Generator) -> dict[str, Spec]:
     """Returns copies of ``spec`` with exactly one claim changed: the hard negatives of an image of ``spec``.
 
     Returns:
-        A spec for each of ``count``, ``colour``, ``shape``, ``place`` (position or relation) and ``background`` that
+        A spec for each of ``count``, ``color``, ``shape``, ``place`` (position or relation) and ``background`` that
         this spec claims.
     """
     which = int(rng.integers(len(spec.groups)))
     group, out = spec.groups[which], {}
     if spec.kind in ("single", "count"):
         out["count"] = _with(spec, which, count=_other(rng, (1, 2, 3, 4), group.count))
-    taken = {g.colour for g in spec.groups}
-    out["colour"] = _with(spec, which, colour=_pick(rng, [c for c in COLOURS if c not in taken]))
+    taken = {g.color for g in spec.groups}
+    out["color"] = _with(spec, which, color=_pick(rng, [c for c in COLORS if c not in taken]))
     out["shape"] = _with(spec, which, shape=_other(rng, SHAPES, group.shape))
     if spec.position:
         out["place"] = replace(spec, position=_other(rng, POSITIONS, spec.position))
@@ -184,16 +184,16 @@ def _with(spec: Spec, which: int, **changes: object) -> Spec:
 
 
 def _single(rng: np.random.Generator) -> Spec:
-    return Spec((Group(1, _pick(rng, COLOURS), _pick(rng, SHAPES)),))
+    return Spec((Group(1, _pick(rng, COLORS), _pick(rng, SHAPES)),))
 
 
 def _count(rng: np.random.Generator) -> Spec:
-    return Spec((Group(int(rng.integers(2, 5)), _pick(rng, COLOURS), _pick(rng, SHAPES)),))
+    return Spec((Group(int(rng.integers(2, 5)), _pick(rng, COLORS), _pick(rng, SHAPES)),))
 
 
 def _pair(rng: np.random.Generator) -> Spec:
     first = _single(rng).groups[0]
-    return Spec((first, Group(1, _other(rng, COLOURS, first.colour), _pick(rng, SHAPES))))
+    return Spec((first, Group(1, _other(rng, COLORS, first.color), _pick(rng, SHAPES))))
 
 
 _DRAW = {
@@ -211,7 +211,7 @@ def _one_of(words: Sequence[str]) -> str:
 
 def _group_pattern(name: str) -> str:
     nouns = _one_of([*SHAPES, *map(_plural, SHAPES)])
-    return rf"(?P<count{name}>an?|{_one_of(COUNTS[1:])}) (?P<colour{name}>{_one_of(COLOURS)}) (?P<shape{name}>{nouns})"
+    return rf"(?P<count{name}>an?|{_one_of(COUNTS[1:])}) (?P<color{name}>{_one_of(COLORS)}) (?P<shape{name}>{nouns})"
 
 
 _CAPTION = re.compile(
@@ -223,12 +223,12 @@ _SINGULAR = {name: shape for shape in SHAPES for name in (shape, _plural(shape))
 
 
 def _group_of(parts: dict[str, str | None], name: str) -> Group:
-    count, colour, noun = (parts[key + name] or "" for key in ("count", "colour", "shape"))
-    return Group(1 if count in ("a", "an") else COUNTS.index(count) + 1, colour, _SINGULAR[noun])
+    count, color, noun = (parts[key + name] or "" for key in ("count", "color", "shape"))
+    return Group(1 if count in ("a", "an") else COUNTS.index(count) + 1, color, _SINGULAR[noun])
 
 
 def _spec_of(parts: dict[str, str | None]) -> Spec:
-    names = ("0", "1") if parts["colour1"] else ("0",)
+    names = ("0", "1") if parts["color1"] else ("0",)
     return Spec(
         tuple(_group_of(parts, name) for name in names),
         parts["position"],
@@ -241,5 +241,5 @@ def _spec_of(parts: dict[str, str | None]) -> Spec:
 def _consistent(spec: Spec) -> bool:
     alone = len(spec.groups) == 1
     single = all(group.count == 1 for group in spec.groups)
-    distinct = len({group.colour for group in spec.groups}) == len(spec.groups)
+    distinct = len({group.color for group in spec.groups}) == len(spec.groups)
     return distinct and (alone or (single and spec.position is None)) and (single or spec.position is None)

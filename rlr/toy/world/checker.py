@@ -15,10 +15,10 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from rlr.toy.world.caption import COLOURS, SHAPES, TEXTURES, TONES, Spec
+from rlr.toy.world.caption import COLORS, SHAPES, TEXTURES, TONES, Spec
 from rlr.toy.world.render import CELLS, PALETTE, masks
 
-CLAIMS = ("count", "colour", "shape", "binding", "place", "background", "all")
+CLAIMS = ("count", "color", "shape", "binding", "place", "background", "all")
 """The claims; ``place`` is the position or the relation, ``all`` is true if no claim fails."""
 
 SATURATION = 0.28
@@ -35,7 +35,7 @@ PATTERN_FIT = 0.45
 class Found:
     """A thing found in an image; ``cover`` is its overlap with the template of its shape, in [0, 1]."""
 
-    colour: str
+    color: str
     shape: str
     x: float
     y: float
@@ -69,11 +69,11 @@ def accuracy(checks: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _judge(things: list[Found], spec: Spec, tone: str, texture: str) -> dict[str, float]:
-    wanted = [(group.colour, group.shape) for group in spec.groups for _ in range(group.count)]
-    shapes = [(t.colour, t.shape if t.cover > MINIMAL_COVER else "other") for t in things]
+    wanted = [(group.color, group.shape) for group in spec.groups for _ in range(group.count)]
+    shapes = [(t.color, t.shape if t.cover > MINIMAL_COVER else "other") for t in things]
     line = {
         "count": float(len(things) == len(wanted)),
-        "colour": float(Counter(c for c, _ in shapes) == Counter(c for c, _ in wanted)),
+        "color": float(Counter(c for c, _ in shapes) == Counter(c for c, _ in wanted)),
         "shape": float(Counter(s for _, s in shapes) == Counter(s for _, s in wanted)),
         "binding": float(Counter(shapes) == Counter(wanted)),
         "place": _place(things, spec),
@@ -89,7 +89,7 @@ def _place(things: list[Found], spec: Spec) -> float:
     if spec.position:
         return float(len(things) == 1 and position(things[0]) == spec.position)
     if spec.relation:
-        pair = [[t for t in things if t.colour == group.colour] for group in spec.groups]
+        pair = [[t for t in things if t.color == group.color] for group in spec.groups]
         return float(all(len(found) == 1 for found in pair) and relation(pair[0][0], pair[1][0]) == spec.relation)
     return math.nan
 
@@ -118,7 +118,7 @@ def detect(pixels: Tensor) -> list[list[Found]]:
     """Returns the things in every image of (B, 3, H, H), from left to right."""
     pixels = pixels.detach().float().cpu()
     chroma = pixels.amax(1) - pixels.amin(1)
-    regions, owner, colours = _regions(pixels, chroma)
+    regions, owner, colors = _regions(pixels, chroma)
     out: list[list[Found]] = [[] for _ in pixels]
     if not len(owner):
         return out
@@ -127,7 +127,7 @@ def detect(pixels: Tensor) -> list[list[Found]]:
     covers = torch.stack([_cover(solid, shape, x, y, area) for shape in SHAPES], 1)
     best, which = covers.max(1)
     for k, b in enumerate(owner.tolist()):
-        found = Found(COLOURS[colours[k]], SHAPES[which[k]], float(x[k]), float(y[k]), float(area[k]), float(best[k]))
+        found = Found(COLORS[colors[k]], SHAPES[which[k]], float(x[k]), float(y[k]), float(area[k]), float(best[k]))
         out[b].append(found)
     return [sorted(things, key=lambda thing: thing.x) for things in out]
 
@@ -139,16 +139,16 @@ def _regions(pixels: Tensor, chroma: Tensor) -> tuple[Tensor, Tensor, np.ndarray
     palette = PALETTE - PALETTE.amin(1, keepdim=True)
     palette = palette / palette.amax(1, keepdim=True)
     nearest = (hue[:, None] - palette[None, :, :, None, None]).square().sum(2).argmin(1)
-    planes = torch.stack([(nearest == c) & (chroma > SATURATION) for c in range(len(COLOURS))], 1).numpy()
+    planes = torch.stack([(nearest == c) & (chroma > SATURATION) for c in range(len(COLORS))], 1).numpy()
     within = np.zeros((3, 3, 3, 3), bool)
     within[1, 1] = ndimage.generate_binary_structure(2, 1)
     labels, _ = ndimage.label(planes, within)
     kept = np.flatnonzero(np.bincount(labels.ravel()) >= MINIMAL_AREA * side * side)
     places = ndimage.find_objects(labels)
     where = [places[label - 1] for label in kept if label]
-    owner, colours = (np.array([w[axis].start for w in where], np.int64) for axis in (0, 1))
-    regions = labels[owner, colours] == kept[kept > 0][:, None, None]
-    return torch.from_numpy(regions), torch.from_numpy(owner), colours
+    owner, colors = (np.array([w[axis].start for w in where], np.int64) for axis in (0, 1))
+    regions = labels[owner, colors] == kept[kept > 0][:, None, None]
+    return torch.from_numpy(regions), torch.from_numpy(owner), colors
 
 
 def _solidity(chroma: Tensor, regions: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def insert(caption: str, phrase: str) -> str:
 
 
 def parse_clip(caption: str) -> Clip:
-    """Returns the clip of a caption: ``parse_clip(clip.caption) == clip``.
+    """Returns the :class:`Clip` of a caption: ``parse_clip(clip.caption) == clip``.
 
     Raises:
         ValueError: If the caption is not in the grammar of this module.

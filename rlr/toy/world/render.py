@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from rlr.toy.world.caption import COLOURS
+from rlr.toy.world.caption import COLORS
 from rlr.toy.world.scene import Background, Scene
 
 SIDE = 32
@@ -23,7 +23,7 @@ PALETTE = torch.tensor(
         (0.58, 0.16, 0.78),
     ]
 )
-"""RGB of each of :data:`rlr.toy.world.caption.COLOURS`, in [0, 1], (6, 3)."""
+"""RGB of each of :data:`rlr.toy.world.caption.COLORS`, in [0, 1], (6, 3)."""
 
 
 def circle(x: Tensor, y: Tensor) -> Tensor:
@@ -102,11 +102,11 @@ def render(scenes: Sequence[Scene], side: int = SIDE) -> Tensor:
         x, y, radius, shade = torch.tensor(
             [(things[k].x, things[k].y, things[k].radius, things[k].shade) for k in chosen], dtype=torch.float32
         ).T
-        colour = PALETTE[[COLOURS.index(things[k].colour) for k in chosen]] * shade[:, None]
+        color = PALETTE[[COLORS.index(things[k].color) for k in chosen]] * shade[:, None]
         index = torch.tensor([owner[k] for k in chosen])
         mask = masks(shape, x, y, radius, side)[:, None]
         # things do not overlap, so blending each with the background is a sum and the order does not matter
-        pixels.index_add_(0, index, mask * (colour[:, :, None, None] - pixels[index]))
+        pixels.index_add_(0, index, mask * (color[:, :, None, None] - pixels[index]))
     return pixels.clamp_(0, 1)
 
 

@@ -28,7 +28,7 @@ _TONE_RANGE = {"white": (0.90, 1.0), "gray": (0.42, 0.60), "black": (0.0, 0.12)}
 class Thing:
     """One shape: center (``x``, ``y``), ``radius``, and ``shade``, the brightness that multiplies its color."""
 
-    colour: str
+    color: str
     shape: str
     x: float
     y: float
@@ -69,7 +69,7 @@ def place(spec: Spec, rng: np.random.Generator) -> Scene:
 
 def put(spec: Spec, spots: Sequence[tuple[float, float, float]], rng: np.random.Generator) -> tuple[Thing, ...]:
     """Returns the things of a spec at given centers and radii, each in a random shade of its color."""
-    kinds = [(group.colour, group.shape) for group in spec.groups for _ in range(group.count)]
+    kinds = [(group.color, group.shape) for group in spec.groups for _ in range(group.count)]
     shades = rng.uniform(0.9, 1.05, len(kinds))
     return tuple(Thing(*kind, *spot, float(shade)) for kind, spot, shade in zip(kinds, spots, shades, strict=True))
 

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
-from rlr.toy.world.caption import COLOURS, COUNTS, POSITIONS, RELATIONS, SHAPES, TEXTURES, TONES, Group
+from rlr.toy.world.caption import COLORS, COUNTS, POSITIONS, RELATIONS, SHAPES, TEXTURES, TONES, Group
 from rlr.toy.world.motion import MOTIONS
 
 LENGTH = 24
@@ -23,7 +23,7 @@ END_OF_WORD = "</w>"
 def words() -> list[str]:
     """Returns every word of the grammar, sorted."""
     nouns = [Group(count, "red", shape).caption.split()[2] for shape in SHAPES for count in (1, 2)]
-    phrases = [*COLOURS, *COUNTS, *POSITIONS, *RELATIONS, *TEXTURES, *TONES, *nouns, "an and background"]
+    phrases = [*COLORS, *COUNTS, *POSITIONS, *RELATIONS, *TEXTURES, *TONES, *nouns, "an and background"]
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 

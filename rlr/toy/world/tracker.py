@@ -17,7 +17,7 @@ from torch import Tensor
 from rlr.toy.world.checker import Found, detect, judge
 from rlr.toy.world.motion import Clip, Motion
 
-PICTURED = ("count", "colour", "shape", "binding", "background")
+PICTURED = ("count", "color", "shape", "binding", "background")
 """Claims about an image, checked in every frame: they are true of a video if they are true of most of its frames."""
 KINETIC = ("motion", "direction", "speed")
 """Claims about the motion: its kind, and ``direction`` and ``speed`` where the caption names one."""
@@ -97,7 +97,7 @@ def _matched(things: Sequence[Found], first: Sequence[Found]) -> list[tuple[floa
     # things with the same motion do not move relative to their mean position
     here, there = (np.array([(t.x, t.y) for t in some]) for some in (things, first))
     here, there = here - here.mean(0), there - there.mean(0)
-    repainted = np.array([[t.colour != other.colour for t in things] for other in first])
+    repainted = np.array([[t.color != other.color for t in things] for other in first])
     _, order = linear_sum_assignment(((there[:, None] - here[None]) ** 2).sum(2) + repainted)
     return [(things[k].x, things[k].y, math.log(things[k].area)) for k in order]
 
@@ -107,7 +107,7 @@ def check_clips(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
 
     Args:
         pixels: Videos in [0, 1], (B, F, 3, H, W).
-        clips: The B clips of the captions.
+        clips: The B captions, parsed.
 
     Returns:
         For each of :data:`CLAIMS` a tensor (B,) of 1 (true), 0 (false) or NaN (the caption has no such claim); and

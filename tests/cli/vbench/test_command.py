@@ -152,8 +152,8 @@ def test_what_is_wrong_is_told_in_one_sentence(refused, tmp_path, files, info):
     assert refused("eval") == refused("sample") == told
     assert refused("eval", "--ckpt", tmp_path / "no.ckpt").startswith("there is no checkpoint ")
     assert refused("score", "--videos", tmp_path / "no").startswith("there is no folder ")
-    assert "there is no dimension 'colour'" in refused(
-        "score", "--videos", tmp_path, "--dimensions", "colour", "--custom"
+    assert "there is no dimension 'color'" in refused(
+        "score", "--videos", tmp_path, "--dimensions", "color", "--custom"
     )
     told = refused("score", "--videos", tmp_path, "--prompts", tmp_path / "no.json")
     assert told.startswith("there is no prompt file ")

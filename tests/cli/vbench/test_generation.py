@@ -62,7 +62,7 @@ def test_videos_depend_neither_on_the_batch_nor_on_other_prompts():
 
 
 def test_a_pixel_becomes_a_square(tmp_path):
-    # greys: colours have half the resolution of brightness, and are smoothed on the way back
+    # greys: colors have half the resolution of brightness, and are smoothed on the way back
     pixels = torch.rand(3, 1, 4, 6, generator=torch.Generator().manual_seed(0)).expand(3, 3, 4, 6)
     write(tmp_path / "a.mp4", pixels, 8, enlarge=4)
     frames = read_video(tmp_path / "a.mp4").frames

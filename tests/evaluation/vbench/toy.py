@@ -36,7 +36,7 @@ trainer: {accelerator: cpu, max_epochs: -1, enable_progress_bar: false, enable_m
 
 
 class Clips(DiffusionModel):
-    """Clips of 5 frames of one colour each, which follows from the prompt, the noise and one weight."""
+    """Clips of 5 frames of one color each, which follows from the prompt, the noise and one weight."""
 
     def __init__(self, side: int = 8, fps: float = 4.0) -> None:
         super().__init__()

@@ -97,7 +97,7 @@ def test_the_first_prompts_have_a_film_each(finished: Path, base) -> None:
         video = read_video(finished / "videos" / f"{k:02d}-base.mp4")
         assert video.fps == 8
         assert video.frames.shape == (5, 3, 256, 256)
-        # every pixel is a square of 8, whose inside the loss of colour resolution does not reach
+        # every pixel is a square of 8, whose inside the loss of color resolution does not reach
         seen = video.frames[..., 4::8, 4::8].float() / 255
         assert (seen - base[1][k, 0]).abs().mean() < 0.02
 
@@ -154,7 +154,7 @@ def test_numbers(finished: Path, base) -> None:
     numbers = json.loads((finished / "results.json").read_text(encoding="utf-8"))
     assert numbers["reward"] == "Light"
     assert (
-        {"reward", "all", "motion", "count", "colour", "shape", "binding", "dynamic", "diversity"}
+        {"reward", "all", "motion", "count", "color", "shape", "binding", "dynamic", "diversity"}
         <= set(numbers["results"])
         <= set(Videos.labels)
     )

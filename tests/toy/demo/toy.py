@@ -12,7 +12,7 @@ from rlr.schedules import DiscreteSchedule
 
 
 class Smear(DiffusionModel):
-    """Predicts x̂₀ = tanh(conv(x) + b + c), where c is a colour that follows from the prompt's letters."""
+    """Predicts x̂₀ = tanh(conv(x) + b + c), where c is a color that follows from the prompt's letters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,12 +29,12 @@ class Smear(DiffusionModel):
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         seeds = [zlib.crc32(prompt.encode()) for prompt in prompts]
-        colours = [torch.randn(3, 1, 1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return Condition({"colour": torch.stack(colours)})
+        colors = [torch.randn(3, 1, 1, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return Condition({"color": torch.stack(colors)})
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         drawn = nn.functional.conv2d(x, self.kernel, padding=1)
-        return torch.tanh(drawn + self.bias + condition.tensors["colour"])
+        return torch.tanh(drawn + self.bias + condition.tensors["color"])
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return x.add(1).div(2).clamp(0, 1)
@@ -52,8 +52,8 @@ class SmearClips(Smear):
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         frames = x.transpose(1, 2).flatten(0, 1)
-        colours = condition.map(lambda c: c.repeat_interleave(5, 0))
-        return super().denoise(frames, time, colours).unflatten(0, (len(x), 5)).transpose(1, 2)
+        colors = condition.map(lambda c: c.repeat_interleave(5, 0))
+        return super().denoise(frames, time, colors).unflatten(0, (len(x), 5)).transpose(1, 2)
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         x = x if frames is None else x[:, :, list(frames)]

@@ -22,8 +22,8 @@ def test_renders_fulfil_their_captions_and_no_others(clips):
 def test_partial_is_the_share_of_the_captions_claims(clips):
     partial = MotionCheck(partial=True)
     assert partial(clips, RIGHT).tolist() == [1, 1, 1]
-    # of count, colour, shape, binding, background, motion, direction, speed the last three fail;
-    # of count, colour, shape, binding, motion the last; of the same colour, binding and motion
+    # of count, color, shape, binding, background, motion, direction, speed the last three fail;
+    # of count, color, shape, binding, motion the last; of the same color, binding and motion
     assert partial(clips, WRONG).tolist() == pytest.approx([5 / 8, 4 / 5, 2 / 5])
 
 

@@ -31,7 +31,7 @@ def others(claim):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("claim", ["count", "colour", "shape", "place", "background"])
+@pytest.mark.parametrize("claim", ["count", "color", "shape", "place", "background"])
 def test_a_picture_is_preferred_with_its_own_caption_to_one_with_a_claim_altered(kind, claim, pictures):
     reward = kind()
     index, captions = others(claim)

@@ -48,8 +48,8 @@ def test_an_altered_spec_differs_in_one_claim_only():
             assert other != spec
             assert parse(other.caption) == other
             here, there = spec.caption.split(), other.caption.split()
-            if claim in ("colour", "background"):
-                # "a red" may become "an orange": the article follows the colour
+            if claim in ("color", "background"):
+                # "a red" may become "an orange": the article follows the color
                 changed = [(a, b) for a, b in zip(here, there, strict=True) if a != b and a not in ("a", "an")]
                 assert len(changed) == 1
 
@@ -57,7 +57,7 @@ def test_an_altered_spec_differs_in_one_claim_only():
 def test_training_never_says_a_novel_pair_or_a_held_out_caption():
     training = training_prompts(4000, seed=3)
     specs = [parse(caption) for caption in training]
-    assert not {(g.colour, g.shape) for spec in specs for g in spec.groups} & NOVEL_PAIRS
+    assert not {(g.color, g.shape) for spec in specs for g in spec.groups} & NOVEL_PAIRS
     assert not set(training) & set(held_out_prompts(600, seed=3))
     assert len(training_prompts(4000, seed=3)) == 4000
     assert training == training_prompts(4000, seed=3)

@@ -23,9 +23,9 @@ def test_every_frame_shows_the_same_things(moved):
     for frames, clip in zip(scenes, clips, strict=True):
         assert len(frames) == FRAMES
         assert len({frame.background for frame in frames}) == 1
-        looks = {tuple((t.colour, t.shape, t.shade) for t in frame.things) for frame in frames}
+        looks = {tuple((t.color, t.shape, t.shade) for t in frame.things) for frame in frames}
         assert len(looks) == 1
-        wanted = [(g.colour, g.shape) for g in clip.spec.groups for _ in range(g.count)]
+        wanted = [(g.color, g.shape) for g in clip.spec.groups for _ in range(g.count)]
         assert [thing[:2] for thing in looks.pop()] == wanted
 
 

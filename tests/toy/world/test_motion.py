@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlr.toy.world.caption import COLOURS, SHAPES, TEXTURES, TONES, Group, Spec, parse
+from rlr.toy.world.caption import COLORS, SHAPES, TEXTURES, TONES, Group, Spec, parse
 from rlr.toy.world.motion import (
     CLIP_KINDS,
     DIRECTIONS,
@@ -18,10 +18,10 @@ from rlr.toy.world.motion import (
 )
 from rlr.toy.world.prompts import held_out_clips, training_clips
 
-SINGLES = [Group(1, colour, shape) for colour in COLOURS for shape in SHAPES]
+SINGLES = [Group(1, color, shape) for color in COLORS for shape in SHAPES]
 THINGS = [
     *(Spec((replace(group, count=count),)) for group in SINGLES for count in range(1, MOST + 1)),
-    *(Spec((one, other)) for one in SINGLES for other in SINGLES if one.colour != other.colour),
+    *(Spec((one, other)) for one in SINGLES for other in SINGLES if one.color != other.color),
 ]
 BACKGROUNDS = [(None, None), *((tone, texture) for tone in TONES for texture in (None, *TEXTURES))]
 

@@ -21,7 +21,7 @@ def test_the_check_passes_what_was_rendered(world):
         assert share >= 0.99, claim
 
 
-@pytest.mark.parametrize("claim", ["count", "colour", "shape", "place", "background"])
+@pytest.mark.parametrize("claim", ["count", "color", "shape", "place", "background"])
 def test_the_check_fails_when_one_claim_is_altered(world, claim):
     specs, pixels = world
     others = [altered(spec, np.random.default_rng(k)) for k, spec in enumerate(specs)]

@@ -85,4 +85,6 @@ def test_the_same_words_give_the_same_file(tmp_path):
 
 def test_the_file_in_the_package_is_the_one_that_is_written(tmp_path):
     write_merges(tmp_path / "merges.txt.gz")
-    assert (files("rlr") / "assets" / "tiny_hpsv2" / MERGES).read_bytes() == (tmp_path / "merges.txt.gz").read_bytes()
+    assert (files("rlr") / "toy" / "assets" / "tiny_hpsv2" / MERGES).read_bytes() == (
+        tmp_path / "merges.txt.gz"
+    ).read_bytes()

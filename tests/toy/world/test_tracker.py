@@ -89,7 +89,7 @@ def test_a_still_that_is_repeated_stands_still(world):
     assert true(check_clips(frozen, [Clip(clip.spec, Motion()) for clip in clips]), "all")
 
 
-@pytest.mark.parametrize("claim", ["count", "colour", "shape", "background"])
+@pytest.mark.parametrize("claim", ["count", "color", "shape", "background"])
 def test_one_altered_claim_of_the_picture_fails_alone(world, claim):
     clips, pixels = world
     others = [altered(clip.spec, np.random.default_rng(k)) for k, clip in enumerate(clips)]
@@ -138,7 +138,7 @@ def test_a_clip_in_which_most_frames_are_wrong_fails(world):
     clips, pixels = world
     mostly_red = pixels.clone()
     mostly_red[:, :4] = pixels[:, :4, [1, 2, 0]]
-    assert check_clips(mostly_red, clips)["colour"].sum() == 0
+    assert check_clips(mostly_red, clips)["color"].sum() == 0
 
 
 def test_what_shows_nothing_has_no_motion():
@@ -172,8 +172,8 @@ def test_a_motion_is_measured_in_sides_of_the_picture(world):
             assert found.growth == pytest.approx(2 * np.log(last.radius / first.radius), abs=0.1)
 
 
-def test_colours_that_change_places_are_noticed(world):
-    """The right colours and the right shapes, but not together."""
+def test_colors_that_change_places_are_noticed(world):
+    """The right colors and the right shapes, but not together."""
     clips, pixels = world
     index = [k for k, clip in enumerate(clips) if clip.spec.kind == "pair"]
     clips, pixels = [clips[k] for k in index], pixels[index]
@@ -184,7 +184,7 @@ def test_colours_that_change_places_are_noticed(world):
     ]
     unlike = torch.tensor([a.shape != b.shape for a, b in zip(one, other, strict=True)])
     checks = check_clips(pixels, [Clip(spec, clip.motion) for spec, clip in zip(swapped, clips, strict=True)])
-    assert all(true(checks, claim) for claim in ("count", "colour", "shape", "motion"))
+    assert all(true(checks, claim) for claim in ("count", "color", "shape", "motion"))
     assert (checks["binding"] == 0).tolist() == unlike.tolist()
     assert (checks["all"] == 0).tolist() == unlike.tolist()
 

@@ -1,4 +1,4 @@
-"""Table 1 of the paper: bias, variance and memory of every way to estimate the gradient."""
+"""Table 1 of the paper: bias, variance and memory of every gradient estimator."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Cell, Experiment, Figure, Row, Table
 from experiments.cost.estimators import ENTRIES, Entry
-from experiments.problems import Images, Known, Linear
+from experiments.paper.problems import Images, Known, Linear
 from experiments.scales import TINY, Scale
 from experiments.summary import grouped
 from rlr.analysis.accuracy import accuracy
@@ -22,7 +22,7 @@ MIB = 2**20
 
 
 def measure(known: Known, entry: Entry) -> Row:
-    """Returns what draws of an estimator tell, and what one of them costs."""
+    """Returns the accuracy of an estimator, and the cost of one draw."""
     problem, reference = known.problem, known.reference
     entry.make(known.steps).check(problem.chain)
     factor = entry.scale(problem)
@@ -72,7 +72,7 @@ class Table1(Experiment):
         if scale.gpu:
             raise ValueError(
                 f"Table 1 needs hundreds of full gradients and is measured for the set {TINY.name} alone; "
-                "docs/method.md tells how they carry over"
+                "docs/method.md describes how the results carry over"
             )
         known = {eta: _problems(eta, scale) for eta in {entry.eta for entry in ENTRIES}}
         return [self._cell(known[entry.eta][k], entry) for k in range(2) for entry in ENTRIES]

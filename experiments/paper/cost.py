@@ -1,4 +1,4 @@
-"""What an update of each method costs: the ground of comparisons at equal seconds."""
+"""The cost of an update of each method, for comparisons at equal seconds."""
 
 from collections.abc import Sequence
 
@@ -10,23 +10,23 @@ from experiments.summary import grouped, mean_of
 from experiments.training import Training
 
 WARM, MEASURED = 4, 20
-"""The update after which the clock starts, and that at which it stops."""
+"""The updates after which the clock starts and stops."""
 
 
 class Cost(Experiment):
-    """CPU seconds an update, with the evaluation, the first updates and the start of the program left out."""
+    """CPU seconds of an update, without the evaluation, the first updates and the start of the program."""
 
     name = "cost"
-    title = "What an update costs"
+    title = "The cost of an update"
     note = (
         f"CPU seconds of the one thread, from update {WARM + 1} to {MEASURED} of a run for TinyPickScore. They are measured "
-        "once and kept: the numbers of updates at equal seconds follow from them, and are the same on every machine."
+        "once and stored: they determine the numbers of updates at equal seconds, which are the same on every machine."
     )
 
     def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
         if scale.gpu:
             raise ValueError(
-                f"costs are measured for the set {TINY.name} alone; the other sets compare at equal samples"
+                f"costs are measured for the set {TINY.name} alone; the other sets are compared at equal samples"
             )
         return [self._cell(scale, method) for method in TINY_METHODS]
 
@@ -52,10 +52,10 @@ class Cost(Experiment):
 
 
 def costs(scale: Scale) -> dict[str, float]:
-    """Returns the seconds an update of each method, as measured.
+    """Returns the measured seconds of an update of each method.
 
     Raises:
-        ValueError: If not all are measured.
+        ValueError: If a method is not measured.
     """
     cells = Cost().cells(scale, ())
     rows = Results.of(scale, Cost.name).rows(cells)

@@ -1,26 +1,26 @@
-"""The paper's Figure 4: how fast the reward rises with each method."""
+"""The paper's Figure 4: the reward of each method during training."""
 
 from collections.abc import Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
+from experiments.paper.table2 import Table2
 from experiments.shown import curves
 from experiments.summary import grouped
-from experiments.table2 import Table2
 
 GOLD = "ExactCheck"
 
 
 class Figure4(Table2):
-    """The runs of Table 2 on their way, against what they cost."""
+    """The runs of Table 2 during training, against their cost."""
 
     name = "figure4"
     source = "table2"
     title = "Figure 4: sample efficiency"
     note = (
-        "The runs of Table 2 on held-out prompts: means over seeds, bands from the least to the largest. The reward that is "
-        "trained for stands above the exact check of the picture, which takes no part in training: where the first rises "
-        "and the second falls, the reward is gamed."
+        "The runs of Table 2 on held-out prompts: means over seeds, bands from the smallest to the largest. The upper row has the "
+        "reward of the training, the lower row the exact check of the image, which is not used in training. If the first rises "
+        "and the second falls, the model exploits the reward."
     )
     published: ClassVar[Sequence[Table]] = ()
 

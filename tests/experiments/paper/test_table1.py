@@ -9,9 +9,9 @@ from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Figure, Row, Table
 from experiments.cost.estimators import ENTRIES, FULL
-from experiments.problems import Images, Known, Linear
+from experiments.paper.problems import Images, Known, Linear
+from experiments.paper.table1 import Table1, _knowledge, measure
 from experiments.scales import SD14, TINY
-from experiments.table1 import Table1, _knowledge, measure
 from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.modules.objective import Objective

@@ -1,17 +1,17 @@
-"""The paper's Figure 3: what truncated backpropagation comes to."""
+"""The paper's Figure 3: truncated backpropagation in long runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, Comparison, Plan
 from experiments.methods import SD_TARGETS, TINY_TARGETS, TRUNCATED, Method, truncations
+from experiments.paper.comparison import SAMPLES, Comparison, Plan
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import curves, details, measurements
 from experiments.summary import grouped
-from experiments.tuning import configured, tuned
 
 _SD14 = Method("K", "configs/image/sd14_draft1_pickscore.yaml", samples=32)
-# one that goes through more steps keeps a graph of several: recomputed in the backward pass
+# backpropagation through several steps needs the memory of their graph: recompute it in the backward pass
 _DEEP = _SD14.but("model.init_args.memory.checkpoint_steps=true")
 
 
@@ -22,8 +22,8 @@ class Figure3(Comparison):
     title = "Figure 3: truncated backpropagation"
     note = (
         "Backpropagation through the last K steps of the chain, all with the learning rate that was best for K = 2. Means "
-        "over seeds, bands from the least to the largest. A collapse shows as a fall of diversity or of the exact check "
-        "while the reward rises."
+        "over seeds, bands from the smallest to the largest. In a collapse the diversity or the exact check falls while the "
+        "reward rises."
     )
     plans: ClassVar[Mapping[str, Plan]] = {
         "tiny": Plan(

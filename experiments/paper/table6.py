@@ -34,14 +34,14 @@ LENGTH = 4
 
 @dataclass(frozen=True)
 class Body:
-    r"""What an update is made with.
+    r"""The model, the reward and the sizes of an update.
 
     Args:
-        title: It, in words.
-        steps: The steps :math:`T`.
-        batch: The samples :math:`B`.
-        model: Makes the base model.
-        reward: Makes the reward.
+        title: A description.
+        steps: The number :math:`T` of steps.
+        batch: The number :math:`B` of samples.
+        model: Returns the base model.
+        reward: Returns the reward.
     """
 
     title: str
@@ -72,7 +72,7 @@ BODIES = {
 
 @dataclass(frozen=True)
 class Saving:
-    """What is done to save memory."""
+    """The options that save memory."""
 
     name: str
     checkpoint: bool
@@ -89,10 +89,10 @@ class Entry:
     """A method.
 
     Args:
-        name: Its name in tables.
-        make: Makes its estimator.
-        draws: Over how many draws of it memory is averaged.
-        saving: What is done to save memory where it is compared as in the paper.
+        name: The name in tables.
+        make: Returns the estimator.
+        draws: The number of draws over which the memory is averaged.
+        saving: The options that save memory in the comparison of the paper.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Updates:
 
     Args:
         body: The body.
-        device: Where it computes.
+        device: The device.
     """
 
     def __init__(self, body: Body, device: torch.device) -> None:
@@ -139,7 +139,7 @@ class Updates:
         return sum(weight.numel() * weight.element_size() for weight in parts)
 
     def memory(self, entry: Entry, saving: Saving) -> Row:
-        """Returns the most memory that updates take, on average over an entry's draws."""
+        """Returns the peak memory of an update, on average over the draws of an entry."""
         found = [self._one(entry.make(), saving, seed) for seed in range(entry.draws)]
         return {
             "device_mib": fmean(device for device, _ in found) / MIB,
@@ -181,16 +181,16 @@ def updates(name: str, device: torch.device) -> Updates:
 
 
 class Table6(Experiment):
-    """The most bytes of tensors that an update has alive at once."""
+    """The largest number of bytes of tensors that are alive at once in an update."""
 
     name = "table6"
     title = "Table 6: memory of an update"
     note = (
-        "The most bytes of tensors alive at once in one update (roll-out, backward of every term, AdamW), beyond "
-        "weights and noises: on a CPU from the sizes of all tensors made, on a GPU as its allocator tells. What "
-        "offload_activations moves is counted apart, also where the device is a CPU. AlignProp draws in each step"
-        " whether it keeps its gradient, about half of them; its largest draw keeps all. DDPO and RLR hold the "
-        "graph of one term at a time. RLR's segments have 4 steps. The seeds of the command do not matter."
+        "The largest number of bytes of tensors alive at once in one update (rollout, backward of every term, AdamW), beyond "
+        "weights and noises: on a CPU from the sizes of all tensors, on a GPU from the allocator. Bytes that offload_activations "
+        "moves are counted separately, also if the device is a CPU. AlignProp draws in each step whether the step keeps its "
+        "gradient, about half of the steps; in its largest draw all do. DDPO and RLR keep the graph of one term at a time. RLR's "
+        "segments have 4 steps. The seeds of the command have no effect."
     )
     published = (
         Table(
@@ -201,20 +201,18 @@ class Table6(Experiment):
                 ("AlignProp", "25.4 GB", "78.5 GB", "103.9 GB", "8.4"),
                 ("RLR", "22.4 GB", "0 GB", "22.4 GB", "1.8"),
             ),
-            "The last column is computed from the others. Batch, precision and length of the sub-chain are not told.",
+            "The last column is computed from the others. The paper does not state batch, precision and length of the sub-chain.",
         ),
     )
 
     def missing(self, scale: Scale) -> str | None:
-        """Random weights will do."""
+        """Returns what the scale lacks; weights are not needed, because they are random."""
         return replace(scale, weights=()).missing()
 
     def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
         body = BODIES.get(scale.name)
         if body is None:
-            raise ValueError(
-                f"Table 6 is about the sets {', '.join(BODIES)}, not about {scale.name}; take one of these"
-            )
+            raise ValueError(f"Table 6 has the sets {', '.join(BODIES)}, not {scale.name}; use one of these")
         recipe = f"{body.title}, DDIM, T = {body.steps}, batch {body.batch}"
         return [
             Cell({"method": entry.name, "saving": saving.name}, recipe, partial(_rows, scale, entry, saving))
@@ -234,16 +232,16 @@ def _overview(rows: Sequence[Row]) -> Table:
     lines = []
     for (method,), group in grouped(rows, "method").items():
         found = {str(row["saving"]): row for row in group}
-        lines.append((str(method), *(_told(found.get(saving.name)) for saving in SAVINGS)))
+        lines.append((str(method), *(_cell(found.get(saving.name)) for saving in SAVINGS)))
     weights = float(rows[0]["weights_mib"])
     note = (
-        "MiB on the device, and where activations are offloaded + MiB that wait in the CPU's memory. "
-        f"Weights take {weights:.0f} MiB beside."
+        "MiB on the device and, if activations are offloaded, + MiB in the CPU's memory. "
+        f"Weights take {weights:.0f} MiB in addition."
     )
     return Table(str(rows[0]["recipe"]), ("method", *(saving.name for saving in SAVINGS)), lines, note)
 
 
-def _told(row: Row | None) -> str:
+def _cell(row: Row | None) -> str:
     if row is None:
         return "–"
     waiting = float(row["ram_mib"])
@@ -251,12 +249,12 @@ def _told(row: Row | None) -> str:
 
 
 def _as_published(rows: Sequence[Row]) -> Table:
-    """Returns what the paper compares: AlignProp offloads, the others do not."""
+    """Returns the comparison of the paper: AlignProp offloads activations, the other methods do not."""
     savings = {entry.name: entry.saving.name for entry in ENTRIES}
     chosen = [row for row in rows if row["saving"] == savings.get(str(row["method"]))]
     least = next((sum(_memory(row)) for row in chosen if row["method"] == ENTRIES[0].name), None)
     lines = [_shares(row, least) for row in chosen]
-    note = "MiB, weights included. As in the paper, backpropagation through many steps offloads and the others do not."
+    note = "MiB, weights included. As in the paper, only backpropagation through many steps offloads activations."
     return Table("As in the paper", ("method", "device", "CPU", "total", "x DDPO"), lines, note)
 
 

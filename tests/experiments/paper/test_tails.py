@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from experiments.problems import Images
+from experiments.paper.problems import Images
+from experiments.paper.tails import DEPTHS, Tail, Tails, jackknife, likeness
 from experiments.scales import SD14, TINY
-from experiments.tails import DEPTHS, Tail, Tails, jackknife, likeness
 from rlr.analysis.accuracy import Sample
 from rlr.estimators import FirstOrder
 from rlr.rewards import Brightness

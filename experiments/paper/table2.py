@@ -1,13 +1,13 @@
-"""The paper's Table 2: rewards of pictures of unseen prompts after training with each method."""
+"""The paper's Table 2: rewards of images of unseen prompts after training with each method."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, SECONDS, Comparison, Plan
 from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_METHODS, TINY_TARGETS, stable_diffusion
+from experiments.paper.comparison import SAMPLES, SECONDS, Comparison, Plan
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import details, overview
-from experiments.tuning import configured, tuned
 
 _REWARDS = ("PickScore", "HPSv2", "AES", "ImageReward")
 _HEAD = ("model", "method", *(f"{data}: {reward}" for data in ("Pick-a-Pic", "HPD v2") for reward in _REWARDS))
@@ -29,11 +29,11 @@ class Table2(Comparison):
     name = "table2"
     title = "Table 2: rewards on unseen prompts"
     note = (
-        "Every run is evaluated before it, on its way and at its end on the same held-out prompts and noises; means ± "
-        "standard errors are over training seeds. Samples are roll-outs of the present weights; the pairs of roll-outs that "
-        "zeroth order adds count as reward calls and as seconds. Equal seconds are those of half-order RLR's equal samples, by the "
-        "measured cost of an update in CPU seconds (the experiment `cost`), turned into fixed numbers of updates; the column of "
-        "seconds is what these runs took, without evaluation, on whatever load the machine had. Learning rates are those of the "
+        "Every run is evaluated before, during and after training on the same held-out prompts and noises; means ± standard errors "
+        "are over training seeds. Samples are rollouts of the current weights; the additional pairs of rollouts of zeroth order "
+        "count as reward calls and as seconds. The budget of equal seconds is that of half-order RLR with equal samples: the "
+        "measured cost of an update in CPU seconds (the experiment `cost`) determines fixed numbers of updates. The column of "
+        "seconds has the time of these runs, without evaluation, under the load of the machine. Learning rates are those of the "
         "experiment `tuning`."
     )
     published: ClassVar[Sequence[Table]] = (Table("Table 2", _HEAD, _PAPER),)

@@ -1,32 +1,32 @@
-"""Methods that are trained alike, for every reward and seed."""
+"""Comparisons of methods under the same conditions, for every reward and seed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from experiments.base import Cell, Experiment, Row
-from experiments.costs import costs
 from experiments.methods import Method, Target
+from experiments.paper.cost import costs
+from experiments.paper.tuning import Choice
 from experiments.scales import Scale
 from experiments.training import Training
-from experiments.tuning import Choice
 
 START, CURVE, SAMPLES, SECONDS = "start", "curve", "samples", "seconds"
-"""What a row is measured at: the base model, a point on the way, equal samples, equal seconds."""
+"""The point at which a row is measured: base model, during training, equal samples, equal seconds."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared at a scale.
+    """The comparison at a scale.
 
     Args:
-        models: The methods by the name of the model that they train.
-        targets: The rewards to train for.
+        models: The methods by the name of the trained model.
+        targets: The rewards of the training.
         layer: The config of the evaluation.
-        samples: How many samples each method takes.
-        every: How many samples lie between two points of a curve.
-        rates: Gives methods their learning rates.
-        reference: The method whose samples' seconds each method takes, for a comparison at equal seconds, too.
+        samples: The number of samples for each method.
+        every: The number of samples between two points of a curve.
+        rates: Sets the learning rates of the methods.
+        reference: The method whose seconds define the budget of a comparison at equal seconds; None for no such comparison.
     """
 
     models: Mapping[str, Sequence[Method]]
@@ -38,28 +38,28 @@ class Plan:
     reference: Method | None = None
 
     def budgets(self, method: Method, cost: Mapping[str, float]) -> dict[int, str]:
-        """Returns the numbers of updates after which to evaluate, each with what it is measured at.
+        """Returns the numbers of updates after which to evaluate, each with the name of the point.
 
         Args:
             method: The method.
-            cost: The seconds an update of each method, where seconds are compared.
+            cost: The seconds of an update of each method, for a comparison at equal seconds.
         """
         marks = {method.updates(samples): CURVE for samples in range(self.every, self.samples, self.every)}
         equal = method.updates(self.samples)
         ends = {equal: SAMPLES}
         if self.reference is not None:
             timed = method.updates_in(self.seconds(cost), cost[method.name])
-            # a run that is longer in seconds has a curve up to there
+            # the curve of a longer run continues to its end
             further = range(method.updates(self.every), timed, method.updates(self.every))
             marks.update(dict.fromkeys(further, CURVE))
             ends[timed] = f"{ends[timed]} {SECONDS}" if timed in ends else SECONDS
         return dict(sorted({**marks, **ends}.items()))
 
     def seconds(self, cost: Mapping[str, float]) -> float:
-        """Returns the seconds that each method may take in a comparison at equal seconds.
+        """Returns the seconds of each method in a comparison at equal seconds.
 
         Args:
-            cost: The seconds an update of each method.
+            cost: The seconds of an update of each method.
         """
         assert self.reference is not None
         return self.reference.updates(self.samples) * cost[self.reference.name]
@@ -89,7 +89,7 @@ class Comparison(Experiment):
 
 
 def marked(cell: Cell, budgets: Mapping[int, str], target: Target) -> Cell:
-    """Returns the cell whose rows say what they are measured at, and repeat the reward that was trained for."""
+    """Returns the cell with additional columns: the point of the measurement and the reward of the training."""
 
     def work() -> list[Row]:
         rows: list[Row] = []
@@ -103,5 +103,5 @@ def marked(cell: Cell, budgets: Mapping[int, str], target: Target) -> Cell:
 
 
 def at(rows: Sequence[Row], mark: str) -> list[Row]:
-    """Returns the rows that are measured at something, the model before training included where it is asked for."""
+    """Returns the rows that are measured at a point."""
     return [row for row in rows if mark in str(row.get("at", "")).split()]

@@ -1,4 +1,4 @@
-"""How heavy the tails of backpropagated gradients are, by the depth of backpropagation: where Table 1 has no reference."""
+"""The tails of backpropagated gradients by the depth of backpropagation, where Table 1 has no reference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from experiments.base import Cell, Experiment, Figure, Row, Table
-from experiments.problems import Images
+from experiments.paper.problems import Images
 from experiments.scales import TINY, Scale
 from experiments.summary import grouped
 from rlr.analysis.accuracy import Sample
@@ -19,7 +19,7 @@ STEPS, BATCH, DRAWS = 5, 8, 64
 DEPTHS = (1, 2, 3, 5)
 REWARDS: tuple[type[Reward], ...] = (Brightness, TinyPickScore)
 SHARES = {"median": 0.5, "ninth": 0.9, "most": 1.0}
-"""The quantiles that are told."""
+"""The reported quantiles."""
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,22 @@ class Tail:
 
     Args:
         problem: The problem, with fresh noises in each draw.
-        depth: How many steps.
+        depth: The number of steps.
     """
 
     problem: Images
     depth: int
 
     def rows(self) -> list[Row]:
-        """Draws them, and returns what they are like."""
+        """Returns the statistics of the gradients."""
         estimator = FirstOrder(self.depth)
         return [likeness(self.problem.problem.gradients(estimator, self.problem.seeds))]
 
 
 def likeness(draws: Tensor) -> Row:
-    r"""Returns quantiles of the norms of :math:`n` draws with shape :math:`(n, d)`, and the mean cosine of two of them.
+    r"""Returns quantiles of the norms of :math:`n` draws with shape :math:`(n, d)`, and the mean cosine of two draws.
 
-    The cosine comes with a jackknife's standard error.
+    The cosine has a jackknife standard error.
     """
     norms = draws.double().norm(dim=1)
     directions = draws.double() / norms[:, None]
@@ -66,19 +66,19 @@ class Tails(Experiment):
     title = "The tails of backpropagated gradients"
     note = (
         f"Norms of {DRAWS} gradients of backpropagation through the last steps of {STEPS}, each a mean over {BATCH} samples of the "
-        "same prompts with noises of its own, and the mean cosine between two of them ± a jackknife's standard error. A "
-        "gradient whose mean is of the length of its median has a cosine near 1. Where the largest norm is many times the "
-        "median and the cosine near 0, so many draws do not tell the mean from zero: full backpropagation is no "
-        "reference for Table 1 there."
+        "same prompts with its own noises, and the mean cosine between two gradients ± a jackknife standard error. If the mean "
+        "gradient is as long as the median norm, the cosine is near 1. If the largest norm is many times the median and the "
+        "cosine is near 0, this number of draws cannot distinguish the mean from zero, and full backpropagation is not a "
+        "reference for Table 1."
     )
 
     def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        """The seeds do not matter: draws take their place."""
+        """Returns the cells; the seeds have no effect, because the draws have their own."""
         if scale.gpu:
             raise ValueError(
-                f"tails are measured for the set {TINY.name} alone, where hundreds of full gradients are cheap"
+                f"tails are measured for the set {TINY.name} alone, in which hundreds of full gradients are cheap"
             )
-        # no gradient of it is kept, so that it asks for no reference
+        # 0 full gradients: this experiment needs no reference
         problems = [Images(reward.__name__, reward, STEPS, BATCH, DRAWS, 0, scale.runs) for reward in REWARDS]
         return [_cell(problem, depth) for problem in problems for depth in DEPTHS]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, Comparison, Plan
 from experiments.methods import RLR, SD_TARGETS, TINY_TARGETS, ablations, stable_diffusion
+from experiments.paper.comparison import SAMPLES, Comparison, Plan
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import details, overview
-from experiments.tuning import configured, tuned
 
 _PAPER = (
     ("RLR w/o HO and ZO (V1)", "18.43", "23.66", "5.78", "60.07"),
@@ -20,12 +20,12 @@ _SD14 = stable_diffusion("sd14")[2].but("data=HPDv2", "data.init_args.batch_size
 
 
 class Table5(Comparison):
-    """The estimator whole, and without half order, zeroth order, or both."""
+    """RLR complete, and without half order, zeroth order, or both."""
 
     name = "table5"
     title = "Table 5: RLR without its parts"
     note = (
-        "The same number of samples for each; each has a tuned learning rate of its own. Means ± standard errors are over "
+        "Each method has the same number of samples and its own tuned learning rate. Means ± standard errors are over "
         "training seeds."
     )
     published = (Table("Table 5 (SD1.4, HPD v2)", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)

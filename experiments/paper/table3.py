@@ -1,10 +1,9 @@
-"""The paper's Table 3: clips after training with each method."""
+"""The paper's Table 3: videos after training with each method."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Cell, Figure, Row, Table
-from experiments.comparison import SAMPLES, Comparison, Plan, marked
 from experiments.judged import AVERAGE, Base, Clips, Judged, Optimised, Trained
 from experiments.latents import Latents
 from experiments.methods import (
@@ -16,11 +15,12 @@ from experiments.methods import (
     VC2_METHODS,
     VC2_TARGET,
 )
+from experiments.paper.comparison import SAMPLES, Comparison, Plan, marked
+from experiments.paper.tuning import tuned
+from experiments.paper.tuning_video import TuningVideo
 from experiments.scales import Scale
 from experiments.shown import details, overview
 from experiments.summary import grouped, mean_of
-from experiments.tuning import tuned
-from experiments.tuning_video import TuningVideo
 from rlr.evaluation.vbench.dimensions import SIX
 from rlr.evaluation.vbench.report import HEAD, PAPER
 from rlr.evaluation.vbench.scoring import Judge
@@ -31,26 +31,26 @@ _PAPER = [(method, *(f"{number:.2f}" for number in row)) for method, row in PAPE
 _LATENTS = "experiments/configs/tiny_latents.yaml"
 
 VC2_SAMPLES = 3600
-"""Samples of a run on VideoCrafter 2: the 450 updates of VADER's script, of 8 samples each."""
+"""The samples of a run on VideoCrafter 2: the 450 updates of VADER's script with 8 samples each."""
 
 
 class Table3(Comparison):
-    """Base, DDPO, VADER, DOODL and RLR on clips."""
+    """Base, DDPO, VADER, DOODL and RLR on videos."""
 
     name = "table3"
     title = "Table 3: text-to-video"
     note = (
-        "In the set tiny, each method trains the built-in model of clips for TinyHPSv2 of a random frame, and is evaluated on "
-        "40 held-out prompts × 2 samples: the reward of all frames, the exact check of motion, the dynamic degree by the exact "
-        "check's tracker, and diversity. VBench's six dimensions are not judged there: each needs weights that were not at "
-        "hand. In the set vc2, VideoCrafter 2 is trained for HPSv2 of a random frame, and VBench judges 5 clips of each of its "
-        "251 prompts. Learning rates are those of the experiment `tuning_video`, in vc2 those of the configs. Means ± standard "
-        "errors are over training seeds.\n\n"
-        "DOODL trains nothing: it moves the latent of each sample, and optimizes the very reward that the sample is scored "
-        "with. In the set tiny it has the first 20 of the held-out prompts × 1 sample. Its samples are by EDICT in 10 steps and "
-        "not by the 5 of DDIM, so its base is the samples of the same latents by EDICT. Its updates are iterations, its "
-        "reward calls and seconds those of these 20 samples; they come again with every further sample. In the set vc2 it "
-        "makes one clip of each prompt, since each goes through the network 10,000 times forward and 5,000 times back."
+        "In the set tiny, each method trains the built-in video model for TinyHPSv2 of a random frame, and is evaluated on "
+        "40 held-out prompts × 2 samples: the reward of all frames, the exact check of motion, the dynamic degree by the tracker "
+        "of the exact check, and diversity. VBench's six dimensions are not measured there, because the weights that they need "
+        "were not available. In the set vc2, VideoCrafter 2 is trained for HPSv2 of a random frame, and VBench scores 5 videos of "
+        "each of its 251 prompts. Learning rates are those of the experiment `tuning_video`, in vc2 those of the configs. Means ± "
+        "standard errors are over training seeds.\n\n"
+        "DOODL trains no weights: it optimizes the latent of each sample for the reward that also scores the sample. In the set "
+        "tiny it has the first 20 of the held-out prompts × 1 sample. Its samples use 10 steps of EDICT and not 5 steps of DDIM, "
+        "so its base is the samples of the same latents by EDICT. Its updates are iterations, and its reward calls and seconds "
+        "are those of these 20 samples; every further sample costs the same again. In the set vc2 it samples one video of each "
+        "prompt, because each video takes 10,000 forward and 5,000 backward passes of the network."
     )
     published: ClassVar[Sequence[Table]] = (Table("Table 3", _HEAD, _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
@@ -101,7 +101,7 @@ class Table3(Comparison):
             yield cell(VC2_LATENTS.name, seed, Optimised(VC2_LATENTS.towards(VC2_TARGET), seed, 1), 1)
 
     def missing(self, scale: Scale) -> str | None:
-        """Returns what the scale lacks or, where VBench judges, VBench; it is told before hours of training."""
+        """Returns what the scale lacks, or VBench on a GPU, before hours of training."""
         if (lacking := super().missing(scale)) or not scale.gpu:
             return lacking
         try:

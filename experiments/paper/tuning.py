@@ -1,4 +1,4 @@
-"""The learning rate of each method: as many tries for one as for another, on prompts of their own."""
+"""The learning rate of each method: the same number of tries for each method, on separate prompts."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -12,13 +12,13 @@ from experiments.summary import best, grouped, mean_of, numbers
 from experiments.training import Training
 
 SAMPLES = 640
-"""Samples of a try."""
+"""The samples of a try."""
 SEED = 100
-"""Of training; no other experiment has it."""
+"""The training seed, which no other experiment uses."""
 TARGET = TINY_TARGETS[0]
 
 Choice = Callable[[Method], Method]
-"""Gives a method its learning rate."""
+"""Returns a method with its learning rate."""
 
 
 class Tuning(Experiment):
@@ -28,9 +28,9 @@ class Tuning(Experiment):
     title = "The learning rate of each method"
     note = (
         f"{TARGET.name} on 64 validation prompts × 2 samples after {SAMPLES} training samples, one run of seed {SEED} a try. "
-        f"Every method has {len(RATES)} tries. Other experiments read the best of each from here, for other rewards, too, and "
-        "evaluate on other prompts and seeds. The half-order RLR's weight of 0.01 and its two steps of first order were chosen "
-        "before, in about a dozen tries (README.md), which the others did not have."
+        f"Every method has {len(RATES)} tries. Other experiments use the best learning rate of each method from here, for other "
+        "rewards as well, and evaluate on other prompts and seeds. The weight 0.01 of half-order RLR and its two steps of "
+        "first order were chosen earlier, in about a dozen tries (README.md); no other method had such tries."
     )
 
     target: ClassVar[Target] = TARGET
@@ -40,7 +40,7 @@ class Tuning(Experiment):
 
     def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
         if scale.gpu:
-            raise ValueError("learning rates are tuned for the set tiny alone; the configs of the others say theirs")
+            raise ValueError("learning rates are tuned for the set tiny alone; other sets have them in their configs")
         tries = zip(*(method.rates for method in self.methods), strict=True)
         return [self._cell(scale, *pair) for rates in tries for pair in zip(self.methods, rates, strict=True)]
 
@@ -49,7 +49,7 @@ class Tuning(Experiment):
         return self.run(tried).cell(scale, self.name, {"method": method.name, "lr": rate})
 
     def run(self, method: Method) -> Command:
-        """Returns the run that tries a method with the rate that it has."""
+        """Returns the run of a try."""
         return Training(method, self.layer, SEED, (method.updates(self.samples),))
 
     def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
@@ -69,7 +69,7 @@ class Tuning(Experiment):
 
 
 def ended(rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows of the ends of tries."""
+    """Returns the rows after training."""
     return [row for row in rows if row.get("update") != 0]
 
 
@@ -78,7 +78,7 @@ def _at(rows: Sequence[Row], rate: str) -> list[Row]:
 
 
 def tuned(name: str | None = None, tuning: type[Tuning] = Tuning) -> Callable[[Scale], Choice]:
-    """Returns what gives each method the best rate of its own or, of another method's, by its name."""
+    """Returns a function that sets the best learning rate of each method, or of the method with a given name."""
     return lambda scale: _choice(scale, name, tuning())
 
 
@@ -100,5 +100,5 @@ def _choice(scale: Scale, name: str | None, tuning: Tuning) -> Choice:
 
 
 def configured(scale: Scale) -> Choice:
-    """Returns what leaves each method the rate of its config."""
+    """Returns a function that keeps the learning rate of the config."""
     return lambda method: method

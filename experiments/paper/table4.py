@@ -1,14 +1,14 @@
-"""The paper's Table 4: prompts that are told in stages, with and without training."""
+"""The paper's Table 4: staged prompts, with and without training."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.comparison import SAMPLES, START, Comparison, Plan, at
 from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_TARGETS, staged
+from experiments.paper.comparison import SAMPLES, START, Comparison, Plan, at
+from experiments.paper.tuning import configured, tuned
 from experiments.shown import measurements
 from experiments.summary import grouped, mean_of
-from experiments.tuning import configured, tuned
 
 _TINY = "experiments/configs/tiny_layered.yaml", "experiments/configs/tiny_dcot.yaml"
 _HANDS = "experiments/configs/hands.yaml"
@@ -33,10 +33,10 @@ class Table4(Comparison):
     name = "table4"
     title = "Table 4: the diffusive chain of thought"
     note = (
-        "Rows are evaluated with the kind of prompts that they are named after; rewards read the whole prompt always. Half "
-        "order is kept to the steps of the middle stage in both runs. Means ± standard errors are over training seeds. In the "
-        "set tiny the prompts are those captions of the built-in world that place their things and name a texture, so that no "
-        "two of their stages are alike, and the estimator is half-order RLR; in sd14 they are the paper's five prompts of hands."
+        "Each row is evaluated with whole or with staged prompts, as its name says; rewards always use the whole prompt. Half "
+        "order covers the steps of the middle stage only in both runs. Means ± standard errors are over training seeds. In the set "
+        "tiny the prompts are the captions of the built-in world that name a place and a texture, so that all stages differ, and "
+        "the estimator is half-order RLR; in sd14 they are the paper's five prompts of hands."
     )
     published = (Table("Table 4", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
@@ -72,7 +72,7 @@ class Table4(Comparison):
         names = measurements(rows)
         groups = grouped(rows, "method")
         bases = [(name, at(groups.get((method,), []), START)) for method, name in BASES.items()]
-        # a base model is the same in all runs, and so are its rows
+        # the base model and its rows are the same in all runs
         lines = [(*self._line(name, rows, names)[:-1], "–") for name, rows in bases]
         lines += [self._line(str(method), at(group, SAMPLES), names) for (method,), group in groups.items()]
         return Table(f"Trained for {reward}", ("method", *names, "runs"), lines)

@@ -1,4 +1,4 @@
-"""The gradients that Table 1 estimates, and what it takes to know them."""
+"""The problems of Table 1, with their reference gradients."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,17 +20,15 @@ from rlr.seeding import Stream, spawn
 from rlr.toy.models import Tiny
 from rlr.toy.world.prompts import training_prompts
 
-"""What a seed is for: estimates and their reference share no noise."""
-
 
 class Known(ABC):
-    r"""A problem whose gradient is known, exactly or well.
+    r"""A problem whose gradient is known, exactly or with a small error.
 
     Args:
-        steps: The steps :math:`T` of its chain.
-        batch: The samples :math:`B` of an estimate.
-        draws: The estimates of each estimator.
-        eta: The :math:`\eta` of its chain.
+        steps: The number :math:`T` of steps of the chain.
+        batch: The number :math:`B` of samples of an estimate.
+        draws: The number of estimates of each estimator.
+        eta: The :math:`\eta` of the chain.
     """
 
     name: str
@@ -41,7 +39,7 @@ class Known(ABC):
 
     @property
     def recipe(self) -> str:
-        """What makes its rows."""
+        """The recipe of the rows."""
         return self.settings
 
     @property
@@ -51,18 +49,18 @@ class Known(ABC):
 
     @property
     def seeds(self) -> list[int]:
-        """Those of the estimates."""
+        """The seeds of the estimates."""
         return [spawn(0, Stream.EXPERIMENT, k) for k in range(self.draws)]
 
     @cached_property
     @abstractmethod
     def problem(self) -> Problem:
-        """The problem itself, made when it is needed."""
+        """The problem."""
 
     @cached_property
     @abstractmethod
     def reference(self) -> Reference:
-        """Its gradient."""
+        """The gradient of the problem."""
 
 
 class Linear(Known):
@@ -87,13 +85,13 @@ class Images(Known):
     r"""The built-in image model with fresh LoRA weights; the gradient is a mean of draws.
 
     Args:
-        name: Names the problem.
+        name: The name of the problem.
         reward: The reward.
-        steps: The steps :math:`T`.
-        batch: The samples :math:`B` of an estimate, each of its own prompt.
-        draws: The estimates of each estimator.
-        full: The gradients of full backpropagation behind the reference.
-        folder: Where these are kept, since they cost minutes.
+        steps: The number :math:`T` of steps.
+        batch: The number :math:`B` of samples of an estimate, each with its own prompt.
+        draws: The number of estimates of each estimator.
+        full: The number of gradients of full backpropagation whose mean is the reference.
+        folder: The folder that caches these gradients.
         eta: The :math:`\eta` of the chain.
     """
 
@@ -124,7 +122,7 @@ class Images(Known):
 
     @cached_property
     def reference(self) -> Reference:
-        # files from before there was a choice are of 1
+        # files without an eta in their name have eta 1
         eta = "" if self.eta == 1 else f"_eta{self.eta:g}"
         path = self.folder / f"table1_{self.name}_T{self.steps}{eta}_B{self.batch}_N{self.full}.pt"
         if not path.is_file():
@@ -134,5 +132,5 @@ class Images(Known):
 
     @staticmethod
     def reference_seeds(count: int) -> list[int]:
-        """Returns those of the reference."""
+        """Returns the seeds of the reference."""
         return [spawn(0, Stream.REFERENCE, k) for k in range(count)]

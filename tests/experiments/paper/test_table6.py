@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from experiments.base import Table
+from experiments.paper.table6 import BODIES, ENTRIES, MIB, OFFLOAD, PLAIN, SAVINGS, Body, Table6, Updates
 from experiments.scales import SD14, TINY, VC2
-from experiments.table6 import BODIES, ENTRIES, MIB, OFFLOAD, PLAIN, SAVINGS, Body, Table6, Updates
 from rlr.rewards import Brightness
 from tests.toy.demo.toy import Smear
 
@@ -23,7 +23,7 @@ def test_there_is_a_cell_for_every_method_and_saving() -> None:
         cells = Table6().cells(scale, (0, 1))
         assert len({cell.title for cell in cells}) == len(cells) == len(ENTRIES) * len(SAVINGS)
         assert all(BODIES[scale.name].title in cell.recipe for cell in cells)
-    with pytest.raises(ValueError, match="not about vc2; take one of these"):
+    with pytest.raises(ValueError, match="not vc2; use one of these"):
         Table6().cells(VC2, ())
 
 

@@ -1,0 +1,195 @@
+"""The words of documents, docstrings, comments, messages and configs: American spelling, and the terms of the field."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+from tests.test_project import ROOT, tracked
+
+AMERICAN = {
+    r"\w*colour\w*": "color",
+    r"\w*behaviou?r\b(?<!behavior)": "behavior",
+    r"neighbour\w*": "neighbor",
+    r"favour\w*": "favor",
+    r"centres?|centred": "center",
+    r"grey": "gray",
+    r"learnt": "learned",
+    r"whilst": "while",
+    r"(?:un)?labell\w+": "label…",
+    r"modell\w+": "model…",
+    r"cancell(?:ed|ing)": "cancel…",
+    r"travell\w+": "travel…",
+    r"catalogues?": "catalog",
+    r"analys(?:e|ed|er|es|ing)(?<!analyses)": "analyze",
+    r"(?:de|dis|re|un)?(?:author|discret|emphas|equal|final|general|initial|item|local|material|maxim|minim|neutral|normal|optim"
+    r"|organ|parametr|penal|priorit|quant|random|real|recogn|regular|serial|special|stabil|standard|summar|synchron|token|util"
+    r"|vector|visual)is(?:e[drs]?|ers|es|ing|ations?)": "…ize",
+}
+"""British spellings with the American ones."""
+
+TERMS = {
+    r"roll-outs?|rolled out|rolls? out": "rollout, sample",
+    r"pictures?": "image",
+    r"(?:an?|the|of|each|every|one|two|whole|these|those|for|with|built-in|held-out) (?-i:clips?)(?! range| fraction)": "video",
+    r"(?-i:clips?) of": "video of",
+    r"loud(?:er|est|ly|ness)?": "of a large variance",
+    r"quiet(?:er|est|ly)?": "of a small variance",
+    r"honest(?:ly)?": "unbiased, exact",
+    r"told|tells|telling": "said, stated, logged",
+    r"lent|lends|lending": "swapped",
+    r"paint(?:s|ed|ing)?": "sample",
+    r"laid over|lays? over": "overrides",
+    r"(?-i:(?:is|are|was|were) none)": "there is no …",
+    r"ledgers?": "gradient accumulator",
+    r"excerpts?": "frame selection",
+    r"drown(?:s|ed|ing)?": "have a smaller effect",
+}
+"""Words of this project's earlier texts with the terms of the field."""
+
+RULES = {
+    re.compile(rf"(?<![\w`./-])(?:{words})(?![\w`/-]|\.\w)", re.IGNORECASE): use
+    for words, use in (AMERICAN | TERMS).items()
+}
+
+ALLOWED = {
+    "quiet": {"-q, --quiet"},
+}
+"""Contexts in which a word is right: options and identifiers."""
+
+PENDING = frozenset(
+    {
+        "README.md",
+        "rlr/callbacks/checkpointing.py",
+        "rlr/callbacks/ema.py",
+        "rlr/callbacks/hacking_alarm.py",
+        "rlr/callbacks/loggers.py",
+        "rlr/cli/command_line.py",
+        "rlr/cli/config_inheritance.py",
+        "rlr/cli/source_index.py",
+        "rlr/cli/static_check.py",
+        "rlr/data/pickapic.py",
+        "rlr/data/prompts.py",
+        "rlr/evaluation/vbench/dimensions.py",
+        "rlr/evaluation/vbench/scoring.py",
+        "rlr/evaluation/vbench/videos.py",
+        "rlr/evaluation/vbench/weights.py",
+        "rlr/io/containers.py",
+        "rlr/io/video.py",
+        "rlr/io/weights.py",
+        "rlr/models/text.py",
+        "rlr/models/unets.py",
+        "rlr/models/videocrafter/text.py",
+        "rlr/modules/latents/doodl.py",
+        "rlr/rewards/base.py",
+        "rlr/rewards/networks/pretrained.py",
+        "rlr/rewards/remote/client.py",
+        "rlr/rewards/remote/protocol.py",
+        "rlr/toy/data/clips.py",
+        "rlr/toy/data/scenes.py",
+        "rlr/toy/pretraining/hpsv2.py",
+        "rlr/toy/rewards/dynamic.py",
+        "rlr/toy/rewards/exact.py",
+        "rlr/toy/rewards/hpsv2.py",
+        "rlr/toy/rewards/motion.py",
+    }
+)
+"""Files with other words, to be emptied: whoever rewrites a file takes it out of here."""
+
+
+def prose(path: Path) -> list[tuple[int, str]]:
+    """The lines of a file that people read, with their numbers: no code and no addresses."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return [*strings(text), *comments(text)]
+    if path.suffix == ".yaml":
+        lines = ((number, line.partition("# ")[2]) for number, line in enumerate(text.splitlines(), 1))
+        return [(number, line) for number, line in lines if line]
+    blank = re.sub(r"```.*?```", lambda match: "\n" * match[0].count("\n"), text, flags=re.DOTALL)
+    return [(number, without_code(line)) for number, line in enumerate(blank.splitlines(), 1)]
+
+
+def without_code(line: str) -> str:
+    """The line without code, link targets and addresses."""
+    return re.sub(r"``?[^`]*``?|\]\([^)]*\)|https?://\S+", " ", line)
+
+
+def strings(text: str) -> list[tuple[int, str]]:
+    """The docstrings and messages of a module: string constants with a blank."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            lines = without_code(re.sub(r":\w+:`[^`]*`", " ", node.value)).splitlines()
+            found += [(node.lineno + k, line) for k, line in enumerate(lines)]
+    return found
+
+
+def comments(text: str) -> list[tuple[int, str]]:
+    """The comments of a module."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [(token.start[0], without_code(token.string)) for token in tokens if token.type == tokenize.COMMENT]
+
+
+def broken(lines: list[tuple[int, str]]) -> list[str]:
+    """The words in lines that break a rule, each with the words to use."""
+    return [
+        f"{number}: {match[0]!r}, use {use!r}"
+        for number, line in lines
+        for rule, use in RULES.items()
+        for match in rule.finditer(line)
+        if not any(context in line for context in ALLOWED.get(match[0].lower(), ()))
+    ]
+
+
+def documents() -> list[Path]:
+    """All files with prose, but for the generated results and the list of changes, which names old words."""
+    found = tracked("*.md", "rlr/*.py", "experiments/*.py", "configs/*.yaml", "experiments/*.yaml")
+    names = {path: path.relative_to(ROOT).as_posix() for path in found}
+    return [p for p, name in names.items() if name != "CHANGELOG.md" and not name.startswith("experiments/results/")]
+
+
+def test_texts_use_american_spelling_and_the_terms_of_the_field() -> None:
+    found = []
+    for path in documents():
+        name = path.relative_to(ROOT).as_posix()
+        if name not in PENDING:
+            found += [f"{name}:{line}" for line in broken(prose(path))]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("The pictures are scored.", "pictures"),
+        ("a roll-out of the chain", "roll-out"),
+        ("We optimise it.", "optimise"),
+        ("its colour is red", "colour"),
+        ("the loudest estimator", "loudest"),
+        ("there is nothing, and this is none", "is none"),
+        ("It is told above.", "told"),
+        ("the clips of a prompt", "the clips"),
+    ],
+)
+def test_a_wrong_word_is_found(text: str, word: str) -> None:
+    """The law above can fail."""
+    (found, *_) = broken([(1, text)])
+    assert found.startswith(f"1: {word!r}, use ")
+
+
+@pytest.mark.parametrize(
+    "text", ["CLIP and clip_norm", "the clip range", "a raised exercise", "noise, otherwise", "a quietus"]
+)
+def test_a_right_word_is_not_found(text: str) -> None:
+    assert broken([(1, text)]) == []
+
+
+def test_only_prose_is_read(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text('"""A picture."""\ncolour = "picture"  # grey\nraise ValueError(f"no {colour} picture")\n')
+    assert [line.split(",")[0] for line in broken(prose(module))] == ["1: 'picture'", "3: 'picture'", "2: 'grey'"]
+    page = tmp_path / "page.md"
+    page.write_text("`picture` [a](picture.md)\n\n```\npicture\n```\n\na picture\n")
+    assert broken(prose(page)) == ["7: 'picture', use 'image'"]
