@@ -55,7 +55,7 @@ class EMA(Callback):
         self._settle(pl_module)
         if not self.average:
             self.average = {name: weight.detach().clone() for name, weight in _weights(pl_module).items()}
-        # the optimiser's own hook: it is called before any callback looks, and not for updates that are skipped
+        # the optimizer's own hook: it is called before any callback looks, and not for updates that are skipped
         self._hooks = [
             optimizer.register_step_post_hook(lambda *_: self._update(pl_module)) for optimizer in trainer.optimizers
         ]

@@ -257,8 +257,8 @@ class Evaluation(Scheduled):
             values = {m.label: m.value for m in results.sets[name]}
             for metric in evaluator.metrics:
                 value = values[metric.label]
-                if isinstance(value, Comparison) and (told := metric.warning(value)):
-                    warnings.warn(f"the {metric.label} of samples on {name} {told}", stacklevel=2)
+                if isinstance(value, Comparison) and (text := metric.warning(value)):
+                    warnings.warn(f"the {metric.label} of samples on {name} {text}", stacklevel=2)
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "evaluation")

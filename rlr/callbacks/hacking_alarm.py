@@ -18,7 +18,7 @@ from rlr.rewards.base import Reward
 
 @dataclass
 class Look:
-    """An evaluation as the alarm remembers it.
+    """The part of an evaluation that the alarm keeps.
 
     Args:
         update: After how many updates.
@@ -48,7 +48,7 @@ class HackingAlarm(Callback, Listener):
     The latest evaluation of :class:`~rlr.callbacks.Evaluation` is compared with the one ``window`` evaluations
     before. *Rises*: the slope of a straight line through the training rewards of the batches between is positive by
     more than ``tolerance`` standard errors. *Falls*: so is the mean drop of a held-out reward over its prompts, each
-    compared with itself on the same noise. Each episode is told once; it ends with an evaluation at which one of the
+    compared with itself on the same noise. Each episode is reported once; it ends with an evaluation at which one of the
     two no longer holds.
 
     Args:
@@ -67,7 +67,7 @@ class HackingAlarm(Callback, Listener):
         self._training: list[float] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses to watch what is not measured."""
+        """Checks that held-out rewards are measured during training."""
         evaluations = [c for c in trainer.callbacks if isinstance(c, Evaluation)]  # type: ignore[attr-defined]
         if stage == "fit" and not any(evaluation.every for evaluation in evaluations):
             raise ValueError(
@@ -116,13 +116,13 @@ class HackingAlarm(Callback, Listener):
     def _sentence(
         self, reward: Reward, rise: Change, falls: dict[str, Change], measured: dict[str, Measurement]
     ) -> str:
-        told = "; ".join(_fall(name, falls[name], measured[name]) for name in sorted(falls))
+        drops = "; ".join(_fall(name, falls[name], measured[name]) for name in sorted(falls))
         scaled = "".join(f", {scale} by {factor * rise.size:.3g}" for scale, factor in reward.scales.items())
         first, last = self._looks[0].update, self._looks[-1].update
         return (
             f"the training reward {reward.label} got better by {rise.size:.3g} (± {rise.error:.1g}){scaled} from update "
-            f"{first} to {last} while held-out rewards got worse: {told}; the model may be gaming its reward, "
-            f"{'so training stops' if self.stop else 'so look at the pictures'}; go back to an earlier checkpoint, or "
+            f"{first} to {last} while held-out rewards got worse: {drops}; the model may be gaming its reward, "
+            f"{'so training stops' if self.stop else 'so look at the samples'}; go back to an earlier checkpoint, or "
             "train on a combination of rewards"
         )
 

@@ -175,10 +175,10 @@ def only_finite(prediction: Prediction) -> Prediction:
 
 def warn_not_finite(samples: Sequence[tuple[int, str]]) -> None:
     """Warns of samples, each a number and its prompt, whose pixels are not finite."""
-    told = ", ".join(f"{number} ({str(prompt)[:80]!r})" for number, prompt in samples[:5])
+    named = ", ".join(f"{number} ({str(prompt)[:80]!r})" for number, prompt in samples[:5])
     more = f" and {len(samples) - 5} more" if len(samples) > 5 else ""
     warnings.warn(
-        f"samples: expected finite pixels, found NaN or infinity in sample {told}{more}; these samples do not count. "
+        f"samples: expected finite pixels, found NaN or infinity in sample {named}{more}; these samples do not count. "
         "Check the decoder and the weights, or set dtype to float32 or bfloat16",
         stacklevel=3,
     )

@@ -34,7 +34,7 @@ TOLERANCE = 1e-2
 
 
 class DOODL(Sampling):
-    r"""Optimises the latent of every sample, of pictures and clips alike; for ``predict`` and ``test``.
+    r"""Optimizes the latent of every sample, of images and videos alike; for ``predict`` and ``test``.
 
     The defaults are those of the published code; its guidance scale is 7.5. Samples do not depend on the batch.
 
@@ -70,7 +70,7 @@ class DOODL(Sampling):
     ) -> None:
         if iterations < 0 or not (scale > 0 and clip > 0) or not 0 <= momentum < 1 or perturbation < 0:
             raise ValueError(
-                "DOODL needs iterations >= 0, scale > 0, clip > 0, 0 <= momentum < 1 and perturbation >= 0, and got "
+                "DOODL: expected iterations >= 0, scale > 0, clip > 0, 0 <= momentum < 1 and perturbation >= 0, found "
                 f"{iterations}, {scale}, {clip}, {momentum} and {perturbation}"
             )
         if not reward.differentiable:
@@ -93,11 +93,11 @@ class DOODL(Sampling):
     @torch.inference_mode(False)
     @torch.no_grad()
     def generate(self, batch: PromptBatch) -> Prediction:
-        """Samples a batch from optimised latents, and notes the rewards on the way there."""
+        """Samples a batch from optimized latents, and notes the rewards on the way there."""
         prompts, seeds = list(batch.prompts), self.seeds(batch)
         start = self.chain.draw(seeds)[self.chain.steps]
         _, before = self._show(start, prompts)
-        x, path = self.optimise(start, prompts, seeds)
+        x, path = self.optimize(start, prompts, seeds)
         samples, rewards = self._show(x, prompts)
         notes = [
             {"reward_before": before[i].item(), "reward_path": [scores[i].item() for scores in path]}
@@ -105,7 +105,7 @@ class DOODL(Sampling):
         ]
         return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.size.fps, notes)
 
-    def optimise(self, x: Tensor, prompts: list[str], seeds: list[int]) -> tuple[Tensor, list[Tensor]]:
+    def optimize(self, x: Tensor, prompts: list[str], seeds: list[int]) -> tuple[Tensor, list[Tensor]]:
         r"""Moves latents up the reward.
 
         Args:
@@ -135,7 +135,7 @@ class DOODL(Sampling):
         Args:
             x: The latents :math:`x_T = y_T`, with shape :math:`(B, *)`.
             prompts: The :math:`B` prompts.
-            seed: Decides which frames of clips are seen by a reward that draws some.
+            seed: Decides the frames of videos for a reward that draws some.
 
         Returns:
             The gradient, with shape :math:`(B, *)`, and the rewards, with shape :math:`(B)`.

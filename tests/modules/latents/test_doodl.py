@@ -101,14 +101,14 @@ def test_latents_move_by_the_published_rule():
         noise = module._noise(x, seeds, k).flatten(1)
         moved = y.flatten(1) + buffer + 1e-2 * noise
         y = (moved * x.flatten(1).norm(dim=1, keepdim=True) / moved.norm(dim=1, keepdim=True)).view_as(x)
-    found, path = module.optimise(x, WORDS, seeds)
+    found, path = module.optimize(x, WORDS, seeds)
     torch.testing.assert_close(found, y, rtol=1e-9, atol=1e-12)
     assert len(path) == 2
 
 
 def test_the_norm_of_every_latent_is_kept():
     x = latents() * torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64).view(3, 1, 1, 1)
-    found, _ = doodl(clip=0.3, scale=100.0, perturbation=0.1).optimise(x, WORDS, [1, 2, 3])
+    found, _ = doodl(clip=0.3, scale=100.0, perturbation=0.1).optimize(x, WORDS, [1, 2, 3])
     assert (found - x).abs().max() > 0.1
     torch.testing.assert_close(norms(found), norms(x))
 
@@ -285,7 +285,7 @@ def test_a_gradient_that_is_not_finite_is_told():
         ({"iterations": -1}, "iterations >= 0"),
         ({"clip": 0.0}, "clip > 0"),
         ({"momentum": 1.0}, "momentum < 1"),
-        ({"steps": 0}, "at least one step"),
+        ({"steps": 0}, "steps: expected at least 1"),
         ({"mixing": 0.0}, "mixing must lie"),
     ],
 )
