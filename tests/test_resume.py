@@ -228,7 +228,7 @@ def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(tmp_path, spoi
     checkpoint = torch.load(path, weights_only=True)
     spoil(checkpoint)
     torch.save(checkpoint, path)
-    told = rf"other\.ckpt is no checkpoint of this version of ImageAlignment; expected version 2, {found}"
+    told = rf"other\.ckpt is no checkpoint of this version of Alignment; expected version 2, {found}"
     with pytest.raises(ValueError, match=told):
         sampled(align(), path)
     with pytest.raises(ValueError, match=told):

@@ -7,13 +7,10 @@ Every random number is a function of the seed and of the number of samples that 
 run has its own noise, whatever batch, rank or round it falls into, and whether or not the run was interrupted.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any, Self
 
 import torch
-from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import Tensor, nn
 
 from rlr.chain import Chain
@@ -21,25 +18,20 @@ from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Estimator, no_terms
 from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models.base import DiffusionModel
-from rlr.modules.checkpoint import check_like, load_trained
+from rlr.modules.checkpoint import load_trained
+from rlr.modules.checks import check_parts, check_training
 from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
 from rlr.modules.profiler import Profiler
 from rlr.modules.progress import Progress
-from rlr.modules.randomness import random_state, set_random_state
-from rlr.modules.round import Round
 from rlr.modules.sampling import Sampling
+from rlr.modules.training_state import STATE, TrainingState
 from rlr.modules.update import StepReport, Updater
 from rlr.rewards.base import Reward, Scores, without_rounding
 from rlr.rollout import Rollout
 from rlr.samplers import Sampler
 from rlr.seeding import Stream, spawn
-
-STATE = "alignment"
-"""The key under which a checkpoint holds this module's own state."""
-VERSION = 2
-"""The version of that state; version 1 had no number."""
 
 
 class Alignment(Sampling):
@@ -75,59 +67,21 @@ class Alignment(Sampling):
         self.optimization = optimization
         self.penalty = penalty
         self.updater = Updater(self, lambda: self.weights, optimization, memory)
-        self.progress = Progress()
-        self._round = Round()
-        self._resumed: dict[str, Any] = {}
+        self.state = TrainingState(estimator, reward, self.updater)
         self._check()
 
     def _check(self) -> None:
-        chain, estimator, reward = self.chain, self.estimator, self.reward
-        if estimator.differentiable and not reward.differentiable:
-            raise ValueError(
-                f"{type(estimator).__name__} as configured backpropagates the reward, and {type(reward).__name__} has no "
-                "gradient; use a differentiable reward, or an estimator of half- and zeroth-order terms alone, such as "
-                "HalfOrder without control"
-            )
-        frames = chain.model.size.frames
-        reward.check(video=frames is not None)
-        if frames is not None:
-            reward.select_frames(frames, 0)  # a choice of frames that do not exist fails here and not in training
-        estimator.check(chain)
-        if self.penalty:
-            self.penalty.check(chain)
-            if self.penalty.full and estimator.updates_per_round > 1:
-                raise ValueError(
-                    f"penalty.full needs rollouts of the present weights, and {type(estimator).__name__} makes "
-                    f"{estimator.updates_per_round} updates of a round; set penalty.full to false"
-                )
+        check_parts(self.chain, self.reward, self.estimator, self.penalty)
 
     def setup(self, stage: str) -> None:
-        """Refuses to train a model without trainable weights; to sample from one is fine."""
-        if stage != "fit":
-            return
-        if not self.chain.model.trainable:
-            raise ValueError(
-                f"{type(self.chain.model).__name__} has no trainable weights; add a LoRA to it, or unfreeze weights"
-            )
-        self._check_precision()
-        updates, end = self.estimator.updates_per_round, self.trainer.max_steps
-        if end > 0 and end % updates:
-            warnings.warn(
-                f"trainer.max_steps={end} ends inside a round of {updates} updates, and a run that is resumed there does not "
-                f"make the rest of the round; set max_steps to a multiple of {updates}",
-                stacklevel=2,
-            )
+        """Checks that the model can be trained."""
+        if stage == "fit":
+            check_training(self.chain.model, self.estimator, self.trainer)
 
-    def _check_precision(self) -> None:
-        """Refuses a precision that rounds the frozen weights where the trained ones are the network's own."""
-        # a model that can compute as before the training adds its trained weights to a network, as a LoRA does
-        if isinstance(self.trainer.precision_plugin, HalfPrecision) and not self.chain.model.has_reference:
-            precision = self.trainer.precision
-            raise ValueError(
-                f"trainer.precision: {precision} rounds the network, and {type(self.chain.model).__name__} trains weights of "
-                f"the network itself, whose updates would be lost; set it to {precision.replace('true', 'mixed')}, or train a "
-                "LoRA"
-            )
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        return self.state.progress
 
     @property
     def weights(self) -> list[nn.Parameter]:
@@ -143,16 +97,16 @@ class Alignment(Sampling):
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Samples a rollout, and learns from the round when it is complete."""
-        self._restore()
+        self.state.restore(self._sample)
         profiler = Profiler(self.device)
         with profiler.section("rollout"):
             rollout = self._sample(batch.prompts, self.progress.samples)
-        self._round.add(self.progress.samples, rollout)
+        self.state.round.add(self.progress.samples, rollout)
         self._initialize_statistics(rollout)
         self.progress.batches += 1
         self.progress.samples += len(rollout) * self.trainer.world_size
-        if len(self._round) == self.optimization.accumulate:
-            self._learn(self._round.take(), profiler)
+        if len(self.state.round) == self.optimization.accumulate:
+            self._learn(self.state.round.take(), profiler)
 
     def _sample(self, prompts: Sequence[str], number: int) -> Rollout:
         """Samples a rollout whose first sample, on rank 0, has this number in the run."""
@@ -172,7 +126,7 @@ class Alignment(Sampling):
 
     def _learn(self, rollouts: list[Rollout], profiler: Profiler) -> None:
         """Makes the updates of a round."""
-        report = StepReport(None, {})
+        report = StepReport()
         penalty = self.penalty.terms if self.penalty else no_terms
         for terms in self.estimator.updates(rollouts, penalty):
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
@@ -198,13 +152,13 @@ class Alignment(Sampling):
         means = {"mean": values.mean(), "std": values.std() if n > 1 else values.new_zeros(())}
         means |= score_means(self.reward, scores)
         self.log_dict({f"reward/{name}": value for name, value in means.items()}, sync_dist=True, batch_size=n)
-        self.log_dict({**self._divergence(rollouts, report, profiler)}, sync_dist=True, batch_size=n)
-        self.log_dict(self.estimator.metrics(), sync_dist=True, batch_size=n)
+        shared: dict[str, Any] = {**self._divergence(rollouts, profiler), **report.terms, **self.estimator.metrics()}
+        self.log_dict(shared, sync_dist=True, batch_size=n)
         counts = {"samples": float(self.progress.samples), "reward_calls": float(self.progress.reward_calls)}
-        self.log_dict({**report.metrics, **dict(profiler.metrics()), **counts}, batch_size=n)
+        self.log_dict({**report.gradients, **dict(profiler.metrics()), **counts}, batch_size=n)
 
-    def _divergence(self, rollouts: list[Rollout], report: StepReport, profiler: Profiler) -> dict[str, Tensor]:
-        """Returns the divergence of the round from the base model's paths, where that is known or due."""
+    def _divergence(self, rollouts: list[Rollout], profiler: Profiler) -> dict[str, Tensor]:
+        """Returns the divergence of the round from the base model's paths, every ``log_kl_every`` rounds without a penalty."""
         every, rounds = self.optimization.log_kl_every, self.progress.batches // self.optimization.accumulate
         if self.penalty or not every or rounds % every or not self.chain.model.has_reference:
             return {}
@@ -225,72 +179,26 @@ class Alignment(Sampling):
         """Keeps of the weights only the trained ones, and adds what else a resumed run needs."""
         trained = self.chain.model.trainable
         checkpoint["state_dict"] = {name: weight.detach() for name, weight in trained.items()}
-        checkpoint[STATE] = self._state()
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "version": VERSION,
-            "progress": asdict(self.progress),
-            "failures": self.updater.failures,
-            "estimator_class": type(self.estimator).__name__,
-            "estimator": self.estimator.state_dict(),
-            "reward": self.reward.statistics(),
-            "random": random_state(),
-            "round": self._round.state(),
-        }
+        checkpoint[STATE] = self.state.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Loads the trained weights, and in training the rest of the state.
+        """Loads the trained weights and the progress of the run.
 
         Raises:
             ValueError: If a weight is missing, foreign, or of another shape, or the checkpoint is of another version.
         """
-        state = checkpoint.get(STATE)
-        if not isinstance(state, dict) or state.get("version") != VERSION:
-            raise ValueError(
-                f"{self._origin} is no checkpoint of this version of {type(self).__name__}; expected version {VERSION}, got "
-                f"{state.get('version', 1) if isinstance(state, dict) else 'one of another module'}; train again, or use the "
-                "version of rlr that wrote it"
-            )
-        check_like({"progress": asdict(self.progress), "estimator_class": ""}, state, self._origin, STATE)
+        self.state.load(checkpoint.get(STATE), self._origin)
         load_trained(self.chain.model, checkpoint["state_dict"], self._origin)
         checkpoint["state_dict"] = {}
-        self.progress = Progress(**state["progress"])
-        self._resumed = state
+
+    def on_fit_start(self) -> None:
+        """Takes up the rest of the state, which sampling does not need."""
+        self.state.resume(self._origin)
 
     @property
     def _origin(self) -> str:
         """What a message calls the checkpoint that is being loaded."""
         return str(path) if self._trainer and (path := self._trainer.ckpt_path) else "the checkpoint"
-
-    def on_fit_start(self) -> None:
-        """Restores what training alone needs: sampling from a checkpoint asks for no estimator."""
-        if self._resumed:
-            self._load_training_state(self._resumed)
-
-    def _load_training_state(self, state: dict[str, Any]) -> None:
-        written, own = state["estimator_class"], type(self.estimator).__name__
-        remedy = "resume with the estimator that the run began with, or begin a new run"
-        if written != own:
-            raise ValueError(
-                f"{self._origin} was written with the estimator {written}, and this run has {own}; {remedy}"
-            )
-        check_like({**self._state(), "estimator": {}}, state, self._origin, STATE)
-        try:
-            self.estimator.load_state_dict(state["estimator"])
-        except KeyError as error:
-            raise ValueError(
-                f"{self._origin} was written with another {own}: it holds no state {error}, which this run's needs; {remedy}"
-            ) from error
-        self.reward.load_statistics(state["reward"])
-        self.updater.failures = state["failures"]
-
-    def _restore(self) -> None:
-        """In the first step after resuming, restores what building the run has used up or dropped."""
-        if self._resumed:
-            state, self._resumed = self._resumed, {}
-            set_random_state(state["random"])
-            self._round.restore(state["round"], self._sample)
 
 
 def _fault(rollouts: Sequence[Rollout]) -> str | None:

@@ -80,7 +80,7 @@ class GradientAccumulator:
         }
 
     def metrics(self, scale: float = 1.0) -> Iterator[tuple[str, Tensor]]:
-        """Yields norms, cosines and the terms' own metrics by log name.
+        """Yields norms and cosines by log name.
 
         Args:
             scale: The factor by which the gradients are too large.
@@ -89,7 +89,6 @@ class GradientAccumulator:
             yield f"gradient/{name}", norm / scale
         for (one, other), cosine in self.cosines().items():
             yield f"cosine/{one}_{other}", cosine
-        yield from self.sums.items()
 
     def _take(self) -> list[Tensor | None]:
         before = [w.grad for w in self.weights]

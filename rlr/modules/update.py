@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,11 +25,13 @@ class StepReport:
 
     Args:
         failure: Why the weights did not change; None where they did.
-        metrics: Gradient norms, cosines, and the metrics of terms, by log name.
+        gradients: Gradient norms and cosines of this rank, by log name.
+        terms: The sums of the metrics of this rank's terms, by log name.
     """
 
-    failure: str | None
-    metrics: Mapping[str, Tensor]
+    failure: str | None = None
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Updater:
@@ -80,7 +82,7 @@ class Updater:
                 raise ValueError("the estimator yielded no term for an update; expected at least one")
             self._apply(accumulator, failure)
         self._guard(failure)
-        return StepReport(failure, dict(self._metrics(accumulator)))
+        return StepReport(failure, dict(self._gradients(accumulator)), accumulator.sums)
 
     def _backward(self, terms: Iterator[Term], accumulator: GradientAccumulator, profiler: Profiler) -> None:
         # gradients are averaged over ranks once, after the last term: which one is the last is known only afterwards
@@ -153,7 +155,7 @@ class Updater:
         scaler = getattr(self.module.trainer.precision_plugin, "scaler", None)
         return scaler.get_scale() if scaler is not None else 1.0
 
-    def _metrics(self, accumulator: GradientAccumulator) -> Iterator[tuple[str, Tensor]]:
+    def _gradients(self, accumulator: GradientAccumulator) -> Iterator[tuple[str, Tensor]]:
         yield from accumulator.metrics(self._scale)
         if self._norm is not None:
             yield "gradient/total", self._norm

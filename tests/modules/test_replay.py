@@ -275,7 +275,7 @@ def stopped(folder, batches=5, **settings):
 
     one.training_step = saving
     trainer = run(one, data(), UPDATES, plugins=[SafeCheckpointIO()], min_steps=0, min_epochs=0)
-    assert len(one._round) == 1
+    assert len(one.state.round) == 1
     trainer.save_checkpoint(folder / "last.ckpt")
 
 

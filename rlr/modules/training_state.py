@@ -1,0 +1,105 @@
+"""What a checkpoint of an alignment holds beside the trained weights, and how a resumed run takes it up."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rlr.estimators.base import Estimator
+from rlr.modules.checkpoint import check_like
+from rlr.modules.progress import Progress
+from rlr.modules.randomness import random_state, set_random_state
+from rlr.modules.round import Round, Sampler
+from rlr.modules.update import Updater
+from rlr.rewards.base import Reward
+
+STATE = "alignment"
+"""The key under which a checkpoint holds this state."""
+VERSION = 2
+"""The version of this state; version 1 had no number."""
+REMEDY = "resume with the estimator that the run began with, or begin a new run"
+
+
+class TrainingState:
+    """The state of a run of an alignment.
+
+    It is taken up in three steps: :meth:`load` when the checkpoint is read, in every command; :meth:`resume` before training,
+    since sampling needs no estimator; :meth:`restore` in the first training step, when the run is built.
+
+    Args:
+        estimator: The estimator, which may remember something from one update to the next.
+        reward: The reward, which may have running statistics.
+        updater: The updater, which counts skipped updates.
+    """
+
+    def __init__(self, estimator: Estimator, reward: Reward, updater: Updater) -> None:
+        self.estimator = estimator
+        self.reward = reward
+        self.updater = updater
+        self.progress = Progress()
+        self.round = Round()
+        self._read: Mapping[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state. All ranks call it together."""
+        return {
+            "version": VERSION,
+            "progress": asdict(self.progress),
+            "failures": self.updater.failures,
+            "estimator_class": type(self.estimator).__name__,
+            "estimator": self.estimator.state_dict(),
+            "reward": self.reward.statistics(),
+            "random": random_state(),
+            "round": self.round.state(),
+        }
+
+    def load(self, state: Any, origin: str) -> None:
+        """Takes up the progress of a run.
+
+        Args:
+            state: What :meth:`state_dict` returned; None where the checkpoint has no such state.
+            origin: What a message calls the checkpoint.
+
+        Raises:
+            ValueError: If the checkpoint is of another version or module, or a value has another type.
+        """
+        if not isinstance(state, dict) or state.get("version") != VERSION:
+            raise ValueError(
+                f"{origin} is no checkpoint of this version of Alignment; expected version {VERSION}, got "
+                f"{state.get('version', 1) if isinstance(state, dict) else 'one of another module'}; train again, or use the "
+                "version of rlr that wrote it"
+            )
+        check_like({"progress": asdict(self.progress), "estimator_class": ""}, state, origin, STATE)
+        self.progress = Progress(**state["progress"])
+        self._read = state
+
+    def resume(self, origin: str) -> None:
+        """Takes up what training alone needs.
+
+        Raises:
+            ValueError: If the checkpoint was written with another estimator, or a value has another type.
+        """
+        if not self._read:
+            return
+        written, own = self._read["estimator_class"], type(self.estimator).__name__
+        if written != own:
+            raise ValueError(f"{origin} was written with the estimator {written}, and this run has {own}; {REMEDY}")
+        check_like({**self.state_dict(), "estimator": {}}, self._read, origin, STATE)
+        try:
+            self.estimator.load_state_dict(self._read["estimator"])
+        except KeyError as error:
+            raise ValueError(
+                f"{origin} was written with another {own}: it holds no state {error}, which this run's needs; {REMEDY}"
+            ) from error
+        self.reward.load_statistics(self._read["reward"])
+        self.updater.failures = self._read["failures"]
+
+    def restore(self, sample: Sampler) -> None:
+        """Takes up, once, what building the run has used up or dropped: random states, and the rollouts of a round.
+
+        Args:
+            sample: Samples the rollouts of an incomplete round again.
+        """
+        if self._read:
+            state, self._read = self._read, {}
+            set_random_state(state["random"])
+            self.round.restore(state["round"], sample)
