@@ -136,7 +136,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         """Reads a file that :meth:`save_checkpoint` has written.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If the file does not exist.
             ValueError: If the file is cut off, damaged, or something else than a training checkpoint, or if a value in it has
                 another type than Lightning and torch write.
         """

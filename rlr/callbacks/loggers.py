@@ -31,7 +31,7 @@ def now(module: Alignment) -> int:
 
 
 def updates(trainer: Trainer, module: Alignment) -> int:
-    """Returns how many updates the weights have seen; outside training the checkpoint tells."""
+    """Returns how many updates the weights have seen; outside training those of the checkpoint."""
     return trainer.global_step or module.progress.updates or module.progress.batches // module.optimization.accumulate
 
 

@@ -63,7 +63,7 @@ USELESS = (
 
 
 class Parser(LightningArgumentParser):
-    """Tells a mistake in one sentence instead of the usage of two hundred options."""
+    """Reports a mistake in one sentence instead of the usage of two hundred options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
@@ -161,7 +161,7 @@ def build(value: Any, base: type, place: str) -> Any:
     """Returns the object that a part of a parsed config stands for.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it does not exist.
     """
     if value is None:
         raise ValueError(

@@ -107,7 +107,7 @@ def merge(under: Any, upper: Any) -> Any:
 
 
 def _same_class(one: Any, two: Any) -> bool:
-    """Tells whether two names stand for one class: equal, or one of them the short name of the other."""
+    """Returns whether two names stand for one class: equal, or one of them the short name of the other."""
     if not (isinstance(one, str) and isinstance(two, str)):
         return one == two
     short = "." not in one or "." not in two

@@ -136,7 +136,7 @@ class Class:
 
     @cached_property
     def parameters(self) -> dict[str, Parameter] | None:
-        """The parameters of its constructor; ``None`` if they cannot be told from the source."""
+        """The parameters of its constructor; ``None`` if they do not follow from the source."""
         found: dict[str, Parameter] = {}
         for item in self.ancestors:
             if init := item.method("__init__"):

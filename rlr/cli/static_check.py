@@ -129,7 +129,7 @@ def _check_trainer(value: Any, trainer: Class, check: TypeCheck) -> None:
 def known_options(command: str) -> dict[str, Parameter | Class]:
     """Returns the keys of the config of a command: parameters, and the classes whose objects or arguments they hold.
 
-    There are none where the source files of Lightning are not at hand.
+    The mapping is empty where the source files of Lightning are not available.
     """
     trainer = open_class("lightning.pytorch.Trainer")
     model, data = open_class("lightning.pytorch.LightningModule"), open_class("lightning.pytorch.LightningDataModule")

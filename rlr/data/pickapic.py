@@ -53,7 +53,7 @@ def shards(folder: Path, name: str) -> list[Path]:
     """Returns the files of the published split ``name``, in order.
 
     Raises:
-        FileNotFoundError: If there are none, or fewer or more than their names say.
+        FileNotFoundError: If no such files exist, or fewer or more than their names say.
     """
     found = sorted(path for place in (folder, folder / "data") for path in place.glob(f"{name}-*.parquet"))
     if not found:

@@ -57,7 +57,7 @@ class PromptData(LightningDataModule, ABC):
 
     @abstractmethod
     def prompts(self, split: str) -> Sequence[str]:
-        """Returns all prompts of ``train``, ``val``, ``test`` or ``predict``, before ``keep``; empty if there are none."""
+        """Returns all prompts of ``train``, ``val``, ``test`` or ``predict``, before ``keep``; which may be empty."""
 
     def read(self, split: str) -> list[str]:
         """Returns the prompts of a split that ``keep`` keeps. They are read once.

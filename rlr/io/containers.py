@@ -63,7 +63,7 @@ def _box(opened: BinaryIO, at: int, size: int) -> Part:
 
 
 def _element(opened: BinaryIO, at: int, size: int) -> Part | None:
-    """An identifier of 4 bytes, and a length whose first byte tells how many bytes it has."""
+    """An identifier of 4 bytes, and a length whose first byte gives its number of bytes."""
     identifier, first = opened.read(4), opened.read(1)
     if identifier not in (EBML, SEGMENT) or not first or not first[0]:
         return None

@@ -133,7 +133,7 @@ def _encode(frames: Tensor, rate: Fraction, crf: int) -> bytes:
 def _tag(context: Any) -> None:
     # the number of threads changes the bytes
     context.thread_count = 1
-    # SMPTE 170M in the numbers of H.264's table E-5, and limited range: players that are not told guess by the size
+    # SMPTE 170M in the numbers of H.264's table E-5, and limited range: players guess by the size without them
     context.color_primaries = context.color_trc = context.colorspace = 6
     context.color_range = 1
 

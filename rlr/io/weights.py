@@ -1,4 +1,4 @@
-"""Files of weights: told from other files, checked for damage, read as tensors alone, and written whole."""
+"""Files of weights: distinguished from other files, checked for damage, read as tensors alone, and written whole."""
 
 import codecs
 import errno
@@ -124,7 +124,7 @@ def identify(path: Path) -> str | None:
     The answer fits the sentence "PATH is …": ``"empty"``, ``"a Git LFS pointer"``, ``"an HTML page"``,
     ``"cut off after N of M bytes"``, ``"a text file that begins with '…'"``. The name's suffix decides what is expected:
     safetensors, a file of :func:`torch.save` (``.bin``, ``.pt``, ``.pth``, ``.ckpt``), or JSON; of other files only the
-    first three are told. Little is read of large files, and damage inside them is not found here.
+    first three are recognized. Little is read of large files, and damage inside them is not found here.
 
     Args:
         path: An existing file.

@@ -28,7 +28,7 @@ class PromptEncoder(nn.Module, ABC):
     Args:
         load: Returns the text encoder.
         length: How many tokens :math:`L` it reads, start and end included.
-        identity: Tells this encoder and its weights from any other, for files of embeddings.
+        identity: Distinguishes this encoder and its weights from any other, for files of embeddings.
         placement: Where the encoder and the embeddings are kept; by default with the model, and 256 embeddings.
     """
 

@@ -1,4 +1,4 @@
-"""The U-Nets of diffusers that are not plain text-to-image ones, and how their configuration tells them."""
+"""The U-Nets of diffusers that are not plain text-to-image ones, and the settings by which they are recognized."""
 
 from collections.abc import Mapping
 from typing import Any

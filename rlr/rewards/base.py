@@ -68,7 +68,7 @@ class FrameSelection:
 
 
 class Reward(nn.Module, ABC):
-    """A score of samples given their prompts: frozen, in eval mode, with its own resize and normalisation.
+    """A score of samples given their prompts: frozen, in eval mode, with its own resize and normalization.
 
     A reward states facts about itself as class attributes; callers read them and never its name. It computes in at least
     float32, forward and backward, whatever the training runs in: outside autocast, with weights that casts to float16

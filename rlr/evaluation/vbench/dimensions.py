@@ -100,7 +100,7 @@ MUSIQ = File(
 SIX = (
     Dimension("subject_consistency", "Subject Consistency", 1.0, DINO),
     Dimension("background_consistency", "Background Consistency", 1.0, (VIT_B_32,)),
-    # every other frame is interpolated from its neighbours: two pairs of frames. AMT and RAFT compare features of an
+    # every other frame is interpolated from its neighbors: two pairs of frames. AMT and RAFT compare features of an
     # eighth of the size, halved three times more; below 128 pixels, once padded, that leaves one, and their output is NaN
     Dimension("motion_smoothness", "Motion Smoothness", 1.0, (AMT,), least_frames=3, least_side=113, pickled=True),
     # a video is dynamic if round(N / 4) of its flows are large: with fewer than three frames, always
@@ -121,7 +121,7 @@ def named(names: Iterable[str]) -> tuple[Dimension, ...]:
     """Returns the dimensions of these names, each once.
 
     Raises:
-        ValueError: If there is none of a name.
+        ValueError: If no dimension has a name.
     """
     return tuple(_named(dict.fromkeys(names)))
 

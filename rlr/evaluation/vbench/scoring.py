@@ -158,7 +158,7 @@ class CachedScore:
     key: str
 
     def find(self) -> Score | None:
-        """Returns the score, or None if there is none that fits."""
+        """Returns the score, or None if no score fits."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             return Score(content["value"], content["videos"]) if content["key"] == self.key else None

@@ -171,7 +171,7 @@ def find(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*.mp4")):
         if path.name in found:
             raise ValueError(
-                f"two videos have the name {path.name!r}, {found[path.name]} and {path}; VBench tells them apart by name, "
+                f"two videos have the name {path.name!r}, {found[path.name]} and {path}; VBench distinguishes them by name, "
                 "so remove one"
             )
         found[path.name] = path

@@ -35,7 +35,7 @@ def check(dimensions: Iterable[Dimension], folder: Path) -> None:
         others = f" ({more} other {'file is' if more == 1 else 'files are'} missing, too)" if more else ""
         raise FileNotFoundError(
             f"{dimension.name} needs the weights {folder / file.path}, which are not there{others}; "
-            "`make vbench-weights` tells what goes where, and --dimensions what to judge without them"
+            "`make vbench-weights` lists what goes where, and --dimensions what to judge without them"
         )
     for dimension, file in needs:
         if not published(file, folder / file.path):

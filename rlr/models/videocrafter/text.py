@@ -1,4 +1,4 @@
-"""The text tower of OpenCLIP as VideoCrafter reads it: the states before the last block, normalised."""
+"""The text tower of OpenCLIP as VideoCrafter reads it: the states before the last block, normalized."""
 
 import torch
 from torch import Tensor, nn

@@ -169,7 +169,7 @@ class DOODL(Sampling):
             )
 
     def _check_found(self, found: Tensor, x: Tensor) -> None:
-        """Tells once if the states on the way back were not those on the way there."""
+        """Warns once if the states of the inversion are not those of the sampling."""
         error = max((norms(end - x) / norms(x)).max().item() for end in found)
         if self._warned or error <= TOLERANCE:
             return

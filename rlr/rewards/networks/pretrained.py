@@ -24,7 +24,7 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         options: Further arguments of ``from_pretrained``.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If it does not exist.
         ValueError: If the file lacks weights of the model, has them in other shapes, or holds more than tensors.
     """
     model = issubclass(kind, PreTrainedModel)

@@ -29,7 +29,7 @@ class Connection:
         return self.client.url
 
     def ask(self, path: str, message: object = None) -> dict[str, Any]:
-        """Returns the server's answer to a message, or to a GET request where there is none.
+        """Returns the server's answer to a message, or to a GET request without a message.
 
         Raises:
             ConnectionError: If the last attempt failed, too.
@@ -97,7 +97,7 @@ class Remote(Reward):
         return self._label
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        r"""Returns one score a sample, NaN where there is none.
+        r"""Returns one score a sample, NaN where the server has no score.
 
         Args:
             samples: Pixels in [0, 1], with shape :math:`(B, 3, H, W)`, or :math:`(B, F, 3, H, W)` for videos.

@@ -134,5 +134,5 @@ def _open(file: Any) -> Image.Image:
         data = b""
     image = Image.open(io.BytesIO(data), formats=["PNG"])
     if image.mode != "RGB":
-        raise ValueError(f"the mode {image.mode} is none that is served")
+        raise ValueError(f"the mode {image.mode} is not served")
     return image

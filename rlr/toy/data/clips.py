@@ -34,7 +34,7 @@ class Beside(IterableDataset):
 
 
 class Clips(Dataset):
-    """The rows of a table of clips in order, some at a time."""
+    """The rows of a table of videos in order, some at a time."""
 
     def __init__(self, table: Table, batch_size: int) -> None:
         self.batches = Batches(table, batch_size)
@@ -50,7 +50,7 @@ class EncodedClips(LightningDataModule):
     r"""Batches of ``clips`` and ``stills``, each of which has ``mean``, ``std`` and ``captions``.
 
     ``mean`` and ``std`` are float16, :math:`(B, F, 4, 8, 8)`, and not scaled; ``captions`` are B strings. A row of
-    ``stills`` is the *first* frame of a clip, :math:`F = 1`, with its caption: there, what moves left stands to the right.
+    ``stills`` is the *first* frame of a video, :math:`F = 1`, with its caption: there, what moves left stands to the right.
 
     Args:
         autoencoder: A folder in the layout of diffusers.
@@ -113,7 +113,7 @@ class EncodedClips(LightningDataModule):
 
     @torch.no_grad()
     def table(self, captions: list[str]) -> Table:
-        """Encodes the clips of these captions in chunks."""
+        """Encodes the videos with these captions in chunks."""
         encoder = AutoencoderKL.from_pretrained(self.autoencoder, torch_dtype=torch.float32).eval()
         means, stds = [], []
         for pixels in draw_clips([parse_clip(caption) for caption in captions], self.seed).split(CHUNK):
@@ -137,5 +137,5 @@ class EncodedClips(LightningDataModule):
         return DataLoader(Beside(streams), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        """The held-out clips, once."""
+        """The held-out videos, once."""
         return DataLoader(Clips(self.validation, 24), batch_size=None)

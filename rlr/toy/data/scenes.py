@@ -1,4 +1,4 @@
-"""Pictures of the built-in world with their captions, as an endless stream for pretraining.
+"""Images of the built-in world with their captions, as an endless stream for pretraining.
 
 A fixed set of scenes is rendered when the stage is set up. Batch ``s`` of the stream is drawn from it by a generator
 seeded with ``(seed, s)``, and the stream starts at the trainer's own step: a resumed run sees exactly the batches that
@@ -112,7 +112,7 @@ class Scenes(LightningDataModule):
         return DataLoader(stream, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
-        """The held-out pictures, once."""
+        """The held-out images, once."""
         return DataLoader(Batches(self.validation, 50), batch_size=None)
 
 
@@ -131,7 +131,7 @@ class EncodedScenes(Scenes):
 
     @torch.no_grad()
     def table(self, captions: list[str]) -> Table:
-        """Encodes the pictures in chunks."""
+        """Encodes the images in chunks."""
         encoder = AutoencoderKL.from_pretrained(self.autoencoder, torch_dtype=torch.float32).eval()
         pixels = draw_pictures(captions, self.seed)
         chunks = [encoder.encode(chunk / 127.5 - 1).latent_dist for chunk in pixels.split(CHUNK)]

@@ -32,7 +32,7 @@ class HPSv2(Contrastive):
     """The similarity of :class:`Contrastive`, with the towers of open_clip.
 
     Its seed, and those of its scenes, should be others than those of the first reward: it then errs elsewhere, and
-    tells a better image from one that exploits the first reward.
+    distinguishes a better image from one that exploits the first reward.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from rlr.toy.world.tracker import track
 
 
 class DynamicCheck(Reward):
-    r"""1 where anything in the clip moves, grows or shrinks, else 0; the mean over clips is a dynamic degree.
+    r"""1 where anything in the video moves, grows or shrinks, else 0; the mean over videos is a dynamic degree.
 
     It is found by the exact check's tracker. VBench's dimension of that name measures optical flow, and its prompts, not
     this, say what should move.
@@ -20,7 +20,7 @@ class DynamicCheck(Reward):
     supports_video = True
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        r"""Returns one score a clip.
+        r"""Returns one score a video.
 
         Args:
             samples: Pixels in [0, 1], with shape :math:`(B, F, 3, H, W)`.
@@ -30,10 +30,10 @@ class DynamicCheck(Reward):
             The scores, with shape :math:`(B)`.
 
         Raises:
-            ValueError: If the samples are pictures.
+            ValueError: If the samples are images.
         """
         if samples.ndim != 5:
             raise ValueError(
-                f"DynamicCheck got samples of shape {tuple(samples.shape)}; give clips of shape (B, F, 3, H, W)"
+                f"DynamicCheck got samples of shape {tuple(samples.shape)}; pass videos of shape (B, F, 3, H, W)"
             )
         return samples.new_tensor([float(any(thing.dynamic for thing in things)) for things in track(samples)])

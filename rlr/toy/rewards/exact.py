@@ -11,7 +11,7 @@ from rlr.toy.world.checker import check
 
 
 class ExactCheck(Reward):
-    r"""1 where the picture shows all that its caption claims, else 0; nothing learned, so nothing to fool.
+    r"""1 where the image shows all that its caption claims, else 0; nothing learned, so nothing to fool.
 
     Prompts must be captions of the built-in world (:mod:`rlr.toy.world`).
 

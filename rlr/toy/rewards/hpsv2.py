@@ -10,7 +10,7 @@ class TinyHPSv2(HPSv2):
     """The built-in world's second preference model, shipped inside the package (32 pixels, cosines).
 
     It was trained apart from :class:`~rlr.toy.rewards.pickscore.TinyPickScore`, on other scenes and on captions of which
-    half name a motion: a reward to hold out, or for the frames of clips.
+    half name a motion: a reward to hold out, or for the frames of videos.
 
     Args:
         path: Another folder in the same layout to take its place.

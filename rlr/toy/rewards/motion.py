@@ -1,4 +1,4 @@
-"""The exact check of the built-in world's clips as a black-box reward."""
+"""The exact check of the built-in world's videos as a black-box reward."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from rlr.toy.world.tracker import CLAIMS, check_clips
 
 
 class MotionCheck(Reward):
-    r"""1 where the clip shows and moves as its caption claims, else 0; nothing learned, so nothing to fool.
+    r"""1 where the video shows and moves as its caption claims, else 0; nothing learned, so nothing to fool.
 
-    Prompts must be captions of the built-in world's clips (:mod:`rlr.toy.world.motion`).
+    Prompts must be captions of the built-in world's videos (:mod:`rlr.toy.world.motion`).
 
     Args:
         partial: Score the share of the caption's claims that are true instead, in [0, 1].
@@ -28,7 +28,7 @@ class MotionCheck(Reward):
         self.partial = partial
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        r"""Returns one score a clip.
+        r"""Returns one score a video.
 
         Args:
             samples: Pixels in [0, 1], with shape :math:`(B, F, 3, H, W)`.
@@ -38,12 +38,12 @@ class MotionCheck(Reward):
             The scores, with shape :math:`(B)`.
 
         Raises:
-            ValueError: If the samples are pictures, or a prompt is no caption of a clip.
+            ValueError: If the samples are images, or a prompt is no caption of a video.
         """
         if samples.ndim != 5:
             raise ValueError(
-                f"MotionCheck got samples of shape {tuple(samples.shape)}; give clips of shape (B, F, 3, H, W), and "
-                "pictures to ExactCheck"
+                f"MotionCheck got samples of shape {tuple(samples.shape)}; pass videos of shape (B, F, 3, H, W), and "
+                "images to ExactCheck"
             )
         claims = check_clips(samples, [parse_clip(prompt) for prompt in prompts])
         parts = torch.stack([claims[name] for name in CLAIMS if name != "all"])

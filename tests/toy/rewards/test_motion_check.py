@@ -42,9 +42,7 @@ def test_there_is_no_gradient_and_it_says_so(clips):
 
 def test_it_reads_clips_and_no_pictures(clips):
     assert (MotionCheck.supports_video, MotionCheck.supports_images) == (True, False)
-    with pytest.raises(
-        ValueError, match=r"MotionCheck got samples of shape \(3, 3, 32, 32\); .* pictures to ExactCheck"
-    ):
+    with pytest.raises(ValueError, match=r"MotionCheck got samples of shape \(3, 3, 32, 32\); .* images to ExactCheck"):
         MotionCheck()(clips[:, 0], RIGHT)
 
 
