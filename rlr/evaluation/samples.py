@@ -13,7 +13,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.models.staged import StagedPrompt
 from rlr.modules.sampling import finite, sample, warn_not_finite
 from rlr.seeding import Stream, spawn
 
@@ -65,7 +64,8 @@ class SampleSet:
     @property
     def key(self) -> Mapping[str, object]:
         """What the noises and prompts of the samples follow from, as plain data."""
-        texts = "\n".join(repr(p) if isinstance(p, StagedPrompt) else p for p in self.prompts)
+        # the form of a list: a prompt may hold any sign that would separate prompts
+        texts = repr(list(self.prompts))
         numbers = None if self.numbers is None else list(self.numbers)
         digest = hashlib.sha256(texts.encode()).hexdigest()
         size = {"number": len(self.prompts), "samples": self.samples}

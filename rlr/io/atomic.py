@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,12 +46,44 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder ``NAME.PID.part``, and moves it to its own path when the block ends.
+
+    If the block raises, nothing is left.
+
+    Args:
+        path: The folder, which must not exist or be empty; missing parents are made.
+
+    Raises:
+        FileExistsError: If the folder holds files, or is a file.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} exists and is not empty; name a new folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned_parts(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.mkdir()
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _remove_abandoned_parts(path: Path) -> None:
     pattern = re.compile(re.escape(path.name) + r"\.([1-9][0-9]{0,9})\.part")
     for entry in list(path.parent.iterdir()):
         matched = pattern.fullmatch(entry.name)
         if matched and not _runs(int(matched[1])):
-            entry.unlink(missing_ok=True)
+            _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def _runs(pid: int) -> bool:

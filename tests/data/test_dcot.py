@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 import yaml
-from rlr.callbacks.held_out import HeldOut
 
 from rlr.cli import main
 from rlr.data import DCoT, HandPrompts, Prompts, StageFile, StageWriter, Templates
+from rlr.evaluation import SampleSet
 from rlr.models import StagedPrompt
 from rlr.toy.data import Layered, WorldPrompts, WorldStages
 from rlr.toy.rewards import ExactCheck
@@ -68,7 +68,7 @@ def test_what_is_missing_is_missing_in_the_data():
 
 def test_base_scores_of_other_stages_are_others():
     prompts = [StagedPrompt("x", ("a", "b")), StagedPrompt("x", ("a", "c")), StagedPrompt("x", ("a", "b"), (0.2,)), "x"]
-    assert len({str(HeldOut([prompt], 1, 1).key) for prompt in prompts}) == 4
+    assert len({str(SampleSet([prompt]).key) for prompt in prompts}) == 4
 
 
 # ---------------------------------------------------------------- the hands

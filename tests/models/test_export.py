@@ -119,7 +119,7 @@ def test_an_export_that_makes_other_images_is_refused(random_sd: Folder, tmp_pat
 
 def test_files_that_are_there_stay(random_sd: Folder, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="exists and is not empty; name a new folder"):
+    with pytest.raises(FileExistsError, match="exists and is not empty; name a new folder"):
         DiffusersLoRA().write(trained(random_sd(), LoRA(2)), tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine"
 

@@ -1,7 +1,5 @@
 """What every exporter does: write a new folder, read it with the other program, compare, and only then keep it."""
 
-import os
-import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlr.io.atomic import new_folder
 from rlr.models.adapters import LoRA
 from rlr.models.base import DiffusionModel
 from rlr.models.latent import LatentDiffusion
@@ -36,20 +35,14 @@ class Exporter(ABC):
             The files that were written.
 
         Raises:
-            ValueError: If the model does not fit the format, the folder holds files, or the reloaded model differs.
+            ValueError: If the model does not fit the format, or the reloaded model differs.
+            FileExistsError: If the folder holds files.
         """
         base, target = _latent(model, self), Path(folder).expanduser()
         self.check(base)
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise ValueError(f"export folder {target} exists and is not empty; name a new folder")
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        part.mkdir(parents=True)
-        try:
+        with new_folder(target) as part:
             self.save(base, part)
             self._verify(base, part)
-            os.replace(part, target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         return sorted(file for file in target.rglob("*") if file.is_file())
 
     def check(self, model: LatentDiffusion) -> None:  # noqa: B027 - a hook
