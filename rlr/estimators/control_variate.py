@@ -10,6 +10,10 @@ a segment that ends in :math:`x_j = M + \sigma z`, Gaussian integration by parts
 
 is unbiased for every :math:`a` and :math:`b` that do not depend on the sample's own noise. The part of :math:`R` that :math:`c`
 predicts moves from the first term, which has a large variance, to the second term, which has a small one.
+
+The two halves have weights of their own, :math:`\lambda_\mathrm{ratio}` for the first and :math:`\lambda_\mathrm{path}` for
+the second. With both 1 the estimate is unbiased. A smaller :math:`\lambda_\mathrm{ratio}` trades variance for bias and keeps
+the second half whole.
 """
 
 import torch
@@ -60,10 +64,23 @@ class LookAhead:
         coefficient: A constant :math:`a`; by default it is regressed for each sample on the others of the batch (of
             all ranks), and so is :math:`b`. A constant of 1 increases the variance once the weights have moved far and
             the prediction is no longer close to the sample.
+        ratio_weight: The weight :math:`\lambda_\mathrm{ratio} \geq 0` of the likelihood-ratio half; 0 leaves the pathwise half
+            alone, which is biased.
+        path_weight: The weight :math:`\lambda_\mathrm{path} \geq 0` of the pathwise half.
+
+    Raises:
+        ValueError: If a weight is negative, or both are 0.
     """
 
-    def __init__(self, coefficient: float | None = None) -> None:
+    def __init__(self, coefficient: float | None = None, ratio_weight: float = 1.0, path_weight: float = 1.0) -> None:
+        if min(ratio_weight, path_weight) < 0 or not ratio_weight + path_weight > 0:
+            raise ValueError(
+                "LookAhead: expected ratio_weight and path_weight of at least 0, not both 0, got "
+                f"{ratio_weight} and {path_weight}"
+            )
         self.coefficient = coefficient
+        self.ratio_weight = ratio_weight
+        self.path_weight = path_weight
 
     def term(self, rollout: Rollout, segment: Segment, weight: float = 1.0) -> Term:
         r"""Returns the half-order term of a segment with the control variate, times ``weight``."""
@@ -72,8 +89,9 @@ class LookAhead:
         a, b = self._fit(rewards, c)
         transition = rollout.replay(*segment)
         ratio = (rewards - a * c - b) * transition.log_prob(x)
-        pathwise = a * (slope * transition.mean).flatten(1).sum(1)
-        return Term("half_order", -weight * (ratio + pathwise).mean(), segment.steps)
+        path = a * (slope * transition.mean).flatten(1).sum(1)
+        loss = -(self.ratio_weight * ratio + self.path_weight * path).mean()
+        return Term("half_order", weight * loss, segment.steps)
 
     def _predict(self, rollout: Rollout, j: int) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`c(x_j)`, with shape :math:`(B)`, and :math:`\partial c / \partial x_j`, with that of the state."""

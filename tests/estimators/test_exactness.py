@@ -172,6 +172,8 @@ BIASED = {
     "half order, missing weight": Unweighted(1, segments=2),
     "half-order RLR, a halved weight": HalfOrderRLR(2, None, half_weight=0.5),
     "control variate, not added back": PlainRegression(2),
+    "look-ahead, pathwise half alone": HalfOrder(2, control=LookAhead(ratio_weight=0.0)),
+    "look-ahead, ratio half alone": HalfOrder(2, control=LookAhead(path_weight=0.0)),
 }
 
 

@@ -404,3 +404,21 @@ def test_the_global_generator_is_left_alone() -> None:
     for estimator in (RLR(2), HalfOrderRLR(2), FirstOrder(UniformSteps()), ZerothOrder(antithetic=False)):
         estimate(estimator, chain, wavy, 4, 0)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_two_halves_of_the_look_ahead_term_are_weighted_apart() -> None:
+    """The estimate is linear in the two weights, and with both 1 it is the whole term."""
+    chain = curved_chain()
+
+    def gradient(ratio: float, path: float) -> Tensor:
+        control = LookAhead(ratio_weight=ratio, path_weight=path)
+        return estimate(HalfOrder(2, control=control), chain, wavy, 8, 0)
+
+    whole = estimate(HalfOrder(2, control=LookAhead()), chain, wavy, 8, 0)
+    ratio, path = gradient(1, 0), gradient(0, 1)
+    torch.testing.assert_close(ratio + path, whole, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(0.3 * ratio + 0.7 * path, gradient(0.3, 0.7), rtol=1e-10, atol=1e-12)
+    assert min(ratio.norm(), path.norm()) > 1e-3 * whole.norm()
+    for wrong in ({"ratio_weight": -1.0}, {"ratio_weight": 0.0, "path_weight": 0.0}):
+        with pytest.raises(ValueError, match="expected ratio_weight and path_weight of at least 0, not both 0"):
+            LookAhead(**wrong)
