@@ -41,8 +41,6 @@ class Stream(IntEnum):
     """The draws of an experiment, by number."""
     REFERENCE = 16
     """The draws of the reference that an experiment compares with, by number."""
-    PRETRAINING = 17
-    """The noise of samples that measure the built-in models, by number."""
 
 
 def spawn(seed: int, stream: Stream, *index: int) -> int:

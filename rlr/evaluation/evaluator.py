@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import rank, world_size
+from rlr.distributed import gather_objects, rank, world_size
 from rlr.evaluation.base_scores import BaseScores
-from rlr.evaluation.metrics import Metric, gather_objects
+from rlr.evaluation.metrics import Metric
 from rlr.evaluation.results import Measurement
 from rlr.evaluation.samples import SampleBatch, SampleSet
 from rlr.io.video import Video

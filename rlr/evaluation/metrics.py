@@ -7,13 +7,12 @@ sample, with :meth:`Metric.reduce` what the values of a set are. Ranks, batches 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 
-from rlr.distributed import world_size
+from rlr.distributed import gather_objects
 from rlr.evaluation.features import Features
 from rlr.evaluation.provenance import identity
 from rlr.evaluation.samples import SampleBatch, SampleSet
@@ -187,12 +186,3 @@ def parts(reward: Reward) -> list[Reward]:
 
 def _members(reward: Combine) -> Iterator[Reward]:
     return (member for member in reward.rewards if isinstance(member, Reward))
-
-
-def gather_objects(value: Any) -> list[Any]:
-    """Returns the value of each rank."""
-    if world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rlr.distributed import rank
-from rlr.evaluation.metrics import Metric, gather_objects
+from rlr.distributed import gather_objects, rank
+from rlr.evaluation.metrics import Metric
 from rlr.evaluation.samples import SampleBatch, SampleSet
 from rlr.evaluation.vbench.naming import VideoName
 from rlr.evaluation.vbench.report import Report, evaluate
