@@ -28,7 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(COMPILE)
 	@touch $@
 
-lock: ## resolve requirements.lock anew from pyproject.toml: versions and hashes, no addresses
+lock: ## resolve requirements.lock again from pyproject.toml: versions and hashes, no addresses
 	.ci/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 pyproject.toml \
 		--group dev --group vbench --group decord -o requirements.lock >/dev/null
 
@@ -54,14 +54,14 @@ test-slow: install ## the tests that take more than a minute
 demo: install ## align the built-in model with RLR on this machine's CPU; results in runs/demo
 	$(PYTHON) -m rlr.cli.demo $(ARGS)
 
-demo-video: install ## the same for clips: align the built-in text-to-video model; results in runs/demo-video
+demo-video: install ## the same for videos: align the built-in text-to-video model; results in runs/demo-video
 	$(PYTHON) -m rlr.cli.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video \
 		--updates 32 --prompts 60 --every 16 $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
 	$(PYTHON) -m experiments.cost.step --shape $(SHAPE) $(ARGS)
 
-eval-vbench: install ## VBench of CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the clips in the folder VIDEOS
+eval-vbench: install ## VBench of CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the videos in the folder VIDEOS
 	$(PYTHON) -m rlr.cli.vbench eval $(strip $(if $(CKPT),--ckpt "$(CKPT)") $(if $(CONFIG),--config "$(CONFIG)") \
 		$(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
 		$(if $(SAMPLES),--samples $(SAMPLES)) $(ARGS))

@@ -1,4 +1,4 @@
-"""Diversity is a distance of samples: nought exactly when they agree, known where pictures are plain."""
+"""Diversity is a distance of samples: zero exactly when they agree, known where images have one color."""
 
 import pytest
 import torch
