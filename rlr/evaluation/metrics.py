@@ -29,8 +29,6 @@ class Metric(ABC):
     With several processes each one updates with its own samples, and all compute the same.
     """
 
-    label: str
-    """The name in tables and logs."""
     higher_is_better: bool = True
     scales: Mapping[str, float] = MappingProxyType({})
     """Factors from the value to the scales of published tables, such as ``{"x100": 100.0}``."""
@@ -38,6 +36,11 @@ class Metric(ABC):
     """Whether each sample has a value of its own."""
     least_samples: ClassVar[int] = 1
     """The fewest samples per prompt that the metric needs."""
+
+    @property
+    def label(self) -> str:
+        """The name in tables and logs: by default that of the class."""
+        return type(self).__name__
 
     @abstractmethod
     def measure(self, batch: SampleBatch) -> Tensor:
@@ -134,9 +137,12 @@ class RewardMetric(Metric):
 
     def __init__(self, reward: Reward) -> None:
         self.reward = reward
-        self.label = reward.label
         self.higher_is_better = reward.higher_is_better
         self.scales = dict(reward.scales)
+
+    @property
+    def label(self) -> str:
+        return self.reward.label
 
     def measure(self, batch: SampleBatch) -> Tensor:
         return self.reward(batch.pixels, batch.prompts)
