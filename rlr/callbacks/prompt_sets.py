@@ -34,8 +34,8 @@ def sample_sets(
         prompts = data.read(split)[:limit]
         if not prompts:
             raise ValueError(
-                f"the prompts {name} ({type(data).__name__}): expected prompts for {split!r}, found none; set them, or name "
-                "another split"
+                f"{name} ({type(data).__name__}): expected prompts for {split!r}, found 0; {data.remedy(split)}, or set "
+                "split of Evaluation to another one"
             )
         found[name] = SampleSet(prompts, samples or data.evaluation_samples, seed, data.batch_size)
     return found

@@ -106,8 +106,8 @@ class RLR(Estimator):
         needed = self.steps + (self.length if self.half else 0)
         if needed > chain.steps:
             raise ValueError(
-                f"RLR's first order ({self.steps} steps) and sub-chain ({self.length}) are longer than the chain "
-                f"of {chain.steps} steps; set length to {chain.steps - self.steps} at most"
+                f"RLR: expected first order (steps={self.steps}) and sub-chain (length={self.length}) within the chain "
+                f"of {chain.steps} steps, found {needed} steps; set length to {chain.steps - self.steps} at most"
             )
         if self.half:
             check_range(chain, self.steps, self.step_range, self.length, "RLR")

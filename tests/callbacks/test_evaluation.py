@@ -403,7 +403,7 @@ def test_mistakes_are_told_before_anything_is_sampled(tmp_path):
     with pytest.raises(ValueError, match=r"Evaluation: expected samples >= 1, found 0"):
         Evaluation(samples=0)
     for evaluation, message in (
-        (Evaluation({"a": other()}), r"the prompts a \(Prompts\): expected prompts for 'val', found none"),
+        (Evaluation({"a": other()}), r"a \(Prompts\): expected prompts for 'val', found 0"),
         (
             Evaluation(metrics=[Diversity()]),
             r"diversity compares samples of one prompt: expected samples >= 2, found 1",
