@@ -131,7 +131,7 @@ class Results:
 
     def _size(self, name: str) -> str:
         prompts, samples = len(self.prompts[name]), max(m.scores.shape[1] for m in self.sets[name])
-        return f"{prompts} prompts × {samples} {'sample' if samples == 1 else 'samples'}"
+        return f"{prompts} prompt{'s'[: prompts != 1]} × {samples} sample{'s'[: samples != 1]}"
 
     def json(self) -> bytes:
         """Returns everything, the score of every sample included, as the content of a JSON file."""
