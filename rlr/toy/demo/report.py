@@ -147,11 +147,10 @@ class Report:
         return bool(self._found(name).values["all"][i, 0] > 0)
 
     def _lead(self) -> str:
-        everything = self.comparisons["all"]
+        _, base, aligned, change = self._tile("all")
         return (
-            f"{len(self.curves.training)} updates of {self.method} on this machine moved the share of samples that "
-            f"show exactly what their prompt says from {show('all', everything.base)} to "
-            f"{show('all', everything.aligned)}, on prompts that were never trained on."
+            f"Share of samples that show exactly what their prompt says, on prompts that were never trained on: {base} before "
+            f"and {aligned} after {len(self.curves.training)} updates of {self.method} on this machine ({change})."
         )
 
 
