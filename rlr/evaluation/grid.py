@@ -56,7 +56,8 @@ class SampleGrid(Display):
         ]
         after = f"before and after {view.update} updates" if view.base else f"after {view.update} updates"
         scored = f"; scores by {view.metric.label}" if view.metric else ""
-        return grid(cards, f"{len(cards)} held-out prompts {after}", f"not chosen; the same noise every time{scored}")
+        first = "The first prompt" if len(cards) == 1 else f"The first {len(cards)} prompts"
+        return grid(cards, f"{first} {after}", f"the same noise every time{scored}")
 
 
 def caption(name: str, metric: Metric | None, found: Evaluated, row: int, samples: SampleSet) -> str:
@@ -65,8 +66,8 @@ def caption(name: str, metric: Metric | None, found: Evaluated, row: int, sample
     if metric is None or values is None or values.shape != (len(samples.prompts), samples.samples):
         return name
     score = values[divmod(row, samples.samples)].item()
-    scaled = (f"{scale} {factor * score:.4g}" for scale, factor in metric.scales.items())
-    return f"{name} {', '.join([f'{score:.4g}', *scaled])}".strip()
+    scaled = (f"{scale} {factor * score:#.4g}" for scale, factor in metric.scales.items())
+    return f"{name} {', '.join([f'{score:#.4g}', *scaled])}".strip()
 
 
 def _frames(pixels: Tensor) -> list[Image.Image]:

@@ -77,9 +77,9 @@ def test_each_sample_has_its_prompt_above_and_its_score_below(tmp_path):
             batch = next(iter(SampleSet(WORDS[:5], batch_size=4).batches(one.chain)))
             score = one.reward(batch.pixels, batch.prompts)[i].item()
             # in lines that are no wider than the sample, for the next one's begin there
-            for line in (f"{name} {score:.4g},", f"x100 {100 * score:.4g}"):
+            for line in (f"{name} {score:#.4g},", f"x100 {100 * score:#.4g}"):
                 assert says(sheet, line, FAINT)
-            assert not says(sheet, f"{name} {score + 0.01:.4g},", FAINT)
+            assert not says(sheet, f"{name} {score + 0.01:#.4g},", FAINT)
     assert not says(sheet, WORDS[3], INK)
 
 
@@ -114,7 +114,7 @@ def test_a_score_is_shown_raw_and_on_its_published_scale():
         found = Evaluated({reward.label: torch.tensor([[score]])})
         return caption("base", RewardMetric(reward), found, 0, SampleSet(["a"]))
 
-    assert shown(Level(), 0.25) == "base 0.25"
+    assert shown(Level(), 0.25) == "base 0.2500"
     assert shown(Scaled(), 0.25123) == "base 0.2512, x100 25.12"
 
 
