@@ -304,7 +304,9 @@ def test_the_way_down_an_indented_message():
     assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; leave it out"
     assert explain("Something\n  new", []) == "Something"
     lost = explain("Parser key \"model.reward\":\n  No module named 'mine'", [])
-    assert lost.startswith("model.reward: expected a module that Python can import, found none named 'mine'; put its file")
+    assert lost.startswith(
+        "model.reward: expected a module that Python can import, found none named 'mine'; put its file"
+    )
 
 
 # ---------------------------------------------------------------- how it ends
