@@ -154,12 +154,24 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
     assert found == []
 
 
-def test_links_in_documents_lead_to_files() -> None:
+def prose(document: Path) -> str:
+    """The text of a document without its blocks of code."""
+    return re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(document), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_links_in_documents_lead_to_files_and_headings() -> None:
     for document in tracked("*.md"):
-        text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)[^)]*\)", prose(document)):
             if "://" not in target:
-                assert (document.parent / target).exists(), f"{document.name}: {target}"
+                file = document.parent / target if target else document
+                assert file.exists(), f"{document.name}: {target}"
+                assert not anchor or anchor in anchors(file), f"{document.name}: {target}#{anchor}"
 
 
 def test_configs_in_documents_exist() -> None:

@@ -131,7 +131,16 @@ def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]
     return missing(complaint.place, complaint.owner.rpartition(".")[2] or "the config", names)
 
 
+def _module(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    place = f"{complaint.place}: " if complaint.place else ""
+    return (
+        f"{place}expected a module that Python can import, found none named {match[1]!r}; put its file beside train.py, or "
+        "add its folder to PYTHONPATH"
+    )
+
+
 SENTENCES = (
+    (r"No module named '([^']+)'", _module),
     (r"(?:does not accept option|unrecognized arguments:) '?([^'\s]+)", _option),
     (r"Option '([^']+)' is not accepted", _argument),
     (r"Expected a <class '([^']+)'>", _type),

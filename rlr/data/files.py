@@ -213,6 +213,6 @@ def _download(source: str, patterns: Sequence[str]) -> Path:
         return Path(snapshot_download(source, repo_type="dataset", allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
-            f"{source!r} is no folder, and no data set that can be downloaded now; set a folder with "
-            f"{' and '.join(patterns)}, or a hub id while there is a network"
+            f"expected a folder, or a data set on the hub that can be downloaded, found {source!r}, which is neither; set a "
+            f"folder that contains {', '.join(patterns)}, or run once with a network connection"
         ) from error

@@ -212,8 +212,8 @@ class ModelFolder:
         if not isinstance(error, OSError):
             return f"{part}/ of {self.path!r} cannot be read ({cause}); delete it from the model cache, and download it again"
         return (
-            f"{self.path!r} is neither a folder, nor on this machine's model cache, nor could it be fetched ({cause}); "
-            f"without network give path: a folder that holds {layout}, such as one that `hf download` made elsewhere"
+            f"{self.path!r} is neither a folder nor in this machine's model cache, and could not be downloaded ({cause}); "
+            f"without a network connection, set path to a folder that contains {layout}, such as one that `hf download` wrote"
         )
 
 

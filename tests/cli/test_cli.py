@@ -229,7 +229,7 @@ WRONG = {
         ("steps: 4", "steps: 4\n        eta: 0.0"),
         "needs noise in step 2, and the sampler DDIM has no noise",
     ),
-    "length": (("length: 2", "length: 9"), "longer than the chain of 4 steps; set length to 3 at most"),
+    "length": (("length: 2", "length: 9"), "within the chain of 4 steps, found 10 steps; set length to 3 at most"),
     "alone": (("batch_size: 2", "batch_size: 1"), "a leave-one-out baseline needs two samples"),
     "frozen": (
         ("tests.modules.toy.AffineModel", "tests.modules.frozen.FrozenModel"),
@@ -281,7 +281,7 @@ def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):
 
 def test_the_traceback_is_there_for_who_asks(config, tmp_path, monkeypatch):
     monkeypatch.setenv("RLR_TRACEBACK", "1")
-    with pytest.raises(ValueError, match="longer than the chain"):
+    with pytest.raises(ValueError, match="within the chain"):
         fit(config(("length: 2", "length: 9")), tmp_path)
 
 
@@ -303,6 +303,10 @@ def test_the_way_down_an_indented_message():
     assert read(message) == ("model.sampler", "rlr.samplers.DDIM", "Option 'stepps' is not accepted")
     assert explain(message, []) == "model.sampler: DDIM has no argument 'stepps'; leave it out"
     assert explain("Something\n  new", []) == "Something"
+    lost = explain("Parser key \"model.reward\":\n  No module named 'mine'", [])
+    assert lost.startswith(
+        "model.reward: expected a module that Python can import, found none named 'mine'; put its file"
+    )
 
 
 # ---------------------------------------------------------------- how it ends

@@ -112,7 +112,7 @@ def test_words_of_a_config(run, tmp_path):
 @pytest.mark.parametrize(
     ("command", "kind", "args", "told"),
     [
-        ("validate", "PickAPic", {"source": "no/folder"}, "'no/folder' is no folder, and no data set that can be down"),
+        ("validate", "PickAPic", {"source": "no/folder"}, "found 'no/folder', which is neither"),
         (
             "validate",
             "PickAPic",

@@ -156,7 +156,7 @@ def test_a_shard_of_two_versions(folder):
 def test_what_to_give_where_there_is_no_network(source, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    told = rf"'{source}' is no folder, and no data set that can be downloaded now; set a folder with data/train"
+    told = rf"found '{source}', which is neither; set a folder that contains data/train"
     with pytest.raises(FileNotFoundError, match=told):
         PickAPic(source)
 

@@ -41,7 +41,8 @@ def test_without_network_one_sentence_names_the_remedy(path: str) -> None:
     """The tests run with HF_HUB_OFFLINE."""
     assert hub.HF_HUB_OFFLINE
     with pytest.raises(
-        ValueError, match=f"'{path}' is neither a folder.*without network give path: a folder that holds"
+        ValueError,
+        match=f"'{path}' is neither a folder.*without a network connection, set path to a folder that contains",
     ):
         StableDiffusion(path)
 
@@ -53,7 +54,7 @@ def test_an_unreachable_host_gives_the_same_sentence(monkeypatch: pytest.MonkeyP
         hub, "HUGGINGFACE_CO_URL_TEMPLATE", "http://no-such-host.invalid/{repo_id}/{revision}/{filename}"
     )
     monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
-    with pytest.raises(ValueError, match=f"'{ABSENT}' is neither a folder.*without network give path"):
+    with pytest.raises(ValueError, match=f"'{ABSENT}' is neither a folder.*without a network connection, set path"):
         StableDiffusion(ABSENT)
 
 

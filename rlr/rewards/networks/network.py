@@ -79,6 +79,7 @@ class NetworkReward(Reward):
         self.differentiable = self.fit.differentiable
         self.chunk = chunk
         self.texts = TextCache(cache)
+        self._cut: list[str] = []
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         self._check(samples, prompts)
@@ -124,11 +125,12 @@ class NetworkReward(Reward):
         return next(self.parameters())
 
     def _warn(self, cut: Sequence[str]) -> None:
-        """Warns of prompts that are longer than the network reads."""
-        if cut:
+        """Warns of the first prompts that are longer than the network reads; a data set may have thousands."""
+        if cut and not self._cut:
+            self._cut += cut
             warnings.warn(
                 f"{self.label} reads {self.length} tokens and ignores the end of {len(cut)} prompt(s), the first of them "
-                f"{cut[0][:60]!r}…; shorten them if their ends matter",
+                f"{cut[0][:60]!r}…; shorten them if their ends matter; further such prompts are not named",
                 stacklevel=2,
             )
 

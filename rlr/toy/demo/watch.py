@@ -30,14 +30,18 @@ def world_of(model: DiffusionModel) -> World:
     return Images() if model.size.fps is None else Videos(model.size.fps)
 
 
+class TrainedReward(RewardMetric):
+    """The reward of the training, whichever it is."""
+
+    label = "reward"
+
+
 def metrics(world: World, reward: Reward, samples: int) -> list[Metric]:
     """Returns reward, exact check and, with several samples per prompt, diversity.
 
     Called on a whole video, a :class:`~rlr.rewards.FrameReward` is the mean over its frames, of which updates draw some.
     """
-    measured = RewardMetric(reward)
-    measured.label = "reward"
-    return [measured, Claims(world), *([Diversity()] if samples > 1 else [])]
+    return [TrainedReward(reward), Claims(world), *([Diversity()] if samples > 1 else [])]
 
 
 class Watch(Scheduled):
