@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from rlr.callbacks import EMA, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO, UnusedAverage
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
+from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.error_messages import explain
 from rlr.cli.export import check_empty, export
 from rlr.cli.settings import check_settings
@@ -38,7 +39,7 @@ drop_arguments_with_their_class()
 TRACEBACK = "RLR_TRACEBACK"
 """The environment variable that, when set, shows where a mistake was noticed."""
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
@@ -116,6 +117,12 @@ class CLI(LightningCLI):
         """Checks settings once interpolations are resolved."""
         check_settings(self.config[self.subcommand].as_dict())
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the arguments, and keeps the names of the config files, which jsonargparse drops where it interpolates."""
+        options = list(read_options(args[1:])) if isinstance(args, list | tuple) else []
+        self.files = [option.text for option in options if option.name in CONFIG and option.text]
+        super().parse_arguments(parser, args)
+
     def _parse_ckpt_path(self) -> None:
         """The config alone says what is built: a checkpoint changes weights, not settings."""
 
@@ -129,10 +136,11 @@ class CLI(LightningCLI):
         config["callbacks"] = [*_listed(config["callbacks"]), *self._further(root, config)]
         return super()._instantiate_trainer(config, callbacks)
 
-    def _root(self, given: str) -> Path:
+    def _root(self, given: str | None) -> Path:
         """The folder of the results; where none is set, that of the first config's name in ``runs``."""
-        files = self.config[self.subcommand].get("config") or []
-        return Path(given, Path(str(files[0])).stem) if given == DEFAULTS["default_root_dir"] and files else Path(given)
+        given = given or DEFAULTS["default_root_dir"]
+        files = self.files or [str(file) for file in self.config[self.subcommand].get("config") or []]
+        return Path(given, Path(files[0]).stem) if given == DEFAULTS["default_root_dir"] and files else Path(given)
 
     def _further(self, root: Path, config: dict[str, Any]) -> list[Callback]:
         """The callbacks that a config need not name."""
@@ -178,10 +186,11 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
+    # ValueError: of a name with NUL in it
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OSError(
-            f"the output folder {folder} cannot be written to ({error.strerror}); set trainer.default_root_dir to one "
-            "that can"
+            f"the output folder {folder} cannot be written to ({reason}); set trainer.default_root_dir to one that can"
         ) from error
 
 

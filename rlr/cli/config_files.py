@@ -61,7 +61,8 @@ def read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); check the path and its permissions") from error
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{path}: line 1: expected text in UTF-8, found UTF-16; save the file as UTF-8")
+        wide = "UTF-32" if content.startswith(b"\xff\xfe\0\0") else "UTF-16"
+        raise ConfigError(f"{path}: line 1: expected text in UTF-8, found {wide}; save the file as UTF-8")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -57,7 +57,7 @@ def with_bases(
     if not (isinstance(name, str) and name.endswith(SUFFIXES)):
         return own
     del own[KEY]
-    return merge(_base(folder / name, read, chain), own)
+    return _without_parts(merge(_base(folder / name, read, chain), own))
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,15 @@ class Part:
     def load(self) -> Any:
         """Returns what the file holds."""
         return with_parts(with_bases(read_config(self.path), self.path.parent), self.path.parent)
+
+
+def _without_parts(value: Any) -> Any:
+    """Returns a value with the absolute name of its file in the place of each :class:`Part`."""
+    if isinstance(value, dict):
+        return {key: _without_parts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_parts(item) for item in value]
+    return str(value.path.absolute()) if isinstance(value, Part) else value
 
 
 def with_parts(value: Any, folder: Path) -> Any:
@@ -115,11 +124,11 @@ def _same_class(one: Any, two: Any) -> bool:
 
 
 def _base(path: Path, read: Callable[[Path], Any], chain: tuple[Path, ...]) -> Any:
-    """Returns what the file of a base holds, its own bases included."""
+    """Returns what the file of a base holds, its own bases included; the parts that it names are relative to its folder."""
     file = path.resolve()
     if file in chain:
         names = " -> ".join(str(item) for item in (*chain[chain.index(file) :], file))
         raise ConfigError(f"{path}: a config cannot be its own base: {names}; remove one of these bases")
     if not path.is_file():
         raise ConfigError(f"there is no config {path}, which another config names as its base; check the name")
-    return with_bases(read(path), path.parent, read, (*chain, file))
+    return with_parts(with_bases(read(path), path.parent, read, (*chain, file)), path.parent)

@@ -11,6 +11,12 @@ FRAMES = re.compile(
 )
 """Lines of jsonargparse's messages that hold no fact."""
 
+INTERPOLATION = (
+    r"(?:Interpolation key '\.*([^']*)' not found|Unsupported interpolation type (\S+)|Recursive interpolation detected)"
+    r".*full_key: (\S+)"
+)
+"""OmegaConf's messages on interpolations."""
+
 REMEDY = "correct it in the config or on the command line"
 
 
@@ -29,8 +35,10 @@ class Complaint(NamedTuple):
 
 
 def sentence(text: object) -> str:
-    """Returns a message on one line."""
-    return " ".join(str(text).split())
+    """Returns a message on one line, those of OmegaConf on interpolations in our words."""
+    line = " ".join(str(text).split())
+    match = re.search(INTERPOLATION, line)
+    return _interpolation(match) if match else line
 
 
 def unknown_option(name: str, known: Iterable[str]) -> str:
@@ -108,6 +116,18 @@ def read(message: str) -> Complaint:
         if text and not FRAMES.match(text):
             return Complaint(".".join(place), owner, text)
     return Complaint(".".join(place), owner, message)
+
+
+def _interpolation(match: re.Match[str]) -> str:
+    key, resolver, place = match.groups()
+    place = re.sub(r"^(?:fit|validate|test|predict|export)\.|\.init_args", "", place)
+    if key:
+        return (
+            f"{place}: there is no key {key!r} to interpolate; write the whole way to it, such as model.init_args.seed"
+        )
+    if resolver:
+        return f"{place}: there is no resolver {resolver!r}; write ${{oc.env:NAME}} or the name of a key"
+    return f"{place}: the interpolations of this key lead back to it; write the value out at one of them"
 
 
 def _option(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:

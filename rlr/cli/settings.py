@@ -31,6 +31,9 @@ HALF = {
 }
 """What other programs call them."""
 
+OTHER_OPTIMIZERS = {"LBFGS": "several", "SparseAdam": "a sparse one"}
+"""The optimizers of torch that cannot train here, and what they need."""
+
 ALIGNMENT = "rlr.modules.alignment.Alignment"
 """The class of the modules that optimize themselves."""
 
@@ -52,10 +55,11 @@ def check_settings(config: Mapping[str, Any]) -> None:
     for place, name, value in _leaves(config):
         if name in ("seed", "seed_everything") and type(value) is int and not 0 <= value <= MAX_SEED:
             raise ConfigError(f"{place}: expected a seed from 0 to {MAX_SEED}, got {value}; set it to 0, say")
-        if name in ("class_path", "optimizer") and str(value).rpartition(".")[2] == "LBFGS":
+        optimizer = str(value).rpartition(".")[2]
+        if name in ("class_path", "optimizer") and optimizer in OTHER_OPTIMIZERS:
             raise ConfigError(
-                f"{place.removesuffix('.class_path')}: expected an optimizer that needs one gradient a step, got LBFGS, which "
-                "needs several; set torch.optim.AdamW or torch.optim.SGD"
+                f"{place.removesuffix('.class_path')}: expected an optimizer that needs one dense gradient a step, got "
+                f"{optimizer}, which needs {OTHER_OPTIMIZERS[optimizer]}; set torch.optim.AdamW or torch.optim.SGD"
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import CONFIG, draft, read_options, texts_of
-from rlr.cli.error_messages import missing, nearest, unknown_option
+from rlr.cli.error_messages import missing, nearest, shown, unknown_option
 from rlr.cli.settings import check_settings
 from rlr.cli.source_index import (
     Class,
@@ -169,7 +169,13 @@ def _check_interpolation(place: str, text: str) -> None:
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar_parser import parse
 
-    place = place.replace(".init_args", "")
+    key, place = place, place.replace(".init_args", "")
+    for name in re.findall(r"\$\{\s*([\w.\[\]]+)\s*\}", text):
+        if f"{key}.".startswith(f"{name}."):
+            raise ConfigError(
+                f"{place}: expected an interpolation of another key, got {shown(text)}, which holds itself; name another key, "
+                "or write the value"
+            )
     try:
         parse(text)
     except GrammarParseError:

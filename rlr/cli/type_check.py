@@ -122,8 +122,12 @@ class TypeCheck:
         if found is None:
             return
         self.classes[found.path] = found
-        if found.parameters is not None and not value.get("dict_kwargs"):
-            self.arguments(given or {}, found.parameters, found.name, place)
+        if found.parameters is not None:
+            # a class whose parameters are known takes no others by **
+            further = value.get("dict_kwargs") or {}
+            if not isinstance(further, Mapping):
+                raise ConfigError(wrong_type(f"{place}.dict_kwargs", "arguments by name", further))
+            self.arguments({**(given or {}), **further}, found.parameters, found.name, place)
 
     def _class(self, name: str, base: Class, place: str) -> Class | None:
         """Returns the class that a name stands for; ``None`` if the source files do not tell."""
@@ -152,13 +156,13 @@ class TypeCheck:
             fits = value is None
         elif name in SCALARS:
             fits = _scalar(value, name)
+        elif name == "Literal" and isinstance(kind, ast.Subscript):
+            fits = value in [ast.literal_eval(item) for item in _items(kind)]
         elif value is None:
             fits = not (name in (*SEQUENCES, *MAPPINGS, "tuple", "Tuple") or resolve_expression(kind, module))
         elif isinstance(kind, ast.Subscript) and name in (*SEQUENCES, "tuple", "Tuple", *MAPPINGS):
             self._container(value, kind, name, module, place)
             return
-        elif name == "Literal" and isinstance(kind, ast.Subscript):
-            fits = value in [ast.literal_eval(item) for item in _items(kind)]
         elif isinstance(kind, ast.Name) and (base := resolve_expression(kind, module)) and _is_object(base):
             self.object(value, base, place)
             return
@@ -246,8 +250,15 @@ def _shallow(kind: ast.expr, value: Any) -> bool:
 
 def _words(kinds: list[ast.expr]) -> str:
     """Returns annotations as YAML would call them: ``float or null``."""
-    words = ["null" if isinstance(kind, ast.Constant) and kind.value is None else ast.unparse(kind) for kind in kinds]
-    return " or ".join(words)
+    return " or ".join(_word(kind) for kind in kinds)
+
+
+def _word(kind: ast.expr) -> str:
+    if isinstance(kind, ast.Constant) and kind.value is None:
+        return "null"
+    if _name(kind) == "Literal" and isinstance(kind, ast.Subscript):
+        return "one of " + ", ".join(str(ast.literal_eval(item)) for item in _items(kind))
+    return ast.unparse(kind)
 
 
 def _imported(name: str, base: Class) -> bool:

@@ -88,15 +88,17 @@ class PromptStatistics(Statistics):
 
     Args:
         buffer: The number of last rewards that are kept for each prompt.
-        least: The number of rewards from which on a prompt's own statistics are used, at most ``buffer``.
+        least: The number of rewards from which on a prompt's own statistics are used, from 2 to ``buffer``: a reward that
+            is compared with itself alone has the advantage 0.
         epsilon: A constant that is added to the standard deviation.
     """
 
     def __init__(self, buffer: int = 16, least: int = 16, epsilon: float = 1e-6) -> None:
-        if not 1 <= least <= buffer:
+        if not 2 <= least <= buffer:
             raise ValueError(
-                f"PromptStatistics needs 1 <= least <= buffer, and got least={least}, buffer={buffer}; with least "
-                "> buffer the statistics of a prompt are never used"
+                f"PromptStatistics needs 2 <= least <= buffer, and got least={least}, buffer={buffer}; with least = 1 the "
+                "first reward of a prompt has the advantage 0, and with least > buffer the statistics of a prompt are never "
+                "used"
             )
         self.buffer = buffer
         self.least = least

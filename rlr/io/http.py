@@ -6,8 +6,10 @@ Requests to this machine's loopback addresses never go through a proxy; others u
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address, ip_address
+from socket import inet_aton, inet_ntoa
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -156,14 +158,24 @@ def clean(text: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Returns whether a host is this machine by a loopback address, its name, or the unspecified address."""
-    if host == "localhost" or host.endswith(".localhost"):
+    # a final dot only says that the name is complete
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        address = ip_address(host)
+        address = ip_address(_ipv4(name) or name)
     except ValueError:
         return False
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback or address.is_unspecified
+
+
+def _ipv4(host: str) -> str | None:
+    """Returns the four numbers of an IPv4 address in one of its short forms, such as ``127.1`` and ``2130706433``."""
+    try:
+        return inet_ntoa(inet_aton(host)) if re.fullmatch(r"[0-9a-fx.]+", host) else None
+    except OSError:
+        return None
 
 
 def _host(url: str) -> str:

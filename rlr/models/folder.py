@@ -196,11 +196,13 @@ class ModelFolder:
 
     def _sentence(self, part: str, error: Exception) -> str:
         lines = str(error).strip().split("\n")
-        cause = (
-            f"{type(error).__name__}: {lines[0]}".rstrip(".:")
-            if not isinstance(error, OSError)
-            else lines[0].rstrip(".")
-        )
+        if isinstance(error, pickle.UnpicklingError):
+            # torch's own message advises to run the code
+            cause = "its file holds Python objects besides tensors, which are not read, because they can run code"
+        elif isinstance(error, OSError):
+            cause = lines[0].rstrip(".")
+        else:
+            cause = f"{type(error).__name__}: {lines[0]}".rstrip(".:")
         layout = ", ".join(f"{name}/" for name in self.parts[:-1]) + f" and {self.parts[-1]}/"
         if Path(self.path).is_dir():
             pipeline = self.pipeline()

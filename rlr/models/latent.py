@@ -119,13 +119,19 @@ def _all_of(contexts: Sequence[AbstractContextManager[None]]) -> Iterator[None]:
 
 
 def decode_pixels(vae: Any, x: Tensor) -> Tensor:
-    r"""Returns pixels :math:`\mathrm{clamp}(D(x / s + b) / 2 + 1/2, 0, 1)` of latents of shape :math:`(B, C, h, w)`.
+    r"""Returns pixels :math:`\mathrm{clamp}(D(x \sigma / s + b) / 2 + 1/2, 0, 1)` of latents of shape :math:`(B, C, h, w)`.
 
-    :math:`s` and :math:`b` are the autoencoder's ``scaling_factor`` and ``shift_factor``. Where the decoder leaves the
-    range the clamp's gradient is 0: no reward is gained by making white whiter.
+    :math:`s` and :math:`b` are the autoencoder's ``scaling_factor`` and ``shift_factor``. An autoencoder with a
+    ``latents_mean`` and a ``latents_std`` of each channel has these as :math:`b` and :math:`\sigma`, else :math:`\sigma = 1`.
+    Where the decoder leaves the range the clamp's gradient is 0: no reward is gained by making white whiter.
     """
-    weight = next(vae.parameters())
-    z = (x / vae.config.scaling_factor + (vae.config.shift_factor or 0)).to(weight.dtype)
+    config, weight = vae.config, next(vae.parameters())
+    if config.latents_mean is None or config.latents_std is None:
+        z = x / config.scaling_factor + (config.shift_factor or 0)
+    else:
+        mean, std = (x.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
+        z = x * std / config.scaling_factor + mean
+    z = z.to(weight.dtype)
     return (vae.decode(z).sample.to(x.dtype) / 2 + 0.5).clamp(0, 1)
 
 

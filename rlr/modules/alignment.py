@@ -76,7 +76,7 @@ class Alignment(Sampling):
     def setup(self, stage: str) -> None:
         """Checks that the model can be trained."""
         if stage == "fit":
-            check_training(self.chain.model, self.estimator, self.trainer)
+            check_training(self.chain.model, self.reward, self.estimator, self.trainer)
 
     @property
     def progress(self) -> Progress:

@@ -18,12 +18,6 @@ def check_parts(chain: Chain, reward: Reward, estimator: Estimator, penalty: Pen
     Raises:
         ValueError: If they do not; the message names the remedy.
     """
-    if estimator.differentiable and not reward.differentiable:
-        raise ValueError(
-            f"{type(estimator).__name__} as configured backpropagates the reward, and {type(reward).__name__} has no "
-            "gradient; use a differentiable reward, or an estimator of half- and zeroth-order terms alone, such as "
-            "HalfOrder without control"
-        )
     frames = chain.model.size.frames
     reward.check(video=frames is not None)
     if frames is not None:
@@ -38,12 +32,19 @@ def check_parts(chain: Chain, reward: Reward, estimator: Estimator, penalty: Pen
             )
 
 
-def check_training(model: DiffusionModel, estimator: Estimator, trainer: Trainer) -> None:
-    """Checks that a model can be trained by a trainer; to sample from a frozen model is fine.
+def check_training(model: DiffusionModel, reward: Reward, estimator: Estimator, trainer: Trainer) -> None:
+    """Checks that a model can be trained; to sample from a frozen model, and to score by any reward, is fine.
 
     Raises:
-        ValueError: If the model has no trainable weights, or the precision would lose their updates.
+        ValueError: If the model has no trainable weights, the reward has no gradient and the estimator needs one, or the
+            precision would lose updates.
     """
+    if estimator.differentiable and not reward.differentiable:
+        raise ValueError(
+            f"{type(estimator).__name__} as configured backpropagates the reward, and {type(reward).__name__} has no "
+            "gradient; use a differentiable reward, or an estimator of half- and zeroth-order terms alone, such as "
+            "HalfOrder without control"
+        )
     if not model.trainable:
         raise ValueError(f"{type(model).__name__} has no trainable weights; add a LoRA to it, or unfreeze weights")
     _check_precision(model, trainer)

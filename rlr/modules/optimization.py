@@ -1,5 +1,6 @@
 """How the weights change: optimizer, learning rate schedule, gradient clipping, batches an update."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,16 @@ class Optimization:
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"optimization.{name}: expected at least {value}, got {getattr(self, name)}")
+        for name in ("lr", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"optimization.{name}: expected a number of at least 0, got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimization.betas: expected two numbers in [0, 1), got {self.betas}")
+        # a norm of 0 would scale every gradient to 0, and training would go on without a word
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(
+                f"optimization.clip_norm: expected a positive number, got {self.clip_norm}; set null not to clip"
+            )
 
     def configure(self, weights: Sequence[nn.Parameter], updates: int) -> Any:
         """Returns what a LightningModule's ``configure_optimizers`` returns.

@@ -279,6 +279,31 @@ def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):
     assert f"the output folder {tmp_path}/file/out cannot be written to (Not a directory)" in told
 
 
+def test_an_output_folder_with_an_impossible_name(config, refuse):
+    assert "cannot be written to (embedded null byte)" in refuse(
+        f"--config={config()}", "--trainer.default_root_dir=a\0b"
+    )
+
+
+def test_no_output_folder_is_the_default_one(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = config(("  max_steps: 3\n", "  max_steps: 1\n  default_root_dir: null\n"))
+    main(["fit", f"--config={path}"])
+    assert (tmp_path / "runs" / Path(path).stem).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("${modle.seed}", "model.seed: there is no key 'modle.seed' to interpolate"),
+        ("${nope:1}", "model.seed: there is no resolver 'nope'"),
+        ("${.seed}", "model.seed: the interpolations of this key lead back to it"),
+    ],
+)
+def test_an_interpolation_that_leads_nowhere(text, expected, config, refuse):
+    assert expected in refuse(f"--config={config(('seed: ${seed_everything}', f'seed: {text}'))}")
+
+
 def test_the_traceback_is_there_for_who_asks(config, tmp_path, monkeypatch):
     monkeypatch.setenv("RLR_TRACEBACK", "1")
     with pytest.raises(ValueError, match="within the chain"):

@@ -44,6 +44,30 @@ def test_an_argument_that_happens_to_be_called_base_is_none(read):
     assert read(row="model: {base: 3, other: {base: small}}\n") == {"model": {"base": 3, "other": {"base": "small"}}}
 
 
+def test_the_parts_of_a_base_lie_beside_the_base(read, tmp_path):
+    found = read(
+        image__trainer="accelerator: cpu\nmax_epochs: -1\n",
+        image__run="trainer: trainer.yaml\nevaluation: {trainer: trainer.yaml}\n",
+        image__row="base: run.yaml\n",
+        mine="base: image/row.yaml\ntrainer: {max_steps: 3}\n",
+    )
+    # what the config sets is merged into the part, and a part that is left alone keeps its place
+    assert found == {
+        "trainer": {"accelerator": "cpu", "max_epochs": -1, "max_steps": 3},
+        "evaluation": {"trainer": f"{tmp_path}/image/trainer.yaml"},
+    }
+
+
+def test_a_part_takes_the_place_of_a_part_of_the_base(read):
+    found = read(
+        a="class_path: RLR\ninit_args: {length: 3}\n",
+        b="class_path: RLR\ninit_args: {steps: 1}\n",
+        run="estimator: a.yaml\n",
+        mine="base: run.yaml\nestimator: b.yaml\n",
+    )
+    assert found == {"estimator": "b.yaml"}
+
+
 def test_a_base_that_is_not_there(read, tmp_path):
     with pytest.raises(ConfigError, match=f"there is no config {tmp_path}/none.yaml, which another config names"):
         read(row="model: {base: none.yaml}\n")

@@ -72,7 +72,9 @@ OPTIONS = {
     "--trainer.precision=fp16": "trainer.precision: expected a precision of Lightning, got 'fp16'; set 16-mixed",
     "--trainer.precision=half": "set 16-mixed",
     "--trainer.precision=float8": "set one of 64-true, 32-true",
-    "--model.optimization.optimizer=torch.optim.LBFGS": "expected an optimizer that needs one gradient a step, got LBFGS",
+    "--model.optimization.optimizer=torch.optim.LBFGS": "that needs one dense gradient a step, got LBFGS",
+    "--model.optimization.optimizer=SparseAdam": "got SparseAdam, which needs a sparse one; set torch.optim.AdamW",
+    "--model.model.dtype=null": "model.model.dtype: expected one of",
     "--model.seed=${": "model.seed: expected an interpolation such as ${model.init_args.seed}, got '${'",
     "--model.seed=${oc.env:NO_SUCH_NAME}": "model.seed: the environment variable NO_SUCH_NAME is not set",
     "--model.estimator.length=2.5": "model.estimator.length: expected int, got 2.5",
@@ -183,6 +185,18 @@ def test_any_value_anywhere_passes_or_is_one_short_sentence(way, value, tmp_path
         (("data", "init_args", "train"), ["four", ["five"]], "data.train[1]: expected str, got ['five']"),
         (("trainer",), 3, "trainer: expected arguments of Lightning's Trainer by name, got 3"),
         ((4,), 3, "there is no option '4'"),
+        (("model", "init_args", "sampler", "dict_kwargs"), {"a": 1}, "model.sampler: DDIM has no argument 'a'"),
+        (
+            ("model", "init_args", "sampler", "dict_kwargs"),
+            [1],
+            "model.sampler.dict_kwargs: expected arguments by name",
+        ),
+        (
+            ("model", "init_args", "sampler", "init_args", "steps"),
+            "${model.init_args.sampler.init_args.steps}",
+            "model.sampler.steps: expected an interpolation of another key",
+        ),
+        (("model", "init_args", "sampler"), "${model}", "model.sampler: expected an interpolation of another key"),
     ],
 )
 def test_wrong_kinds_of_values(way, value, expected, tmp_path):

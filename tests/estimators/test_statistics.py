@@ -37,7 +37,7 @@ def published(seen: dict, buffer: int, least: int, prompts, rewards) -> np.ndarr
     return advantages
 
 
-@pytest.mark.parametrize(("buffer", "least"), [(16, 16), (8, 3), (3, 3), (1, 1)])
+@pytest.mark.parametrize(("buffer", "least"), [(16, 16), (8, 3), (3, 3), (2, 2)])
 def test_prompt_statistics(buffer: int, least: int) -> None:
     statistics, seen = PromptStatistics(buffer, least), {}
     for prompts, rewards in rounds(5):
@@ -68,9 +68,9 @@ def test_unscaled_takes_the_round_for_one_batch() -> None:
     assert torch.equal(Unscaled(Zero()).advantages([["a", "b"], ["c"]], rewards)[0], rewards[0])
 
 
-@pytest.mark.parametrize(("buffer", "least"), [(0, 0), (4, 5), (4, 0)])
+@pytest.mark.parametrize(("buffer", "least"), [(0, 0), (4, 5), (4, 0), (1, 1), (4, 1)])
 def test_a_buffer_too_small_for_its_use_is_refused(buffer: int, least: int) -> None:
-    with pytest.raises(ValueError, match="1 <= least <= buffer"):
+    with pytest.raises(ValueError, match="2 <= least <= buffer"):
         PromptStatistics(buffer, least)
 
 

@@ -271,6 +271,20 @@ def test_the_shift_of_the_latents_is_added_before_decoding(copied: Path) -> None
         assert torch.equal(shifted.decode(x), expected)
 
 
+def test_the_mean_of_the_latents_is_added_before_decoding(copied: Path) -> None:
+    """As :class:`diffusers.StableDiffusionXLPipeline` does with the statistics of each channel."""
+    plain = StableDiffusion(str(copied), Frozen())
+    mean, std = [0.1, -0.2, 0.3, 0.0], [2.0, 0.5, 1.0, 3.0]
+    file = copied / "vae" / "config.json"
+    told = {"scaling_factor": 0.5, "latents_mean": mean, "latents_std": std}
+    file.write_text(json.dumps(json.loads(file.read_text()) | told))
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    z = x * torch.tensor(std).view(1, 4, 1, 1) / 0.5 + torch.tensor(mean).view(1, 4, 1, 1)
+    with torch.no_grad():
+        expected = (plain.vae.decode(z).sample / 2 + 0.5).clamp(0, 1)
+        assert torch.equal(StableDiffusion(str(copied), Frozen()).decode(x), expected)
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "merges.txt.gz"])
 @pytest.mark.parametrize(
     ("change", "fact"),

@@ -4,6 +4,7 @@ import weakref
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
@@ -462,7 +463,14 @@ def test_pixels_that_are_not_finite_are_named_with_their_decoder_and_prompt(name
 
 def test_a_black_box_is_refused_by_an_estimator_that_backpropagates():
     with pytest.raises(ValueError, match=r"Replay .* Hard has no gradient; use a differentiable reward"):
-        align(reward=Hard())
+        run(align(reward=Hard()), prompts())
+
+
+def test_a_black_box_can_be_measured_whatever_the_estimator_needs():
+    module = align(reward=Hard())
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (measured,) = trainer.validate(module, prompts(val=["one", "two"]), verbose=False)
+    assert 0 <= measured["val/reward"] <= 1
 
 
 def test_a_reward_that_lies_about_its_gradient_is_caught():
@@ -504,6 +512,24 @@ def test_an_estimator_without_terms():
 def test_impossible_numbers(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=rf"optimization\.{name}: expected at least [01], got {value}"):
+        align(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": -1.0},
+        {"lr": math.nan},
+        {"lr": math.inf},
+        {"weight_decay": -1.0},
+        {"betas": (0.9, 1.0)},
+        {"clip_norm": 0.0},
+        {"clip_norm": math.nan},
+    ],
+)
+def test_numbers_that_would_stop_or_spoil_learning(wrong):
+    ((name, _),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"optimization\.{name}: expected .*number"):
         align(**wrong)
 
 
