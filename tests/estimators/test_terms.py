@@ -361,7 +361,7 @@ def test_leave_one_out_regression_is_a_fit_on_the_others() -> None:
 
 
 REFUSED: Sequence[tuple[object, str]] = [
-    (lambda: RLR(6).check(curved_chain(6)), "longer than the chain of 6 steps; set length to 5 at most"),
+    (lambda: RLR(6).check(curved_chain(6)), "within the chain of 6 steps, found 7 steps; set length to 5 at most"),
     (lambda: HalfOrder(7).check(curved_chain(6)), "does not fit the 6 steps"),
     (lambda: FirstOrder(7).check(curved_chain(6)), "longer than the chain of 6 steps"),
     (lambda: RLR(2).check(curved_chain(6, eta=0.0)), "eta"),

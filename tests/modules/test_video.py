@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from rlr.chain import Chain
@@ -23,6 +24,7 @@ from rlr.estimators import (
 )
 from rlr.models import Guidance, Size
 from rlr.modules import Alignment, ImageAlignment, Objective, VideoAlignment, memory
+from rlr.modules.checks import check_training
 from rlr.modules.memory import Offload
 from rlr.rewards import (
     AllFrames,
@@ -344,12 +346,17 @@ class Wrong(Sparing):
             lambda: Combine({"a": Level(), "b": FrameReward(Level())}, {"a": 1.0, "b": 1.0}),
             r"\['a', 'b'\] in Combine some score images and others videos; wrap",
         ),
-        (lambda: align_clips(reward=FrameReward(Hard())), r"Replay .* FrameReward has no gradient"),
     ],
 )
 def test_what_does_not_go_together_is_said_at_once(build, says):
     with pytest.raises(ValueError, match=says):
         build()
+
+
+def test_a_reward_of_frames_without_gradient_is_refused_in_training_alone():
+    module = align_clips(reward=FrameReward(Hard()))
+    with pytest.raises(ValueError, match=r"Replay .* FrameReward has no gradient"):
+        check_training(module.chain.model, module.reward, module.estimator, Trainer(accelerator="cpu", logger=False))
 
 
 def test_videos_need_a_frame_rate():

@@ -143,7 +143,7 @@ def test_a_missing_file_stops_before_sampling(trained, info, fake, files, tmp_pa
     words = ["--ckpt", trained / "checkpoints" / "last.ckpt", "--prompts", info]
     told = refused("eval", *words)
     assert told.startswith("motion_smoothness needs the weights ")
-    assert "amt_model/amt-s.pth, which are not there; `make vbench-weights` tells" in told
+    assert "amt_model/amt-s.pth, which are not there; `make vbench-weights` lists" in told
 
 
 def test_what_is_wrong_is_told_in_one_sentence(refused, tmp_path, files, info):

@@ -95,7 +95,9 @@ def test_folders_within_are_searched_and_a_name_must_not_come_twice(tmp_path):
     fill(tmp_path / "two", ["A cat-0.mp4"])
     assert list(find(tmp_path)) == ["A cat-0.mp4", "a cat-0.mp4", "a cat-1.mp4"] or len(find(tmp_path)) == 3
     fill(tmp_path / "two", ["a cat-1.mp4"])
-    with pytest.raises(ValueError, match=r"two videos have the name 'a cat-1.mp4', .*one.* and .*two.*; VBench tells"):
+    with pytest.raises(
+        ValueError, match=r"two videos have the name 'a cat-1.mp4', .*one.* and .*two.*; VBench distinguishes"
+    ):
         find(tmp_path)
 
 

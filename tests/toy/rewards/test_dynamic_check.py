@@ -40,5 +40,5 @@ def test_pictures_are_refused(clips):
         False,
         False,
     )
-    with pytest.raises(ValueError, match=r"DynamicCheck got samples of shape \(4, 3, 32, 32\); give clips"):
+    with pytest.raises(ValueError, match=r"DynamicCheck got samples of shape \(4, 3, 32, 32\); pass videos"):
         DynamicCheck()(clips[:, 0], ASKED)
