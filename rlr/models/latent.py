@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from rlr.io.weights import freeze
 from rlr.models.adapters import ATTENTION, Trainable
 from rlr.models.base import Condition, DiffusionModel, Size
+from rlr.models.folder import ModelFolder
 from rlr.models.text import PromptEncoder
 
 
@@ -108,6 +109,34 @@ class LatentDiffusion(DiffusionModel):
             latents=latents, height=self.size.height, width=self.size.width, **condition, **options
         ).images
         return pixels
+
+
+class ImageLatentDiffusion(LatentDiffusion):
+    """Latent diffusion of images in a folder of diffusers' layout.
+
+    A family names the class of its denoiser, and assigns :attr:`folder` and :attr:`vae_slicing`.
+    """
+
+    network_class: ClassVar[Any]
+    """The class of the denoiser in diffusers."""
+    folder: ModelFolder
+    """The folder of the files."""
+    vae_slicing: bool
+    """Whether latents are decoded one by one."""
+
+    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+        r"""Returns the pixels of diffusers' pipeline, with shape :math:`(B, 3, H, W)`; see :func:`decode_pixels`."""
+        return decode_in_chunks(partial(decode_pixels, self.vae), x, 1 if self.vae_slicing else None)
+
+    def fresh_network(self) -> Any:
+        network: Any = freeze(self.folder.network(self.network_class, self._names[0], torch_dtype=self.dtype))
+        return network.to(self.device)
+
+    @property
+    def _factor(self) -> int:
+        """The pixels of a side for one of the latent."""
+        factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return factor
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 r"""Stable Diffusion 1.4, 1.5 and 2.1 from folders in diffusers' layout, local or on the hub."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -9,11 +8,10 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from rlr.io.weights import freeze
 from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, latent_sides
+from rlr.models.latent import ImageLatentDiffusion, latent_sides
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import PREDICTIONS, Prediction, noise
 from rlr.models.text import CLIPPrompts
@@ -25,7 +23,7 @@ SPACINGS: dict[str, Spacing] = {"leading": leading, "trailing": trailing, "linsp
 """By the ``timestep_spacing`` of a scheduler's configuration."""
 
 
-class StableDiffusion(LatentDiffusion):
+class StableDiffusion(ImageLatentDiffusion):
     r"""A latent diffusion model with a U-Net, a CLIP text encoder and a variational autoencoder.
 
     What the network predicts (:math:`\epsilon` in 1.4, 1.5 and 2.1-base, :math:`v` in 2.1) and the noise schedule are
@@ -55,6 +53,7 @@ class StableDiffusion(LatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
     """
 
+    network_class = UNet2DConditionModel
     unet: Any
 
     def __init__(
@@ -73,7 +72,7 @@ class StableDiffusion(LatentDiffusion):
         scheduler = folder.config(DDIMScheduler, "scheduler")
         noise_schedule, prediction = _read(scheduler)
         number = getattr(torch, dtype)
-        unet = folder.network(UNet2DConditionModel, "unet", torch_dtype=number)
+        unet = folder.network(self.network_class, "unet", torch_dtype=number)
         vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
         config = folder.config(CLIPTextConfig, "text_encoder")
         check_unet(unet.config, vae.config.latent_channels, config["hidden_size"], f"{path}/unet/config.json")
@@ -101,10 +100,6 @@ class StableDiffusion(LatentDiffusion):
         output = self.unet(x.to(self.dtype), int(time), text).sample
         return self.prediction(output.to(x.dtype), x, *self.noise_schedule.levels(time))
 
-    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        r"""Returns the pixels of diffusers' pipeline, with shape :math:`(B, 3, H, W)`; see :func:`decode_pixels`."""
-        return decode_in_chunks(partial(decode_pixels, self.vae), x, 1 if self.vae_slicing else None)
-
     def pipeline_class(self) -> Any:
         return StableDiffusionPipeline
 
@@ -120,17 +115,8 @@ class StableDiffusion(LatentDiffusion):
             requires_safety_checker=False,
         )
 
-    def fresh_network(self) -> Any:
-        network: Any = freeze(self.folder.network(UNet2DConditionModel, "unet", torch_dtype=self.dtype))
-        return network.to(self.device)
-
     def preview(self, network: Any) -> Tensor:
         return self.preview_by_pipeline(network, {"text": "prompt_embeds"})
-
-    @property
-    def _factor(self) -> int:
-        factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return factor
 
     def _size(self, size: int | tuple[int, int] | None) -> Size:
         trained = self.unet.config.sample_size

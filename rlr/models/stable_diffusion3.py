@@ -1,7 +1,5 @@
 r"""Stable Diffusion 3 and 3.5 from folders in diffusers' layout, local or on the hub."""
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,11 +11,10 @@ from diffusers import (
 )
 from torch import Tensor
 
-from rlr.io.weights import freeze
 from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, latent_sides
+from rlr.models.latent import ImageLatentDiffusion, latent_sides
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.sd3_text import SD3Prompts
@@ -32,7 +29,7 @@ TARGETS = tuple(
 """The projections of the joint attentions, image and text stream."""
 
 
-class StableDiffusion3(LatentDiffusion):
+class StableDiffusion3(ImageLatentDiffusion):
     r"""A rectified flow with a transformer, two CLIP text encoders and T5, and an autoencoder of 16 channels.
 
     The network predicts the velocity :math:`v = \epsilon - x_0`; its time is :math:`1000 \sigma`. The grid is that of
@@ -65,6 +62,7 @@ class StableDiffusion3(LatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
     """
 
+    network_class = SD3Transformer2DModel
     transformer: Any
 
     def __init__(
@@ -84,7 +82,7 @@ class StableDiffusion3(LatentDiffusion):
         folder = ModelFolder(path, "a Stable Diffusion 3", PARTS, revision, variant)
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
         number = getattr(torch, dtype)
-        transformer = folder.network(SD3Transformer2DModel, "transformer", torch_dtype=number)
+        transformer = folder.network(self.network_class, "transformer", torch_dtype=number)
         _check_scheduler(scheduler)
         vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
         prompts = SD3Prompts(folder, number, transformer.config.joint_attention_dim, t5, tokens, text)
@@ -125,10 +123,6 @@ class StableDiffusion3(LatentDiffusion):
         )[0]
         return flow(output.to(x.dtype), x, 1 - time, time)
 
-    def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        r"""Returns the pixels of diffusers' pipeline, with shape :math:`(B, 3, H, W)`; see :func:`decode_pixels`."""
-        return decode_in_chunks(partial(decode_pixels, self.vae), x, 1 if self.vae_slicing else None)
-
     def pipeline_class(self) -> Any:
         return StableDiffusion3Pipeline
 
@@ -147,17 +141,8 @@ class StableDiffusion3(LatentDiffusion):
             tokenizer_3=third,
         )
 
-    def fresh_network(self) -> Any:
-        network: Any = freeze(self.folder.network(SD3Transformer2DModel, "transformer", torch_dtype=self.dtype))
-        return network.to(self.device)
-
     def preview(self, network: Any) -> Tensor:
         return self.preview_by_pipeline(network, {"text": "prompt_embeds", "pooled": "pooled_prompt_embeds"})
-
-    @property
-    def _factor(self) -> int:
-        factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return factor
 
     def _size(self, size: int | tuple[int, int] | None) -> Size:
         trained = self.transformer.config.sample_size * self._factor

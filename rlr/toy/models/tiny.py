@@ -1,9 +1,9 @@
 """The built-in model: a small Stable Diffusion that was trained on captioned scenes, and comes with the package."""
 
-from importlib import resources
 from typing import Any
 
 from rlr.models.stable_diffusion import StableDiffusion
+from rlr.toy.packaged import packaged
 
 
 class Tiny(StableDiffusion):
@@ -17,14 +17,5 @@ class Tiny(StableDiffusion):
     """
 
     def __init__(self, path: str | None = None, **options: Any) -> None:
-        super().__init__(path or _packaged(), **options)
-
-
-def _packaged() -> str:
-    folder = resources.files("rlr.toy") / "assets" / "tiny"
-    if not folder.is_dir():
-        raise ValueError(
-            f"the built-in model is missing from this installation ({folder}); install the package again, or give path: "
-            "a Stable Diffusion folder"
-        )
-    return str(folder)
+        path = path or packaged("tiny", "model", "give path: a Stable Diffusion folder")
+        super().__init__(path, **options)

@@ -1,9 +1,9 @@
 """The built-in model of videos: a small VideoCrafter that was trained on moving scenes, and comes with the package."""
 
-from importlib import resources
 from typing import Any
 
 from rlr.models.videocrafter.model import VideoCrafter
+from rlr.toy.packaged import packaged
 
 
 class TinyVideo(VideoCrafter):
@@ -18,14 +18,5 @@ class TinyVideo(VideoCrafter):
     """
 
     def __init__(self, path: str | None = None, decode_chunk: int | None = None, **options: Any) -> None:
-        super().__init__(path or _packaged(), decode_chunk=decode_chunk, **options)
-
-
-def _packaged() -> str:
-    folder = resources.files("rlr.toy") / "assets" / "tiny_video"
-    if not folder.is_dir():
-        raise ValueError(
-            f"the built-in model of videos is missing from this installation ({folder}); install the package again, or "
-            "set path to a VideoCrafter's folder"
-        )
-    return str(folder)
+        path = path or packaged("tiny_video", "model of videos", "set path to a VideoCrafter's folder")
+        super().__init__(path, decode_chunk=decode_chunk, **options)

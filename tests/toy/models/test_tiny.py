@@ -9,6 +9,7 @@ from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, LoRA, StableDiffusion
 from rlr.models.prediction import velocity
 from rlr.samplers import DDIM
+from rlr.toy import packaged
 from rlr.toy.models import Tiny, tiny
 
 PACKAGED = Path(tiny.__file__).parents[1] / "assets" / "tiny"
@@ -22,7 +23,7 @@ def test_another_folder_takes_the_place_of_the_built_in(random_sd: Callable[...,
 
 
 def test_a_missing_built_in_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tiny.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(packaged.resources, "files", lambda package: tmp_path)
     with pytest.raises(ValueError, match="built-in model is missing from this installation"):
         Tiny()
 
@@ -32,7 +33,7 @@ def test_the_packaged_folder_is_the_default(
 ) -> None:
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "tiny").symlink_to(random_sd(prediction="v_prediction"))
-    monkeypatch.setattr(tiny.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(packaged.resources, "files", lambda package: tmp_path)
     model = Tiny(trainable=Frozen())
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     expected = StableDiffusion(str(random_sd(prediction="v_prediction")), Frozen())

@@ -7,7 +7,8 @@ from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, LoRA, VideoCrafter
 from rlr.models.prediction import velocity
 from rlr.samplers import DDIM
-from rlr.toy.models import TinyVideo, tiny_video
+from rlr.toy import packaged
+from rlr.toy.models import TinyVideo
 from rlr.toy.pretraining.video import architecture
 from rlr.toy.world.tokenizer import LENGTH, open_clip_tokenizer
 from tests.models.random_vc import small, write_random_vc
@@ -44,7 +45,7 @@ def test_prompts_become_clips(folder: Path) -> None:
 
 
 def test_a_missing_built_in_model_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tiny_video.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(packaged.resources, "files", lambda package: tmp_path)
     with pytest.raises(ValueError, match="built-in model of videos is missing from this installation"):
         TinyVideo()
 
@@ -52,7 +53,7 @@ def test_a_missing_built_in_model_is_one_sentence(monkeypatch: pytest.MonkeyPatc
 def test_the_packaged_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "assets" / "tiny_video").mkdir(parents=True)
     write_random_vc(tmp_path / "assets" / "tiny_video", small())
-    monkeypatch.setattr(tiny_video.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(packaged.resources, "files", lambda package: tmp_path)
     model, expected = (
         TinyVideo(trainable=Frozen()),
         VideoCrafter(str(tmp_path / "assets" / "tiny_video"), trainable=Frozen()),
