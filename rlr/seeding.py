@@ -17,8 +17,6 @@ class Stream(IntEnum):
     """The noise of a sample that is evaluated, by the number of its prompt and its own among those of the prompt."""
     FRAMES = 4
     """The frames of videos that a reward sees, by the number of the rollout's first sample."""
-    ROUND = 5
-    """What belongs to a round of rollouts, by the number of the samples before it."""
     DEPTH = 6
     """The number of steps that are backpropagated through."""
     SEGMENT = 7

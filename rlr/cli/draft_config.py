@@ -1,6 +1,6 @@
 """The config of a run as its sources give it: config files and options merged, before any class is imported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,25 +52,35 @@ def read_options(arguments: Sequence[str]) -> Iterator[Option]:
         yield Option(name, text if sign else None if flag or not waiting else waiting.pop(0), append)
 
 
-def draft(options: Sequence[Option]) -> dict[str, Any]:
-    """Returns the config that the options give together, config files included, a later one over an earlier one.
+Source = tuple[Option, Any]
+"""An option and the value that it stands for."""
+
+
+def read_sources(options: Iterable[Option]) -> list[Source]:
+    """Returns the sources of a config in their order: the options but for flags, config files read.
 
     Raises:
         ConfigError: If a file cannot be used.
     """
+    return [
+        (option, _read(option) if option.name in CONFIG else parse_value(option.text))
+        for option in options
+        if option.name.split(".")[-1] not in FLAGS
+    ]
+
+
+def draft(sources: Iterable[Source]) -> dict[str, Any]:
+    """Returns the config that the sources give together, a later one over an earlier one."""
     found: dict[str, Any] = {}
-    for option in options:
-        if option.name in CONFIG:
-            found = merge(found, _read(option))
-        elif option.name.split(".")[-1] not in FLAGS:
-            found = _set(found, option.name.split("."), parse_value(option.text), option.append)
+    for option, value in sources:
+        names = [] if option.name in CONFIG else option.name.split(".")
+        found = _set(found, names, value, option.append)
     return found
 
 
-def texts_of(options: Sequence[Option]) -> set[str]:
+def texts_of(sources: Iterable[Source]) -> set[str]:
     """Returns every text in the sources of a config, those included that a later source replaces."""
-    sources = (_read(option) if option.name in CONFIG else parse_value(option.text) for option in options)
-    return {text for source in sources for text in _texts(source)}
+    return {text for _, value in sources for text in _texts(value)}
 
 
 def _texts(value: Any) -> Iterator[str]:

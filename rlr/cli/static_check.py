@@ -9,7 +9,7 @@ from typing import Any
 
 from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import Part
-from rlr.cli.draft_config import CONFIG, draft, read_options, texts_of
+from rlr.cli.draft_config import CONFIG, draft, read_options, read_sources, texts_of
 from rlr.cli.error_messages import missing, nearest, shown, unknown_option
 from rlr.cli.settings import check_settings
 from rlr.cli.source_index import (
@@ -76,9 +76,10 @@ def check_command(arguments: Sequence[str]) -> None:
         import_classes(named_anywhere(asked))
         return
     complete = not any(option.name in FLAGS for option in options)
+    sources = read_sources(options)
     # jsonargparse reads a class that a later source replaces, too
-    replaced = named_among(texts_of(options))
-    import_classes([*check_config(draft(options), known, complete), *replaced])
+    replaced = named_among(texts_of(sources))
+    import_classes([*check_config(draft(sources), known, complete), *replaced])
 
 
 def check_config(config: Mapping[str, Any], known: Mapping[str, Parameter | Class], complete: bool) -> list[Class]:

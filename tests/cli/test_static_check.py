@@ -11,7 +11,7 @@ import yaml
 
 from rlr.cli import static_check
 from rlr.cli.config_files import ConfigError
-from rlr.cli.draft_config import draft, read_options
+from rlr.cli.draft_config import draft, read_options, read_sources
 from rlr.cli.settings import OTHER_PRECISIONS, PRECISIONS, check_settings
 from rlr.cli.source_index import named_anywhere, names_below, open_class
 from rlr.cli.static_check import check_command, check_config, known_options
@@ -46,7 +46,7 @@ def refusal(*options: str, config: str = CONFIG, tmp_path: Path, command: str = 
 
 @pytest.mark.parametrize("path", [*CONFIGS, *FRAGMENTS], ids=name)
 def test_shipped_configs_pass(path):
-    config = draft(list(read_options([f"--config={path}"])))
+    config = draft(read_sources(read_options([f"--config={path}"])))
     check_config(config, known_options("fit"), complete=path in CONFIGS)
 
 
@@ -130,10 +130,10 @@ def test_null_is_refused_wherever_the_type_does_not_allow_it(way, tmp_path):
         check_config(yaml.safe_load(config), known_options("fit"), complete=True)
         return
     place = ".".join(key for key in way if key != "init_args")
-    told = refusal(config=config, tmp_path=tmp_path)
-    assert told.startswith(place)
-    assert "expected" in told
-    assert "got null" in told
+    stated = refusal(config=config, tmp_path=tmp_path)
+    assert stated.startswith(place)
+    assert "expected" in stated
+    assert "got null" in stated
 
 
 WRONG_VALUES = (
@@ -156,10 +156,10 @@ def test_any_value_anywhere_passes_or_is_one_short_sentence(way, value, tmp_path
     try:
         check_config(changed(way, value), known_options("fit"), complete=True)
     except ConfigError as error:
-        told = str(error)
-        assert "\n" not in told
-        assert len(told) < 1000
-        assert ":" in told
+        stated = str(error)
+        assert "\n" not in stated
+        assert len(stated) < 1000
+        assert ":" in stated
 
 
 @pytest.mark.parametrize(
