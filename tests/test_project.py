@@ -418,7 +418,7 @@ SNIPPETS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "evaluation.md").re
 def test_a_snippet_of_the_evaluation_page_runs(
     snippet: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Laid over a config of the built-in world, with a random model in the place of the built-in one."""
+    """Merged into a config of the built-in world, with a random model in the place of the built-in one."""
     from rlr.cli import main
 
     monkeypatch.chdir(tmp_path)

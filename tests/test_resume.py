@@ -177,8 +177,8 @@ def saved(folder: Path, **settings) -> str:
 
 def sampled(module, path: str):
     """Validates, tests and predicts with a checkpoint, and returns the predictions."""
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = Trainer(enable_model_summary=False, plugins=[SafeCheckpointIO()], **quiet)
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(enable_model_summary=False, plugins=[SafeCheckpointIO()], **silent)
     judged = Prompts(["one"], val=["one"], test=["one"], predict=["one", "six"], batch_size=2)
     for look in (trainer.validate, trainer.test):
         look(module, datamodule=judged, ckpt_path=path, verbose=False)
@@ -210,8 +210,8 @@ def test_resuming_with_another_estimator_is_refused_in_a_sentence(tmp_path, befo
 
 def test_state_that_the_estimator_lacks_is_refused_in_a_sentence(tmp_path):
     path, module = saved(tmp_path, estimator=HalfOrder(2)), align(estimator=HalfOrder(2, baseline=RunningMean()))
-    told = r"other\.ckpt was written with another HalfOrder: it holds no state '\w+', which"
-    with pytest.raises(ValueError, match=told):
+    stated = r"other\.ckpt was written with another HalfOrder: it holds no state '\w+', which"
+    with pytest.raises(ValueError, match=stated):
         run(module, data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)
 
 
@@ -228,8 +228,8 @@ def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(tmp_path, spoi
     checkpoint = torch.load(path, weights_only=True)
     spoil(checkpoint)
     torch.save(checkpoint, path)
-    told = rf"other\.ckpt is no checkpoint of this version of Alignment; expected version 2, {found}"
-    with pytest.raises(ValueError, match=told):
+    stated = rf"other\.ckpt is no checkpoint of this version of Alignment; expected version 2, {found}"
+    with pytest.raises(ValueError, match=stated):
         sampled(align(), path)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         run(align(), data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)

@@ -22,24 +22,15 @@ from rlr.estimators import (
     ZerothOrder,
 )
 from rlr.estimators.replay import Recorded, gather_rows
-from rlr.models import StagedPrompt
 from rlr.models.base import Condition
 from rlr.rewards.base import Scores
 from rlr.rollout import Rollout, join
 from rlr.samplers import DDIM
 from rlr.seeding import Stream
-from tests.modules.toy import AffineModel, Level, Remembering
+from tests.modules.toy import STAGED, AffineModel, Level, Remembering
 
 T = 6
 PLAIN = ["one", "five", "two", "seven", "six", "four"]
-STAGED = [
-    StagedPrompt("one", ("zero", "one", "seven")),
-    "five",
-    StagedPrompt("two", ("six", "two")),
-    StagedPrompt("one", ("three", "one", "four"), (0.5, 0.8)),
-    "six",
-    StagedPrompt("four", ("one", "five")),
-]
 
 
 class Counted:

@@ -104,7 +104,7 @@ def test_ddim_agrees_with_diffusers_over_all_steps(prediction: str, spacing: Spa
 @pytest.mark.parametrize("grid", [GRID, RESCALED], ids=["plain", "rescaled"])
 @pytest.mark.parametrize("sampler", STOCHASTIC, ids=identify)
 def test_a_clean_sample_in_place_of_the_estimate_gives_the_marginal(sampler: Sampler, grid: Grid) -> None:
-    r"""From :math:`x_t = \alpha_t x_0 + \sigma_t z`, told :math:`x_0`, to the law of :math:`x_{t-1}` given :math:`x_0`."""
+    r"""From :math:`x_t = \alpha_t x_0 + \sigma_t z`, given :math:`x_0`, to the law of :math:`x_{t-1}` given :math:`x_0`."""
     for t in range(20, 0, -1):
         zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
         of_clean = sampler.transition(one, grid.alphas[t] * one, t, grid).mean.item()

@@ -50,7 +50,7 @@ def test_discrete_levels_preserve_variance_and_grow(spacing: Spacing) -> None:
     assert sorted(grid.times) == list(grid.times)
 
 
-def test_last_state_keeps_a_small_noise_unless_told() -> None:
+def test_last_state_keeps_a_small_noise_unless_stated() -> None:
     assert DiscreteSchedule(ALPHAS).grid(10).sigmas[0] == pytest.approx(0.00085**0.5, rel=1e-4)
     assert DiscreteSchedule(ALPHAS, clean=1.0).grid(10).sigmas[0] == 0
 

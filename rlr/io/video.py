@@ -154,14 +154,14 @@ def _check_frames(file: Path, found: int) -> None:
         return
     part, (exact, about) = missing_end(file), _announced_frames(file)
     announced = exact or about
-    told = f"{found} of {'' if exact else 'about '}{announced} frames" if announced else f"{found} frames"
+    extent = f"{found} of {'' if exact else 'about '}{announced} frames" if announced else f"{found} frames"
     if part or found < exact:
         where = f": its {part.kind} ends at byte {part.end} and the file at {file.stat().st_size}" if part else ""
-        raise ValueError(f"the video {file} is cut short, and {told} are left{where}; write or copy it again")
+        raise ValueError(f"the video {file} is cut short, and {extent} are left{where}; write or copy it again")
     # no exact rule: the last frame may be shown for longer, and the rate of some files is an estimate; where the
     # container says itself that it is whole, its word counts
     if found < about - 1 and not any(parts(file)):
-        warnings.warn(f"the video {file} has {told} of its duration; check that it is whole", stacklevel=3)
+        warnings.warn(f"the video {file} has {extent} of its duration; check that it is whole", stacklevel=3)
 
 
 def _announced_frames(file: Path) -> tuple[int, int]:

@@ -279,9 +279,9 @@ def compare(
     missing, foreign = expected.keys() - state.keys(), state.keys() - expected.keys()
     misshapen = {key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape}
     facts = (("is missing", missing), ("is foreign", foreign), ("has another shape", misshapen))
-    told = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
-    if told:
-        raise ValueError(f"{source} does not fit {kind}: {told}; {remedy}")
+    stated = ", ".join(f"{min(keys)} {what} ({len(keys)} such)" for what, keys in facts if keys)
+    if stated:
+        raise ValueError(f"{source} does not fit {kind}: {stated}; {remedy}")
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], dtype: torch.dtype | None = None) -> Any:

@@ -53,7 +53,7 @@ def test_what_waits_is_not_on_the_device() -> None:
     waiting = Bytes()
     least = peak_bytes(offloaded, CPU)
     assert waiting.peak == 6 * 4 * N
-    # two neighbours, a gradient, and numbers
+    # two neighbors, a gradient, and numbers
     assert least < 4 * 4 * N
     assert peak_bytes(work, CPU) >= 6 * 4 * N
 

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or not there; what is read is what was written, or told apart from it in a sentence."""
+"""A checkpoint is whole or not there; what is read is what was written, or refused in a sentence."""
 
 import errno
 import functools
@@ -188,18 +188,20 @@ def test_a_checkpoint_of_another_module(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "stated"),
     [
         (lambda s: s.pop("bias"), r"bias is missing \(1 such\)"),
         (lambda s: s.update(extra=torch.ones(1)), r"extra is foreign \(1 such\)"),
         (lambda s: s.update(bias=torch.ones(3)), r"bias has another shape \(1 such\)"),
     ],
 )
-def test_a_checkpoint_of_other_weights(trained, tmp_path, change, told):
+def test_a_checkpoint_of_other_weights(trained, tmp_path, change, stated):
     module = align()
     before = weights(module)
     path = altered(trained, tmp_path, lambda c: change(c["state_dict"]))
-    with pytest.raises(ValueError, match=f"foreign.ckpt does not hold the trained weights of this AffineModel: {told}"):
+    with pytest.raises(
+        ValueError, match=f"foreign.ckpt does not hold the trained weights of this AffineModel: {stated}"
+    ):
         resume(module, path)
     assert torch.equal(weights(module), before)
 

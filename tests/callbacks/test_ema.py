@@ -159,8 +159,8 @@ def test_a_checkpoint_holds_both(tmp_path):
 
 
 def look(stage, module, *callbacks, ckpt_path=None):
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(**quiet, callbacks=list(callbacks), plugins=[SafeCheckpointIO()])
+    silent = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(**silent, callbacks=list(callbacks), plugins=[SafeCheckpointIO()])
     getattr(trainer, stage)(module, datamodule=data(), ckpt_path=ckpt_path)
     return trainer
 

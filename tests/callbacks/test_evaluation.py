@@ -1,4 +1,4 @@
-"""An evaluation is of fixed samples, leaves training alone, and tells the same by every road."""
+"""An evaluation is of fixed samples, leaves training alone, and gives the same results by every path."""
 
 import csv
 import json
@@ -54,10 +54,10 @@ def fit(evaluation, tmp_path, steps=3, module=None, **settings):
 
 
 def examine(evaluation, module, tmp_path, ckpt_path=None, prompts=None, **settings):
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    silent = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     plugins = [SafeCheckpointIO()]
     callbacks = [*settings.pop("callbacks", []), evaluation]
-    trainer = Trainer(**quiet, callbacks=callbacks, plugins=plugins, default_root_dir=tmp_path, **settings)
+    trainer = Trainer(**silent, callbacks=callbacks, plugins=plugins, default_root_dir=tmp_path, **settings)
     trainer.test(module, datamodule=prompts or data(), ckpt_path=ckpt_path, verbose=False)
     return trainer
 
@@ -306,30 +306,32 @@ def test_the_average_is_evaluated(tmp_path):
     assert not torch.allclose(scores(evaluation).scores, direct(module, list(WORDS[:5])), atol=1e-3)
 
 
-# ---------------------------------------------------------------- what it tells
+# ---------------------------------------------------------------- what it reports
 
 
 @pytest.fixture
-def told(tmp_path, capsys):
+def stated(tmp_path, capsys):
     """An evaluation of two sets with everything that it left behind."""
     evaluation = Evaluation({"a": other("one", "two"), "b": other("three")}, [Level(), Scaled()], samples=2)
     _, trainer = fit(evaluation, tmp_path)
     return evaluation, trainer, tmp_path / "evaluation" / "fit", capsys.readouterr().out
 
 
-def test_the_table_shows_raw_and_published_scales(told):
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in told[3].splitlines() if line.startswith("|")]
+def test_the_table_shows_raw_and_published_scales(stated):
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in stated[3].splitlines() if line.startswith("|")
+    ]
     assert lines[0] == ["prompts", "model", "Level", "Bright2.1 x100"]
     assert [line[:2] for line in lines[2:6]] == [["a", "base"], ["a", "aligned"], ["b", "base"], ["b", "aligned"]]
     assert lines[6] == ["a: 2 prompts × 2 samples", "base", "aligned", "difference", "95 % interval"]
     assert [line[0] for line in lines[8:11]] == ["Level", "Bright2.1", "Bright2.1 x100"]
     raw, scaled = (float(lines[row][1]) for row in (9, 10))
     assert scaled == pytest.approx(100 * raw, abs=0.01)
-    assert float(lines[3][3]) == pytest.approx(100 * scores(told[0], "a", "Bright2.1").scores.mean().item(), abs=0.01)
+    assert float(lines[3][3]) == pytest.approx(100 * scores(stated[0], "a", "Bright2.1").scores.mean().item(), abs=0.01)
 
 
-def test_files_hold_what_the_table_shows(told):
-    evaluation, _, folder, _ = told
+def test_files_hold_what_the_table_shows(stated):
+    evaluation, _, folder, _ = stated
     assert sorted(path.name for path in folder.iterdir()) == ["results.csv", "results.json"]
     content = json.loads((folder / "results.json").read_text())
     rows = list(csv.DictReader((folder / "results.csv").open()))
@@ -346,23 +348,23 @@ def test_files_hold_what_the_table_shows(told):
         if row["prompts"] == "a":
             assert value["low"] <= value["difference"] <= value["high"]
         else:
-            # one prompt tells no interval
+            # one prompt gives no interval
             assert value["low"] is value["high"] is None
     assert content["sets"]["a"]["scores"]["Level"] == scores(evaluation, "a").scores.tolist()
     assert content["sets"]["a"]["prompts"] == ["one", "two"]
 
 
-def test_numbers_can_be_monitored(told):
-    metrics, aligned = told[1].callback_metrics, scores(told[0], "a", "Bright2.1").scores.mean()
+def test_numbers_can_be_monitored(stated):
+    metrics, aligned = stated[1].callback_metrics, scores(stated[0], "a", "Bright2.1").scores.mean()
     torch.testing.assert_close(metrics["evaluation/a/Bright2.1"], aligned)
     torch.testing.assert_close(metrics["evaluation/a/Bright2.1_x100"], 100 * aligned)
     assert metrics["evaluation/a/Level_difference"] != 0
 
 
-def test_a_crash_while_writing_leaves_the_results_before(told, monkeypatch):
+def test_a_crash_while_writing_leaves_the_results_before(stated, monkeypatch):
     import os
 
-    evaluation, _, folder, _ = told
+    evaluation, _, folder, _ = stated
     before = (folder / "results.json").read_bytes()
 
     def fail(*args):
@@ -395,7 +397,7 @@ def test_no_warning_above_the_floor(tmp_path, recwarn):
 # ---------------------------------------------------------------- mistakes
 
 
-def test_mistakes_are_told_before_anything_is_sampled(tmp_path):
+def test_mistakes_are_stated_before_anything_is_sampled(tmp_path):
     with pytest.raises(ValueError, match=r"metrics: expected labels that differ, found Level twice"):
         Evaluation(metrics=[Level(), Level()])
     with pytest.raises(ValueError, match=r"expected a metric or a display, found none"):
@@ -465,7 +467,7 @@ class Shifted(Level):
         return "Level"
 
     def forward(self, samples, prompts):
-        # the first prompt is scored alike: only the identity of the reward tells the two apart
+        # the first prompt is scored alike: only the identity of the reward distinguishes the two
         return super().forward(samples, prompts) + samples.new_tensor(
             [0 if p == WORDS[0] else self.shift for p in prompts]
         )
@@ -534,8 +536,8 @@ def test_files_are_written_before_anything_is_printed(tmp_path, monkeypatch):
 
 
 def test_a_prediction_that_is_not_finite_has_a_note_and_no_image(tmp_path):
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(**quiet, callbacks=[PredictionWriter(str(tmp_path))], default_root_dir=tmp_path)
+    silent = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(**silent, callbacks=[PredictionWriter(str(tmp_path))], default_root_dir=tmp_path)
     with pytest.warns(UserWarning, match=r"found NaN or infinity in sample 1 \('one'\)"):
         trainer.predict(align(model=Broken()), datamodule=Prompts(predict=list(WORDS[:3]), batch_size=8))
     assert sorted(path.name for path in tmp_path.glob("0*")) == [

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*")
 
 
 class Leave(Callback, Listener):
-    """Leaves behind what each rank was told."""
+    """Leaves behind what each rank received."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -47,5 +47,5 @@ def test_two_processes_equal_one(tmp_path):
             torch.testing.assert_close(torch.tensor(two[kind][label]), torch.tensor(values), atol=1e-5, rtol=0)
     assert one["scores"] != one["base_scores"]
     for update in range(3):
-        told = [torch.load(tmp_path / "two" / f"{update}_{rank}.pt", weights_only=True) for rank in range(2)]
-        assert told[0] == told[1]
+        stated = [torch.load(tmp_path / "two" / f"{update}_{rank}.pt", weights_only=True) for rank in range(2)]
+        assert stated[0] == stated[1]

@@ -32,7 +32,7 @@ def trained(reward=None):
 
 def play(alarm, training, held_out, module=None, **facts):
     """Lets the alarm see ten batches between two evaluations, and returns the warnings by evaluation."""
-    trainer, told = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), []
+    trainer, stated = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), []
     module = module or trained()
     noise = torch.randn(10 * len(training), generator=torch.Generator().manual_seed(1)) * 0.1
     for k, level in enumerate(held_out):
@@ -44,8 +44,8 @@ def play(alarm, training, held_out, module=None, **facts):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             alarm.on_evaluation(trainer, module, results(10 * k, *level, **facts))
-        told.append([str(w.message) for w in caught])
-    return told, trainer
+        stated.append([str(w.message) for w in caught])
+    return stated, trainer
 
 
 UP, DOWN, FLAT = [0, 1, 2, 3, 4, 5], [[5], [4], [3], [2], [1], [0]], [[0]] * 6
@@ -64,8 +64,8 @@ UP, DOWN, FLAT = [0, 1, 2, 3, 4, 5], [[5], [4], [3], [2], [1], [0]], [[0]] * 6
     ids=["hacking", "no gain", "gain", "flat training", "all falls", "one of two falls"],
 )
 def test_rings_only_if_one_rises_and_the_other_falls(training, held_out, rings):
-    told, trainer = play(HackingAlarm(window=2), training, held_out)
-    assert sum(map(len, told)) == int(rings)
+    stated, trainer = play(HackingAlarm(window=2), training, held_out)
+    assert sum(map(len, stated)) == int(rings)
     assert not trainer.should_stop
 
 
@@ -87,19 +87,19 @@ def test_noise_alone_rarely_rings():
     assert rings <= 3
 
 
-def test_is_told_once_an_episode():
+def test_is_stated_once_an_episode():
     held_out = [[5], [4], [3], [2], [2], [2], [1], [0]]
-    told, _ = play(HackingAlarm(window=1), [0, 1, 2, 3, 4, 5, 6, 7], held_out)
-    assert [len(words) for words in told] == [0, 1, 0, 0, 0, 0, 1, 0]
+    stated, _ = play(HackingAlarm(window=1), [0, 1, 2, 3, 4, 5, 6, 7], held_out)
+    assert [len(words) for words in stated] == [0, 1, 0, 0, 0, 0, 1, 0]
 
 
 def test_the_sentence_has_the_numbers_on_both_scales():
-    told, _ = play(HackingAlarm(window=2), UP, DOWN, scales={"x100": 100.0})
-    (sentence,) = told[2]
+    stated, _ = play(HackingAlarm(window=2), UP, DOWN, scales={"x100": 100.0})
+    (sentence,) = stated[2]
     assert "from update 0 to 20 while held-out rewards got worse: HPSv2.1 on hpdv2 by 2 " in sentence
     assert ", x100 by 200 to" in sentence
-    told = r"the training reward Brightness got better by (\S+) \(± (\S+)\) from"
-    rise, error = map(float, re.match(told, sentence).groups())
+    stated = r"the training reward Brightness got better by (\S+) \(± (\S+)\) from"
+    rise, error = map(float, re.match(stated, sentence).groups())
     # a line through two straight stretches of ten steps each from 0 to 1.9
     assert abs(rise - 1.9) < 4 * error
 
@@ -115,8 +115,8 @@ def test_a_training_reward_of_which_lower_is_better_gets_better_by_falling():
         higher_is_better = False
         label, scales = "Cost2.1", {"x100": 100.0}
 
-    told, _ = play(HackingAlarm(window=2), UP[::-1], DOWN, trained(Cost()))
-    (sentence,) = told[2]
+    stated, _ = play(HackingAlarm(window=2), UP[::-1], DOWN, trained(Cost()))
+    (sentence,) = stated[2]
     assert re.match(r"the training reward Cost2.1 got better by \S+ \(± \S+\), x100 by \S+ from update 0", sentence)
     assert sum(map(len, play(HackingAlarm(window=2), UP, DOWN, trained(Cost()))[0])) == 0
 
@@ -134,8 +134,8 @@ def test_scores_that_are_not_finite_do_not_silence_it():
 
 
 def test_scores_none_of_which_is_finite_ring_nothing():
-    told, _ = play(HackingAlarm(window=2), UP, [[float("nan")]] * 6)
-    assert sum(map(len, told)) == 0
+    stated, _ = play(HackingAlarm(window=2), UP, [[float("nan")]] * 6)
+    assert sum(map(len, stated)) == 0
 
 
 def test_diversity_is_no_reward():

@@ -6,13 +6,13 @@ import struct
 
 import numpy as np
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
 from rlr.callbacks import Evaluation, SampleGrid, show_image, show_table
 from rlr.data import Prompts
 from rlr.evaluation.report import Table
+from tests.callbacks.every_logger import every_logger
 from tests.modules.toy import WORDS, align, run
 
 KEY = "evaluation/Prompts/Level"
@@ -23,16 +23,7 @@ def logged(tmp_path_factory):
     """A run of two updates with all loggers at once; the folder holds what they wrote."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("logged")
-        patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_SILENT", "true")
-        for place in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
-            patch.setenv(f"WANDB_{place}_DIR", str(folder / "wandb_own"))
-        loggers = [
-            WandbLogger("run", folder),
-            TensorBoardLogger(folder, "board"),
-            CSVLogger(folder, "table"),
-            DummyLogger(),
-        ]
+        loggers = every_logger(folder, patch)
         evaluation = Evaluation(every=1)
         callbacks = [evaluation, Evaluation(metrics=[], displays=[SampleGrid(2)])]
         data = Prompts(list(WORDS), val=list(WORDS[:3]), batch_size=4)

@@ -171,7 +171,7 @@ def test_the_page_lists_every_argument():
 
 
 def test_a_config_may_name_it(judge, tmp_path, capsys):
-    """The snippet of the page, laid over a config."""
+    """The snippet of the page, merged into a config."""
     page = (Path(__file__).parents[2] / "docs" / "vbench.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "config.yaml").write_text(CONFIG)

@@ -6,7 +6,6 @@ import warnings
 import pytest
 import torch
 import yaml
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
@@ -21,6 +20,7 @@ from rlr.evaluation.images import film, sheet
 from rlr.evaluation.metrics import describe
 from rlr.io.video import Video, read_video, write_video
 from rlr.rewards import AllFrames, Brightness, Combine, EvenlySpaced, FrameReward
+from tests.callbacks.every_logger import every_logger
 from tests.modules.clips import FRAMES, Sparing, align_clips
 from tests.modules.toy import WORDS, Level, run, weights
 
@@ -30,11 +30,11 @@ def data():
 
 
 def near(video, pixels):
-    """Whether a clip from a file shows these pixels, with shape (F, 3, H, W), in [0, 1]."""
+    """Whether a video from a file shows these pixels, with shape (F, 3, H, W), in [0, 1]."""
     return ((video.frames / 255 - pixels).abs().mean((1, 2, 3)) < 0.03).all()
 
 
-# ---------------------------------------------------------------- pictures of clips
+# ---------------------------------------------------------------- images of videos
 
 
 def test_a_sheet_shows_evenly_spaced_frames_about_as_wide_as_high():
@@ -63,16 +63,7 @@ def logged(tmp_path_factory):
     """A run of two updates with all loggers at once; the folder holds what they wrote."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("logged")
-        patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_SILENT", "true")
-        for place in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
-            patch.setenv(f"WANDB_{place}_DIR", str(folder / "wandb_own"))
-        loggers = [
-            WandbLogger("run", folder),
-            TensorBoardLogger(folder, "board"),
-            CSVLogger(folder, "table"),
-            DummyLogger(),
-        ]
+        loggers = every_logger(folder, patch)
         module = align_clips()
         with warnings.catch_warnings():
             # what a logger cannot take it says in a warning

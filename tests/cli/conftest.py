@@ -66,9 +66,9 @@ def refuse(tmp_path, capsys, monkeypatch):
         with pytest.raises(SystemExit) as exit_:
             main([command, *args, *([] if any("root_dir" in a for a in args) else [root(tmp_path)])])
         assert exit_.value.code == 2
-        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(told) == 1
-        return told[0]
+        stated = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(stated) == 1
+        return stated[0]
 
     return run
 

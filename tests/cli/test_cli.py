@@ -1,4 +1,4 @@
-"""The command line: what it builds, what it leaves behind, and how it tells a mistake."""
+"""The command line: what it builds, what it leaves behind, and how it reports a mistake."""
 
 import csv
 import json
@@ -85,9 +85,9 @@ def test_validate_and_test_report_the_reward(config, tmp_path, capsys):
     for command, name in (("validate", "val/reward"), ("test", "test/reward")):
         cli = main([command, f"--config={config()}", root(tmp_path)])
         assert 0 < cli.trainer.callback_metrics[name] < 1
-        told = capsys.readouterr().out
-        assert name in told
-        assert name.replace("reward", "Level") in told
+        stated = capsys.readouterr().out
+        assert name in stated
+        assert name.replace("reward", "Level") in stated
 
 
 def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):
@@ -124,7 +124,7 @@ def test_an_evaluation_of_the_config_takes_the_place_of_the_default(config, tmp_
     assert not any(isinstance(c, Evaluation) for c in fit(config(), tmp_path).trainer.callbacks)
 
 
-def test_an_average_that_a_second_config_leaves_out_is_told(config, tmp_path):
+def test_an_average_that_a_second_config_leaves_out_is_stated(config, tmp_path):
     given = "  max_steps: 3\n  callbacks:\n    - class_path: EMA\n      init_args: {decay: 0.5}\n"
     path = config(("  max_steps: 3\n", given))
     fit(path, tmp_path)
@@ -275,8 +275,8 @@ def test_mistakes_on_the_command_line(config, refuse, tmp_path):
 
 def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    told = refuse(f"--config={config()}", f"--trainer.default_root_dir={tmp_path}/file/out")
-    assert f"the output folder {tmp_path}/file/out cannot be written to (Not a directory)" in told
+    stated = refuse(f"--config={config()}", f"--trainer.default_root_dir={tmp_path}/file/out")
+    assert f"the output folder {tmp_path}/file/out cannot be written to (Not a directory)" in stated
 
 
 def test_an_output_folder_with_an_impossible_name(config, refuse):

@@ -68,20 +68,20 @@ def test_mistakes(trained, refuse, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
 
-    def told(*options):
+    def stated(*options):
         return refuse(*given, *options, command="export")
 
-    assert "the command needs folder and ckpt_path, which have no default" in told()
-    assert "there is no checkpoint none.ckpt" in told(f"--folder={tmp_path / 'f'}", "--ckpt_path=none.ckpt")
-    full = told(f"--folder={tmp_path / 'full'}", f"--ckpt_path={checkpoint}")
+    assert "the command needs folder and ckpt_path, which have no default" in stated()
+    assert "there is no checkpoint none.ckpt" in stated(f"--folder={tmp_path / 'f'}", "--ckpt_path=none.ckpt")
+    full = stated(f"--folder={tmp_path / 'full'}", f"--ckpt_path={checkpoint}")
     assert f"folder: expected an empty or a new folder, found files in {tmp_path / 'full'}" in full
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
     assert "there is no Exporter 'Nothing'" in refuse(f"--config={path}", "--exporter=Nothing", command="export")
-    assert "Sums has no argument 'digts'; did you mean 'digits'?" in told("--exporter.digts=3")
+    assert "Sums has no argument 'digts'; did you mean 'digits'?" in stated("--exporter.digts=3")
     other = [
         "--model.model=tests.modules.frozen.FrozenModel",
         f"--folder={tmp_path / 'f'}",
         f"--ckpt_path={checkpoint}",
     ]
-    assert "does not hold the trained weights of this FrozenModel" in told(*other)
+    assert "does not hold the trained weights of this FrozenModel" in stated(*other)
     assert not (tmp_path / "f").exists()

@@ -46,7 +46,7 @@ def completion(content: object) -> dict[str, Any]:
     return {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}}]}
 
 
-def told(prompt: str) -> dict[str, Any]:
+def stated(prompt: str) -> dict[str, Any]:
     """Three stages of a prompt, within the words and the fence that models like to put around them."""
     stages = {"fine": f"{prompt} 3", "coarse": f"{prompt}\n1", "mid": f"{prompt} 2"}
     return completion(f"Sure! Here they are:\n```json\n{json.dumps(stages)}\n```")

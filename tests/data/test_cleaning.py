@@ -68,7 +68,7 @@ def test_how_many_were_dropped_is_said_once(monkeypatch):
     assert said == ["Dropped 2 of 3 prompts of . that are held out in another split."]
 
 
-def test_a_shared_prompt_is_told_with_both_places():
+def test_a_shared_prompt_is_stated_with_both_places():
     check_disjoint(entries("abc"), entries("xyz", OTHER))
     with pytest.raises(ValueError, match=r"^line 2 of other.txt repeats line 3 of one.txt \('c'\), and no prompt"):
         check_disjoint(entries("abc"), entries("xc", OTHER))

@@ -110,7 +110,7 @@ def test_words_of_a_config(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("command", "kind", "args", "told"),
+    ("command", "kind", "args", "stated"),
     [
         ("validate", "PickAPic", {"source": "no/folder"}, "found 'no/folder', which is neither"),
         (
@@ -141,14 +141,14 @@ def test_words_of_a_config(run, tmp_path):
         ),
     ],
 )
-def test_a_mistake_is_one_sentence(run, capsys, monkeypatch, command, kind, args, told):
+def test_a_mistake_is_one_sentence(run, capsys, monkeypatch, command, kind, args, stated):
     monkeypatch.delenv("RLR_TRACEBACK", raising=False)
     with pytest.raises(SystemExit) as exit_:
         run(command, kind, args)
     assert exit_.value.code == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert told in errors[0]
+    assert stated in errors[0]
 
 
 def with_filter(args: dict) -> dict:

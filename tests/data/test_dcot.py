@@ -107,7 +107,7 @@ def test_a_file_says_the_stages(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "stated"),
     [
         ("{oops}", "line 2 of .*stages.jsonl is not JSON"),
         ('{"stages": ["a"]}', "line 2 of .*stages.jsonl has no text under 'prompt'"),
@@ -118,10 +118,10 @@ def test_a_file_says_the_stages(tmp_path):
         ('{"prompt": "a cat", "stages": ["a", ""]}', 'has no list of texts under "stages"'),
     ],
 )
-def test_a_line_that_says_none_is_named(tmp_path, line, told):
+def test_a_line_that_says_none_is_named(tmp_path, line, stated):
     path = tmp_path / "stages.jsonl"
     path.write_text('{"prompt": "a", "stages": ["b"]}\n' + line)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         StageFile(str(path))
 
 

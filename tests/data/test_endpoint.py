@@ -8,7 +8,7 @@ import pytest
 
 from rlr.data import DCoT, Endpoint, Prompts, StageFile
 from rlr.io import http
-from tests.data.completions import Completions, completion, running, told
+from tests.data.completions import Completions, completion, running, stated
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def stages(prompt: str) -> tuple[str, ...]:
 
 
 def test_each_prompt_is_asked_for_once_and_never_again(cache):
-    app = Completions((200, told))
+    app = Completions((200, stated))
     with running(app) as url:
         writer = Endpoint(f"{url}/v1/", "writer-1", str(cache), temperature=0.5)
         assert writer.write(["a cat", "猫", "a cat"]) == [stages("a cat"), stages("猫"), stages("a cat")]
@@ -49,7 +49,7 @@ def test_each_prompt_is_asked_for_once_and_never_again(cache):
 def test_a_line_of_one_s_own_is_taken_before_asking(cache):
     cache.parent.mkdir()
     cache.write_text('{"prompt": "a cat", "stages": ["my", "own"]}\n')
-    app = Completions((200, told))
+    app = Completions((200, stated))
     with running(app) as url:
         assert Endpoint(url, "writer-1", str(cache)).write(["a cat", "a dog"]) == [("my", "own"), stages("a dog")]
     assert app.asked == ["a dog"]
@@ -57,14 +57,14 @@ def test_a_line_of_one_s_own_is_taken_before_asking(cache):
 
 
 def test_the_answers_of_another_model_are_not_mixed_in(cache):
-    with running(Completions((200, told))) as url:
+    with running(Completions((200, stated))) as url:
         Endpoint(url, "writer-1", str(cache)).write(["a cat"])
         with pytest.raises(ValueError, match="by the model writer-1, and model is writer-2; set cache to another file"):
             Endpoint(url, "writer-2", str(cache)).write(["a dog"])
 
 
 def test_it_writes_the_stages_of_data(cache):
-    with running(Completions((200, told))) as url:
+    with running(Completions((200, stated))) as url:
         data = DCoT(Prompts(["a cat"]), Endpoint(url, "writer-1", str(cache)))
         assert data.read("train")[0].stages == stages("a cat")
 
@@ -90,15 +90,15 @@ def test_it_writes_the_stages_of_data(cache):
     ],
 )
 def test_a_fault_that_passes_is_outlived(cache, waits, fault):
-    app = Completions(fault, fault, (200, told))
+    app = Completions(fault, fault, (200, stated))
     with running(app) as url:
         assert Endpoint(url, "writer-1", str(cache), delay=0.5).write(["a cat"]) == [stages("a cat")]
     assert app.asked == ["a cat"] * 3
     assert waits == [0.5, 1.0]
 
 
-def test_one_that_stays_is_told_and_no_answer_before_it_is_lost(cache, waits):
-    app = Completions((200, told), (200, told), (200, completion("no")))
+def test_one_that_stays_is_stated_and_no_answer_before_it_is_lost(cache, waits):
+    app = Completions((200, stated), (200, stated), (200, completion("no")))
     with running(app) as url:
         writer = Endpoint(url, "writer-1", str(cache), retries=2)
         with pytest.raises(
@@ -106,7 +106,7 @@ def test_one_that_stays_is_told_and_no_answer_before_it_is_lost(cache, waits):
         ):
             writer.write(["a", "b", "c"])
         assert waits == [1.0, 2.0]
-        app.answers = [(200, told)]
+        app.answers = [(200, stated)]
         assert writer.write(["a", "b", "c"]) == [stages("a"), stages("b"), stages("c")]
     assert app.asked == ["a", "b", "c", "c", "c", "c"]
 
@@ -134,7 +134,7 @@ def test_a_refusal_is_not_repeated(cache, waits, status, hint):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "stated"),
     [
         ({"url": "localhost:8000"}, "begins with http"),
         ({"timeout": 0}, "timeout > 0"),
@@ -142,8 +142,8 @@ def test_a_refusal_is_not_repeated(cache, waits, status, hint):
         ({"temperature": -1}, "temperature: expected a number >= 0, found -1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(cache, settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_cannot_be_are_refused(cache, settings, stated):
+    with pytest.raises(ValueError, match=stated):
         Endpoint(**{"url": "http://x", "model": "writer-1", "cache": str(cache), **settings})
 
 
@@ -170,7 +170,7 @@ def test_requests_to_this_machine_go_through_no_proxy(cache, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    with running(Completions((200, told))) as url:
+    with running(Completions((200, stated))) as url:
         assert Endpoint(url, "writer-1", str(cache)).write(["a"]) == [stages("a")]
     # others do
     with pytest.raises(ConnectionError, match="Connection refused"):
@@ -182,7 +182,7 @@ def test_requests_to_this_machine_go_through_no_proxy(cache, monkeypatch):
 
 def test_the_key_is_sent_and_kept_nowhere(cache, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret-123")
-    app = Completions((200, told), (401, {"error": "no"}))
+    app = Completions((200, stated), (401, {"error": "no"}))
     with running(app) as url:
         writer = Endpoint(url, "writer-1", str(cache), key="MY_KEY")
         writer.write(["a"])
@@ -196,7 +196,7 @@ def test_the_key_is_sent_and_kept_nowhere(cache, monkeypatch):
 
 def test_without_a_key_none_is_sent(cache, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    app = Completions((200, told))
+    app = Completions((200, stated))
     with running(app) as url:
         Endpoint(url, "writer-1", str(cache)).write(["a"])
     assert "authorization" not in app.headers[0]

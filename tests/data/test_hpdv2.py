@@ -76,19 +76,19 @@ def test_the_hub_is_asked_for_texts_only(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "stated"),
     [
         ({"styles": ("photos",)}, "HPDv2 has no style 'photos'; there are anime, concept-art, paintings, photo"),
         ({"per_style": 0}, "evaluates 1 or more prompts of each style, and per_style=0 was given"),
     ],
 )
-def test_impossible_parts(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_impossible_parts(settings, stated):
+    with pytest.raises(ValueError, match=stated):
         HPDv2(str(HPD), str(HPD), **settings)
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "told"),
+    ("file", "text", "stated"),
     [
         ("train.json", '[{"prompt": "a"}, {"caption": "b"}]', r"item 2 of .*train.json has no text under 'prompt'"),
         ("train.json", '[{"prompt": "a"}, {"prompt": 3}]', r"item 2 of .*train.json has no text under 'prompt'"),
@@ -103,9 +103,9 @@ def test_impossible_parts(settings, told):
         ("benchmark/photo.json", '["a", "\xff"]', r"photo.json is not UTF-8: line 1 has the byte 0xff"),
     ],
 )
-def test_what_is_wrong_with_a_file(folder, file, text, told):
+def test_what_is_wrong_with_a_file(folder, file, text, stated):
     (folder / file).write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         HPDv2(str(folder), str(folder))
 
 

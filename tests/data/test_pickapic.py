@@ -98,7 +98,7 @@ def test_pictures_are_not_read(folder):
 
 
 @pytest.mark.parametrize(("group", "row"), [(0, 1), (1, 5)])
-def test_a_damaged_page_is_told_with_its_first_row(folder, group, row):
+def test_a_damaged_page_is_stated_with_its_first_row(folder, group, row):
     spoil(folder / FIRST, "caption", group)
     with pytest.raises(
         ValueError, match=rf"{FIRST} is damaged or cut short: nothing can be read from row {row} on; down"
@@ -156,8 +156,8 @@ def test_a_shard_of_two_versions(folder):
 def test_what_to_give_where_there_is_no_network(source, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    told = rf"found '{source}', which is neither; set a folder that contains data/train"
-    with pytest.raises(FileNotFoundError, match=told):
+    stated = rf"found '{source}', which is neither; set a folder that contains data/train"
+    with pytest.raises(FileNotFoundError, match=stated):
         PickAPic(source)
 
 

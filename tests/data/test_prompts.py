@@ -45,7 +45,7 @@ def test_a_prompt_is_read_once_and_its_line_is_known(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "stated"),
     [
         ("p.txt", "", "p.txt is empty; write at least one prompt"),
         ("p.txt", "\n  \n", "p.txt is empty"),
@@ -62,8 +62,8 @@ def test_a_prompt_is_read_once_and_its_line_is_known(tmp_path, name):
         ("p.md", "a cat\n", "p.md is no prompt file that can be read; use one of .txt, .jsonl, .csv"),
     ],
 )
-def test_what_is_wrong_with_a_file(tmp_path, name, text, told):
-    with pytest.raises(ValueError, match=told):
+def test_what_is_wrong_with_a_file(tmp_path, name, text, stated):
+    with pytest.raises(ValueError, match=stated):
         PromptFile(train=str(write(tmp_path / name, text)))
 
 
@@ -93,11 +93,11 @@ def test_splits_of_files(tmp_path):
 def test_no_prompt_is_in_two_files(tmp_path):
     train = write(tmp_path / "train.txt", "a cat\na dog\n\na horse\n")
     val = write(tmp_path / "val.csv", "prompt\na cow\n a horse \n")
-    told = (
+    stated = (
         r"line 3 of .*val.csv repeats line 4 of .*train.txt \('a horse'\), and no prompt may be in two splits; delete"
     )
     for split in ("val", "test", "predict"):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=stated):
             PromptFile(train=str(train), **{split: str(val)})
     with pytest.raises(ValueError, match=r"train.txt repeats line 3 of .*val.csv"):
         PromptFile(val=str(val), test=str(train))
@@ -128,14 +128,14 @@ def test_listed_prompts():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "stated"),
     [
         ({"batch_size": 0}, "are at least 1, and 0, 1 and 1 were given"),
         ({"batch_size": 4, "samples_per_prompt": 3}, "does not hold whole groups of samples_per_prompt=3"),
     ],
 )
-def test_impossible_batches(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_impossible_batches(settings, stated):
+    with pytest.raises(ValueError, match=stated):
         Prompts(["a"], **settings)
 
 

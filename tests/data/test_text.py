@@ -1,4 +1,4 @@
-"""No prompt is cut or swallowed in any text format; what cannot be read is told with its file and line."""
+"""No prompt is cut or swallowed in any text format; what cannot be read is reported with its file and line."""
 
 import csv
 import io
@@ -59,9 +59,9 @@ def test_a_format_with_quotes_holds_line_breaks(tmp_path, name, recwarn):
     prompts = ["a cat\nasleep", "a dog\r\n\nawake", "a cow"]
     written = [p.replace("\r\n", "\n") for p in prompts] if name == "p.CSV" else prompts
     assert texts(read(write(tmp_path / name, FORMATS[name](prompts)))) == written
-    # where it may be a mistake, it is told
-    told = [str(warning.message) for warning in recwarn]
-    assert [f"2 prompts of {tmp_path / name} contain line breaks, first in line 2: 'a cat" in t for t in told] == (
+    # where it may be a mistake, it is reported
+    stated = [str(warning.message) for warning in recwarn]
+    assert [f"2 prompts of {tmp_path / name} contain line breaks, first in line 2: 'a cat" in t for t in stated] == (
         [True] if "csv" in name.lower() else []
     )
 
@@ -81,7 +81,7 @@ OPEN = 'id,prompt\n1,a 12" vinyl record\n2,"starry night, by the sea\n3,a dog\n4
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "stated"),
     [
         ("p.csv", OPEN, r"line 3 of \S+p.csv opens a quote that is not closed"),
         ("p.csv", OPEN.replace("\n", "\r\n"), r"line 3 of \S+p.csv opens a quote"),
@@ -108,24 +108,24 @@ OPEN = 'id,prompt\n1,a 12" vinyl record\n2,"starry night, by the sea\n3,a dog\n4
         ("p.jsonl", '"a\nb"', r"line 1 of \S+p.jsonl is not JSON"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_told(tmp_path, name, text, told):
+def test_what_cannot_be_read_is_stated(tmp_path, name, text, stated):
     path = write(tmp_path / name, text)
-    with pytest.raises(ValueError, match=told) as error:
+    with pytest.raises(ValueError, match=stated) as error:
         PromptFile(train=str(path))
     assert len(str(error.value)) < 400
 
 
-def test_utf_16_is_told(tmp_path):
-    for encoding, told in (("utf-16", "is not UTF-8"), ("utf-16-le", "has a NUL character in line 1")):
+def test_utf_16_is_stated(tmp_path):
+    for encoding, stated in (("utf-16", "is not UTF-8"), ("utf-16-le", "has a NUL character in line 1")):
         (tmp_path / "p.txt").write_bytes("a cat\n".encode(encoding))
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=stated):
             read(tmp_path / "p.txt")
 
 
 # ---------------------------------------------------------------- lists and stages
 
 
-def test_a_listed_prompt_that_is_no_text_is_told_before_the_first_step():
+def test_a_listed_prompt_that_is_no_text_is_stated_before_the_first_step():
     data = Prompts(["a", "b \ud83d"], val=["a"])
     with pytest.raises(ValueError, match="prompt 2 of the split 'train' of Prompts has the lone surrogate U"):
         data.train_dataloader()

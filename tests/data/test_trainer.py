@@ -72,7 +72,7 @@ def trainer(folder, world: int = 1, **settings) -> Trainer:
 
 
 def run(command: str, folder, data: Prompts, world: int, ckpt_path=None, **settings):
-    """The batches of each rank, and the number of samples that each rank was told."""
+    """The batches of each rank, and the number of samples that each rank logged."""
     module = Recorder(folder)
     getattr(trainer(folder, world, **settings), command)(module, datamodule=data, ckpt_path=ckpt_path)
     found = [json.loads((folder / f"{command}_{rank}.json").read_text()) for rank in range(world)]

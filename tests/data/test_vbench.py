@@ -51,8 +51,8 @@ def test_the_package_is_found_and_not_imported(tmp_path, monkeypatch):
 
 def test_a_package_that_is_not_there(monkeypatch):
     monkeypatch.setattr("rlr.data.vbench.find_spec", lambda name: None)
-    told = r"the package vbench is not installed; install it, or set data.init_args.path to a VBench_full_info.json"
-    with pytest.raises(FileNotFoundError, match=told):
+    stated = r"the package vbench is not installed; install it, or set data.init_args.path to a VBench_full_info.json"
+    with pytest.raises(FileNotFoundError, match=stated):
         VBenchPrompts()
 
 
@@ -66,7 +66,7 @@ def test_it_is_not_for_training():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "stated"),
     [
         (
             '[{"prompt_en": "a", "dimension": ["scene"]}, {"prompt": "b"}]',
@@ -81,7 +81,7 @@ def test_it_is_not_for_training():
         ('[{"prompt_en": "a", ', r"line 1 of .*info.json is not JSON"),
     ],
 )
-def test_what_is_wrong_with_a_file(tmp_path, text, told):
+def test_what_is_wrong_with_a_file(tmp_path, text, stated):
     (tmp_path / "info.json").write_text(text)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         VBenchPrompts(("color",), str(tmp_path / "info.json"))

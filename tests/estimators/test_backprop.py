@@ -86,7 +86,7 @@ def test_of_50_steps_each_is_kept_as_often_as_published() -> None:
     assert kept.sum(1).var().item() == pytest.approx((p * (1 - p)).sum().item(), rel=4 * (2 / n) ** 0.5)
 
 
-def test_one_depth_for_the_chain_is_told_apart() -> None:
+def test_one_depth_for_the_chain_is_stated_apart() -> None:
     """The paper's prose draws one K; its sets of kept steps are other ones."""
     n, law = 4000, published(3, 0, 3)
     seen = Counter(tuple(range(1 + seed % 3, 0, -1)) for seed in range(n))

@@ -86,8 +86,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_an_impossible_range_is_refused(case):
-    action, told = REFUSED[case]
-    with pytest.raises(ValueError, match=told):
+    action, stated = REFUSED[case]
+    with pytest.raises(ValueError, match=stated):
         action()
 
 

@@ -106,7 +106,7 @@ def test_a_measurement_that_some_prompts_lack_says_so():
     assert json.loads(found.json())["sets"]["hpdv2"]["numbers"] == {"HPSv2.1": 1, "AES": 2}
 
 
-def test_a_measurement_that_no_prompt_has_is_told_and_stops_nothing():
+def test_a_measurement_that_no_prompt_has_is_stated_and_stops_nothing():
     found = partly([0, 1])
     assert found.table("hpdv2").rows[0][:3] == ("HPSv2.1 (0 of 2)", "–", "–")
     assert found.metrics()["evaluation/hpdv2/AES"] == pytest.approx(5.6)

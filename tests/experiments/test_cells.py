@@ -101,7 +101,7 @@ def test_the_first_seed_of_all_cells_comes_first(place) -> None:
 
 
 @pytest.mark.parametrize("experiment", [Table2, Table4, Cost, Tuning])
-def test_a_set_that_an_experiment_has_not_is_told(experiment, place) -> None:
+def test_a_set_that_an_experiment_has_not_is_stated(experiment, place) -> None:
     with pytest.raises(ValueError, match=r"vc2|alone"):
         experiment().cells(place(VC2), SEEDS)
 

@@ -1,4 +1,4 @@
-"""Table 3: equal budgets and tries, latents that are optimised and scored, and what VBench is told to judge."""
+"""Table 3: equal budgets and tries, latents that are optimized and scored, and what VBench is asked to judge."""
 
 import json
 import shlex
@@ -208,45 +208,45 @@ def test_one_sentence_says_what_is_missing(monkeypatch, tmp_path) -> None:
 
 def pretend(monkeypatch, status: int = 0) -> list[list[str]]:
     """Puts a training run and a judge in place that note their words; the judge gives 1, 2, … and 50."""
-    told: list[list[str]] = []
+    stated: list[list[str]] = []
 
     def judge(words: list[str]) -> int:
-        told.append(words)
+        stated.append(words)
         (out,) = (Path(word.removeprefix("--out=")) for word in words if word.startswith("--out="))
         out.mkdir(parents=True, exist_ok=True)
         percent = {dimension.name: k + 1 for k, dimension in enumerate(SIX)} | {"temporal_flickering": 9}
         (out / "results.json").write_text(json.dumps({"percent": percent, AVERAGE: 50}))
         return status
 
-    monkeypatch.setattr("experiments.judged.called", lambda words: told.append(list(words)))
+    monkeypatch.setattr("experiments.judged.called", lambda words: stated.append(list(words)))
     monkeypatch.setattr("experiments.judged.vbench", judge)
-    return told
+    return stated
 
 
 def test_a_trained_model_is_judged_from_its_last_checkpoint(monkeypatch, tmp_path) -> None:
-    told = pretend(monkeypatch)
+    stated = pretend(monkeypatch)
     judged = Judged(Trained(VC2_METHODS[0].towards(VC2_TARGET), 1, 450), 5)
     (row,) = judged.run(tmp_path, "DDPO")
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert row == {**{dimension.name: float(k + 1) for k, dimension in enumerate(SIX)}, AVERAGE: 50.0}
-    assert f"--trainer.default_root_dir={tmp_path}" in told[0]
-    assert told[1][:1] == ["eval"]
-    assert {f"--ckpt={last}", "--samples=5", "--name=DDPO", "--model.init_args.seed=0"} < set(told[1])
-    assert not any("ckpt_path" in word for word in told[0])
+    assert f"--trainer.default_root_dir={tmp_path}" in stated[0]
+    assert stated[1][:1] == ["eval"]
+    assert {f"--ckpt={last}", "--samples=5", "--name=DDPO", "--model.init_args.seed=0"} < set(stated[1])
+    assert not any("ckpt_path" in word for word in stated[0])
     last.parent.mkdir()
     last.touch()
     judged.run(tmp_path, "DDPO")
-    assert f"--ckpt_path={last}" in told[2]
+    assert f"--ckpt_path={last}" in stated[2]
 
 
 def test_the_base_model_is_judged_without_training(monkeypatch, tmp_path) -> None:
-    told = pretend(monkeypatch)
+    stated = pretend(monkeypatch)
     Judged(Base("a.yaml"), 5).run(tmp_path, "base")
-    assert [words[:2] for words in told] == [["eval", "--config=a.yaml"]]
+    assert [words[:2] for words in stated] == [["eval", "--config=a.yaml"]]
 
 
 def test_optimised_clips_are_judged_under_the_names_of_their_prompts(monkeypatch, tmp_path) -> None:
-    told = pretend(monkeypatch)
+    stated = pretend(monkeypatch)
     folder = tmp_path / "predictions"
     folder.mkdir()
     for k, prompt in enumerate(("a cat", "a cat", "a dog")):
@@ -256,7 +256,7 @@ def test_optimised_clips_are_judged_under_the_names_of_their_prompts(monkeypatch
         Judged(Optimised(Method("DOODL", "a.yaml"), 0, 2), 2).run(tmp_path, "DOODL")
     found = {path.name: path.read_text() for path in (tmp_path / "videos").iterdir()}
     assert found == {"a cat-0.mp4": "0", "a cat-1.mp4": "1", "a dog-0.mp4": "2"}
-    assert {f"--videos={tmp_path / 'videos'}", "--samples=2"} < set(told[1])
+    assert {f"--videos={tmp_path / 'videos'}", "--samples=2"} < set(stated[1])
 
 
 def test_a_mistake_of_the_judge_fails_the_cell(monkeypatch, tmp_path) -> None:

@@ -32,7 +32,7 @@ def test_a_killed_run_goes_on_where_it_was(run, results, monkeypatch) -> None:
     assert Toy.worked == ["A1", "B1"]
 
 
-def test_rows_of_another_recipe_are_told_and_replaced(run, results, caplog) -> None:
+def test_rows_of_another_recipe_are_stated_and_replaced(run, results, caplog) -> None:
     run("--seeds", "1")
     Toy.factor, Toy.worked = 20, []
     with caplog.at_level("INFO", "experiments"):

@@ -1,4 +1,4 @@
-"""An experiment that costs nothing and can be told to fail."""
+"""An experiment that costs nothing and can be made to fail."""
 
 from collections.abc import Sequence
 from typing import ClassVar

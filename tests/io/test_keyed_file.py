@@ -1,4 +1,4 @@
-"""A file of values by key is whole, loses no line of concurrent writers, and tells its damaged lines."""
+"""A file of values by key is whole, loses no line of concurrent writers, and reports its damaged lines."""
 
 import doctest
 import json
@@ -109,7 +109,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_line_is_told(store, line):
+def test_a_damaged_line_is_stated(store, line):
     store.update([({"k": 5}, "a"), ({"k": 6}, "b")])
     first, second = store.path.read_bytes().splitlines()
     store.path.write_bytes(b"\n".join([first, line, second]) + b"\n")

@@ -75,7 +75,7 @@ def write_random_sd(
     scheduler: type = DDIMScheduler,
     **options: object,
 ) -> Path:
-    """Writes a random Stable Diffusion of 32 x 32 pictures (latents 4 x 8 x 8) and returns its folder.
+    """Writes a random Stable Diffusion of 32 x 32 images (latents 4 x 8 x 8) and returns its folder.
 
     Args:
         folder: Where to write it.

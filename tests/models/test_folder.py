@@ -276,8 +276,8 @@ def test_the_mean_of_the_latents_is_added_before_decoding(copied: Path) -> None:
     plain = StableDiffusion(str(copied), Frozen())
     mean, std = [0.1, -0.2, 0.3, 0.0], [2.0, 0.5, 1.0, 3.0]
     file = copied / "vae" / "config.json"
-    told = {"scaling_factor": 0.5, "latents_mean": mean, "latents_std": std}
-    file.write_text(json.dumps(json.loads(file.read_text()) | told))
+    stated = {"scaling_factor": 0.5, "latents_mean": mean, "latents_std": std}
+    file.write_text(json.dumps(json.loads(file.read_text()) | stated))
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     z = x * torch.tensor(std).view(1, 4, 1, 1) / 0.5 + torch.tensor(mean).view(1, 4, 1, 1)
     with torch.no_grad():

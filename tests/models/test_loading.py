@@ -115,13 +115,15 @@ def test_a_bin_file_runs_nothing(copied: Path, tmp_path: Path) -> None:
     assert (tmp_path / "ran").exists()
 
 
-def test_a_bin_file_of_the_text_encoder_runs_nothing_and_nobody_is_told_to_run_it(copied: Path, tmp_path: Path) -> None:
+def test_a_bin_file_of_the_text_encoder_runs_nothing_and_nobody_is_stated_to_run_it(
+    copied: Path, tmp_path: Path
+) -> None:
     folder = copied / "text_encoder"
     (folder / "model.safetensors").unlink()
     torch.save({"a": Payload(tmp_path / "ran")}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"no readable text_encoder/ \(its file holds Python objects") as told:
+    with pytest.raises(ValueError, match=r"no readable text_encoder/ \(its file holds Python objects") as stated:
         StableDiffusion(str(copied))
-    assert "weights_only" not in str(told.value)
+    assert "weights_only" not in str(stated.value)
     assert not (tmp_path / "ran").exists()
 
 

@@ -1,4 +1,4 @@
-"""Pictures agree with diffusers' own pipeline on the same noise."""
+"""Images agree with diffusers' own pipeline on the same noise."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_pictures_agree(
 
 @pytest.mark.parametrize("change", ["eta", "scale", "spacing", "prediction", "noise"])
 def test_a_wrong_setting_is_seen(random_sd: Callable[..., Path], reference: Callable[..., Tensor], change: str) -> None:
-    """The tolerance above tells apart what it is to tell apart."""
+    """The tolerance above is small enough to reject another setting."""
     noises, pictures = ours(random_sd(), 1.0, 7.5)
     folder = random_sd(
         prediction="v_prediction" if change == "prediction" else "epsilon",

@@ -75,7 +75,7 @@ def test_slicing_changes_neither_pixels_nor_gradient(random_sd: Folder) -> None:
 
 
 def test_float64_throughout(random_sd: Folder) -> None:
-    """The same picture as in float32, and a gradient that finite differences confirm."""
+    """The same image as in float32, and a gradient that finite differences confirm."""
     single, double = (
         StableDiffusion(str(random_sd(prediction="v_prediction")), LoRA(), dtype=dtype)
         for dtype in ("float32", "float64")

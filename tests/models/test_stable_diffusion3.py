@@ -61,7 +61,7 @@ def test_images_are_those_of_the_pipeline(
 
 @pytest.mark.parametrize("change", ["scale", "shift", "steps", "prompt", "noise"])
 def test_a_wrong_setting_is_seen(random_sd3: Folder, change: str) -> None:
-    """The tolerance above tells apart what it is to tell apart."""
+    """The tolerance above is small enough to reject another setting."""
     images, noise = ours(build(random_sd3()), 4.5, 4)
     pipeline = StableDiffusion3Pipeline.from_pretrained(random_sd3())
     if change == "shift":

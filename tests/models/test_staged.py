@@ -62,7 +62,7 @@ def test_so_does_the_way_of_a_batch_to_its_device():
 
 
 @pytest.mark.parametrize(
-    ("stages", "starts", "told"),
+    ("stages", "starts", "stated"),
     [
         ((), None, "give at least one"),
         (("a", " "), None, "none blank"),
@@ -71,8 +71,8 @@ def test_so_does_the_way_of_a_batch_to_its_device():
         (("a", "b"), (1.0,), "increase within"),
     ],
 )
-def test_stages_that_cannot_be_are_refused(stages, starts, told):
-    with pytest.raises(ValueError, match=told):
+def test_stages_that_cannot_be_are_refused(stages, starts, stated):
+    with pytest.raises(ValueError, match=stated):
         StagedPrompt("a hand", stages, starts)
 
 

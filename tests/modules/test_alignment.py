@@ -148,12 +148,12 @@ def test_reward_statistics_are_those_of_the_round():
 
 
 def test_clipping_scales_the_gradient_to_the_norm():
-    loud = align(optimizer=lambda w: torch.optim.SGD(w, 1.0))
+    unclipped = align(optimizer=lambda w: torch.optim.SGD(w, 1.0))
     soft = align(optimizer=lambda w: torch.optim.SGD(w, 1.0), clip_norm=1e-3)
-    start = weights(loud)
-    run(loud, prompts())
+    start = weights(unclipped)
+    run(unclipped, prompts())
     run(soft, prompts())
-    free, clipped = weights(loud) - start, weights(soft) - start
+    free, clipped = weights(unclipped) - start, weights(soft) - start
     assert free.norm() > 2e-3
     assert clipped.norm() == pytest.approx(1e-3, rel=1e-3)
     torch.testing.assert_close(clipped / clipped.norm(), free / free.norm(), atol=1e-3, rtol=0)
@@ -408,8 +408,8 @@ LEARNERS = {"first": Replay, "half": lambda: HalfOrder(2), "ddpo": lambda: DDPO(
 def test_a_reward_that_is_not_finite_is_named_with_its_prompt(name):
     """Of the two batches that alternate here, the second one is bad."""
     module = align(reward=Bad("five", "seven"), estimator=LEARNERS[name]())
-    told = r"the reward Bad returned scores that are not finite for 2 of 4 samples, the first of the prompt 'five'"
-    with pytest.warns(UserWarning, match=told + "; this update is skipped"):
+    stated = r"the reward Bad returned scores that are not finite for 2 of 4 samples, the first of the prompt 'five'"
+    with pytest.warns(UserWarning, match=stated + "; this update is skipped"):
         run(module, prompts(shuffle=False), 2 * module.estimator.updates_per_round)
     assert (module.progress.batches, module.updater.failures) == (3, 0)
     assert weights(module).isfinite().all()
@@ -452,10 +452,10 @@ def test_pixels_that_are_not_finite_are_named_with_their_decoder_and_prompt(name
     """Even if the reward scores them: a sample that is not finite counts nowhere."""
     module = align(model=Cracked(), reward=reward(), estimator=LEARNERS[name](), max_bad_steps=2)
     before = weights(module)
-    told = r"Cracked\.decode returned pixels that are not finite for \d+ of 32 samples, the first of the prompt '\w+'"
+    stated = r"Cracked\.decode returned pixels that are not finite for \d+ of 32 samples, the first of the prompt '\w+'"
     with (
-        pytest.warns(UserWarning, match=told + "; this update is skipped"),
-        pytest.raises(FloatingPointError, match=told + "; this is update 2 in a row"),
+        pytest.warns(UserWarning, match=stated + "; this update is skipped"),
+        pytest.raises(FloatingPointError, match=stated + "; this is update 2 in a row"),
     ):
         run(module, prompts(32), 20)
     assert torch.equal(weights(module), before)

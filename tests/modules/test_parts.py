@@ -70,7 +70,7 @@ class Spoiled(Level):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "stated"),
     [
         (
             {"decode": spoil},
@@ -81,9 +81,9 @@ class Spoiled(Level):
         ({"decode": spoil, "reward": Spoiled()}, "AffineModel.decode returned pixels"),
     ],
 )
-def test_what_is_not_finite_is_named_with_the_first_prompt(settings, told):
+def test_what_is_not_finite_is_named_with_the_first_prompt(settings, stated):
     scores = objective(**settings).of_frames()(torch.randn(3, 3, 2, 2), PROMPTS)
-    assert re.match(told, scores.fault)
+    assert re.match(stated, scores.fault)
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,16 @@ def test_wrong_shapes(returned, shape):
         def forward(self, samples, prompts):
             return returned(super().forward(samples, prompts))
 
-    told = rf"the reward Wrong: expected one number a sample, a tensor of shape \(3,\), got Tensor of shape {shape}"
-    with pytest.raises(ValueError, match=told):
+    stated = rf"the reward Wrong: expected one number a sample, a tensor of shape \(3,\), got Tensor of shape {shape}"
+    with pytest.raises(ValueError, match=stated):
         objective(Wrong()).of_frames()(torch.randn(3, 3, 2, 2), PROMPTS)
 
 
 def test_pixels_out_of_range_are_noticed_once():
     x = torch.linspace(-1, 1, 36).view(3, 3, 2, 2)
-    told = r"AffineModel.decode returned pixels in \[-1, 1\], expected \[0, 1\]"
+    stated = r"AffineModel.decode returned pixels in \[-1, 1\], expected \[0, 1\]"
     made = objective(decode=lambda x: x)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         made.of_frames()(x, PROMPTS)
     # rounding in half precision is no mistake
     objective(decode=lambda x: 1.004 * (x + 1) / 2).of_frames()(x, PROMPTS)
@@ -136,7 +136,7 @@ def terms(weights):
 
 
 @pytest.mark.parametrize("held", [None, (10.0, 20.0)])
-def test_gradient_accumulator_adds_up_and_tells_apart(held):
+def test_gradient_accumulator_adds_up_and_reports_apart(held):
     weights = [nn.Parameter(torch.zeros(2))]
     weights[0].grad = None if held is None else torch.tensor(held)
     accumulator = GradientAccumulator(weights)

@@ -144,7 +144,7 @@ def test_terms_and_sections_are_logged():
         assert metrics[f"seconds/{section}"] > 0
 
 
-def test_a_replay_in_another_mode_is_told():
+def test_a_replay_in_another_mode_is_stated():
     """Dropout that is left on in training is the classic one."""
     one = module()
     learn = one._learn
@@ -420,7 +420,7 @@ STATISTICS = {
 
 
 def repeating(name, batch_size):
-    """Four rewards of a prompt in a round, on both ranks; of which three are remembered, the order of the run tells."""
+    """Four rewards of a prompt in a round, on both ranks; the order of the run decides which three are kept."""
     return ddpo(num_minibatches=1, statistics=STATISTICS[name]()), Prompts(4 * list(WORDS[1:3]), batch_size=batch_size)
 
 
@@ -455,19 +455,19 @@ def test_the_first_ratio_is_the_farthest_of_all_ranks(tmp_path):
         assert torch.load(tmp_path / f"ratio_{rank}.pt", weights_only=True) == pytest.approx(0.98, abs=1e-6)
 
 
-def test_a_wrong_ratio_is_told_before_the_weights_change():
+def test_a_wrong_ratio_is_stated_before_the_weights_change():
     class Shifted(DDPO):
         def record(self, *args):
             made = super().record(*args)
             return replace(made, log_probs=made.log_probs + 0.01)
 
-    one, told_before = module(Shifted()), []
+    one, stated_before = module(Shifted()), []
     step = one.on_before_optimizer_step
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as stated:
         warnings.simplefilter("always")
         one.on_before_optimizer_step = lambda o: (
-            told_before.append(sum("expected a likelihood ratio of 1" in str(warning.message) for warning in told))
+            stated_before.append(sum("expected a likelihood ratio of 1" in str(warning.message) for warning in stated))
             or step(o)
         )
         run(one, prompts(4), 4)
-    assert told_before == [1, 1, 1, 1]
+    assert stated_before == [1, 1, 1, 1]

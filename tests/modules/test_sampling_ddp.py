@@ -31,8 +31,8 @@ class Leave(Callback):
 
 def logged(folder, module, data, command, **settings):
     folder.mkdir(parents=True)
-    quiet = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(**quiet, callbacks=[Leave(folder)], default_root_dir=folder, **settings)
+    silent = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(**silent, callbacks=[Leave(folder)], default_root_dir=folder, **settings)
     getattr(trainer, command)(module, datamodule=data, verbose=False)
     return [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
 

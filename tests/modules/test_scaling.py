@@ -158,11 +158,11 @@ def test_the_scores_of_a_rollout_are_those_of_its_recorded_samples(name):
 
 @pytest.mark.parametrize("inference_mode", [False, True])
 def test_evaluation_changes_neither_weights_nor_statistics(inference_mode):
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     module, data = build(), prompts(val=list(WORDS), test=list(WORDS), predict=list(WORDS))
     run(module, data, 2)
     before, statistics = weights(module), module.reward.statistics()
-    trainer = Trainer(inference_mode=inference_mode, enable_model_summary=False, **quiet)
+    trainer = Trainer(inference_mode=inference_mode, enable_model_summary=False, **silent)
     for look in (trainer.validate, trainer.test, partial(trainer.predict, return_predictions=False)):
         look(module, datamodule=data)
     assert torch.equal(weights(module), before)

@@ -23,9 +23,9 @@ def test_a_round_whose_rewards_are_at_fault_on_another_process_is_skipped(
     for user in (replay, update):
         monkeypatch.setattr(user, "any_rank", elsewhere)
     before = weights(module).clone()
-    with pytest.warns(UserWarning, match="of another process is not finite; this update is skipped") as told:
+    with pytest.warns(UserWarning, match="of another process is not finite; this update is skipped") as stated:
         run(module, prompts(), steps=2)
-    assert sum("skipped" in str(one.message) for one in told) == 2
+    assert sum("skipped" in str(one.message) for one in stated) == 2
     assert module.progress.batches >= 3
     assert module.progress.updates == 2
     assert not torch.equal(weights(module), before)

@@ -175,7 +175,7 @@ def test_a_model_that_cannot_choose_decodes_all_and_scores_the_same():
     assert torch.equal(scores.values, scored(Sparing(), reward, latents()).values)
 
 
-def test_a_combination_tells_its_parts():
+def test_a_combination_reports_its_parts():
     parts = scored(Sparing(), TWO, latents()).parts
     expected = TWO.score(ClipModel().decode(latents()), WORDS_2).parts
     assert parts.keys() == expected.keys() >= {"a", "b", "a/Level"}

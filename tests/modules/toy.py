@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rlr.estimators.base import Estimator, Term
 from rlr.models.base import Condition, DiffusionModel, Size
+from rlr.models.staged import StagedPrompt
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
 from rlr.rewards.base import Reward
@@ -16,6 +17,15 @@ from rlr.rollout import Rollout
 from rlr.schedules import DiscreteSchedule
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
+STAGED = [
+    StagedPrompt("one", ("zero", "one", "seven")),
+    "five",
+    StagedPrompt("two", ("six", "two")),
+    StagedPrompt("one", ("three", "one", "four"), (0.5, 0.8)),
+    "six",
+    StagedPrompt("four", ("one", "five")),
+]
+"""Prompts of which some are staged, in two and three stages."""
 
 
 class AffineModel(DiffusionModel):
@@ -92,7 +102,7 @@ class Hard(Level):
 class Replay(Estimator):
     """One first-order replay of the last ``steps`` steps, in one term for each of ``names``.
 
-    ``spoil`` may turn the loss of a term into something else; ``seen`` is told of every term before it is yielded.
+    ``spoil`` may turn the loss of a term into something else; ``seen`` is called with every term before it is yielded.
     """
 
     def __init__(
@@ -159,7 +169,7 @@ def run(module, data, steps: int = 1, **settings: object):
     from lightning.pytorch import Trainer
 
     ckpt_path = settings.pop("ckpt_path", None)
-    quiet = {
+    silent = {
         "max_epochs": -1,
         "accelerator": "cpu",
         "logger": False,
@@ -169,7 +179,7 @@ def run(module, data, steps: int = 1, **settings: object):
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
     }
-    trainer = Trainer(max_steps=steps, **{**quiet, **settings})
+    trainer = Trainer(max_steps=steps, **{**silent, **settings})
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
     return trainer
 

@@ -26,7 +26,7 @@ def weights(case: str, prefix: str = "") -> dict[str, Tensor]:
 
 
 def picture(pixels: Tensor) -> Tensor:
-    """A picture file as pixels in [0, 1], with shape (1, 3, H, W); a grey one has three like channels."""
+    """An image file as pixels in [0, 1], with shape (1, 3, H, W); a gray one has three like channels."""
     pixels = pixels[..., None].expand(*pixels.shape, 3) if pixels.ndim == 2 else pixels
     return pixels.permute(2, 0, 1)[None] / 255
 
@@ -37,12 +37,12 @@ def to01(x: Tensor) -> Tensor:
 
 
 def pictures(vectors: Mapping[str, Any], prefix: str = "inputs.image_") -> list[Tensor]:
-    """The picture files of a case."""
+    """The image files of a case."""
     return [picture(vectors[key]) for key in sorted(vectors) if key.startswith(prefix)]
 
 
 def matrix(reward: Any, files: list[Tensor], prompts: list[str]) -> Tensor:
-    """The scores [prompt, picture]."""
+    """The scores [prompt, image]."""
     return torch.stack([reward(file.expand(len(prompts), -1, -1, -1), prompts) for file in files], 1)
 
 

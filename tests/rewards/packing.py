@@ -39,7 +39,7 @@ class Form(ABC):
 
 
 class Picture(Form):
-    """A picture of bytes, as a PNG."""
+    """An image of bytes, as a PNG."""
 
     def write(self, array: np.ndarray) -> bytes:
         buffer = io.BytesIO()

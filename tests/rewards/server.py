@@ -36,11 +36,11 @@ def serving(reward: Reward, **limits: int) -> Any:
 
 
 class Scripted:
-    """A server that tells the facts of a reward, and answers requests to score from a script.
+    """A server that states the facts of a reward, and answers requests to score from a script.
 
     Args:
         answers: Pairs of status and body, one a request; the last one is repeated.
-        facts: What is told of the reward.
+        facts: What is stated of the reward.
     """
 
     def __init__(self, *answers: tuple[int, Any], facts: Any = None) -> None:

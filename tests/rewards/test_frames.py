@@ -91,7 +91,7 @@ def test_the_mean_over_frames(videos):
     torch.testing.assert_close(FrameReward(Brightness(), AllFrames())(videos, PROMPTS), expected)
 
 
-def test_it_tells_the_facts_of_its_image_reward():
+def test_it_reports_the_facts_of_its_image_reward():
     assert not FrameReward(JPEGCompressibility()).differentiable
     reward = FrameReward(hpsv2())
     assert (reward.label, reward.scales, reward.differentiable) == ("HPSv2.1", {"x100": 100}, True)

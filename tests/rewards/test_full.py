@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def of(vectors, case):
-    """The vectors of a case, and its two picture files."""
+    """The vectors of a case, and its two image files."""
     own = {key.removeprefix(f"{case}/"): vectors[key] for key in vectors}
     return own, [picture(own[f"inputs.image_{i}"]) for i in range(2)]
 
@@ -39,7 +39,7 @@ def weights(case, shapes):
 
 
 def of_files(reward, files, prompts):
-    """The scores [prompt, picture] of picture files and what the network reads of them, with official preprocessing."""
+    """The scores [prompt, image] of image files and what the network reads of them, with official preprocessing."""
     official = reward.fits[Preprocessing.official]
     before, reward.fit = reward.fit, official
     scores, pixels = matrix(reward, files, prompts), torch.cat([reward.preprocess(file) for file in files])

@@ -59,7 +59,7 @@ class Case:
         reads_prompt: Whether its score depends on the prompt.
         interval: Where its scores are.
         make: Returns the reward, or a context in which it lives; by default calls the class.
-        prompts: Those of the samples, captions of pictures or of clips.
+        prompts: Those of the samples, captions of images or of videos.
     """
 
     kind: type[Reward]
@@ -159,7 +159,7 @@ def samples(case, renders):
 
 
 def altered(samples):
-    """The samples with another second one: a picture of other colors the other way round, a clip that stands still."""
+    """The samples with another second one: an image of other colors the other way round, a video that stands still."""
     other = samples.clone()
     if samples.ndim == 5:
         other[1] = samples[1, :1]

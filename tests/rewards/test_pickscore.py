@@ -1,4 +1,4 @@
-"""PickScore against its authors' program and VADER's differentiable one, which takes one picture and prompt at a time."""
+"""PickScore against its authors' program and VADER's differentiable one, which takes one image and prompt at a time."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_scores_and_gradients_of_vader(reward, vectors, shape):
     loss = (1 - scores / 100).abs()
     torch.testing.assert_close(loss, vectors[f"outputs.vader_{shape}.loss"], atol=2e-6, rtol=0)
     assert_gradient(found, vectors[f"outputs.vader_{shape}.grad_scores_sum"])
-    # the published slip, every picture with the first prompt, is another number
+    # the published slip, every image with the first prompt, is another number
     slip, _ = gradient(reward, x, PROMPTS[:1] * 3)
     expected = vectors[f"outputs.vader_{shape}.buggy_batched_scores_mean"]
     torch.testing.assert_close(slip.mean(), expected, atol=2e-4, rtol=0)

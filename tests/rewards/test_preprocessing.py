@@ -1,4 +1,4 @@
-"""Each way of preprocessing against what the authors' programs make of the same pictures, at the real size 224."""
+"""Each way of preprocessing against what the authors' programs make of the same images, at the real size 224."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ OF_PIXELS = {
     "vader_pickscore_bicubic": CropShortest(floor_offset),
     "refl_bicubic": CropShortest(even_offset),
 }
-# AlignProp resizes without a crop, which works for squares alone; they are the third picture and the fifth
+# AlignProp resizes without a crop, which works for squares alone; they are the third image and the fifth
 SQUARES = {"alignprop_bilinear_square_only": Squash("bilinear")}
 CASES = [(name, i) for name in OF_PIXELS for i in PICTURES] + [(name, i) for name in SQUARES for i in (2, 4)]
 
@@ -50,7 +50,7 @@ def test_the_crop_of_transformers_begins_a_pixel_earlier_where_the_surplus_is_3_
     found = normalize_pixels(PillowCropShortest(floor_offset)(picture(vectors[f"inputs.image_{i}"]), 224))
     expected = vectors[f"outputs.hf_pil.{i}"]
     torch.testing.assert_close(found[0, :, 2::5, 2::5], expected, atol=1e-5, rtol=0)
-    # of 260 columns the last picture keeps 227
+    # of 260 columns the last image keeps 227
     assert ((expected - vectors[f"outputs.clip_pil.{i}"]).abs().max() > 1) == (i == 5)
 
 

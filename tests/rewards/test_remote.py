@@ -89,7 +89,7 @@ def test_a_fault_that_passes_is_waited_for(status, waits):
     assert all(request == app.requests[0] for request in app.requests)
 
 
-def test_one_that_stays_is_told_with_its_last_reason(waits):
+def test_one_that_stays_is_stated_with_its_last_reason(waits):
     with running(Scripted((503, {"error": "the GPU\nis lost"}))) as url:
         reward = Remote(url, retries=2)
         with pytest.raises(ConnectionError, match=r"failed 3 times, at last with: status 503, the GPU is lost; check"):

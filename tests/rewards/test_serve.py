@@ -38,7 +38,7 @@ def post(url: str, body: object, kind: str = "application/json", path: str = "/s
 
 
 def request(*sizes: tuple[int, int], prompts: int | None = None) -> dict[str, object]:
-    """A request of grey pictures."""
+    """A request of gray images."""
     files = [pack(torch.full((1, 3, *size), 0.5), ["a"])["samples"][0] for size in sizes]
     return {"prompts": ["a"] * (len(sizes) if prompts is None else prompts), "samples": files}
 
@@ -66,7 +66,7 @@ def url():
         yield address
 
 
-def test_health_tells_the_facts(url):
+def test_health_reports_the_facts(url):
     import rlr
 
     status, facts = post(url, None, path="/health", method="GET")
@@ -138,7 +138,7 @@ def test_other_types_paths_and_methods_are_refused(url):
         assert (status, answer["error"].startswith(f"there is no {method} {path}")) == (expected, True)
 
 
-def test_a_reward_s_own_fault_is_told_without_its_inside():
+def test_a_reward_s_own_fault_is_stated_without_its_inside():
     class Broken(Brightness):
         def forward(self, samples, prompts):
             return {}["secret"]
@@ -150,7 +150,7 @@ def test_a_reward_s_own_fault_is_told_without_its_inside():
 
 
 @pytest.mark.parametrize("scores", [torch.zeros(()), torch.zeros(2), None])
-def test_a_reward_that_does_not_return_one_score_a_sample_is_told_and_not_asked_again(scores):
+def test_a_reward_that_does_not_return_one_score_a_sample_is_stated_and_not_asked_again(scores):
     class Broken(Brightness):
         def forward(self, samples, prompts):
             return scores
@@ -280,10 +280,10 @@ def test_a_mistake_is_one_line(args, message, started, capsys):
         status = main(args)
     except SystemExit as exit_:
         status = exit_.code
-    told = capsys.readouterr().err
-    assert (status, told.count("\n"), started) == (2, 1, [])
-    assert told.startswith("error: ")
-    assert message in told
+    stated = capsys.readouterr().err
+    assert (status, stated.count("\n"), started) == (2, 1, [])
+    assert stated.startswith("error: ")
+    assert message in stated
 
 
 def test_numbers_of_a_png_are_bytes():

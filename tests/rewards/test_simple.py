@@ -24,7 +24,7 @@ def test_jpeg_is_the_size_of_a_file_of_quality_95_in_kb(size, tmp_path):
         path = tmp_path / f"{i}.jpg"
         Image.fromarray(picture.permute(1, 2, 0).numpy(), "RGB").save(path, quality=95)
         kb.append(path.stat().st_size / 1000)
-    # within half a byte the picture is the same one
+    # within half a byte the image is the same one
     pixels = bytes_.double() / 255 + 0.4 / 255 * (2 * torch.rand(bytes_.shape, dtype=torch.float64) - 1)
     assert JPEGIncompressibility()(pixels, ["", ""]).tolist() == pytest.approx(kb)
     assert JPEGCompressibility()(pixels, ["", ""]).tolist() == pytest.approx([-k for k in kb])

@@ -24,7 +24,7 @@ def info(tmp_path):
 
 @pytest.fixture
 def score(info, fake, files, tmp_path):
-    """Returns a function that judges the clips of the toy's prompts, two of each; more words may follow."""
+    """Returns a function that judges the videos of the toy's prompts, two of each; more words may follow."""
     write_clips(tmp_path / "Gen-9", side=128)
 
     def run(*words):
@@ -80,8 +80,10 @@ def test_what_is_left_behind(score, tmp_path, files):
 
 def test_a_partial_set_says_so(score, tmp_path, refused, capsys):
     (tmp_path / "Gen-9" / "a cat-1.mp4").unlink()
-    told = refused("score", "--videos", tmp_path / "Gen-9", "--prompts", tmp_path / "info.json", "--samples", 2)
-    assert re.search(r"Gen-9 holds 5 of the 6 videos of the set, and 'a cat-1.mp4' is the first that is missing", told)
+    stated = refused("score", "--videos", tmp_path / "Gen-9", "--prompts", tmp_path / "info.json", "--samples", 2)
+    assert re.search(
+        r"Gen-9 holds 5 of the 6 videos of the set, and 'a cat-1.mp4' is the first that is missing", stated
+    )
     assert score("--partial") == 0
     assert "| Gen-9 (5 of 6 videos) " in capsys.readouterr().out
 
@@ -125,7 +127,7 @@ def test_from_a_checkpoint_to_the_table(trained, info, fake, files, tmp_path, ca
     # nothing is made or judged again
     assert evaluate(trained, info, tmp_path) == 0
     assert len(fake.read_text().splitlines()) == judged == 7
-    # and the clips are a folder as any other
+    # and the videos are a folder as any other
     words = ["--videos", tmp_path / "out" / "videos", "--prompts", info, "--samples", 2, "--out", tmp_path / "again"]
     assert main(["eval", *map(str, words)]) == 0
     assert results(tmp_path / "again")["percent"] == found["percent"]
@@ -141,28 +143,28 @@ def test_a_missing_file_stops_before_sampling(trained, info, fake, files, tmp_pa
     (files / "amt_model" / "amt-s.pth").unlink()
     monkeypatch.setattr("rlr.cli.vbench.generation.main", lambda *args: pytest.fail("sampling has begun"))
     words = ["--ckpt", trained / "checkpoints" / "last.ckpt", "--prompts", info]
-    told = refused("eval", *words)
-    assert told.startswith("motion_smoothness needs the weights ")
-    assert "amt_model/amt-s.pth, which are not there; `make vbench-weights` lists" in told
+    stated = refused("eval", *words)
+    assert stated.startswith("motion_smoothness needs the weights ")
+    assert "amt_model/amt-s.pth, which are not there; `make vbench-weights` lists" in stated
 
 
-def test_what_is_wrong_is_told_in_one_sentence(refused, tmp_path, files, info):
+def test_what_is_wrong_is_stated_in_one_sentence(refused, tmp_path, files, info):
     assert refused("score") == "there is nothing to judge; set the folder of the videos with --videos"
-    told = "there is nothing to sample from; set --ckpt, --config for its base model, or --videos"
-    assert refused("eval") == refused("sample") == told
+    stated = "there is nothing to sample from; set --ckpt, --config for its base model, or --videos"
+    assert refused("eval") == refused("sample") == stated
     assert refused("eval", "--ckpt", tmp_path / "no.ckpt").startswith("there is no checkpoint ")
     assert refused("score", "--videos", tmp_path / "no").startswith("there is no folder ")
     assert "there is no dimension 'color'" in refused(
         "score", "--videos", tmp_path, "--dimensions", "color", "--custom"
     )
-    told = refused("score", "--videos", tmp_path, "--prompts", tmp_path / "no.json")
-    assert told.startswith("there is no prompt file ")
+    stated = refused("score", "--videos", tmp_path, "--prompts", tmp_path / "no.json")
+    assert stated.startswith("there is no prompt file ")
     write_clips(tmp_path / "clips", side=128)
     (tmp_path / "clips" / "a cat-1.mp4").write_bytes(b"damaged")
-    told = refused(
+    stated = refused(
         "score", "--videos", tmp_path / "clips", "--prompts", info, "--samples", 2, "--out", tmp_path / "out"
     )
-    assert "a cat-1.mp4" in told
+    assert "a cat-1.mp4" in stated
 
 
 def test_unknown_options(capsys, tmp_path):

@@ -214,7 +214,7 @@ def test_a_whole_set_is_left_alone(trained, info, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "stated"),
     [
         (
             {"overrides": ["--model.init_args.seed=1"]},
@@ -225,12 +225,12 @@ def test_a_whole_set_is_left_alone(trained, info, tmp_path, monkeypatch):
         ({"fps": 12.0}, "were made with another fps; set"),
     ],
 )
-def test_videos_of_two_models_are_not_mixed(trained, info, tmp_path, capsys, change, told):
+def test_videos_of_two_models_are_not_mixed(trained, info, tmp_path, capsys, change, stated):
     make(trained, info, tmp_path, samples=1)
     before = contents(tmp_path)
     with pytest.raises(SystemExit):
         make(trained, info, tmp_path, *change.pop("overrides", []), **change)
-    assert told in capsys.readouterr().err
+    assert stated in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 

@@ -24,7 +24,6 @@ from rlr.estimators import (
 )
 from rlr.estimators.published import ddpo
 from rlr.estimators.replay import Minibatch, Recorded, record
-from rlr.models import StagedPrompt
 from rlr.models.base import Condition
 from rlr.rewards.base import Scores
 from rlr.rollout import Rollout, unconditional
@@ -40,7 +39,7 @@ from tests.estimators.problems import (
     quadratic,
     wavy,
 )
-from tests.modules.toy import WORDS, AffineModel
+from tests.modules.toy import STAGED, WORDS, AffineModel
 
 D, T, BATCH = 2, 6, 8
 """The toys have latents of two dimensions."""
@@ -335,11 +334,11 @@ def test_a_replay_that_is_not_the_record_is_reported_once() -> None:
     rollouts = sampled(chain)
     chain.model.w.data[1] += 0.01
     for expected in (1, 0):
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as stated:
             warnings.simplefilter("always")
             for update in estimator.updates(rollouts):
                 gradient_of(chain, update)
-        assert len(told) == expected
+        assert len(stated) == expected
         assert abs(estimator.metrics()["ddpo/ratio_first"] - 1) > 1e-3
     with pytest.warns(
         UserWarning,
@@ -415,16 +414,6 @@ class Forgetful(DDPO):
         trajectory = replace(minibatch.trajectory, condition=condition)
         whole = Rollout(rollout.chain, trajectory, rollout.objective, rollout.prompts, rollout.seed)
         yield from super().minibatch_terms(replace(minibatch, rollout=whole))
-
-
-STAGED = [
-    StagedPrompt("one", ("zero", "one", "seven")),
-    "five",
-    StagedPrompt("two", ("six", "two")),
-    StagedPrompt("one", ("three", "one", "four"), (0.5, 0.8)),
-    "six",
-    StagedPrompt("four", ("one", "five")),
-]
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])

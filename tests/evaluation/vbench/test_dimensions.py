@@ -1,4 +1,4 @@
-"""What is asked of a clip is what VBench needs to give a number that means something."""
+"""What is asked of a video is what VBench needs to give a number that means something."""
 
 import pytest
 
@@ -32,8 +32,8 @@ def test_a_usual_clip_can_be_judged_on_all():
 def test_a_clip_must_have_frames_enough(name, least):
     dimension = DIMENSIONS[name]
     assert dimension.objection(least, **BIG) is None
-    told = dimension.objection(least - 1, **BIG)
-    assert told == f"has {least - 1} frames at 8 a second, and {name} needs {least}"
+    stated = dimension.objection(least - 1, **BIG)
+    assert stated == f"has {least - 1} frames at 8 a second, and {name} needs {least}"
 
 
 @pytest.mark.parametrize(("name", "least"), [("motion_smoothness", 113), ("dynamic_degree", 121)])
@@ -41,8 +41,8 @@ def test_a_frame_must_be_large_enough(name, least):
     dimension = DIMENSIONS[name]
     assert dimension.objection(16, least, 512, 8.0) is None
     for height, width in ((least - 1, 512), (512, least - 1)):
-        told = dimension.objection(16, height, width, 8.0)
-        assert told == f"has frames of {width} × {height} pixels, and {name} needs at least {least} × {least}"
+        stated = dimension.objection(16, height, width, 8.0)
+        assert stated == f"has frames of {width} × {height} pixels, and {name} needs at least {least} × {least}"
 
 
 @pytest.mark.parametrize(("fps", "seen"), [(8, 16), (10, 16), (12, 8), (16, 8), (24, 6), (28, 4), (1, 16), (0, 16)])
@@ -53,8 +53,8 @@ def test_dynamic_degree_looks_at_eight_frames_a_second(fps, seen):
 
 
 def test_a_fast_clip_may_have_frames_too_few():
-    told = DIMENSIONS["dynamic_degree"].objection(16, 320, 512, 64.0)
-    assert told == "has 16 frames at 64 a second, of which dynamic_degree looks at 2, and dynamic_degree needs 3"
+    stated = DIMENSIONS["dynamic_degree"].objection(16, 320, 512, 64.0)
+    assert stated == "has 16 frames at 64 a second, of which dynamic_degree looks at 2, and dynamic_degree needs 3"
 
 
 def test_dimensions_without_files_are_always_judged():

@@ -34,7 +34,7 @@ def run(script: str, *words: object, **places: str) -> str:
 def directly(
     folder: Path, info: Path, mode: str, out: Path, dimensions, **places: str
 ) -> dict[str, tuple[float, dict]]:
-    """Returns score and numbers by clip of each dimension, as VBench writes them."""
+    """Returns score and numbers by video of each dimension, as VBench writes them."""
     run("direct", folder, info, mode, out, *dimensions, **places)
     found = json.loads((out / "direct_eval_results.json").read_text())
     return {
@@ -104,7 +104,7 @@ def test_all_dimensions_on_random_networks(size, mode, networks, tmp_path, monke
     ours = judged(videos, folder, weights, tmp_path / "ours")
     assert ours.keys() == direct.keys() == set(names)
     for name in names:
-        # the order of clips in a folder is that of the file system, and sums depend on it in the last digits
+        # the order of videos in a folder is that of the file system, and sums depend on it in the last digits
         assert ours[name][0] == pytest.approx(direct[name][0], rel=1e-12)
         assert ours[name][1] == direct[name][1]
         assert len(set(ours[name][1].values())) > 1 or name == "dynamic_degree"

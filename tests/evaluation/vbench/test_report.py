@@ -29,7 +29,7 @@ def test_other_weights_would_be_noticed():
     assert [dimension.weight for dimension in SIX] == [1, 1, 1, 0.5, 1, 1]
 
 
-def test_the_exact_weights_are_told():
+def test_the_exact_weights_are_stated():
     assert formula() == (
         "Weighted Average = (1 × Subject Consistency + 1 × Background Consistency + 1 × Motion Smoothness + "
         "0.5 × Dynamic Degree + 1 × Aesthetic Quality + 1 × Imaging Quality) / 5.5, on raw percentages"
@@ -53,9 +53,9 @@ def test_without_all_six_there_is_no_average():
     assert report(scores).table.rows[-1] == ("mine", *["50.00"] * 5, "–", "–")
 
 
-def test_what_is_outside_the_average_is_told_apart():
-    told = report({**dict.fromkeys(NAMES, 0.5), "temporal_flickering": 0.987}).text()
-    assert "| mine" in told
-    assert "\n\nTemporal Flickering, outside the average: 98.70\n\n" in told
-    assert told.endswith(formula())
+def test_what_is_outside_the_average_is_stated_apart():
+    stated = report({**dict.fromkeys(NAMES, 0.5), "temporal_flickering": 0.987}).text()
+    assert "| mine" in stated
+    assert "\n\nTemporal Flickering, outside the average: 98.70\n\n" in stated
+    assert stated.endswith(formula())
     assert "Temporal" not in report(dict.fromkeys(NAMES, 0.5)).text()

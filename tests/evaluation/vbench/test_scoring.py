@@ -1,4 +1,4 @@
-"""The process around VBench: what it is told, what is kept, and how trouble is told. The stand-in takes VBench's place."""
+"""The process around VBench: what it receives, what is kept, and how failures are reported. The stand-in takes VBench's place."""
 
 import json
 import multiprocessing
@@ -29,7 +29,7 @@ def clips(tmp_path):
 
 @pytest.fixture
 def judge(fake, files, clips, tmp_path):
-    """Returns a function that judges the clips and returns the scores."""
+    """Returns a function that judges the videos and returns the scores."""
     videos = PromptSet(LIGHT, 3)
 
     def run(judge=None, out=tmp_path / "out", **settings):
@@ -52,7 +52,7 @@ def test_scores_are_those_of_vbench(judge):
     assert len(scores["temporal_flickering"].videos) == 6
 
 
-def test_what_vbench_is_told(judge, fake, files, clips):
+def test_what_vbench_is_stated(judge, fake, files, clips):
     judge(Judge(files, "cuda"))
     first, *_ = facts = noted(fake)
     assert [fact["dimension"] for fact in facts] == [
@@ -100,10 +100,10 @@ def test_what_is_printed_goes_to_the_log(judge, tmp_path, capfd):
 
 
 def test_progress(judge):
-    told = []
-    judge(say=told.append)
-    assert told[0] == "reading 6 videos …"
-    assert told[1:] == [
+    stated = []
+    judge(say=stated.append)
+    assert stated[0] == "reading 6 videos …"
+    assert stated[1:] == [
         "judging subject_consistency (1 of 4) …",
         "judging background_consistency (2 of 4) …",
         "judging imaging_quality (3 of 4) …",
@@ -141,15 +141,15 @@ def test_a_spoilt_file_of_scores_is_written_again(judge, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "stated"),
     [
         ("fail", r"^VBench failed in imaging_quality \(KeyError: 'no\\nsuch key'\); see .*vbench.log$"),
         ("die", r"^VBench ended in imaging_quality with status 9; see .*vbench.log$"),
     ],
 )
-def test_a_failure_keeps_what_was_judged_before(judge, fake, monkeypatch, trouble, told):
+def test_a_failure_keeps_what_was_judged_before(judge, fake, monkeypatch, trouble, stated):
     monkeypatch.setenv("FAKE_TROUBLE", f"{trouble} imaging_quality")
-    with pytest.raises(ChildProcessError, match=told):
+    with pytest.raises(ChildProcessError, match=stated):
         judge()
     assert len(noted(fake)) == 3
     monkeypatch.delenv("FAKE_TROUBLE")
@@ -158,7 +158,7 @@ def test_a_failure_keeps_what_was_judged_before(judge, fake, monkeypatch, troubl
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "stated"),
     [
         (
             "nan",
@@ -167,16 +167,16 @@ def test_a_failure_keeps_what_was_judged_before(judge, fake, monkeypatch, troubl
         ("skip", r"VBench passed over 'A cat-2.mp4' in imaging_quality \(1 videos in all\); replace it"),
     ],
 )
-def test_a_result_that_is_none(judge, monkeypatch, trouble, told):
+def test_a_result_that_is_none(judge, monkeypatch, trouble, stated):
     monkeypatch.setenv("FAKE_TROUBLE", f"{trouble} imaging_quality")
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         judge()
 
 
 def test_a_package_that_does_not_import(judge, fake):
     (fake.parent / "vbench" / "__init__.py").write_text("raise ImportError('no pkg_resources')")
-    told = r"VBench failed in subject_consistency \(ImportError: no pkg_resources\); see"
-    with pytest.raises(ChildProcessError, match=told):
+    stated = r"VBench failed in subject_consistency \(ImportError: no pkg_resources\); see"
+    with pytest.raises(ChildProcessError, match=stated):
         judge()
 
 
@@ -191,7 +191,7 @@ def test_a_package_that_is_not_installed(monkeypatch):
         package()
 
 
-def test_missing_weights_are_told_before_a_clip_is_read(judge, files, clips):
+def test_missing_weights_are_stated_before_a_clip_is_read(judge, files, clips):
     (files / "clip_model" / "ViT-B-32.pt").unlink()
     for clip in clips.iterdir():
         clip.write_bytes(b"")
@@ -211,7 +211,7 @@ def test_every_clip_is_read_and_known_by_its_bytes(clips):
     assert found == {path: digest(path) for path in clips.iterdir()}
 
 
-def test_a_damaged_clip_is_told(clips):
+def test_a_damaged_clip_is_stated(clips):
     path = clips / "a cat-1.mp4"
     path.write_bytes(path.read_bytes()[:900])
     with pytest.raises(ValueError, match=r"a cat-1.mp4"):
@@ -221,12 +221,12 @@ def test_a_damaged_clip_is_told(clips):
         inspect(entry(path, "imaging_quality"))
 
 
-def test_a_clip_that_cannot_be_judged_is_told(tmp_path):
+def test_a_clip_that_cannot_be_judged_is_stated(tmp_path):
     write_video(tmp_path / "a-0.mp4", moving(64, 5), 8)
-    told = (
+    stated = (
         r"^the video .*a-0.mp4 has frames of 64 × 64 pixels, and dynamic_degree needs at least 121 × 121; remove it, or"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         inspect(entry(tmp_path / "a-0.mp4", "imaging_quality", "dynamic_degree"))
     write_video(tmp_path / "b-0.mp4", moving(16, 1), 8)
     with pytest.raises(ValueError, match=r"has 1 frames at 8 a second, and temporal_flickering needs 2; remove it"):

@@ -54,12 +54,12 @@ def test_missing_clips(tmp_path):
     assert videos.missing(tmp_path) == {VideoName("A cat", 1)}
 
 
-def test_a_partial_set_is_judged_only_when_told(tmp_path):
+def test_a_partial_set_is_judged_only_when_stated(tmp_path):
     (whole(tmp_path) / "A cat-1.mp4").unlink()
-    told = (
+    stated = (
         r"holds 5 of the 6 videos of the set, and 'A cat-1.mp4' is the first that is missing; sample the rest, or judge"
     )
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=stated):
         PromptSet(PROMPTS, 2).entries(tmp_path)
     partial = PromptSet(PROMPTS, 2, partial=True)
     entries = partial.entries(tmp_path)

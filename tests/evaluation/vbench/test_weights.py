@@ -32,9 +32,11 @@ def test_all_there(tmp_path):
     assert sound([ONE, TWO], tmp_path)
 
 
-def test_a_missing_file_is_told_with_its_dimension(tmp_path):
-    told = r"^one needs the weights .*a/one.pth, which are not there \(2 other files are missing, too\); `make vbench-"
-    with pytest.raises(FileNotFoundError, match=told):
+def test_a_missing_file_is_stated_with_its_dimension(tmp_path):
+    stated = (
+        r"^one needs the weights .*a/one.pth, which are not there \(2 other files are missing, too\); `make vbench-"
+    )
+    with pytest.raises(FileNotFoundError, match=stated):
         check([ONE, TWO], tmp_path)
     (fill(tmp_path) / "two.pth").unlink()
     with pytest.raises(FileNotFoundError, match=r"^two needs the weights .*two.pth, which are not there; `make"):
@@ -44,8 +46,8 @@ def test_a_missing_file_is_told_with_its_dimension(tmp_path):
 
 def test_another_file_than_was_published(tmp_path):
     fill(tmp_path, b"cut short")
-    told = rf"the weights .*one.pth of one are not those that were published .* begin with {SHA[:8]}\); download them"
-    with pytest.raises(ValueError, match=told):
+    stated = rf"the weights .*one.pth of one are not those that were published .* begin with {SHA[:8]}\); download them"
+    with pytest.raises(ValueError, match=stated):
         check([ONE], tmp_path)
     with pytest.raises(ValueError, match="of two are not"):
         check([TWO], tmp_path)

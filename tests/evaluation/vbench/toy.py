@@ -1,4 +1,4 @@
-"""A text-to-video model that needs no time, a config of it, and clips of one's own."""
+"""A text-to-video model that needs no time, a config of it, and videos of one's own."""
 
 import hashlib
 import json
@@ -79,7 +79,7 @@ def write_info(path: Path, prompts: dict[str, tuple[str, ...]] = PROMPTS) -> Pat
 
 
 def moving(side: int = 32, frames: int = 5, speed: int = 1, seed: int = 0) -> Tensor:
-    """Returns a clip of a rough texture that moves down, as pixels in [0, 1] with shape (F, 3, side, side)."""
+    """Returns a video of a rough texture that moves down, as pixels in [0, 1] with shape (F, 3, side, side)."""
     generator = torch.Generator().manual_seed(seed)
     texture = torch.rand(3, side + frames * speed, side, generator=generator)
     texture = nn.functional.avg_pool2d(texture, 3, 1, 1)

@@ -75,7 +75,7 @@ def test_the_memory_of_a_gradient_does_not_grow_with_the_steps():
     assert recorded(20) > 2 * many
 
 
-def test_a_way_back_to_another_latent_is_told_once():
+def test_a_way_back_to_another_latent_is_stated_once():
     x = latents(torch.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -204,8 +204,8 @@ def test_videos_go_by_the_same_code(choice):
 
 @pytest.mark.parametrize("inference_mode", [False, True])
 def test_it_works_in_every_mode_of_the_trainer(inference_mode):
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = Trainer(inference_mode=inference_mode, enable_model_summary=False, **quiet)
+    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = Trainer(inference_mode=inference_mode, enable_model_summary=False, **silent)
     module, data = doodl("float32", **RISING), Prompts(predict=WORDS, test=WORDS, batch_size=3)
     (prediction,) = trainer.predict(module, datamodule=data)
     assert torch.equal(prediction.samples, module.generate(BATCH).samples)
@@ -272,13 +272,13 @@ class Broken(Level):
         return super().forward(samples, prompts) / 0
 
 
-def test_a_gradient_that_is_not_finite_is_told():
+def test_a_gradient_that_is_not_finite_is_stated():
     with pytest.raises(FloatingPointError, match="reward Broken in the latent is not finite in iteration 1 of 3"):
         doodl("float32", reward=Broken()).generate(BATCH)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "stated"),
     [
         ({"reward": Hard()}, "Hard has no gradient"),
         ({"model": Sparing()}, "the model makes videos; wrap the reward in FrameReward"),
@@ -289,6 +289,6 @@ def test_a_gradient_that_is_not_finite_is_told():
         ({"mixing": 0.0}, "mixing must lie"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_cannot_be_are_refused(changes, stated):
+    with pytest.raises(ValueError, match=stated):
         doodl(**changes)

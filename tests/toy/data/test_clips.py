@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from lightning.pytorch import seed_everything
 
 from rlr.toy.data.clips import EncodedClips
 from rlr.toy.pretraining.autoencoder import Autoencoder
@@ -12,14 +11,6 @@ from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import parse_clip
 
 SMALL = {"size": 6, "batch_size": 4, "held_out": 3}
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vae")
-    seed_everything(0)
-    Autoencoder(channels=(8, 8, 8)).export(folder)
-    return str(folder)
 
 
 def ready(vae, step=0, **changes):

@@ -64,7 +64,7 @@ def test_the_page_needs_no_other_file(finished: Path) -> None:
     page = (finished / "index.html").read_text(encoding="utf-8")
     references = References()
     references.feed(page)
-    # two pictures of each of 14 prompts, two charts, and the icon that stops browsers from asking for one
+    # two images of each of 14 prompts, two charts, and the icon that stops browsers from asking for one
     assert len(references.found) == 14 * 2 + 2 + 1
     assert all(reference.startswith("data:") for reference in references.found)
     assert not re.search(r"url\(|@import|<script", page)

@@ -56,7 +56,7 @@ PROMPTS = 14
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a demo of two updates of a model of clips that has learned nothing, and what it printed."""
+    """The folder of a demo of two updates of a model of videos that has learned nothing, and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
     config = folder / "toy.yaml"
     config.write_text(CONFIG)

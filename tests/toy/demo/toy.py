@@ -41,7 +41,7 @@ class Smear(DiffusionModel):
 
 
 class SmearClips(Smear):
-    """The same in every frame of a clip of five, on latents whose pixels are squares of four."""
+    """The same in every frame of a video of five, on latents whose pixels are squares of four."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ CAPTIONS = held_out_clips(40, 777)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A random model of clips of the built-in world's size."""
+    """A random model of videos of the built-in world's size."""
     vae = VAEConfig(8, (1, 2, 2), 1, norm_groups=8, mid_attention=False)
     return write_random_vc(tmp_path_factory.mktemp("vc"), small(vae=vae, size=(32, 32), frames=8))
 

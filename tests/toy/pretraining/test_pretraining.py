@@ -18,14 +18,6 @@ from rlr.toy.world.tokenizer import build_tokenizer
 from tests.toy.pretraining.small_video import shrink
 
 
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vae")
-    seed_everything(0)
-    Autoencoder(channels=(8, 8, 8)).export(folder)
-    return str(folder)
-
-
 @pytest.fixture(params=["autoencoder", "denoiser", "reward", "hpsv2", "video"])
 def recipe(request, vae, monkeypatch):
     """How to build the module and the data of one of the trainings, small."""
@@ -83,8 +75,8 @@ def test_training_moves_the_weights_and_the_average_follows(recipe, tmp_path):
 @pytest.mark.parametrize("recipe", ["autoencoder", "denoiser", "reward", "hpsv2"], indirect=True)
 def test_validation_runs(recipe):
     module, data = recipe[0](), recipe[1]()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-    results = Trainer(accelerator="cpu", **quiet).validate(module, data, verbose=False)
+    silent = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    results = Trainer(accelerator="cpu", **silent).validate(module, data, verbose=False)
     assert any(name.startswith("val/") for name in results[0])
 
 

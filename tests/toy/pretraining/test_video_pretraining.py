@@ -12,17 +12,8 @@ from rlr.models import Frozen
 from rlr.models.videocrafter.network import build_unet, call
 from rlr.toy.data.clips import EncodedClips
 from rlr.toy.models import TinyVideo
-from rlr.toy.pretraining.autoencoder import Autoencoder
 from rlr.toy.pretraining.video import FPS, VideoDenoiser, still, temporal, zeroed
 from tests.toy.pretraining.small_video import CONFIG, shrink
-
-
-@pytest.fixture(scope="module")
-def vae(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vae")
-    seed_everything(0)
-    Autoencoder(channels=(8, 8, 8)).export(folder)
-    return str(folder)
 
 
 @pytest.fixture
@@ -248,13 +239,13 @@ def test_weights_are_one_at_high_noise_and_bounded_by_gamma_at_low(module):
 @pytest.mark.parametrize(("drop", "seen"), [(0.0, CAPTIONS), (1.0, ["", ""])])
 def test_captions_are_dropped_as_often_as_said(module, drop, seen):
     module.drop = drop
-    told = []
-    loss(module, lambda networks, x, times, captions: told.extend(captions) or x, torch.zeros(2, 8, 4, 8, 8))
-    assert told == seen
+    stated = []
+    loss(module, lambda networks, x, times, captions: stated.extend(captions) or x, torch.zeros(2, 8, 4, 8, 8))
+    assert stated == seen
 
 
-def test_the_network_is_told_the_rate_and_the_captions(module):
-    """A clip's prediction depends on both, and on its own caption alone."""
+def test_the_network_is_stated_the_rate_and_the_captions(module):
+    """A video's prediction depends on both, and on its own caption alone."""
     x, times = torch.randn(2, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 500])
     with torch.no_grad():
         said, other = (module.predict(module.average, x, times, texts) for texts in (CAPTIONS, [CAPTIONS[0], ""]))

@@ -36,7 +36,7 @@ def test_a_picture_is_preferred_with_its_own_caption_to_one_with_a_claim_altered
     reward = kind()
     index, captions = others(claim)
     own, other = (reward(pictures[index], texts) for texts in ([CAPTIONS[k] for k in index], captions))
-    # chance is a half; with 40 pictures and more, three quarters is three standard errors away
+    # chance is a half; with 40 images and more, three quarters is three standard errors away
     assert (own > other).float().mean() > 0.75
 
 

@@ -66,7 +66,7 @@ def test_stills_and_clips_share_no_more_than_the_words_of_stills():
     }
 
 
-def test_open_clip_tells_any_other_sentences_apart():
+def test_open_clip_reports_any_other_sentences_apart():
     read = open_clip_tokenizer()
     texts = ["a photo of a cat", "a photo of a dog", "été 12!"]
     assert len({tuple(row.tolist()) for row in read(texts)}) == 3

@@ -19,7 +19,7 @@ SHUFFLED = [5, 0, 3, 6, 2, 7, 4, 1]
 
 @pytest.fixture(scope="module")
 def world():
-    """Five clips of every motion, with their pixels."""
+    """Five videos of every motion, with their pixels."""
     drawn = [draw_clip(np.random.default_rng(k), (0.4, 0.2, 0.4)) for k in range(5 * len(MOTIONS))]
     clips = [replace(clip, motion=MOTIONS[k % len(MOTIONS)]) for k, clip in enumerate(drawn)]
     return clips, draw_clips(clips, 7).float() / 255
@@ -34,7 +34,7 @@ def moving(clips) -> torch.Tensor:
 
 
 def true(checks, name, chosen=slice(None)) -> bool:
-    """Whether every clip that makes the claim fulfils it."""
+    """Whether every video that makes the claim fulfils it."""
     return bool((checks[name][chosen].nan_to_num(1.0) == 1).all())
 
 
@@ -198,7 +198,7 @@ def path(motion: Motion, x: float) -> list[tuple[float, float, float]]:
 
 
 def pair(left: Motion, right: Motion) -> torch.Tensor:
-    """A clip of a red circle and a blue square with a motion each."""
+    """A video of a red circle and a blue square with a motion each."""
     gray = Background("gray", "plain", 0.5, 0.0, False, (0.0, 0.0))
     paths = zip(path(left, 0.25), path(right, 0.75), strict=True)
     scenes = [Scene((Thing("red", "circle", *a, 1.0), Thing("blue", "square", *b, 1.0)), gray) for a, b in paths]
