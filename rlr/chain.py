@@ -237,7 +237,7 @@ class Chain(nn.Module):
             steps: The number :math:`n \geq 1` of steps; at most :math:`t` of them are made.
         """
         n = min(steps, t)
-        for s in (round(t * (n - i) / n) for i in range(1, n)):
+        for s in [round(t * (n - i) / n) for i in range(1, n)]:
             noise = (x - self.grid.alphas[t] * denoised) / self.grid.sigmas[t]
             x, t = self.grid.alphas[s] * denoised + self.grid.sigmas[s] * noise, s
             denoised = self.denoise(x, t, condition)
