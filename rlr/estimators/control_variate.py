@@ -34,7 +34,7 @@ from rlr.chain import Evaluation
 from rlr.distributed import gather
 from rlr.estimators.advantages import Baseline
 from rlr.estimators.base import Term
-from rlr.estimators.coefficients import Coefficients, RunningRegression
+from rlr.estimators.coefficients import Coefficients, Features, RunningRegression
 from rlr.estimators.segments import Segment
 from rlr.estimators.values import OwnReward, Value
 from rlr.rollout import Rollout
@@ -113,13 +113,14 @@ class LookAhead:
         loss = -(self.ratio_weight * ratio + self.path_weight * path).mean()
         return Term("half_order", weight * loss, segment.steps)
 
-    def _features(self, predictions: "Predictions", segment: Segment) -> Tensor:
-        features = [predictions.value(segment.stop)]
+    def _features(self, predictions: "Predictions", segment: Segment) -> Features:
+        features = [(predictions.value(segment.stop), 1.0)]
         if self.start_value:
-            features.append(predictions.value(segment.start))
+            features.append((predictions.value(segment.start), 0.0))
         if self.increments:
-            features.append(predictions.increments(segment.stop))
-        return torch.stack(features, 1)
+            features.append((predictions.increments(segment.stop), 1.0))
+        values, prior = zip(*features, strict=True)
+        return Features(torch.stack(values, 1), prior)
 
     @property
     def differentiable(self) -> bool:
