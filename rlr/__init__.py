@@ -51,12 +51,14 @@ if TYPE_CHECKING:
     from rlr.estimators import Depth as Depth
     from rlr.estimators import DirectionPerSample as DirectionPerSample
     from rlr.estimators import DRaFTLV as DRaFTLV
+    from rlr.estimators import DRTune as DRTune
     from rlr.estimators import Estimator as Estimator
     from rlr.estimators import FirstOrder as FirstOrder
     from rlr.estimators import GaussianSteps as GaussianSteps
     from rlr.estimators import HalfOrder as HalfOrder
     from rlr.estimators import HalfOrderRLR as HalfOrderRLR
     from rlr.estimators import ImportanceRatio as ImportanceRatio
+    from rlr.estimators import LeapAlign as LeapAlign
     from rlr.estimators import LeaveOneOut as LeaveOneOut
     from rlr.estimators import LookAhead as LookAhead
     from rlr.estimators import OfficialRLR as OfficialRLR

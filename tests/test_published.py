@@ -11,9 +11,11 @@ from rlr.estimators import (
     DDPO,
     AlignProp,
     DRaFTLV,
+    DRTune,
     FirstOrder,
     GaussianSteps,
     ImportanceRatio,
+    LeapAlign,
     OfficialRLR,
     PromptStatistics,
     ReFL,
@@ -37,6 +39,8 @@ DEFAULTS = {
     FirstOrder: {"steps": 1},
     DRaFTLV: {"noises": 2},
     ReFL: {"window": 10},
+    DRTune: {"trained": 2, "window": 11},
+    LeapAlign: {"discount": 0.3, "floor": 0.1},
     OfficialRLR: {"draws": 1, "first_weight": 0.05, "half_weight": 1.0},
     DOODL: {
         "steps": 50,
@@ -94,6 +98,7 @@ CONFIGURED = {
         "estimator.first_weight": 0.05,
         "estimator.half_weight": 0.001,
     },
+    "image/tiny_leapalign": {"estimator.discount": 0.1, "estimator.floor": 0.1},
     "image/doodl_sd14_aes": {"model.scale": 7.5},
     "video/vc2_vader_aes": {
         "optimization.lr": 2e-4,

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rlr.estimators.published.alignprop import AlignProp as AlignProp
     from rlr.estimators.published.ddpo import DDPO as DDPO
     from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
+    from rlr.estimators.published.drtune import DRTune as DRTune
+    from rlr.estimators.published.leapalign import LeapAlign as LeapAlign
     from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
     from rlr.estimators.published.refl import ReFL as ReFL
     from rlr.estimators.rlr import RLR as RLR
