@@ -6,6 +6,7 @@ from rlr.lazy import lazy_names
 
 if TYPE_CHECKING:
     from rlr.estimators.advantages import Baseline as Baseline
+    from rlr.estimators.advantages import GroupLeaveOneOut as GroupLeaveOneOut
     from rlr.estimators.advantages import LeaveOneOut as LeaveOneOut
     from rlr.estimators.advantages import RunningMean as RunningMean
     from rlr.estimators.advantages import Zero as Zero
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
     from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
     from rlr.estimators.published.refl import ReFL as ReFL
     from rlr.estimators.rlr import RLR as RLR
+    from rlr.estimators.statistics import Divisor as Divisor
+    from rlr.estimators.statistics import GroupStatistics as GroupStatistics
+    from rlr.estimators.statistics import GroupStd as GroupStd
     from rlr.estimators.statistics import PromptStatistics as PromptStatistics
     from rlr.estimators.statistics import RoundStatistics as RoundStatistics
+    from rlr.estimators.statistics import RoundStd as RoundStd
     from rlr.estimators.statistics import Statistics as Statistics
     from rlr.estimators.statistics import Unscaled as Unscaled
     from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
