@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from rlr.estimators import AllSteps as AllSteps
     from rlr.estimators import Baseline as Baseline
     from rlr.estimators import Depth as Depth
+    from rlr.estimators import DirectAlign as DirectAlign
     from rlr.estimators import DirectionPerSample as DirectionPerSample
     from rlr.estimators import DRaFTLV as DRaFTLV
     from rlr.estimators import DRTune as DRTune
@@ -116,6 +117,7 @@ if TYPE_CHECKING:
     from rlr.rewards import PillowCropShortest as PillowCropShortest
     from rlr.rewards import Preprocessing as Preprocessing
     from rlr.rewards import RandomFrame as RandomFrame
+    from rlr.rewards import Relative as Relative
     from rlr.rewards import Remote as Remote
     from rlr.rewards import Reward as Reward
     from rlr.rewards import RunningZScore as RunningZScore

@@ -70,6 +70,8 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "refl",
             "leapalign",
             "drtune",
+            "direct_align",
+            "srpo",
         )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}

@@ -10,6 +10,7 @@ from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
     DDPO,
     AlignProp,
+    DirectAlign,
     DRaFTLV,
     DRTune,
     FirstOrder,
@@ -37,6 +38,7 @@ DEFAULTS = {
     AlignProp: {"low": 0, "high": None},
     GaussianSteps: {"mean": 8.0, "std": 5.0},
     FirstOrder: {"steps": 1},
+    DirectAlign: {"draws": 1, "shift": 3.0, "inversion": 0.0},
     DRaFTLV: {"noises": 2},
     ReFL: {"window": 10},
     DRTune: {"trained": 2, "window": 11},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rlr.estimators.perturbation import SharedDirection as SharedDirection
     from rlr.estimators.published.alignprop import AlignProp as AlignProp
     from rlr.estimators.published.ddpo import DDPO as DDPO
+    from rlr.estimators.published.direct_align import DirectAlign as DirectAlign
     from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
     from rlr.estimators.published.drtune import DRTune as DRTune
     from rlr.estimators.published.leapalign import LeapAlign as LeapAlign
