@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rlr.data import VBenchPrompts as VBenchPrompts
     from rlr.data import WithoutWords as WithoutWords
     from rlr.estimators import DDPO as DDPO
+    from rlr.estimators import GRPO as GRPO
     from rlr.estimators import RLR as RLR
     from rlr.estimators import AlignProp as AlignProp
     from rlr.estimators import AllSteps as AllSteps
@@ -61,15 +62,19 @@ if TYPE_CHECKING:
     from rlr.estimators import ImportanceRatio as ImportanceRatio
     from rlr.estimators import LeapAlign as LeapAlign
     from rlr.estimators import LeaveOneOut as LeaveOneOut
+    from rlr.estimators import LikelihoodRatio as LikelihoodRatio
     from rlr.estimators import LookAhead as LookAhead
+    from rlr.estimators import NormalizedRatio as NormalizedRatio
     from rlr.estimators import OfficialRLR as OfficialRLR
     from rlr.estimators import Perturbation as Perturbation
     from rlr.estimators import PromptStatistics as PromptStatistics
+    from rlr.estimators import RandomWindow as RandomWindow
     from rlr.estimators import ReFL as ReFL
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
+    from rlr.estimators import SlidingWindow as SlidingWindow
     from rlr.estimators import Statistics as Statistics
     from rlr.estimators import Surrogate as Surrogate
     from rlr.estimators import UniformSteps as UniformSteps
@@ -123,10 +128,12 @@ if TYPE_CHECKING:
     from rlr.rewards import RunningZScore as RunningZScore
     from rlr.rewards import Scaling as Scaling
     from rlr.rewards import Squash as Squash
+    from rlr.samplers import CPS as CPS
     from rlr.samplers import DDIM as DDIM
     from rlr.samplers import Ancestral as Ancestral
     from rlr.samplers import FlowSDE as FlowSDE
     from rlr.samplers import Sampler as Sampler
+    from rlr.samplers import Windowed as Windowed
     from rlr.schedules import DiscreteSchedule as DiscreteSchedule
     from rlr.schedules import RectifiedFlow as RectifiedFlow
     from rlr.schedules import RescaledSchedule as RescaledSchedule

@@ -72,6 +72,9 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "drtune",
             "direct_align",
             "srpo",
+            "grpo",
+            "grpo_fast",
+            "grpo_guard",
         )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}

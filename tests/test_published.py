@@ -9,6 +9,7 @@ import yaml
 from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
     DDPO,
+    GRPO,
     AlignProp,
     DirectAlign,
     DRaFTLV,
@@ -19,12 +20,14 @@ from rlr.estimators import (
     LeapAlign,
     OfficialRLR,
     PromptStatistics,
+    RandomWindow,
     ReFL,
     RoundStatistics,
+    SlidingWindow,
 )
 from rlr.modules import DOODL
 from rlr.modules.optimization import Optimization
-from rlr.samplers import DDIM
+from rlr.samplers import CPS, DDIM
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -40,6 +43,10 @@ DEFAULTS = {
     FirstOrder: {"steps": 1},
     DirectAlign: {"draws": 1, "shift": 3.0, "inversion": 0.0},
     DRaFTLV: {"noises": 2},
+    GRPO: {"num_minibatches": 2, "epochs": 1, "advantage_clip": 5.0, "skip_last": 1, "kl": 0.04},
+    RandomWindow: {"length": 3},
+    SlidingWindow: {"length": 4, "rounds": 25},
+    CPS: {"noise_level": 0.8},
     ReFL: {"window": 10},
     DRTune: {"trained": 2, "window": 11},
     LeapAlign: {"discount": 0.3, "floor": 0.1},

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from rlr.estimators.published.direct_align import DirectAlign as DirectAlign
     from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
     from rlr.estimators.published.drtune import DRTune as DRTune
+    from rlr.estimators.published.grpo import GRPO as GRPO
+    from rlr.estimators.published.grpo import LikelihoodRatio as LikelihoodRatio
+    from rlr.estimators.published.grpo import NormalizedRatio as NormalizedRatio
     from rlr.estimators.published.leapalign import LeapAlign as LeapAlign
     from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
     from rlr.estimators.published.refl import ReFL as ReFL
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
     from rlr.estimators.surrogates import ScoreFunction as ScoreFunction
     from rlr.estimators.surrogates import Surrogate as Surrogate
+    from rlr.estimators.windows import RandomWindow as RandomWindow
+    from rlr.estimators.windows import SlidingWindow as SlidingWindow
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

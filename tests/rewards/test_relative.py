@@ -59,5 +59,5 @@ def test_a_combination_inside_learns_from_its_parts() -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="positive and negative words"):
         Relative(Brightness(), [])
-    with pytest.raises(ValueError, match="Relative.template: expected"):
+    with pytest.raises(ValueError, match="in it, got"):
         Relative(Brightness(), template="{prompt}")

@@ -52,7 +52,7 @@ class DirectAlign(Estimator):
         span: The largest length :math:`K` of a step, as a share of :math:`T` in (0, 1].
         shift: The :math:`a \geq 1` of :math:`\lambda`, 3 in the released code; 1 is linear in :math:`s`.
         inversion: The weight of a second term for each draw: the step leads from :math:`x_s` up to :math:`x_t`, and its reward is
-            minimized, which regularizes (the paper's inversion branch). 0 is none, as in the released code.
+            minimized, which regularizes (the paper's inversion branch); 0, as in the released code, adds no such term.
         step_range: The noisiest and the cleanest state that are used, :math:`T \geq t > s \geq 1`; by default all. The
             released code uses the noise levels of steps 45 to 10 of 50.
         weight: A factor on the loss. It has no effect on Adam's steps, unless gradients are clipped to a norm.

@@ -80,7 +80,7 @@ def test_several_draws_are_averaged_and_inversion_is_subtracted(inversion: float
 
 
 class Knowing(Plane):
-    """Predicts the noise that it is told, so that its predictions are exact."""
+    """Predicts the noise that it knows, so that its predictions are exact."""
 
     def __init__(self) -> None:
         super().__init__()
