@@ -19,12 +19,21 @@ if TYPE_CHECKING:
     from rlr.estimators.first_order import FirstOrder as FirstOrder
     from rlr.estimators.first_order import GaussianSteps as GaussianSteps
     from rlr.estimators.first_order import UniformSteps as UniformSteps
+    from rlr.estimators.forward_process import ForwardProcess as ForwardProcess
     from rlr.estimators.half_order import HalfOrder as HalfOrder
     from rlr.estimators.half_order_rlr import HalfOrderRLR as HalfOrderRLR
+    from rlr.estimators.matching_errors import CleanError as CleanError
+    from rlr.estimators.matching_errors import MatchingError as MatchingError
+    from rlr.estimators.matching_errors import NoiseError as NoiseError
+    from rlr.estimators.matching_errors import NormalizedError as NormalizedError
+    from rlr.estimators.matching_errors import PowerVelocityError as PowerVelocityError
+    from rlr.estimators.matching_errors import VelocityError as VelocityError
+    from rlr.estimators.old_policy import DecayRamp as DecayRamp
     from rlr.estimators.perturbation import DirectionPerSample as DirectionPerSample
     from rlr.estimators.perturbation import Perturbation as Perturbation
     from rlr.estimators.perturbation import SharedDirection as SharedDirection
     from rlr.estimators.published.alignprop import AlignProp as AlignProp
+    from rlr.estimators.published.awm import AWM as AWM
     from rlr.estimators.published.ddpo import DDPO as DDPO
     from rlr.estimators.published.direct_align import DirectAlign as DirectAlign
     from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
@@ -33,7 +42,9 @@ if TYPE_CHECKING:
     from rlr.estimators.published.grpo import LikelihoodRatio as LikelihoodRatio
     from rlr.estimators.published.grpo import NormalizedRatio as NormalizedRatio
     from rlr.estimators.published.leapalign import LeapAlign as LeapAlign
+    from rlr.estimators.published.nft import DiffusionNFT as DiffusionNFT
     from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
+    from rlr.estimators.published.ram import RAM as RAM
     from rlr.estimators.published.refl import ReFL as ReFL
     from rlr.estimators.rlr import RLR as RLR
     from rlr.estimators.statistics import Divisor as Divisor
