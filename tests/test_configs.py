@@ -58,7 +58,24 @@ def test_there_is_a_config_for_every_row_of_the_table():
         f"vc2_{method}_{reward}" for method in ("rlr", "vader", "ddpo") for reward in ("hpsv2", "pickscore", "aes")
     }
     tiny = {
-        f"tiny_{name}" for name in ("rlr", "backprop", "reinforce", "ddpo", "alignprop", "draft1", "draft_lv", "refl")
+        f"tiny_{name}"
+        for name in (
+            "rlr",
+            "backprop",
+            "reinforce",
+            "ddpo",
+            "alignprop",
+            "draft1",
+            "draft_lv",
+            "refl",
+            "leapalign",
+            "drtune",
+            "direct_align",
+            "srpo",
+            "grpo",
+            "grpo_fast",
+            "grpo_guard",
+        )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
     assert rows | clips | tiny | presets | {"sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}

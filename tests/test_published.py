@@ -9,19 +9,25 @@ import yaml
 from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
     DDPO,
+    GRPO,
     AlignProp,
+    DirectAlign,
     DRaFTLV,
+    DRTune,
     FirstOrder,
     GaussianSteps,
     ImportanceRatio,
+    LeapAlign,
     OfficialRLR,
     PromptStatistics,
+    RandomWindow,
     ReFL,
     RoundStatistics,
+    SlidingWindow,
 )
 from rlr.modules import DOODL
 from rlr.modules.optimization import Optimization
-from rlr.samplers import DDIM
+from rlr.samplers import CPS, DDIM
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -35,8 +41,15 @@ DEFAULTS = {
     AlignProp: {"low": 0, "high": None},
     GaussianSteps: {"mean": 8.0, "std": 5.0},
     FirstOrder: {"steps": 1},
+    DirectAlign: {"draws": 1, "shift": 3.0, "inversion": 0.0},
     DRaFTLV: {"noises": 2},
+    GRPO: {"num_minibatches": 2, "epochs": 1, "advantage_clip": 5.0, "skip_last": 1, "kl": 0.04},
+    RandomWindow: {"length": 3},
+    SlidingWindow: {"length": 4, "rounds": 25},
+    CPS: {"noise_level": 0.8},
     ReFL: {"window": 10},
+    DRTune: {"trained": 2, "window": 11},
+    LeapAlign: {"discount": 0.3, "floor": 0.1},
     OfficialRLR: {"draws": 1, "first_weight": 0.05, "half_weight": 1.0},
     DOODL: {
         "steps": 50,
@@ -94,6 +107,7 @@ CONFIGURED = {
         "estimator.first_weight": 0.05,
         "estimator.half_weight": 0.001,
     },
+    "image/tiny_leapalign": {"estimator.discount": 0.1, "estimator.floor": 0.1},
     "image/doodl_sd14_aes": {"model.scale": 7.5},
     "video/vc2_vader_aes": {
         "optimization.lr": 2e-4,
