@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.base import Experiment, Run
+from experiments.locks import claimed
 from experiments.page import Page
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results, provenance_columns
@@ -93,18 +94,29 @@ class Session:
             LOG.error("%s", lacking)
             return 1
         try:
-            failed = sum(not self._measure(run, f"{k + 1}/{len(missing)}") for k, run in enumerate(missing))
+            failed = sum(not self._claim(run, f"{k + 1}/{len(missing)}") for k, run in enumerate(missing))
         finally:
             # an interrupted command writes the page of its measured runs
-            self._write()
+            self.write_page()
         return 1 if failed else 0
+
+    def _claim(self, run: Run, number: str) -> bool:
+        """Measures a run that no other process measures, and returns whether nothing failed."""
+        with claimed(self.setting, self.experiment.name, run) as mine:
+            if not mine:
+                LOG.info("%s is left to another process", run.title)
+            # another process may have measured it since
+            elif self.options.again or not self.results.measured(run):
+                return self.measure(run, number)
+        return True
 
     def _list(self, runs: Sequence[Run]) -> None:
         for run in runs:
             state = "measured" if self.results.measured(run) else "stale" if self.results.stale(run) else "missing"
             LOG.info("%-9s %s\n          %s", state, run.title, run.command)
 
-    def _measure(self, run: Run, number: str) -> bool:
+    def measure(self, run: Run, number: str = "") -> bool:
+        """Measures a run, and returns whether it succeeded."""
         if self.results.stale(run):
             LOG.info("%s has rows of another command; it is measured again", run.title)
         LOG.info("%s %s %s", self.experiment.name, number, run.title)
@@ -121,7 +133,8 @@ class Session:
             return False
         return True
 
-    def _write(self) -> None:
+    def write_page(self) -> None:
+        """Writes the page of all measured runs."""
         # the page includes the seeds of earlier commands
         seeds = sorted({*self.options.seeds, *(int(line["seed"]) for line in self.results.lines if "seed" in line)})
         runs = self.experiment.runs(self.setting, seeds)

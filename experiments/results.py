@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from experiments.base import Row, Run
+from experiments.locks import locked
 from experiments.settings import ROOT, Setting
 from rlr.evaluation import provenance
 from rlr.io.atomic import write_whole
@@ -72,7 +73,11 @@ class Results:
         if not rows:
             raise ValueError(f"the run {run.title} returned no row; it must return at least one")
         new = [_line({**run.key, **row, "command": run.command, **made}) for row in rows]
-        # another process may have added some
+        # another process may add some at the same time
+        with locked(self.path.parent):
+            self._replace(run, new)
+
+    def _replace(self, run: Run, new: Sequence[Line]) -> None:
         lines = self.lines
         strange = next((line for line in lines if not run.key.keys() <= line.keys()), None)
         if strange is not None:
@@ -80,7 +85,7 @@ class Results:
             raise ValueError(
                 f"{self.path} has a row without all of {names}; move the file away, it is of another version"
             )
-        self._write([line for line in lines if not _is_of(line, run)] + new)
+        self._write([*(line for line in lines if not _is_of(line, run)), *new])
 
     def _write(self, lines: Sequence[Line]) -> None:
         names = dict.fromkeys(name for line in lines for name in line if name not in PROVENANCE)

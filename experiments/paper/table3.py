@@ -49,8 +49,8 @@ class Table3(Comparison):
         "DOODL trains no weights: it optimizes the latent of each sample for the reward that also scores the sample. In the "
         "setting tiny it has the first 20 of the held-out prompts × 1 sample. Its samples use 10 steps of EDICT and not 5 steps "
         "of DDIM, so its base is the samples of the same latents by EDICT. Its updates are iterations, and its reward calls and "
-        "seconds are those of these 20 samples; every further sample costs the same again. In the setting vc2 it samples one video of "
-        "each prompt, because each video takes 10,000 forward and 5,000 backward passes of the network."
+        "seconds are those of these 20 samples; every further sample costs the same again. In the setting vc2 it samples one video "
+        "of each prompt, because each video takes 10,000 forward and 5,000 backward passes of the network."
     )
     published: ClassVar[Sequence[Table]] = (Table("Table 3", _HEAD, _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
