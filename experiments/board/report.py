@@ -46,12 +46,8 @@ class Board:
         """Returns the tables and figures, the time to a fixed score first."""
         calls, seconds = float(self.track.samples), self.track.seconds
         budgets = (("samples", calls), ("reward_calls", calls), ("step_seconds", seconds))
-        return [
-            self.time_to_score(),
-            *(self.at_budget(cost, budget) for cost, budget in budgets),
-            self.shares(),
-            *self.figures(),
-        ]
+        at_budgets = [self.at_budget(cost, budget) for cost, budget in budgets]
+        return [self.time_to_score(), *at_budgets, *self.shares(), *self.figures()]
 
     @property
     def base(self) -> float:
@@ -76,7 +72,7 @@ class Board:
 
     def at_budget(self, cost: str, budget: float) -> Table:
         """Returns the held-out measurements of each method at a budget."""
-        labels = [self.track.target.label, *(label for label, _ in self.track.gold), "diversity"]
+        labels = list(dict.fromkeys([self.track.target.label, *(label for label, _ in self.track.gold), "diversity"]))
         start = [row for row in self.rows if row["update"] == 0]
         lines = [("base", *(_number(fmean(numbers(start, label)), label) for label in labels), MISSING)]
         for name, runs in self._methods():
@@ -86,10 +82,12 @@ class Board:
         note = f"Runs that end before {budget:g} {COSTS[cost]} are left out." if cost == "step_seconds" else ""
         return Table(f"After {budget:g} {COSTS[cost]}", ("method", *labels, "runs"), lines, note)
 
-    def shares(self) -> Table:
-        """Returns the costs of the final scores of the reference methods, relative to the costs of these methods."""
+    def shares(self) -> list[Table]:
+        """Returns the costs of the final scores of the measured reference methods, relative to the costs of these methods."""
         known = dict(self._methods())
         references = [name for name in REFERENCES if name in known]
+        if not references:
+            return []
         lines = []
         for name, runs in known.items():
             shares = [self._share(runs, known[other], cost) for other in references for cost in COSTS]
@@ -100,7 +98,7 @@ class Board:
             "that the method has this score after a fifth of the reference's cost. The share is 0 if the score is below "
             "that of the base model."
         )
-        return Table("Share of the cost of a reference's final score", head, lines, note)
+        return [Table("Share of the cost of a reference's final score", head, lines, note)]
 
     def _share(self, runs: Sequence[Sequence[Row]], reference: Sequence[Sequence[Row]], cost: str) -> str:
         label = self.track.target.label

@@ -134,7 +134,7 @@ def test_budgets_are_compared_at_the_same_cost(rows) -> None:
 
 
 def test_shares_are_relative_to_the_reference(rows) -> None:
-    table = Board(TRACK_A, rows).shares()
+    (table,) = Board(TRACK_A, rows).shares()
     fast, itself = table.rows
     # DDPO ends with 28.48 after 3200 samples; the fast runs have it after 2.4, 1.92 and 1.6 evaluations
     mean = (2.4 + 1.92 + 1.6) * 400 / 3 / 3200
