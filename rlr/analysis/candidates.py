@@ -71,6 +71,8 @@ def backpropagation(steps: int) -> Yardstick:
 
 def look_ahead(steps: int) -> Yardstick:
     """Returns half-order RLR with look-ahead at every step, which keeps one step in memory and needs noise in each but the last."""
+    if steps == 1:
+        return backpropagation(1)
     h, name = deep(steps), "HalfOrderRLR(1, all, LookAhead)"
     late: Estimator | None = None
     if h == 1:

@@ -109,12 +109,16 @@ class Cost:
 
 def spent(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
     """Returns what ``work`` returns, and its seconds as :class:`Cost` counts them."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
     _wait(device)
-    start = clock()
+    start = clock(device)
     found = work()
     _wait(device)
-    return found, clock() - start
+    return found, clock(device) - start
+
+
+def clock(device: torch.device) -> float:
+    """Returns the seconds since some moment: those of this process on a CPU, which it may share, and else those of the world."""
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
 
 
 def _wait(device: torch.device) -> None:

@@ -29,11 +29,12 @@ def peak_memory(estimand: Estimand, estimator: Estimator, number: int = 0) -> in
 def predicted_full_memory(estimand: Estimand) -> int:
     r"""Returns the bytes that backpropagation through all :math:`T` steps would need.
 
-    Each further step adds as much as the second adds to the first, so that one graph of two steps is the largest that is made.
+    Each further step adds as much as the third adds to the second (the first may add less: the reward's graph is gone by the time
+    of its own backward), so that a graph of three steps is the largest that is made.
     """
     steps = estimand.chain.steps
-    one = peak_memory(estimand, FirstOrder(1))
-    return one if steps == 1 else one + (steps - 1) * max(0, peak_memory(estimand, FirstOrder(2)) - one)
+    two = peak_memory(estimand, FirstOrder(min(steps, 2)))
+    return two if steps <= 2 else two + (steps - 2) * max(0, peak_memory(estimand, FirstOrder(3)) - two)
 
 
 def available_bytes(device: torch.device) -> float:

@@ -9,7 +9,6 @@ divided by its norm (:attr:`Survey.normalized`): :math:`g` is then the mean dire
 step of an optimizer that clips the gradient to a norm below nearly all of them.
 """
 
-import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -20,7 +19,7 @@ from torch import Tensor
 from rlr.analysis.accuracy import Accuracy, PairedReference, Sample, accuracy, relative_error
 from rlr.analysis.candidates import Yardstick
 from rlr.analysis.direction import Direction, direction
-from rlr.analysis.measure import Cost, spent
+from rlr.analysis.measure import Cost, clock, spent
 from rlr.analysis.memory import peak_memory
 from rlr.analysis.problem import Estimand
 from rlr.analysis.recommendation import Choice
@@ -193,7 +192,7 @@ def survey(
         estimators: The estimators by name.
         yardstick: The reference, which is compared as well.
         rounds: The largest number :math:`n \geq 4` of rounds.
-        seconds: The time after which no further round begins, once there are 4.
+        seconds: The time, of the CPU where the work is done there, in which a further round has to end once there are 4.
         optional: The names of estimators that are left out where they do not fit the chain, the batch or the device.
         progress: Is called after each step.
 
@@ -202,22 +201,21 @@ def survey(
     """
     if rounds < LEAST:
         raise ValueError(f"draws: expected at least {LEAST}, got {rounds}; fewer determine no variance")
-    recorder, start = Recorder(estimand, estimators, yardstick), time.monotonic()
+    recorder = Recorder(estimand, estimators, yardstick)
+    start = clock(recorder.device)
     for name, estimator in {**yardstick.estimators, **recorder.estimators}.items():
         recorder.probe(name, estimator, name in optional)
         progress(f"memory of {name}")
-    done, begun = 0, time.monotonic()
-    while done < rounds and (done < LEAST or _fits(start, begun, done, seconds)):
+    done, begun = 0, clock(recorder.device)
+    while done < rounds:
+        now = clock(recorder.device)
+        # a further round, as long as those before, has to end in time
+        if done >= LEAST and now - start + (now - begun) / done > seconds:
+            break
         recorder.round(done)
         done += 1
         progress(f"round {done} of {rounds}")
     return _compare(recorder, done)
-
-
-def _fits(start: float, begun: float, done: int, seconds: float) -> bool:
-    """Returns whether a further round, as long as those before, would end in time."""
-    now = time.monotonic()
-    return now - start + (now - begun) / done <= seconds
 
 
 def _compare(recorder: Recorder, rounds: int) -> Survey:

@@ -66,8 +66,7 @@ class Analysis:
     def html(self) -> str:
         """Returns the page."""
         table, shares = self.tables
-        chart = Chart(FIGURE, Media(self.image(), FIGURE), note=FIGURE_NOTE)
-        known = [chart] if self.survey.choices else []
+        known = [Chart(FIGURE, Media(self.image(), FIGURE), note=FIGURE_NOTE)] if self.survey.choices else []
         blocks = [Text(TITLE, self.advice), table, *known, shares, Facts("How it was measured", self.facts)]
         return page("Gradient estimators", LEAD, blocks)
 

@@ -52,7 +52,7 @@ def analyze(
         ckpt_path: A checkpoint whose trained weights are analyzed; by default the weights before training.
         draws: The number of estimates of each estimator, at least 4; by default as many as fit into ``minutes``, at most 64.
             The reference has four times as many.
-        minutes: The time after which no further round of estimates begins, where ``draws`` is not set.
+        minutes: The time of all estimates where ``draws`` is not set: of a CPU, or on an accelerator that of a clock.
         seed: Decides all noise.
         seconds_per_update: The time of an update to recommend an estimator for; by default that of the config's estimator.
         memory_gib: The memory beyond weights to recommend an estimator for, and up to which full backpropagation is tried; by
