@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from rlr.estimators import AlignProp as AlignProp
     from rlr.estimators import AllSteps as AllSteps
     from rlr.estimators import Baseline as Baseline
+    from rlr.estimators import Coefficients as Coefficients
+    from rlr.estimators import ConstantCoefficients as ConstantCoefficients
     from rlr.estimators import Depth as Depth
     from rlr.estimators import DirectionPerSample as DirectionPerSample
     from rlr.estimators import DRaFTLV as DRaFTLV
@@ -58,19 +60,24 @@ if TYPE_CHECKING:
     from rlr.estimators import HalfOrderRLR as HalfOrderRLR
     from rlr.estimators import ImportanceRatio as ImportanceRatio
     from rlr.estimators import LeaveOneOut as LeaveOneOut
+    from rlr.estimators import LeaveOneOutRegression as LeaveOneOutRegression
     from rlr.estimators import LookAhead as LookAhead
     from rlr.estimators import OfficialRLR as OfficialRLR
+    from rlr.estimators import OwnReward as OwnReward
     from rlr.estimators import Perturbation as Perturbation
     from rlr.estimators import PromptStatistics as PromptStatistics
     from rlr.estimators import ReFL as ReFL
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
+    from rlr.estimators import RunningRegression as RunningRegression
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
+    from rlr.estimators import StandIn as StandIn
     from rlr.estimators import Statistics as Statistics
     from rlr.estimators import Surrogate as Surrogate
     from rlr.estimators import UniformSteps as UniformSteps
     from rlr.estimators import Unscaled as Unscaled
+    from rlr.estimators import Value as Value
     from rlr.estimators import Zero as Zero
     from rlr.estimators import ZerothOrder as ZerothOrder
     from rlr.evaluation import Metric as Metric

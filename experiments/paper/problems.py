@@ -12,7 +12,7 @@ from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
 from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.io.weights import save_whole
-from rlr.modules.objective import Objective
+from rlr.objective import Objective
 from rlr.rewards import Reward
 from rlr.rollout import unconditional
 from rlr.samplers import DDIM

@@ -21,7 +21,7 @@ from rlr.estimators import DDPO, RLR, AlignProp, AllSteps, FirstOrder, HalfOrder
 from rlr.estimators.base import Estimator
 from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.models.base import DiffusionModel
-from rlr.modules.objective import Objective as Scored
+from rlr.objective import Objective as Scored
 from rlr.rewards import Brightness, Reward
 from rlr.rollout import Objective
 from rlr.samplers import DDIM

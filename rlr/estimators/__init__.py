@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rlr.estimators.advantages import Zero as Zero
     from rlr.estimators.base import Estimator as Estimator
     from rlr.estimators.base import Term as Term
+    from rlr.estimators.coefficients import Coefficients as Coefficients
+    from rlr.estimators.coefficients import ConstantCoefficients as ConstantCoefficients
+    from rlr.estimators.coefficients import LeaveOneOutRegression as LeaveOneOutRegression
+    from rlr.estimators.coefficients import RunningRegression as RunningRegression
     from rlr.estimators.control_variate import LookAhead as LookAhead
     from rlr.estimators.divergence import Penalty as Penalty
     from rlr.estimators.first_order import AllSteps as AllSteps
@@ -36,6 +40,9 @@ if TYPE_CHECKING:
     from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
     from rlr.estimators.surrogates import ScoreFunction as ScoreFunction
     from rlr.estimators.surrogates import Surrogate as Surrogate
+    from rlr.estimators.values import OwnReward as OwnReward
+    from rlr.estimators.values import StandIn as StandIn
+    from rlr.estimators.values import Value as Value
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

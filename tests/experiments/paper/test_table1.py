@@ -14,7 +14,7 @@ from experiments.paper.table1 import Table1, _knowledge, measure
 from experiments.scales import SD14, TINY
 from rlr.analysis.problem import Problem
 from rlr.chain import Chain
-from rlr.modules.objective import Objective
+from rlr.objective import Objective
 from rlr.rewards import Brightness
 from rlr.samplers import DDIM
 from tests.toy.demo.toy import Smear
