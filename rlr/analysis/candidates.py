@@ -40,8 +40,8 @@ class Yardstick:
     Args:
         name: The name of ``full``.
         full: An unbiased estimator of :math:`g`.
-        late: An estimator that equals ``full`` on the late steps :math:`h, \dots, 1` to the last digit, on the same noises; None
-            in a chain of one step, all of which is :math:`g_{>h}`.
+        late: An estimator of :math:`g_{\leq h}`, the part of the late steps, that shares what noise it can with ``full``; None in a
+            chain of one step, all of which is :math:`g_{>h}`.
         late_name: The name of ``late``.
         late_compared: Whether ``late`` is an estimator that one would train with.
     """

@@ -160,11 +160,13 @@ class Recorder:
 
     def round(self, number: int) -> None:
         """Draws an estimate of each estimator, and those of the reference."""
+        # batch 0 measured the memory, and an estimator that keeps coefficients has already fitted them to it
+        first = 1 + REFERENCE * number
         for name, estimator in self.estimators.items():
-            self._draw(name, estimator, REFERENCE * number)
+            self._draw(name, estimator, first)
         for name, estimator in self.yardstick.estimators.items():
             for k in range(REFERENCE):
-                self._draw(name, estimator, REFERENCE * number + k)
+                self._draw(name, estimator, first + k)
 
     def _draw(self, name: str, estimator: Estimator, batch: int) -> None:
         value, seconds = spent(lambda: self.estimand.estimate(estimator, batch), self.device)

@@ -106,7 +106,7 @@ def test_truncation_has_the_share_and_the_bias_of_the_closed_form(
 def test_the_deep_cosine_is_that_with_the_early_steps(compared: Survey, exact: torch.Tensor) -> None:
     early = exact[deep(STEPS) :].sum(0)
     problem = linear()
-    draws = torch.stack([problem.gradient(FirstOrder(1), REFERENCE * k) for k in range(ROUNDS)])
+    draws = torch.stack([problem.gradient(FirstOrder(1), 1 + REFERENCE * k) for k in range(ROUNDS)])
     expected = (draws @ early / (draws.norm(dim=1) * early.norm())).mean().item()
     found = row(compared, "FirstOrder(1)").accuracy
     assert found is not None
