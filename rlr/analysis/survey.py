@@ -4,9 +4,9 @@ In each of :math:`n` rounds every estimator gives one estimate, all from the sam
 :data:`REFERENCE` batches, of which that batch is the first. An estimator keeps its state (baselines, running coefficients) from
 round to round, as in a training whose weights do not move.
 
-Where the mean of the reference's draws cannot be told from zero, as with rewards whose gradients have heavy tails, every draw is
-divided by its norm (:attr:`Survey.normalized`): :math:`g` is then the mean direction of the reference, and what is measured is the
-step of an optimizer that clips the gradient to a norm below nearly all of them.
+Where the draws of the reference do not distinguish its mean from zero, as with rewards whose gradients have heavy tails, every draw
+is divided by its norm (:attr:`Survey.normalized`): :math:`g` is then the mean direction of the reference, and what is measured is
+the step of an optimizer that clips the gradient to a norm below nearly all of them.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -23,6 +23,7 @@ from rlr.analysis.measure import Cost, clock, spent
 from rlr.analysis.memory import peak_memory
 from rlr.analysis.problem import Estimand
 from rlr.analysis.recommendation import Choice
+from rlr.analysis.sketch import sketched
 from rlr.estimators.base import Estimator
 
 REFERENCE = 4
@@ -37,7 +38,8 @@ class Draws:
     """Estimates of one estimator, with what they cost.
 
     Args:
-        values: The estimates, with shape :math:`(n, d)`, on the CPU.
+        values: The estimates, with shape :math:`(n, d)`, on the CPU; sketches of them where :math:`d` is large
+            (:mod:`rlr.analysis.sketch`).
         cost: The mean seconds of an estimate, and the peak memory of the first.
     """
 
@@ -170,7 +172,7 @@ class Recorder:
 
     def _draw(self, name: str, estimator: Estimator, batch: int) -> None:
         value, seconds = spent(lambda: self.estimand.estimate(estimator, batch), self.device)
-        self._values.setdefault(name, []).append(value.detach().cpu())
+        self._values.setdefault(name, []).append(sketched(value))
         self._seconds.setdefault(name, []).append(seconds)
 
     def draws(self, name: str) -> Draws:
