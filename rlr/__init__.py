@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
     from rlr.estimators import RunningRegression as RunningRegression
+    from rlr.estimators import SampleClip as SampleClip
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
     from rlr.estimators import SlidingWindow as SlidingWindow
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from rlr.modules import ImageAlignment as ImageAlignment
     from rlr.modules import Prediction as Prediction
     from rlr.modules import Sampling as Sampling
+    from rlr.modules import Shrinkage as Shrinkage
     from rlr.modules import VideoAlignment as VideoAlignment
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from rlr.estimators.published.ram import RAM as RAM
     from rlr.estimators.published.refl import ReFL as ReFL
     from rlr.estimators.rlr import RLR as RLR
+    from rlr.estimators.sample_clip import SampleClip as SampleClip
     from rlr.estimators.statistics import Divisor as Divisor
     from rlr.estimators.statistics import GroupStatistics as GroupStatistics
     from rlr.estimators.statistics import GroupStd as GroupStd
