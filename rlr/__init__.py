@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from rlr.estimators import Baseline as Baseline
     from rlr.estimators import Coefficients as Coefficients
     from rlr.estimators import ConstantCoefficients as ConstantCoefficients
+    from rlr.estimators import Critic as Critic
     from rlr.estimators import Depth as Depth
     from rlr.estimators import DirectAlign as DirectAlign
     from rlr.estimators import DirectionPerSample as DirectionPerSample

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlr.estimators.coefficients import LeaveOneOutRegression as LeaveOneOutRegression
     from rlr.estimators.coefficients import RunningRegression as RunningRegression
     from rlr.estimators.control_variate import LookAhead as LookAhead
+    from rlr.estimators.critic import Critic as Critic
     from rlr.estimators.divergence import Penalty as Penalty
     from rlr.estimators.first_order import AllSteps as AllSteps
     from rlr.estimators.first_order import Depth as Depth

@@ -114,6 +114,7 @@ class LookAhead:
                 yield Term("path", path, segment.steps, retain_graph=True)
                 yield Term("ratio", ratio, segment.steps)
             del ratio, path  # their graph must be gone before the next is built
+        self.value.learn(predictions.rollout)
 
     def _halves(
         self, predictions: "Predictions", segment: Segment, baseline: Baseline, weight: float

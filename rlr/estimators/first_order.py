@@ -26,6 +26,7 @@ def first_order(
     weight: float = 1.0,
     first: Evaluation | None = None,
     clip: SampleClip | None = None,
+    slope: Tensor | None = None,
 ) -> Term:
     r"""Returns the first-order term of steps :math:`k` = ``steps`` … 1, times ``weight``.
 
@@ -35,10 +36,12 @@ def first_order(
         weight: A factor on the term.
         first: The evaluation of the network in :math:`x_k`, where it is known.
         clip: Bounds the gradient :math:`\partial R / \partial x_0` of each sample; None does not.
+        slope: Takes the place of :math:`\partial R / \partial x_0`, with the shape of :math:`x_0`.
     """
     covered = tuple(range(steps, 0, -1))
-    if clip is not None:
-        slope = clip(0, _slope(rollout))
+    if slope is not None or clip is not None:
+        slope = _slope(rollout) if slope is None else slope
+        slope = slope if clip is None else clip(0, slope)
         pathwise = (slope * rollout.replay_sample(steps, first=first)).flatten(1).sum(1)
         return Term("first_order", -weight * pathwise.mean(), covered)
     rewards = rollout.score_recorded(rollout.replay_sample(steps, first=first))

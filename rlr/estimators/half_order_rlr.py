@@ -26,6 +26,9 @@ class HalfOrderRLR(Estimator):
     With ``control=LookAhead()`` and ``segments=None`` this is the unbiased estimator with the smallest variance here among those
     that keep few steps in memory.
 
+    Where the value of the control variate is not the reward itself, first order uses the slope of the value as well, and is then
+    biased by as much as the value is wrong. The reward needs no gradient.
+
     References:
         | Half-order Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (ICLR 2026)
 
@@ -66,7 +69,7 @@ class HalfOrderRLR(Estimator):
 
     @property
     def differentiable(self) -> bool:
-        return True
+        return self.half.control is None or self.half.control.differentiable
 
     def check(self, chain: Chain) -> None:
         self.half.check(chain)
@@ -79,11 +82,15 @@ class HalfOrderRLR(Estimator):
             yield from self.half.terms_of(segments, rollout, self.half_weight * factor)
             return
         predictions = Predictions(control, rollout, segments)
+        yield self._first(rollout, predictions)
+        yield from self.half.terms_of(segments, rollout, self.half_weight * factor, predictions)
+
+    def _first(self, rollout: Rollout, predictions: Predictions) -> Term:
+        """Returns the first-order term, by the value of the control variate where the reward has no gradient."""
+        slope = None if predictions.control.differentiable else predictions.slope(0)
         # the segment that ends in x_k uses the same evaluation of the network
         first = predictions.evaluate(self.steps)
-        yield first_order(rollout, self.steps, self.first_weight, first, self.clip)
-        del first  # its graph must be gone before the next is built
-        yield from self.half.terms_of(segments, rollout, self.half_weight * factor, predictions)
+        return first_order(rollout, self.steps, self.first_weight, first, self.clip, slope)
 
     def metrics(self) -> dict[str, float]:
         return self.half.metrics()
