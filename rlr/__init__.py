@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from rlr.estimators import AlignProp as AlignProp
     from rlr.estimators import AllSteps as AllSteps
     from rlr.estimators import Baseline as Baseline
+    from rlr.estimators import Coefficients as Coefficients
+    from rlr.estimators import ConstantCoefficients as ConstantCoefficients
     from rlr.estimators import Depth as Depth
     from rlr.estimators import DirectAlign as DirectAlign
     from rlr.estimators import DirectionPerSample as DirectionPerSample
@@ -62,23 +64,29 @@ if TYPE_CHECKING:
     from rlr.estimators import ImportanceRatio as ImportanceRatio
     from rlr.estimators import LeapAlign as LeapAlign
     from rlr.estimators import LeaveOneOut as LeaveOneOut
+    from rlr.estimators import LeaveOneOutRegression as LeaveOneOutRegression
     from rlr.estimators import LikelihoodRatio as LikelihoodRatio
     from rlr.estimators import LookAhead as LookAhead
     from rlr.estimators import NormalizedRatio as NormalizedRatio
     from rlr.estimators import OfficialRLR as OfficialRLR
+    from rlr.estimators import OwnReward as OwnReward
     from rlr.estimators import Perturbation as Perturbation
     from rlr.estimators import PromptStatistics as PromptStatistics
     from rlr.estimators import RandomWindow as RandomWindow
     from rlr.estimators import ReFL as ReFL
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
+    from rlr.estimators import RunningRegression as RunningRegression
+    from rlr.estimators import SampleClip as SampleClip
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
     from rlr.estimators import SlidingWindow as SlidingWindow
+    from rlr.estimators import StandIn as StandIn
     from rlr.estimators import Statistics as Statistics
     from rlr.estimators import Surrogate as Surrogate
     from rlr.estimators import UniformSteps as UniformSteps
     from rlr.estimators import Unscaled as Unscaled
+    from rlr.estimators import Value as Value
     from rlr.estimators import Zero as Zero
     from rlr.estimators import ZerothOrder as ZerothOrder
     from rlr.evaluation import Metric as Metric
@@ -100,6 +108,7 @@ if TYPE_CHECKING:
     from rlr.modules import ImageAlignment as ImageAlignment
     from rlr.modules import Prediction as Prediction
     from rlr.modules import Sampling as Sampling
+    from rlr.modules import Shrinkage as Shrinkage
     from rlr.modules import VideoAlignment as VideoAlignment
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames

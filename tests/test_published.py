@@ -8,9 +8,12 @@ import yaml
 
 from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
+    AWM,
     DDPO,
     GRPO,
     AlignProp,
+    DecayRamp,
+    DiffusionNFT,
     DirectAlign,
     DRaFTLV,
     DRTune,
@@ -18,11 +21,14 @@ from rlr.estimators import (
     GaussianSteps,
     ImportanceRatio,
     LeapAlign,
+    NormalizedError,
     OfficialRLR,
+    PowerVelocityError,
     PromptStatistics,
     RandomWindow,
     ReFL,
     RoundStatistics,
+    RoundStd,
     SlidingWindow,
 )
 from rlr.modules import DOODL
@@ -50,6 +56,10 @@ DEFAULTS = {
     ReFL: {"window": 10},
     DRTune: {"trained": 2, "window": 11},
     LeapAlign: {"discount": 0.3, "floor": 0.1},
+    AWM: {"advantage_clip": 5.0, "kl": 0.003, "old_weight": 1.0, "num_minibatches": 2, "epochs": 1},
+    PowerVelocityError: {"power": 0.25},
+    DiffusionNFT: {"beta": 1.0, "advantage_clip": 5.0, "kl": 1e-4, "num_minibatches": 1, "epochs": 1},
+    DecayRamp: {"slope": 0.001, "limit": 0.5, "start": 0},
     OfficialRLR: {"draws": 1, "first_weight": 0.05, "half_weight": 1.0},
     DOODL: {
         "steps": 50,
@@ -75,6 +85,19 @@ def test_so_are_the_objects_that_stand_for_none() -> None:
     assert vars(ddpo.surrogate) == {"clip": 1e-4, "limit": None}
     assert (type(official.surrogate), type(official.statistics)) == (ImportanceRatio, RoundStatistics)
     assert vars(official.surrogate) == {"clip": 1e-4, "limit": 20.0}
+
+
+def test_so_are_those_of_the_forward_process() -> None:
+    for estimator, error, levels, limit in (
+        (AWM(), PowerVelocityError, 6, 0.3),
+        (DiffusionNFT(), NormalizedError, None, 0.5),
+    ):
+        assert type(estimator.error) is error
+        assert estimator.process.levels == levels
+        assert vars(estimator.old.decay) == {"slope": 0.001, "limit": limit, "start": 0}
+        assert (type(estimator.statistics.divisor), estimator.statistics.leave_one_out) == (RoundStd, False)
+        assert estimator.statistics.divisor.epsilon == 1e-4
+    assert vars(AWM().surrogate) == {"clip": 1.0, "limit": None}
 
 
 STATISTICS = "estimator.statistics.buffer", "estimator.statistics.least"

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from rlr.estimators.advantages import Zero as Zero
     from rlr.estimators.base import Estimator as Estimator
     from rlr.estimators.base import Term as Term
+    from rlr.estimators.coefficients import Coefficients as Coefficients
+    from rlr.estimators.coefficients import ConstantCoefficients as ConstantCoefficients
+    from rlr.estimators.coefficients import LeaveOneOutRegression as LeaveOneOutRegression
+    from rlr.estimators.coefficients import RunningRegression as RunningRegression
     from rlr.estimators.control_variate import LookAhead as LookAhead
     from rlr.estimators.divergence import Penalty as Penalty
     from rlr.estimators.first_order import AllSteps as AllSteps
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from rlr.estimators.published.ram import RAM as RAM
     from rlr.estimators.published.refl import ReFL as ReFL
     from rlr.estimators.rlr import RLR as RLR
+    from rlr.estimators.sample_clip import SampleClip as SampleClip
     from rlr.estimators.statistics import Divisor as Divisor
     from rlr.estimators.statistics import GroupStatistics as GroupStatistics
     from rlr.estimators.statistics import GroupStd as GroupStd
@@ -58,6 +63,9 @@ if TYPE_CHECKING:
     from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
     from rlr.estimators.surrogates import ScoreFunction as ScoreFunction
     from rlr.estimators.surrogates import Surrogate as Surrogate
+    from rlr.estimators.values import OwnReward as OwnReward
+    from rlr.estimators.values import StandIn as StandIn
+    from rlr.estimators.values import Value as Value
     from rlr.estimators.windows import RandomWindow as RandomWindow
     from rlr.estimators.windows import SlidingWindow as SlidingWindow
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder

@@ -37,12 +37,14 @@ def grouped(batch_size: int = 4) -> Prompts:
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_it_raises_a_black_box_reward_of_a_deterministic_chain(name: str) -> None:
-    settings = {"awm": {"error": VelocityError(), "kl": 0.0}, "nft": {}, "ram": {}}[name]
-    one = module(ESTIMATORS[name](**settings), accumulate=1, lr=0.02)
+    # the anchors of AWM are for smaller steps
+    settings = {"error": VelocityError(), "kl": 0.0, "old_weight": 0.0} if name == "awm" else {}
+    one = module(ESTIMATORS[name](**settings), accumulate=1, lr=0.05 if name == "nft" else 0.02)
     batch = PromptBatch(16 * list(WORDS), list(range(128)))
-    before = one.generate(batch).rewards.mean()
+    before = one.generate(batch).rewards
     run(one, Prompts(list(WORDS), batch_size=64, samples_per_prompt=8), 60)
-    assert one.generate(batch).rewards.mean() > before + 0.04
+    gain = one.generate(batch).rewards - before
+    assert gain.mean() > max(0.03, 4 * gain.std() / len(gain) ** 0.5)
 
 
 def trained(name: str, folder: Path, stop: int | None = None, resume: bool = False):  # type: ignore[no-untyped-def]

@@ -41,7 +41,7 @@ def test_on_policy_its_gradient_is_that_of_advantage_weighted_matching_with_an_a
     w = torch.tensor([0.3, -0.1], dtype=torch.float64)
     one = samples(chain(w), w, 16, 0)
     found = gradient(ram(), one)
-    # the reward is divided by the clip there
+    # AWM divides advantages by its advantage_clip
     expected = ETA * gradient(plain(error=VelocityError(), advantage_clip=1e6, kl=1e-6 / ETA), one) * 1e6
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
