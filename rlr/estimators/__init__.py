@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from rlr.estimators.surrogates import ImportanceRatio as ImportanceRatio
     from rlr.estimators.surrogates import ScoreFunction as ScoreFunction
     from rlr.estimators.surrogates import Surrogate as Surrogate
+    from rlr.estimators.weighted_sum import Sum as Sum
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)
