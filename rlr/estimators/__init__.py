@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from rlr.estimators.values import OwnReward as OwnReward
     from rlr.estimators.values import StandIn as StandIn
     from rlr.estimators.values import Value as Value
+    from rlr.estimators.weighted_sum import Sum as Sum
     from rlr.estimators.windows import RandomWindow as RandomWindow
     from rlr.estimators.windows import SlidingWindow as SlidingWindow
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
