@@ -10,6 +10,7 @@ smallest where :math:`a^\top f + b` is the best linear prediction of the reward.
 
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,17 +19,30 @@ from rlr.distributed import gather, rank
 from rlr.estimators.advantages import Baseline
 
 
+@dataclass(frozen=True)
+class Features:
+    r"""The features of a batch.
+
+    Args:
+        values: The :math:`f_i`, with shape :math:`(B, p)`, in units of the reward.
+        prior: The coefficients :math:`a_0`, :math:`p` of them, that are right where :math:`c` is the expected reward of a state.
+    """
+
+    values: Tensor
+    prior: tuple[float, ...]
+
+
 class Coefficients(ABC):
     r"""A choice of :math:`a_i` and :math:`b_i`."""
 
     @abstractmethod
-    def advantages(self, j: int, rewards: Tensor, features: Tensor, baseline: Baseline) -> tuple[Tensor, Tensor]:
+    def advantages(self, j: int, rewards: Tensor, features: Features, baseline: Baseline) -> tuple[Tensor, Tensor]:
         r"""Returns the :math:`A_i`, with shape :math:`(B)`, and the :math:`a_i`, with shape :math:`(B, p)`.
 
         Args:
             j: The number of the state :math:`x_j` in which the segment ends.
             rewards: The :math:`R_i`, with shape :math:`(B)`.
-            features: The :math:`f_i`, with shape :math:`(B, p)`.
+            features: The features of the samples.
             baseline: Subtracts :math:`b_i` from :math:`R_i - a_i^\top f_i`.
         """
 
@@ -51,54 +65,62 @@ class ConstantCoefficients(Coefficients):
     def __init__(self, a: tuple[float, ...] = (1.0,)) -> None:
         self.a = a
 
-    def advantages(self, j: int, rewards: Tensor, features: Tensor, baseline: Baseline) -> tuple[Tensor, Tensor]:
-        p = features.shape[1]
-        a = features.new_tensor([*self.a, *([0.0] * p)][:p])
-        return baseline.advantages(rewards - features @ a), a.expand_as(features)
+    def advantages(self, j: int, rewards: Tensor, features: Features, baseline: Baseline) -> tuple[Tensor, Tensor]:
+        f, p = features.values, len(features.prior)
+        a = f.new_tensor([*self.a, *([0.0] * p)][:p])
+        return baseline.advantages(rewards - f @ a), a.expand_as(f)
 
 
 class RunningRegression(Coefficients):
-    r"""A least-squares fit of the rewards on the features in earlier rollouts.
+    r"""A regression of the rewards on the features in earlier rollouts, with a prior.
 
-    Each :math:`j` has its own fit. It does not depend on the samples to which it is applied, for any number of samples. The first
-    rollouts, with fewer than :math:`4 (p + 1)` samples to fit, use the coefficient 1 for :math:`c(x_j)` and 0 for the others.
+    .. math:: a = \arg\min_a \frac{1}{s^2} \sum_i (R_i - a^\top f_i)^2 + \frac{|a - a_0|^2}{\tau^2}
+
+    with rewards and features centered in each rollout, and :math:`s^2` the variance of what the features leave unexplained. Each
+    :math:`j` has its own fit. It does not depend on the samples to which it is applied, for any number of samples.
+
+    In early steps :math:`c(x_j)` explains little of the reward, so that a least-squares fit on a few hundred samples has an error
+    above 1. The prior keeps the coefficients at the values of a :math:`c` that is the expected reward until the data say otherwise.
 
     Args:
         window: The number of rollouts that are kept for each :math:`j`.
-        ridge: The weight of the penalty :math:`n \, r \, |a|^2` on the coefficients of standardized features, at least 0. It
-            keeps coefficients small where two features are nearly equal.
+        prior_std: The standard deviation :math:`\tau > 0` of the prior. Features are in units of the reward.
     """
 
-    def __init__(self, window: int = 8, ridge: float = 1e-2) -> None:
-        if window < 1 or ridge < 0:
+    def __init__(self, window: int = 16, prior_std: float = 0.5) -> None:
+        if window < 1 or not prior_std > 0:
             raise ValueError(
-                f"RunningRegression: expected window >= 1 and ridge >= 0, got window={window}, ridge={ridge}"
+                f"RunningRegression: expected window >= 1 and prior_std > 0, got window={window}, prior_std={prior_std}"
             )
         self.window = window
-        self.ridge = ridge
+        self.prior_std = prior_std
         self.seen: dict[int, deque[Tensor]] = defaultdict(lambda: deque(maxlen=self.window))
 
-    def advantages(self, j: int, rewards: Tensor, features: Tensor, baseline: Baseline) -> tuple[Tensor, Tensor]:
-        a = self._fit(j, features.shape[1]).to(features)
-        rows = torch.cat([features, rewards.unsqueeze(1)], 1)
+    def advantages(self, j: int, rewards: Tensor, features: Features, baseline: Baseline) -> tuple[Tensor, Tensor]:
+        f = features.values
+        a = self._fit(j, features.prior).to(f)
         # only after the fit, which must not depend on these samples
-        self._remember(j, gather(rows).flatten(0, 1))
-        return baseline.advantages(rewards - features @ a), a.expand_as(features)
+        self._remember(j, gather(torch.cat([f, rewards.unsqueeze(1)], 1)).flatten(0, 1))
+        return baseline.advantages(rewards - f @ a), a.expand_as(f)
 
     def _remember(self, j: int, rows: Tensor) -> None:
-        finite = rows[rows.isfinite().all(1)]
-        if len(finite):
-            self.seen[j].append(finite.detach().double().cpu())
+        finite = rows[rows.isfinite().all(1)].detach().double().cpu()
+        if len(finite) > 1:
+            self.seen[j].append(finite - finite.mean(0))
 
-    def _fit(self, j: int, p: int) -> Tensor:
-        rows = torch.cat([rows - rows.mean(0) for rows in self.seen[j]] or [torch.zeros(0, p + 1, dtype=torch.float64)])
-        if len(rows) < 4 * (p + 1):
-            return torch.eye(1, p, dtype=torch.float64)[0]
+    def _fit(self, j: int, prior_mean: tuple[float, ...]) -> Tensor:
+        a = prior = torch.tensor(prior_mean, dtype=torch.float64)
+        p = len(prior)
+        if not self.seen[j]:
+            return prior
+        rows = torch.cat(list(self.seen[j]))
         f, r = rows[:, :p], rows[:, p]
-        scale = f.square().mean(0).sqrt().clamp_min(1e-12)
-        f = f / scale
-        normal = f.T @ f + self.ridge * len(rows) * torch.eye(p, dtype=torch.float64)
-        return torch.linalg.solve(normal, f.T @ r) / scale
+        for _ in range(2):
+            # the variance of the rest, first under the prior and then under the first fit
+            weight = (r - f @ a).square().mean().clamp_min(1e-12) / self.prior_std**2
+            normal = f.T @ f + weight * torch.eye(p, dtype=torch.float64)
+            a = torch.linalg.solve(normal, f.T @ r + weight * prior)
+        return a
 
     def state_dict(self) -> dict[str, object]:
         return {"seen": {j: list(rows) for j, rows in self.seen.items()}}
@@ -116,17 +138,17 @@ class LeaveOneOutRegression(Coefficients):
     sample :math:`i`, and bias the estimate.
     """
 
-    def advantages(self, j: int, rewards: Tensor, features: Tensor, baseline: Baseline) -> tuple[Tensor, Tensor]:
-        r, f = gather(rewards), gather(features)
-        n, needed = r.numel(), features.shape[1] + 3
+    def advantages(self, j: int, rewards: Tensor, features: Features, baseline: Baseline) -> tuple[Tensor, Tensor]:
+        r, f = gather(rewards), gather(features.values)
+        n, needed = r.numel(), len(features.prior) + 3
         if n < needed:
             raise ValueError(
-                f"LeaveOneOutRegression fits {features.shape[1]} coefficients on the other samples and needs a batch of "
+                f"LeaveOneOutRegression fits {len(features.prior)} coefficients on the other samples and needs a batch of "
                 f"{needed}, not {n}; set data.batch_size higher, or use RunningRegression"
             )
         a, b = leave_one_out_regression(r.flatten(), f.flatten(0, 1))
         a, b = a.view_as(f)[rank()], b.view_as(r)[rank()]
-        return rewards - (a * features).sum(1) - b, a
+        return rewards - (a * features.values).sum(1) - b, a
 
 
 def leave_one_out_regression(rewards: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:

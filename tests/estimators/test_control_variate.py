@@ -17,6 +17,7 @@ from rlr.estimators import (
     RunningRegression,
     StandIn,
 )
+from rlr.estimators.coefficients import Features
 from rlr.estimators.control_variate import Predictions
 from rlr.estimators.segments import Segment
 from rlr.rewards import Brightness, JPEGCompressibility
@@ -52,10 +53,10 @@ class Separate(HalfOrderRLR):
 
 
 @pytest.mark.parametrize("length", [1, 2])
-@pytest.mark.parametrize("n", [1, 3])
-def test_shared_and_separate_evaluations_give_one_gradient(length: int, n: int) -> None:
+@pytest.mark.parametrize("stride", [None, 2])
+def test_shared_and_separate_evaluations_give_one_gradient(length: int, stride: int | None) -> None:
     def gradient(kind: type[HalfOrderRLR]) -> Tensor:
-        control = LookAhead(ConstantCoefficients((0.9, 0.2)), steps=n)
+        control = LookAhead(ConstantCoefficients((0.9, 0.2)), stride=stride)
         return estimate(kind(length, None, 2, control=control), curved(), wavy, 8, 0)
 
     torch.testing.assert_close(gradient(HalfOrderRLR), gradient(Separate), rtol=1e-10, atol=1e-12)
@@ -75,8 +76,8 @@ def test_a_step_costs_two_passes_forward_and_two_backward() -> None:
 
 def test_the_slope_is_the_derivative_of_the_value() -> None:
     sampled = rollout(HalfOrder(1), curved(), wavy)
-    for n in (1, 2):
-        found, _ = predictions(LookAhead(steps=n), sampled)
+    for n, stride in ((1, None), (2, 2)):
+        found, _ = predictions(LookAhead(stride=stride), sampled)
         x, condition = sampled.trajectory.states[3], sampled.trajectory.condition
         for k in range(2):
             shift = torch.zeros_like(x)
@@ -137,9 +138,9 @@ def test_the_value_at_the_start_does_not_correlate_with_the_noise_and_that_at_th
 class OwnIncrement(LookAhead):
     """Sabotage: the increment of the segment's own noise is a feature, too, without a pathwise half."""
 
-    def _features(self, predictions: Predictions, segment: Segment) -> Tensor:
+    def _features(self, predictions: Predictions, segment: Segment) -> Features:
         features = super()._features(predictions, segment)
-        features[:, -1] += predictions._increment(segment.stop)
+        features.values[:, -1] += predictions._increment(segment.stop)
         return features
 
 
@@ -174,6 +175,12 @@ def test_each_feature_lowers_the_variance() -> None:
 # --- coefficients ---------------------------------------------------------------------------------------------------
 
 
+def advantages(
+    fit: RunningRegression, j: int, rewards: Tensor, features: Tensor, prior: tuple[float, ...] = (1.0,)
+) -> tuple[Tensor, Tensor]:
+    return fit.advantages(j, rewards, Features(features, prior), LeaveOneOut())
+
+
 def sample(n: int, seed: int, slope: float = 2.0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     f = torch.randn(n, 1, generator=generator, dtype=torch.float64)
@@ -182,37 +189,54 @@ def sample(n: int, seed: int, slope: float = 2.0) -> tuple[Tensor, Tensor]:
 
 
 def test_running_coefficients_come_from_earlier_rollouts_alone() -> None:
-    fit = RunningRegression(window=4, ridge=0.0)
+    fit = RunningRegression(window=4, prior_std=1e3)
     for seed in range(6):
         rewards, features = sample(16, seed)
         before = fit.state_dict()
-        advantages, a = fit.advantages(2, rewards, features, LeaveOneOut())
-        again = RunningRegression(window=4, ridge=0.0)
+        found, a = advantages(fit, 2, rewards, features)
+        again = RunningRegression(window=4, prior_std=1e3)
         again.load_state_dict(before)
-        _, other = again.advantages(2, rewards + 5 * features[:, 0] ** 2, -features, LeaveOneOut())
+        _, other = advantages(again, 2, rewards + 5 * features[:, 0] ** 2, -features)
         assert torch.equal(a, other)
     assert a.unique().item() == pytest.approx(2.0, abs=0.05)
-    assert advantages.std() < 0.2
+    assert found.std() < 0.2
     # the rewards of the first rollouts have left the window
     for seed in range(4):
-        fit.advantages(2, *sample(16, seed, slope=-1.0), LeaveOneOut())
-    assert fit.advantages(2, *sample(16, 9), LeaveOneOut())[1].unique().item() == pytest.approx(-1.0, abs=0.05)
+        advantages(fit, 2, *sample(16, seed, slope=-1.0))
+    assert advantages(fit, 2, *sample(16, 9))[1].unique().item() == pytest.approx(-1.0, abs=0.05)
 
 
 def test_without_earlier_rollouts_the_coefficient_of_the_value_is_1() -> None:
     rewards, features = sample(16, 0)
-    _, a = RunningRegression().advantages(0, rewards, features.repeat(1, 2), LeaveOneOut())
-    assert torch.equal(a, torch.tensor([1.0, 0.0], dtype=torch.float64).expand(16, 2))
+    _, a = advantages(RunningRegression(), 0, rewards, features.repeat(1, 3), (1.0, 0.0, 1.0))
+    assert torch.equal(a, torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).expand(16, 3))
+
+
+def test_a_feature_that_explains_little_keeps_its_prior_and_one_that_explains_much_does_not() -> None:
+    """The posterior mean of a normal model: with n samples of variance v and a rest of variance s² it weighs n v / s² : 1 / τ²."""
+    generator = torch.Generator().manual_seed(0)
+    f = torch.randn(64, 1, generator=generator, dtype=torch.float64)
+    rest = torch.randn(64, generator=generator, dtype=torch.float64)
+    for size, expected in ((1e-2, 1.0), (1e2, 3.0)):
+        fit = RunningRegression(prior_std=0.5)
+        rewards = 3 * size * f[:, 0] + rest
+        advantages(fit, 0, rewards, size * f)
+        a = advantages(fit, 0, rewards, size * f)[1][0, 0].item()
+        assert a == pytest.approx(expected, abs=0.05)
+        x, y = size * (f[:, 0] - f.mean()), rewards - rewards.mean()
+        first = ((r := (y - x).square().mean() / 0.25) + x @ y) / (x @ x + r)
+        r = (y - first * x).square().mean() / 0.25
+        assert a == pytest.approx(((r + x @ y) / (x @ x + r)).item(), rel=1e-9)
 
 
 def test_each_state_has_its_own_fit_and_not_finite_rows_are_left_out() -> None:
-    fit = RunningRegression(ridge=0.0)
+    fit = RunningRegression(prior_std=1e3)
     for seed in range(3):
         rewards, features = sample(16, seed)
         rewards[3] = torch.nan
-        fit.advantages(1, rewards, features, LeaveOneOut())
-        fit.advantages(2, *sample(16, seed, slope=-3.0), LeaveOneOut())
-    slopes = [fit.advantages(j, *sample(16, 9), LeaveOneOut())[1].unique().item() for j in (1, 2)]
+        advantages(fit, 1, rewards, features)
+        advantages(fit, 2, *sample(16, seed, slope=-3.0))
+    slopes = [advantages(fit, j, *sample(16, 9))[1].unique().item() for j in (1, 2)]
     assert slopes == pytest.approx([2.0, -3.0], abs=0.1)
 
 
@@ -244,9 +268,9 @@ def test_a_stand_in_needs_a_gradient_and_the_aligned_reward_does_not() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LookAhead(steps=0), "LookAhead.steps: expected at least 1, got 0"),
-        (lambda: RunningRegression(window=0), "expected window >= 1 and ridge >= 0"),
-        (lambda: RunningRegression(ridge=-1.0), "expected window >= 1 and ridge >= 0"),
+        (lambda: LookAhead(stride=0), "LookAhead.stride: expected at least 1, got 0"),
+        (lambda: RunningRegression(window=0), "expected window >= 1 and prior_std > 0"),
+        (lambda: RunningRegression(prior_std=0.0), "expected window >= 1 and prior_std > 0"),
     ],
 )
 def test_wrong_settings_are_refused(make: Callable[[], object], message: str) -> None:

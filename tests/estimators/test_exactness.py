@@ -69,7 +69,7 @@ UNBIASED = {
         HalfOrder(1, control=LookAhead(ConstantCoefficients((0.8, -0.5, 0.7)), increments=True)),
         WHOLE,
     ),
-    "half order, look-ahead, 3 steps": (HalfOrder(2, control=LookAhead(steps=3)), WHOLE),
+    "half order, look-ahead, stride 2": (HalfOrder(2, control=LookAhead(stride=2)), WHOLE),
     "half order, look-ahead, 2 segments of 3": (HalfOrder(2, segments=2, control=LookAhead(increments=True)), WHOLE),
     "half order, look-ahead, one baseline for all": (HalfOrder(2, baseline=Zero(), control=LookAhead()), WHOLE),
     "half order, look-ahead by another reward": (HalfOrder(2, control=LookAhead(value=Other())), WHOLE),
