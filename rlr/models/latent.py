@@ -101,7 +101,9 @@ class LatentDiffusion(DiffusionModel):
         shape = (1, *self.latent_shape(self.size))
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
         tensors = self.encode(["a photo"]).tensors
-        condition = {argument: tensors[name].to(self.dtype) for name, argument in names.items()}
+        # masks stay as they are
+        as_asked = (c.to(self.dtype) if c.is_floating_point() else c for c in map(tensors.__getitem__, names))
+        condition = dict(zip(names.values(), as_asked, strict=True))
         pipeline = self.pipeline(network)
         pipeline.set_progress_bar_config(disable=True)
         options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
