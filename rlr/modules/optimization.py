@@ -98,7 +98,7 @@ class Optimization:
 
         Args:
             weights: The trained weights.
-            updates: The number of updates of the run; not positive where the run has no end.
+            updates: The number of updates of the run; negative where the run has no end.
 
         Raises:
             ValueError: If the learning rate is to fall towards an end that the run does not have.
@@ -106,7 +106,7 @@ class Optimization:
         optimizer = self._make(list(weights))
         if not (self.warmup or self.decay_steps):
             return optimizer
-        if self.decay_steps and updates < 1:
+        if self.decay_steps and updates < 0:
             raise ValueError(
                 f"optimization.decay_steps={self.decay_steps} counts from the end of the run, and trainer.max_steps is not "
                 "set; set trainer.max_steps"
