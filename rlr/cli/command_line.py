@@ -1,5 +1,6 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
+import inspect
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ from rlr.callbacks import (
     SafeCheckpointIO,
     UnusedAverage,
 )
+from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
@@ -39,12 +41,13 @@ from rlr.cli.error_messages import explain
 from rlr.cli.export import check_empty, export
 from rlr.cli.interrupts import sigterm_raises
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
-from rlr.cli.run_folder import LAST, RUNS, Run, requeued
+from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
 from rlr.cli.settings import check_settings
-from rlr.cli.static_check import COMMANDS, EXPORT
+from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
 from rlr.data import PromptData
+from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
 from rlr.models import DiffusionModel
@@ -126,17 +129,18 @@ class CLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
-        export_parser = self.init_parser(description=COMMANDS[EXPORT])
-        self._add_arguments(export_parser)
-        # no program but this one needs the model: it stands in the config's module
-        export_parser.add_function_arguments(export, skip={"model"})
-        self._subcommand_parsers[EXPORT] = export_parser
         assert parser._subcommands_action is not None
-        parser._subcommands_action.add_subcommand(EXPORT, export_parser, help=COMMANDS[EXPORT])
+        # the first argument of each is made from the config's module
+        for name, function, first in ((EXPORT, export, "model"), (ANALYZE, analyze, "training")):
+            own_parser = self.init_parser(description=COMMANDS[name])
+            self._add_arguments(own_parser)
+            own_parser.add_function_arguments(function, skip={first})
+            self._subcommand_parsers[name] = own_parser
+            parser._subcommands_action.add_subcommand(name, own_parser, help=COMMANDS[name])
 
     def instantiate_classes(self) -> None:
-        """Builds module, data and trainer, of which ``export`` needs none."""
-        if self.subcommand != EXPORT:
+        """Builds module, data and trainer; the commands of our own build what they need."""
+        if self.subcommand not in OWN:
             with self._alive():
                 TERMINAL.status(f"building {', '.join(self._names())}")
                 super().instantiate_classes()
@@ -156,8 +160,8 @@ class CLI(LightningCLI):
         return TERMINAL.alive() if self._speaks else nullcontext()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand == EXPORT:
-            self._export()
+        if subcommand in OWN:
+            {EXPORT: self._export, ANALYZE: self._analyze}[subcommand]()
             return
         try:
             with sigterm_raises(), self._alive():
@@ -178,14 +182,29 @@ class CLI(LightningCLI):
         self.exported = export(model, exporter, config.folder, config.ckpt_path, config.use_average)
         sys.stdout.write("".join(f"{path}\n" for path in self.exported))
 
+    def _analyze(self) -> None:
+        config = self.config[ANALYZE]
+        folder = Path(config.folder or self.run.folder / ANALYZE)
+        check_writable(folder)
+        module = build(config.model, Alignment, "model")
+        data = build(config.data, LightningDataModule, "data")
+        given = {
+            name: build(value, Estimator, f"estimators.{name}") for name, value in (config.estimators or {}).items()
+        }
+        training = training_gradient(module, data, config.trainer, config.seed)
+        settings = {name: config[name] for name in inspect.signature(analyze).parameters if name in config}
+        self.analyzed = analyze(training, **{**settings, "estimators": given or None, "folder": str(folder)})
+        say(self.analyzed.text())
+        say("\n" + "\n".join(str(path) for path in sorted(folder.glob("analysis.*"))))
+
     def before_instantiate_classes(self) -> None:
         """Checks settings once interpolations are resolved, and the folder of the run before anything is loaded."""
         config = self.config[self.subcommand]
         check_settings(config.as_dict())
-        if self.subcommand == EXPORT:
-            return
         files = self.files or [str(file) for file in config.get("config") or []]
         self.run = Run.of(config.trainer.default_root_dir, files)
+        if self.subcommand in OWN:
+            return
         check_writable(self.run.folder)
         self._resumed = config.get("ckpt_path") if self.subcommand == "fit" else None
         if self.subcommand == "fit":
@@ -202,7 +221,7 @@ class CLI(LightningCLI):
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
         config = {name: value for name, value in yaml.safe_load(text).items() if name in PARTS}
         config["trainer"]["default_root_dir"] = str(self.run.folder)
-        return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
+        return HEADER + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and keeps the names of the config files, which jsonargparse drops where it interpolates."""

@@ -13,6 +13,8 @@ CONFIG, LAST, BEST = "config.yaml", "last.ckpt", "best.ckpt"
 """The files of a run: the config of its ``fit``, the last checkpoint, and the one with the best validation reward."""
 ROOT = "--trainer.default_root_dir"
 CHECKPOINT = "--ckpt_path"
+HEADER = "# The resolved config of a `fit`; the run writes it again when it is resumed.\n"
+"""The first line of the config of a run, by which it differs from a config of the user."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,16 @@ class Run:
         return any(self.folder.glob("*.ckpt"))
 
     def check_free(self, checkpoint: str | None) -> None:
-        """Raises a ``ConfigError`` if a ``fit`` would overwrite a run.
+        """Raises a ``ConfigError`` if a ``fit`` would overwrite a run, or a config of the user.
 
         Args:
             checkpoint: The checkpoint that the ``fit`` resumes from; None begins a new run.
         """
+        config = self.folder / CONFIG
+        if config.is_file() and not config.read_text(encoding="utf-8", errors="replace").startswith(HEADER):
+            raise ConfigError(
+                f"{config} is no config of a run, and the run would overwrite it; set another folder with --name NAME"
+            )
         resumed = checkpoint in ("last", "hpc") or (
             checkpoint and Path(checkpoint).resolve().parent == self.folder.resolve()
         )

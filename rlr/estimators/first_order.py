@@ -12,15 +12,22 @@ from collections.abc import Iterator
 
 import torch
 
-from rlr.chain import Chain
+from rlr.chain import Chain, Evaluation
 from rlr.estimators.base import Estimator, Term
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
 
-def first_order(rollout: Rollout, steps: int, weight: float = 1.0) -> Term:
-    r"""Returns the first-order term of steps :math:`k` = ``steps`` … 1, times ``weight``."""
-    rewards = rollout.score_recorded(rollout.replay_sample(steps))
+def first_order(rollout: Rollout, steps: int, weight: float = 1.0, first: Evaluation | None = None) -> Term:
+    r"""Returns the first-order term of steps :math:`k` = ``steps`` … 1, times ``weight``.
+
+    Args:
+        rollout: The rollout.
+        steps: The number :math:`k` of steps.
+        weight: A factor on the term.
+        first: The evaluation of the network in :math:`x_k`, where it is known.
+    """
+    rewards = rollout.score_recorded(rollout.replay_sample(steps, first=first))
     return Term("first_order", -weight * rewards.mean(), tuple(range(steps, 0, -1)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from rlr.chain import Chain
 from rlr.estimators.advantages import Baseline
 from rlr.estimators.base import Estimator, Term
-from rlr.estimators.control_variate import LookAhead
+from rlr.estimators.control_variate import LookAhead, Predictions
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
 from rlr.estimators.segments import StepRange
@@ -68,8 +68,19 @@ class HalfOrderRLR(Estimator):
         self.half.check(chain)
 
     def terms(self, rollout: Rollout) -> Iterator[Term]:
-        yield first_order(rollout, self.steps, self.first_weight)
-        yield from self.half.terms(rollout, self.half_weight)
+        segments, factor = self.half.draw(rollout)
+        control = self.half.control
+        if control is None:
+            yield first_order(rollout, self.steps, self.first_weight)
+            yield from self.half.terms_of(segments, rollout, self.half_weight * factor)
+            return
+        predictions = Predictions(control, rollout, segments)
+        # the segment that ends in x_k uses the same evaluation of the network
+        yield first_order(rollout, self.steps, self.first_weight, predictions.evaluate(self.steps))
+        yield from self.half.terms_of(segments, rollout, self.half_weight * factor, predictions)
+
+    def metrics(self) -> dict[str, float]:
+        return self.half.metrics()
 
     def state_dict(self) -> dict[str, object]:
         return self.half.state_dict()

@@ -211,6 +211,14 @@ def test_a_second_fit_does_not_overwrite_a_run(config, tmp_path, refuse):
     assert (tmp_path / "out" / "last.ckpt").read_bytes() == before
 
 
+def test_a_config_of_the_user_is_not_overwritten(config, tmp_path, refuse):
+    path = Path(config())
+    before = path.read_text()
+    stated = refuse(f"--config={path}", f"--trainer.default_root_dir={tmp_path}")
+    assert "config.yaml is no config of a run, and the run would overwrite it; set another folder with --name" in stated
+    assert path.read_text() == before
+
+
 def test_a_run_resumes_with_its_folder_alone(config, tmp_path):
     whole = fit(config(("max_steps: 3", "max_steps: 5")), tmp_path / "whole")
     fit(config(), tmp_path)
@@ -347,7 +355,7 @@ WRONG = {
     ),
     "family": (
         ("class_path: DDIM", "class_path: Brightness"),
-        "there is no Sampler 'Brightness'; there are Ancestral, DDIM",
+        "there is no Sampler 'Brightness'; there are Ancestral, ",
     ),
     "section": (("trainer:", "trainre:"), "there is no option 'trainre'; did you mean 'trainer'?"),
     "option": (
