@@ -85,7 +85,7 @@ def run_folder(setting: Setting, experiment: str, key: Mapping[str, str | int], 
 
 def resume_arguments(folder: Path) -> list[str]:
     """Returns the arguments that resume a run if its folder has a checkpoint."""
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / "last.ckpt"
     return [f"--ckpt_path={last}"] if last.is_file() else []
 
 

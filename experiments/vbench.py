@@ -88,7 +88,7 @@ class Trained(Videos):
     def make(self, folder: Path) -> list[str]:
         run_command([*self.training, f"--trainer.default_root_dir={folder}", *resume_arguments(folder)])
         release()
-        return [f"--ckpt={folder / 'checkpoints' / 'last.ckpt'}"]
+        return [f"--ckpt={folder / 'last.ckpt'}"]
 
 
 @dataclass(frozen=True)

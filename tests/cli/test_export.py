@@ -22,7 +22,7 @@ def trained(config, tmp_path):
     """A finished run: its config, its checkpoint and its module."""
     path = config()
     module = fit(path, tmp_path).model
-    return path, tmp_path / "out" / "checkpoints" / "last.ckpt", module
+    return path, tmp_path / "out" / "last.ckpt", module
 
 
 def test_the_weights_of_the_checkpoint_are_written(trained, tmp_path, capsys):
@@ -48,7 +48,7 @@ def test_an_average_is_written_where_there_is_one(config, tmp_path):
     given = "  max_steps: 3\n  callbacks:\n    - class_path: EMA\n      init_args: {decay: 0.5}\n"
     path = config(("  max_steps: 3\n", given))
     fit(path, tmp_path)
-    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / "out" / "last.ckpt"
     average = torch.load(checkpoint, weights_only=True)["callbacks"]["EMA"]["average"]
     (file,) = export(path, tmp_path / "average", checkpoint).exported
     assert sums(file) == pytest.approx({name: weight.sum().item() for name, weight in average.items()}, abs=1e-5)

@@ -229,13 +229,12 @@ def test_a_trained_model_is_scored_from_its_last_checkpoint(monkeypatch, tmp_pat
     commands = pretend(monkeypatch)
     scored = VBenchRun(Trained(VC2_METHODS[0].with_reward(VC2_TARGET), 1, 450), 5)
     (row,) = scored.run(tmp_path, "DDPO")
-    last = tmp_path / "checkpoints" / "last.ckpt"
+    last = tmp_path / "last.ckpt"
     assert row == {**{dimension.name: float(k + 1) for k, dimension in enumerate(SIX)}, AVERAGE: 50.0}
     assert f"--trainer.default_root_dir={tmp_path}" in commands[0]
     assert commands[1][:1] == ["eval"]
     assert {f"--ckpt={last}", "--samples=5", "--name=DDPO", "--model.init_args.seed=0"} < set(commands[1])
     assert not any("ckpt_path" in argument for argument in commands[0])
-    last.parent.mkdir()
     last.touch()
     scored.run(tmp_path, "DDPO")
     assert f"--ckpt_path={last}" in commands[2]
