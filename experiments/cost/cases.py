@@ -69,9 +69,9 @@ def _first_order(steps: int) -> Callable[[int], Needs]:
 
 
 def _look_ahead(total: int, length: int) -> Needs:
-    # every segment predicts the clean sample where it ends, and differentiates that prediction
+    # the prediction in which a segment ends is the first step of the next one, and is differentiated once more
     segments = ceil((total - 1) / length)
-    return Needs(0, total + segments, 0, 1 + segments)
+    return Needs(0, total + segments, 1, 1 + segments)
 
 
 def _align_prop(total: int) -> Needs:
