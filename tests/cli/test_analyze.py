@@ -86,9 +86,14 @@ def test_where_memory_is_short_full_backpropagation_is_not_tried(config, tmp_pat
 
 
 def test_estimators_that_the_defaults_offer_may_not_fit(config, tmp_path):
-    found = analyze(config(), tmp_path).analyzed.survey
-    # a batch of two has no regression
-    assert "needs a batch of 4" in found.failures["HalfOrderRLR(2, all, LookAhead)"]
+    one = (
+        ("class_path: RLR", "class_path: FirstOrder"),
+        ("        length: 2\n        zeroth: false\n", "        steps: 1\n"),
+    )
+    found = analyze(config(("  batch_size: 2", "  batch_size: 1"), *one), tmp_path).analyzed.survey
+    # a batch of one has no leave-one-out baseline
+    assert {"HalfOrder(1)", "HalfOrderRLR(2, all)"} <= set(found.failures)
+    assert [row.name for row in found.rows][:3] == ["FirstOrder(all)", "FirstOrder(2)", "FirstOrder of the config"]
 
 
 def test_mistakes(config, refuse, tmp_path):
