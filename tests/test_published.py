@@ -10,24 +10,30 @@ from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
     AWM,
     DDPO,
+    GRPO,
     AlignProp,
     DecayRamp,
     DiffusionNFT,
+    DirectAlign,
     DRaFTLV,
+    DRTune,
     FirstOrder,
     GaussianSteps,
     ImportanceRatio,
+    LeapAlign,
     NormalizedError,
     OfficialRLR,
     PowerVelocityError,
     PromptStatistics,
+    RandomWindow,
     ReFL,
     RoundStatistics,
     RoundStd,
+    SlidingWindow,
 )
 from rlr.modules import DOODL
 from rlr.modules.optimization import Optimization
-from rlr.samplers import DDIM
+from rlr.samplers import CPS, DDIM
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -41,8 +47,15 @@ DEFAULTS = {
     AlignProp: {"low": 0, "high": None},
     GaussianSteps: {"mean": 8.0, "std": 5.0},
     FirstOrder: {"steps": 1},
+    DirectAlign: {"draws": 1, "shift": 3.0, "inversion": 0.0},
     DRaFTLV: {"noises": 2},
+    GRPO: {"num_minibatches": 2, "epochs": 1, "advantage_clip": 5.0, "skip_last": 1, "kl": 0.04},
+    RandomWindow: {"length": 3},
+    SlidingWindow: {"length": 4, "rounds": 25},
+    CPS: {"noise_level": 0.8},
     ReFL: {"window": 10},
+    DRTune: {"trained": 2, "window": 11},
+    LeapAlign: {"discount": 0.3, "floor": 0.1},
     AWM: {"advantage_clip": 5.0, "kl": 0.003, "old_weight": 1.0, "num_minibatches": 2, "epochs": 1},
     PowerVelocityError: {"power": 0.25},
     DiffusionNFT: {"beta": 1.0, "advantage_clip": 5.0, "kl": 1e-4, "num_minibatches": 1, "epochs": 1},
@@ -117,6 +130,7 @@ CONFIGURED = {
         "estimator.first_weight": 0.05,
         "estimator.half_weight": 0.001,
     },
+    "image/tiny_leapalign": {"estimator.discount": 0.1, "estimator.floor": 0.1},
     "image/doodl_sd14_aes": {"model.scale": 7.5},
     "video/vc2_vader_aes": {
         "optimization.lr": 2e-4,
