@@ -35,7 +35,7 @@ def gradient(estimator: Estimator, seed: int = 0) -> Tensor:
     chain = linear_chain()
     for terms in estimator.updates([rollout(estimator, chain, quadratic, 8, seed)]):
         for term in terms:
-            term.loss.backward()
+            term.backward()
     return chain.model.get_parameter("w").grad  # type: ignore[return-value]
 
 
