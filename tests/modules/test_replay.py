@@ -14,10 +14,13 @@ from rlr.callbacks import Checkpointing, SafeCheckpointIO
 from rlr.data import PromptBatch, Prompts
 from rlr.estimators import (
     DDPO,
+    GRPO,
+    GroupStatistics,
     HalfOrder,
     ImportanceRatio,
     Penalty,
     PromptStatistics,
+    RandomWindow,
     RoundStatistics,
     ScoreFunction,
     Unscaled,
@@ -217,8 +220,8 @@ def data():
     return Prompts(list(WORDS[:5]), batch_size=4, samples_per_prompt=2)
 
 
-def train(folder, steps=UPDATES, resume=False, kill=None, every=1):
-    one = module(model=AffineModel(frozen=False), clip_norm=0.5, warmup=6)
+def train(folder, steps=UPDATES, resume=False, kill=None, every=1, **settings):
+    one = module(model=AffineModel(frozen=False), clip_norm=0.5, warmup=6, **settings)
     if kill is not None:
         torch.set_num_threads(1)  # a forked child has none of its parent's threads
         step = one.training_step
@@ -289,6 +292,32 @@ def test_resuming_inside_a_round_samples_its_rollouts_again(uninterrupted, tmp_p
     resumed = train(tmp_path, resume=True)
     assert torch.equal(weights(resumed), weights(uninterrupted))
     assert resumed.progress == uninterrupted.progress
+
+
+def grpo():
+    """Four updates a round, and a window that each round draws."""
+    settings = {"surrogate": ImportanceRatio(0.05), "statistics": GroupStatistics(), "kl": 0.0}
+    return GRPO(num_minibatches=2, epochs=2, skip_last=0, window=RandomWindow(1, within=4), **settings)
+
+
+def test_rounds_that_are_sampled_again_keep_their_window(tmp_path):
+    whole = train(tmp_path / "whole", estimator=grpo())
+    assert whole.estimator.rounds == UPDATES / 4
+    (tmp_path / "part").mkdir()
+    stopped(tmp_path / "part", estimator=grpo())
+    resumed = train(tmp_path / "part", resume=True, estimator=grpo())
+    assert torch.equal(weights(resumed), weights(whole))
+    # another window would be seen
+    path = tmp_path / "part" / "last.ckpt"
+    stopped(tmp_path / "part", estimator=grpo())
+    checkpoint = torch.load(path, weights_only=True)
+    states = checkpoint["alignment"]["estimator"]
+    states["seed"] = next(
+        s for s in range(99) if grpo().window.offset(2, 4, s) != grpo().window.offset(2, 4, states["seed"])
+    )
+    torch.save(checkpoint, path)
+    other = train(tmp_path / "part", resume=True, estimator=grpo())
+    assert not torch.equal(weights(other), weights(whole))
 
 
 @pytest.mark.parametrize("key", ["number", "prompts"])
