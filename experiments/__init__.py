@@ -1,1 +1,1 @@
-"""The paper's tables and figures, each measured cell by cell and kept in a file of rows."""
+"""The paper's tables and figures, as runs whose results are rows of a file."""

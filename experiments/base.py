@@ -1,4 +1,4 @@
-"""Experiments: cells that are measured one by one, and tables and figures of their rows."""
+"""Experiments: runs that are measured one by one, and tables and figures of their rows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from matplotlib.figure import Figure as Canvas
 
-from experiments.scales import Scale
+from experiments.settings import Setting
 from rlr.evaluation.report import Table as Table
 
 Row = dict[str, str | float]
@@ -15,22 +15,22 @@ Row = dict[str, str | float]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Run:
     """The unit of measurement; its rows are stored and not measured again.
 
     Args:
-        key: Identifies the cell: method, reward, seed and so on. All cells of an experiment have the same names.
-        recipe: The command or the settings of the measurement. Rows of another recipe are stale.
-        work: Measures the cell and returns one or more rows; additional columns distinguish the rows of a cell.
+        key: Identifies the run: method, reward, seed and so on. All runs of an experiment have the same keys.
+        command: The command, or a description of a measurement that is no command. Rows of another command are stale.
+        measure: Does the run and returns one or more rows; additional columns distinguish the rows of a run.
     """
 
     key: Mapping[str, str | int]
-    recipe: str
-    work: Callable[[], Sequence[Row]]
+    command: str
+    measure: Callable[[], Sequence[Row]]
 
     @property
     def title(self) -> str:
-        """The key in words, such as ``method=RLR seed=0``."""
+        """The key as text, such as ``method=RLR seed=0``."""
         return " ".join(f"{name}={value}" for name, value in self.key.items())
 
 
@@ -62,23 +62,23 @@ class Experiment(ABC):
     """What the experiment measures, in a sentence or two."""
 
     source: ClassVar[str] = ""
-    """The experiment whose rows this one uses, if they are not its own; both then have the same cells."""
+    """The experiment whose rows this one uses, if they are not its own; both then have the same runs."""
 
     published: ClassVar[Sequence[Table]] = ()
     """The numbers of the paper, for comparison."""
 
     @abstractmethod
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        """Returns the cells, in the order in which partial results are most useful.
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        """Returns the runs, in the order in which partial results are most useful.
 
         Raises:
-            ValueError: If the experiment does not have this scale.
+            ValueError: If the experiment does not have this setting.
         """
 
     @abstractmethod
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        """Returns the tables and figures of the rows; any number of cells may still be missing."""
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+        """Returns the tables and figures of the rows; any number of runs may still be missing."""
 
-    def missing(self, scale: Scale) -> str | None:
-        """Returns one sentence about what this machine lacks for the scale, or None."""
-        return scale.missing()
+    def missing(self, setting: Setting) -> str | None:
+        """Returns one sentence about what this machine lacks for the setting, or None."""
+        return setting.missing()

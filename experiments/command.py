@@ -1,4 +1,4 @@
-"""A command of ``train.py`` as a cell: it runs in this process, and its arguments are the recipe."""
+"""Runs that are commands of ``train.py``, executed in this process."""
 
 import gc
 import hashlib
@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from lightning.pytorch.cli import LightningCLI
 
-from experiments.base import Cell, Row
+from experiments.base import Row, Run
 from experiments.methods import Method
-from experiments.scales import Scale
+from experiments.settings import Setting
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,17 @@ class Command(ABC):
 
     Args:
         method: The method.
-        layer: The config with the evaluation, which overrides that of the method.
+        evaluation: The config with the evaluation, which overrides that of the method.
         seed: The seed of the run.
     """
 
     method: Method
-    layer: str
+    evaluation: str
     seed: int
 
     @property
     @abstractmethod
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The arguments of ``train.py`` for this run, without its folder."""
 
     @abstractmethod
@@ -45,56 +45,60 @@ class Command(ABC):
         """
 
     @property
-    def settings(self) -> list[str]:
+    def configuration(self) -> list[str]:
         """The arguments for the method, its evaluation and the seed."""
-        return [f"--config={self.method.config}", f"--config={self.layer}", *chosen(self.method, self.seed)]
+        return [
+            f"--config={self.method.config}",
+            f"--config={self.evaluation}",
+            *method_arguments(self.method, self.seed),
+        ]
 
     @property
-    def recipe(self) -> str:
-        """The command."""
-        return recipe(self.words)
+    def command(self) -> str:
+        """The command line."""
+        return command_line(self.arguments)
 
-    def cell(self, scale: Scale, experiment: str, key: Mapping[str, str | int]) -> Cell:
-        """Returns the run as a cell of an experiment."""
-        folder = place(scale, experiment, key, self.recipe)
-        return Cell(key, self.recipe, lambda: self.run(folder, folder.parent / "base"))
+    def as_run(self, setting: Setting, experiment: str, key: Mapping[str, str | int]) -> Run:
+        """Returns the command as a run of an experiment."""
+        folder = run_folder(setting, experiment, key, self.command)
+        return Run(key, self.command, lambda: self.run(folder, folder.parent / "base"))
 
 
-def chosen(method: Method, seed: int) -> list[str]:
+def method_arguments(method: Method, seed: int) -> list[str]:
     """Returns the arguments of a method that its config does not contain, including the seed."""
     seeds = (f"--{name}={seed}" for name in method.seeds)
-    return [*(f"--{word}" for word in method.overrides), f"--seed_everything={seed}", *seeds]
+    return [*(f"--{argument}" for argument in method.overrides), f"--seed_everything={seed}", *seeds]
 
 
-def recipe(words: Sequence[str]) -> str:
+def command_line(arguments: Sequence[str]) -> str:
     """Returns the command with these arguments of ``train.py``."""
-    return f"python train.py {shlex.join(words)}"
+    return f"python train.py {shlex.join(arguments)}"
 
 
-def place(scale: Scale, experiment: str, key: Mapping[str, str | int], recipe: str) -> Path:
-    """Returns the folder of a cell."""
+def run_folder(setting: Setting, experiment: str, key: Mapping[str, str | int], command: str) -> Path:
+    """Returns the folder of a run."""
     title = "-".join(str(value).replace("/", "") for value in key.values()).replace(" ", "_")
-    # this run must not resume from checkpoints of another recipe
-    digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
-    return scale.runs / scale.name / experiment / f"{title}-{digest}"
+    # this run must not resume from checkpoints of another command
+    digest = hashlib.sha256(command.encode()).hexdigest()[:8]
+    return setting.runs / setting.name / experiment / f"{title}-{digest}"
 
 
-def resumed(folder: Path) -> list[str]:
+def resume_arguments(folder: Path) -> list[str]:
     """Returns the arguments that resume a run if its folder has a checkpoint."""
     last = folder / "checkpoints" / "last.ckpt"
     return [f"--ckpt_path={last}"] if last.is_file() else []
 
 
-def called(words: Sequence[str]) -> LightningCLI:
+def run_command(arguments: Sequence[str]) -> LightningCLI:
     """Runs ``train.py`` in this process."""
     from rlr.cli import main
 
     try:
-        return main(list(words))
+        return main(list(arguments))
     except SystemExit as left:
         if left.code == MISTAKE:
             raise RuntimeError("the run stopped because of a mistake; see its message above") from left
-        # the trainer turns an interrupt into an exit, and the next cell must not start
+        # the trainer turns an interrupt into an exit, and the next run must not start
         raise KeyboardInterrupt from left
 
 

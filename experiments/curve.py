@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from experiments.base import Row
-from experiments.scales import cpu_seconds
+from experiments.settings import cpu_seconds
 from rlr.callbacks.evaluation import Evaluation, Listener
 from rlr.evaluation.results import Measurement, Results
 from rlr.evaluation.statistics import Comparison

@@ -1,4 +1,4 @@
-"""DOODL as a cell: it optimizes latents of held-out prompts, and trains nothing."""
+"""A run of DOODL: it optimizes latents of held-out prompts, and trains nothing."""
 
 from collections.abc import Sequence
 from contextlib import chdir
@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from experiments.base import Row
-from experiments.command import Command, called, release
+from experiments.command import Command, release, run_command
 from experiments.curve import clock, measured, short
-from experiments.scales import ROOT
+from experiments.settings import ROOT
 from rlr.callbacks.prompt_sets import sample_sets
 from rlr.evaluation.metrics import Metric, as_metrics
 from rlr.evaluation.results import Measurement
@@ -113,18 +113,18 @@ class Latents(Command):
 
     Args:
         method: A config of :class:`~rlr.modules.DOODL` and what differs from it.
-        layer: The config with prompts and :class:`Scores`.
+        evaluation: The config with prompts and :class:`Scores`.
         seed: Decides the latents.
     """
 
     @property
-    def words(self) -> list[str]:
-        return ["predict", *self.settings]
+    def arguments(self) -> list[str]:
+        return ["predict", *self.configuration]
 
     def run(self, folder: Path, base: Path) -> Sequence[Row]:
         """Optimizes, and returns a row for the latents before and one for those after it; samples stay in the folder."""
         with chdir(ROOT):
-            cli = called([*self.words, f"--trainer.default_root_dir={folder}"])
+            cli = run_command([*self.arguments, f"--trainer.default_root_dir={folder}"])
             scores = next(c for c in cli.trainer.callbacks if isinstance(c, Scores))  # type: ignore[attr-defined]
         del cli
         release()

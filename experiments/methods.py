@@ -35,7 +35,7 @@ class Method:
         samples: The number of samples of an update; 0 for a method without training.
         updates_per_round: The number of updates of a round of samples; a run ends with a whole round.
         seeds: The options that contain the seed.
-        layer: The config of the evaluation, if it differs from that of other methods.
+        evaluation: The config of the evaluation, if it differs from that of other methods.
         rate: The option of the learning rate, or of the parameter in its place.
         rates: The learning rates of the tries.
     """
@@ -46,19 +46,19 @@ class Method:
     samples: int = 16
     updates_per_round: int = 1
     seeds: tuple[str, ...] = ("model.init_args.seed", "data.init_args.seed")
-    layer: str = ""
+    evaluation: str = ""
     rate: str = "model.init_args.optimization.lr"
     rates: tuple[str, ...] = RATES
 
-    def but(self, *overrides: str) -> "Method":
+    def with_overrides(self, *overrides: str) -> "Method":
         """Returns the method with further options, which replace earlier values of the same options."""
-        further = {word.partition("=")[0] for word in overrides}
-        kept = tuple(word for word in self.overrides if word.partition("=")[0] not in further)
+        further = {argument.partition("=")[0] for argument in overrides}
+        kept = tuple(argument for argument in self.overrides if argument.partition("=")[0] not in further)
         return replace(self, overrides=kept + overrides)
 
-    def towards(self, target: Target) -> "Method":
+    def with_reward(self, target: Target) -> "Method":
         """Returns the method with a reward."""
-        return replace(self.but(*target.overrides), config=self.config.format(reward=target.suffix))
+        return replace(self.with_overrides(*target.overrides), config=self.config.format(reward=target.suffix))
 
     def updates(self, samples: int) -> int:
         """Returns the number of updates with this number of samples.
@@ -102,16 +102,16 @@ def ablations(method: Method) -> tuple[Method, Method, Method]:
     """Returns V1, V2 and V3 of the paper's ablation of RLR."""
     half, zeroth = f"{_ESTIMATOR}.half=false", f"{_ESTIMATOR}.zeroth=false"
     return (
-        replace(method.but(half, zeroth), name="V1, without half and zeroth order"),
-        replace(method.but(zeroth), name="V2, without zeroth order"),
-        replace(method.but(half), name="V3, without half order"),
+        replace(method.with_overrides(half, zeroth), name="V1, without half and zeroth order"),
+        replace(method.with_overrides(zeroth), name="V2, without zeroth order"),
+        replace(method.with_overrides(half), name="V3, without half order"),
     )
 
 
 def truncations(method: Method, depths: Sequence[str], names: Sequence[str]) -> list[Method]:
     """Returns backpropagation through the last steps, one method for each depth."""
     chosen = zip(depths, names, strict=True)
-    return [replace(method.but(f"{_ESTIMATOR}.steps={depth}"), name=name) for depth, name in chosen]
+    return [replace(method.with_overrides(f"{_ESTIMATOR}.steps={depth}"), name=name) for depth, name in chosen]
 
 
 SD_TARGETS = (
@@ -133,20 +133,20 @@ def stable_diffusion(model: str) -> tuple[Method, Method, Method]:
     )
 
 
-def staged(config: str, plain: Sequence[str], layers: tuple[str, str], samples: int) -> tuple[Method, Method]:
+def staged(config: str, plain: Sequence[str], evaluations: tuple[str, str], samples: int) -> tuple[Method, Method]:
     """Returns training with whole prompts and with staged prompts.
 
     Args:
         config: A config with staged prompts.
         plain: The options that replace them by whole prompts.
-        layers: The configs of the evaluation with whole and with staged prompts.
+        evaluations: The configs of the evaluation with whole and with staged prompts.
         samples: The number of samples of an update.
     """
     seeds = ("model.init_args.seed", "data.init_args.data.init_args.seed")
-    whole, stages = layers
+    whole, stages = evaluations
     return (
-        Method("RLR without DCoT", config, tuple(plain), samples, layer=whole),
-        Method("RLR-DCoT", config, (), samples, seeds=seeds, layer=stages),
+        Method("RLR without DCoT", config, tuple(plain), samples, evaluation=whole),
+        Method("RLR-DCoT", config, (), samples, seeds=seeds, evaluation=stages),
     )
 
 

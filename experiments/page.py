@@ -20,17 +20,17 @@ class Page:
         experiment: What was measured.
         command: The command that measures it and writes the page.
         rows: The measured rows.
-        cells: How many cells there are, and how many of them are measured.
+        runs: How many runs there are, and how many of them are measured.
     """
 
     experiment: Experiment
     command: str
     rows: Sequence[Row]
-    cells: tuple[int, int]
+    runs: tuple[int, int]
 
     def write(self, folder: Path) -> list[Path]:
         """Writes ``NAME.md``, ``NAME.html`` and a PNG for each figure, and returns the paths."""
-        shown = list(self.experiment.show(self.rows)) if self.rows else []
+        shown = list(self.experiment.report(self.rows)) if self.rows else []
         names = self._names(shown)
         drawn = {figure: drawing(figure) for figure in names}
         files = {name: drawn[figure] for figure, name in names.items()}
@@ -68,8 +68,8 @@ class Page:
     @property
     def state(self) -> str:
         """What has been measured, where and when, in a paragraph."""
-        total, measured = self.cells
-        text = f"{measured} of {total} cells are measured"
+        total, measured = self.runs
+        text = f"{measured} of {total} runs are measured"
         return f"{text}: {'; '.join(self._facts())}." if self.rows else f"{text}."
 
     def _facts(self) -> Iterator[str]:
@@ -79,9 +79,9 @@ class Page:
         if dates:
             yield " to ".join(sorted({min(dates), max(dates)}))
         yield from (", ".join(sorted(found)) for found in (commits, devices) if found)
-        # every row has the seconds of its whole cell
-        cells = {(row.get("recipe"), row.get("date"), row.get("seconds", 0.0)) for row in self.rows}
-        yield f"{sum(float(seconds) for *_, seconds in cells if seconds is not None):.0f} s in all"
+        # every row has the seconds of its whole run
+        runs = {(row.get("command"), row.get("date"), row.get("seconds", 0.0)) for row in self.rows}
+        yield f"{sum(float(seconds) for *_, seconds in runs if seconds is not None):.0f} s in all"
 
 
 def drawing(figure: Figure) -> bytes:

@@ -1,6 +1,8 @@
 """The experiments of the command line."""
 
 from experiments.base import Experiment
+from experiments.board.board import BoardA, BoardB
+from experiments.board.tuning import BoardTuningA, BoardTuningB
 from experiments.paper.cost import Cost
 from experiments.paper.figure3 import Figure3
 from experiments.paper.figure4 import Figure4
@@ -27,4 +29,8 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Table5,
     Table6,
     Tails,
+    BoardTuningA,
+    BoardA,
+    BoardTuningB,
+    BoardB,
 )

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 
-from experiments.base import Cell, Row
-from experiments.scales import ROOT, Scale
+from experiments.base import Row, Run
+from experiments.locks import locked
+from experiments.settings import ROOT, Setting
 from rlr.evaluation import provenance
 from rlr.io.atomic import write_whole
 
-FACTS = ("recipe", "seconds", "device", "threads", "date", "commit")
-"""The last columns: what made a row, and what its whole cell cost."""
+PROVENANCE = ("command", "seconds", "device", "threads", "date", "commit")
+"""The last columns: what made a row, and what its whole run cost."""
 
-TEXTS = frozenset({"recipe", "device", "date", "commit"})
+TEXTS = frozenset({"command", "device", "date", "commit"})
 """Columns that hold texts, even where these look like numbers."""
 
 Line = dict[str, str]
@@ -33,9 +34,9 @@ class Results:
         self.path = path
 
     @classmethod
-    def of(cls, scale: Scale, name: str) -> "Results":
-        """Returns the rows of an experiment at a scale, by its name."""
-        return cls(scale.results / scale.name / f"{name}.csv")
+    def of(cls, setting: Setting, name: str) -> "Results":
+        """Returns the rows of an experiment at a setting, by its name."""
+        return cls(setting.results / setting.name / f"{name}.csv")
 
     @property
     def lines(self) -> list[Line]:
@@ -45,77 +46,81 @@ class Results:
         with self.path.open(encoding="utf-8", newline="") as file:
             return [{name: value for name, value in line.items() if value} for line in csv.DictReader(file)]
 
-    def rows(self, cells: Iterable[Cell]) -> list[Row]:
-        """Returns the rows of the cells that are measured, with numbers as numbers."""
+    def rows(self, runs: Iterable[Run]) -> list[Row]:
+        """Returns the rows of the runs that are measured, with numbers as numbers."""
         lines = self.lines
-        return [_row(line, cell) for cell in cells for line in lines if _is_of(line, cell) and _fresh(line, cell)]
+        return [_row(line, run) for run in runs for line in lines if _is_of(line, run) and _fresh(line, run)]
 
-    def measured(self, cell: Cell) -> bool:
-        """Whether there are rows of the cell, of its present recipe."""
-        return any(_is_of(line, cell) and _fresh(line, cell) for line in self.lines)
+    def measured(self, run: Run) -> bool:
+        """Whether there are rows of the run, of its present command."""
+        return any(_is_of(line, run) and _fresh(line, run) for line in self.lines)
 
-    def stale(self, cell: Cell) -> bool:
-        """Whether there are rows of the cell, of another recipe."""
-        return any(_is_of(line, cell) and not _fresh(line, cell) for line in self.lines)
+    def stale(self, run: Run) -> bool:
+        """Whether there are rows of the run, of another command."""
+        return any(_is_of(line, run) and not _fresh(line, run) for line in self.lines)
 
-    def add(self, cell: Cell, rows: Sequence[Row], made: Mapping[str, str | float]) -> None:
-        """Writes the rows of a cell in the place of those that it had, after all others.
+    def add(self, run: Run, rows: Sequence[Row], made: Mapping[str, str | float]) -> None:
+        """Writes the rows of a run in the place of those that it had, after all others.
 
         Args:
-            cell: The cell.
+            run: The run.
             rows: Its rows.
-            made: How they were made: :data:`FACTS` but for the recipe.
+            made: How they were made: :data:`PROVENANCE` but for the command.
 
         Raises:
-            ValueError: If there are no rows, or other cells of the file have other keys.
+            ValueError: If there are no rows, or other runs of the file have other keys.
         """
         if not rows:
-            raise ValueError(f"the cell {cell.title} returned no row; it must return at least one")
-        new = [_line({**cell.key, **row, "recipe": cell.recipe, **made}) for row in rows]
-        # another process may have added some
+            raise ValueError(f"the run {run.title} returned no row; it must return at least one")
+        new = [_line({**run.key, **row, "command": run.command, **made}) for row in rows]
+        # another process may add some at the same time
+        with locked(self.path.parent):
+            self._replace(run, new)
+
+    def _replace(self, run: Run, new: Sequence[Line]) -> None:
         lines = self.lines
-        strange = next((line for line in lines if not cell.key.keys() <= line.keys()), None)
+        strange = next((line for line in lines if not run.key.keys() <= line.keys()), None)
         if strange is not None:
-            names = ", ".join(cell.key)
+            names = ", ".join(run.key)
             raise ValueError(
                 f"{self.path} has a row without all of {names}; move the file away, it is of another version"
             )
-        self._write([line for line in lines if not _is_of(line, cell)] + new)
+        self._write([*(line for line in lines if not _is_of(line, run)), *new])
 
     def _write(self, lines: Sequence[Line]) -> None:
-        names = dict.fromkeys(name for line in lines for name in line if name not in FACTS)
+        names = dict.fromkeys(name for line in lines for name in line if name not in PROVENANCE)
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, [*names, *FACTS], lineterminator="\n")
+        writer = csv.DictWriter(buffer, [*names, *PROVENANCE], lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
         write_whole(self.path, buffer.getvalue().encode())
 
 
-def made(scale: Scale, seconds: float) -> dict[str, str | float]:
-    """Returns how a cell was made, now, here and in so many seconds."""
+def provenance_columns(setting: Setting, seconds: float) -> dict[str, str | float]:
+    """Returns how a run was made, now, here and in so many seconds."""
     return {
         "seconds": round(seconds, 2),
-        "device": provenance.device(scale.device),
+        "device": provenance.device(setting.device),
         "threads": torch.get_num_threads(),
         "date": provenance.now(),
         "commit": provenance.commit(ROOT, but="experiments/results") or "",
     }
 
 
-def _is_of(line: Line, cell: Cell) -> bool:
-    return all(line.get(name) == str(value) for name, value in cell.key.items())
+def _is_of(line: Line, run: Run) -> bool:
+    return all(line.get(name) == str(value) for name, value in run.key.items())
 
 
-def _fresh(line: Line, cell: Cell) -> bool:
-    return line.get("recipe") == cell.recipe
+def _fresh(line: Line, run: Run) -> bool:
+    return line.get("command") == run.command
 
 
 def _line(row: Mapping[str, str | float]) -> Line:
     return {name: value if isinstance(value, str) else repr(value) for name, value in row.items()}
 
 
-def _row(line: Line, cell: Cell) -> Row:
-    texts = TEXTS | {name for name, value in cell.key.items() if isinstance(value, str)}
+def _row(line: Line, run: Run) -> Row:
+    texts = TEXTS | {name for name, value in run.key.items() if isinstance(value, str)}
     return {name: value if name in texts else _number(value) for name, value in line.items()}
 
 

@@ -1,4 +1,4 @@
-"""A training run as a cell, with evaluations during training."""
+"""A training run, with evaluations during training."""
 
 import shutil
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.base import Row
-from experiments.command import Command, called, release, resumed
+from experiments.command import Command, release, resume_arguments, run_command
 from experiments.curve import Curve
-from experiments.scales import ROOT
+from experiments.settings import ROOT
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Training(Command):
 
     Args:
         method: The method.
-        layer: The config with the evaluation, which overrides that of the method.
+        evaluation: The config with the evaluation, which overrides that of the method.
         seed: The seed of noises, training prompts and their order.
         points: The increasing numbers of updates after which to evaluate; the last is the end of the run.
     """
@@ -26,18 +26,18 @@ class Training(Command):
     points: tuple[int, ...]
 
     @property
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         return [
             "fit",
-            *self.settings,
+            *self.configuration,
             f"--trainer.max_steps={self.points[-1]}",
             f"--trainer.callbacks.updates=[{','.join(map(str, self.points))}]",
         ]
 
-    def arguments(self, folder: Path, base: Path) -> list[str]:
+    def complete_arguments(self, folder: Path, base: Path) -> list[str]:
         """Returns all arguments of ``train.py``; the run resumes if the folder has a checkpoint."""
         places = [f"--trainer.default_root_dir={folder}", f"--trainer.callbacks.folder={base}"]
-        return [*self.words, *places, *resumed(folder)]
+        return [*self.arguments, *places, *resume_arguments(folder)]
 
     def run(self, folder: Path, base: Path) -> Sequence[Row]:
         """Starts or resumes training, and returns a row for each point and set of prompts.
@@ -47,7 +47,7 @@ class Training(Command):
             base: The folder of the base model's scores, which all runs of an experiment share.
         """
         with chdir(ROOT):
-            cli = called(self.arguments(folder, base))
+            cli = run_command(self.complete_arguments(folder, base))
             curve = next(c for c in cli.trainer.callbacks if isinstance(c, Curve))  # type: ignore[attr-defined]
         rows = curve.rows
         del cli

@@ -44,33 +44,50 @@ if TYPE_CHECKING:
     from rlr.data import VBenchPrompts as VBenchPrompts
     from rlr.data import WithoutWords as WithoutWords
     from rlr.estimators import DDPO as DDPO
+    from rlr.estimators import GRPO as GRPO
     from rlr.estimators import RLR as RLR
     from rlr.estimators import AlignProp as AlignProp
     from rlr.estimators import AllSteps as AllSteps
     from rlr.estimators import Baseline as Baseline
+    from rlr.estimators import Coefficients as Coefficients
+    from rlr.estimators import ConstantCoefficients as ConstantCoefficients
+    from rlr.estimators import Critic as Critic
     from rlr.estimators import Depth as Depth
+    from rlr.estimators import DirectAlign as DirectAlign
     from rlr.estimators import DirectionPerSample as DirectionPerSample
     from rlr.estimators import DRaFTLV as DRaFTLV
+    from rlr.estimators import DRTune as DRTune
     from rlr.estimators import Estimator as Estimator
     from rlr.estimators import FirstOrder as FirstOrder
     from rlr.estimators import GaussianSteps as GaussianSteps
     from rlr.estimators import HalfOrder as HalfOrder
     from rlr.estimators import HalfOrderRLR as HalfOrderRLR
     from rlr.estimators import ImportanceRatio as ImportanceRatio
+    from rlr.estimators import LeapAlign as LeapAlign
     from rlr.estimators import LeaveOneOut as LeaveOneOut
+    from rlr.estimators import LeaveOneOutRegression as LeaveOneOutRegression
+    from rlr.estimators import LikelihoodRatio as LikelihoodRatio
     from rlr.estimators import LookAhead as LookAhead
+    from rlr.estimators import NormalizedRatio as NormalizedRatio
     from rlr.estimators import OfficialRLR as OfficialRLR
+    from rlr.estimators import OwnReward as OwnReward
     from rlr.estimators import Perturbation as Perturbation
     from rlr.estimators import PromptStatistics as PromptStatistics
+    from rlr.estimators import RandomWindow as RandomWindow
     from rlr.estimators import ReFL as ReFL
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
+    from rlr.estimators import RunningRegression as RunningRegression
+    from rlr.estimators import SampleClip as SampleClip
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
+    from rlr.estimators import SlidingWindow as SlidingWindow
+    from rlr.estimators import StandIn as StandIn
     from rlr.estimators import Statistics as Statistics
     from rlr.estimators import Surrogate as Surrogate
     from rlr.estimators import UniformSteps as UniformSteps
     from rlr.estimators import Unscaled as Unscaled
+    from rlr.estimators import Value as Value
     from rlr.estimators import Zero as Zero
     from rlr.estimators import ZerothOrder as ZerothOrder
     from rlr.evaluation import Metric as Metric
@@ -92,6 +109,7 @@ if TYPE_CHECKING:
     from rlr.modules import ImageAlignment as ImageAlignment
     from rlr.modules import Prediction as Prediction
     from rlr.modules import Sampling as Sampling
+    from rlr.modules import Shrinkage as Shrinkage
     from rlr.modules import VideoAlignment as VideoAlignment
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames
@@ -114,15 +132,18 @@ if TYPE_CHECKING:
     from rlr.rewards import PillowCropShortest as PillowCropShortest
     from rlr.rewards import Preprocessing as Preprocessing
     from rlr.rewards import RandomFrame as RandomFrame
+    from rlr.rewards import Relative as Relative
     from rlr.rewards import Remote as Remote
     from rlr.rewards import Reward as Reward
     from rlr.rewards import RunningZScore as RunningZScore
     from rlr.rewards import Scaling as Scaling
     from rlr.rewards import Squash as Squash
+    from rlr.samplers import CPS as CPS
     from rlr.samplers import DDIM as DDIM
     from rlr.samplers import Ancestral as Ancestral
     from rlr.samplers import FlowSDE as FlowSDE
     from rlr.samplers import Sampler as Sampler
+    from rlr.samplers import Windowed as Windowed
     from rlr.schedules import DiscreteSchedule as DiscreteSchedule
     from rlr.schedules import RectifiedFlow as RectifiedFlow
     from rlr.schedules import RescaledSchedule as RescaledSchedule

@@ -62,6 +62,21 @@ class Trajectory:
         return replace(first, condition=condition, states=states, noises=noises)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    r"""The network evaluated in a recorded state. A replay can start from it, so that one evaluation serves two purposes.
+
+    Args:
+        t: The step :math:`t`.
+        x: The state :math:`x_t`, a leaf that requires a gradient.
+        denoised: The estimate :math:`\hat x_0(x_t)`, with a graph in the state and in the weights.
+    """
+
+    t: int
+    x: Tensor
+    denoised: Tensor
+
+
 class Chain(nn.Module):
     r"""A base model with a sampler: a policy in which every action is one denoising step.
 
@@ -144,7 +159,20 @@ class Chain(nn.Module):
             observe(t, transition, states[t - 1])
         return Trajectory(condition, states, noises)
 
-    def replay(self, trajectory: Trajectory, start: int, stop: int, stop_grad_steps: Container[int] = ()) -> Gaussian:
+    def evaluate(self, trajectory: Trajectory, t: int) -> Evaluation:
+        r"""Evaluates the network in the recorded state :math:`x_t`, with a gradient in the state and in the weights."""
+        with torch.enable_grad():
+            x = trajectory.states[t].detach().requires_grad_()
+            return Evaluation(t, x, self._denoise(x, t, trajectory.condition))
+
+    def replay(
+        self,
+        trajectory: Trajectory,
+        start: int,
+        stop: int,
+        stop_grad_steps: Container[int] = (),
+        first: Evaluation | None = None,
+    ) -> Gaussian:
         r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient, on the recorded noises.
 
         Args:
@@ -153,15 +181,20 @@ class Chain(nn.Module):
             stop: The last state, :math:`0 \leq` ``stop`` :math:`<` ``start`` :math:`\leq T`.
             stop_grad_steps: Steps whose predicted noise is a constant: they have no graph of the model, and the gradient through
                 them is only that of the latent's own path.
+            first: The evaluation of the network in :math:`x_\mathrm{start}`, where it is known.
 
         Returns:
             The last transition, :math:`p_\theta(x_\mathrm{stop} \mid \cdot)`. Its ``sample`` of the recorded noise
             gives the pathwise gradient of the segment, its ``log_prob`` of the recorded state the likelihood ratio.
         """
-        x = trajectory.states[start]
-        for t in range(start, stop + 1, -1):
-            x = self._replayed(x, t, trajectory.condition, stop_grad_steps).sample(trajectory.noises[t - 1])
-        return self._replayed(x, stop + 1, trajectory.condition, stop_grad_steps)
+        x, condition = trajectory.states[start], trajectory.condition
+        if first is not None:
+            transition = self.sampler.transition(first.denoised, first.x, start, self.grid)
+        else:
+            transition = self._replayed(x, start, condition, stop_grad_steps)
+        for t in range(start - 1, stop, -1):
+            transition = self._replayed(transition.sample(trajectory.noises[t]), t, condition, stop_grad_steps)
+        return transition
 
     def _replayed(self, x: Tensor, t: int, condition: Condition, stop_grad_steps: Container[int]) -> Gaussian:
         return self._stop_grad(x, t, condition) if t in stop_grad_steps else self._step(x, t, condition)
@@ -175,10 +208,13 @@ class Chain(nn.Module):
         return self.sampler.transition(denoised, x, t, self.grid)
 
     def _step(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
+        return self.sampler.transition(self._denoise(x, t, condition), x, t, self.grid)
+
+    def _denoise(self, x: Tensor, t: int, condition: Condition) -> Tensor:
+        r"""Returns :math:`\hat x_0(x_t)`; with ``checkpoint`` its graph keeps only the state."""
         if not self.checkpoint:
-            return self.transition(x, t, condition)
-        mean = checkpoint(lambda x: self.transition(x, t, condition).mean, x, use_reentrant=False)
-        return Gaussian(mean, self.std(t))
+            return self.denoise(x, t, condition)
+        return checkpoint(lambda x: self.denoise(x, t, condition), x, use_reentrant=False)
 
     def look_ahead(self, x: Tensor, t: int, condition: Condition) -> Tensor:
         r"""Returns the one-step prediction :math:`\hat x_0(x_t)` of the final latent, with the shape of ``x``.
@@ -186,3 +222,23 @@ class Chain(nn.Module):
         For :math:`t = 0` the state is the final latent itself. Differentiable in ``x``.
         """
         return x if t == 0 else self.denoise(x, t, condition)
+
+    def refine(self, denoised: Tensor, x: Tensor, t: int, condition: Condition, steps: int = 1) -> Tensor:
+        r"""Returns a prediction of the final latent by :math:`n` deterministic steps, the first of which is known.
+
+        The :math:`n` steps go from :math:`t` to 0 in parts of nearly equal length. Each sets
+        :math:`x_s = \alpha_s \hat x_0(x_t) + \sigma_s \hat z(x_t)`, as DDIM with :math:`\eta = 0` does.
+
+        Args:
+            denoised: The estimate :math:`\hat x_0(x_t)`, with shape :math:`(B, *)`; with :math:`n = 1` it is the prediction.
+            x: The state :math:`x_t`, with shape :math:`(B, *)`.
+            t: The step :math:`t \geq 1`.
+            condition: The encoded prompts.
+            steps: The number :math:`n \geq 1` of steps; at most :math:`t` of them are made.
+        """
+        n = min(steps, t)
+        for s in [round(t * (n - i) / n) for i in range(1, n)]:
+            noise = (x - self.grid.alphas[t] * denoised) / self.grid.sigmas[t]
+            x, t = self.grid.alphas[s] * denoised + self.grid.sigmas[s] * noise, s
+            denoised = self.denoise(x, t, condition)
+        return denoised

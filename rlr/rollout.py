@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Sequence
 import torch
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory, Within, unchanged
+from rlr.chain import Chain, Evaluation, Trajectory, Within, unchanged
 from rlr.gaussian import Gaussian
 from rlr.rewards.base import Scores
 from rlr.seeding import Stream, spawn
@@ -84,13 +84,21 @@ class Rollout:
         self._scores = scores.detach()
         return scores.objective
 
-    def replay(self, start: int, stop: int, stop_grad_steps: Container[int] = ()) -> Gaussian:
-        r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient; see :meth:`~rlr.chain.Chain.replay`."""
-        return self.chain.replay(self.trajectory, start, stop, stop_grad_steps)
+    def evaluate(self, t: int) -> Evaluation:
+        r"""Evaluates the network in the recorded state :math:`x_t`; see :meth:`~rlr.chain.Chain.evaluate`."""
+        return self.chain.evaluate(self.trajectory, t)
 
-    def replay_sample(self, start: int, stop_grad_steps: Container[int] = ()) -> Tensor:
+    def replay(
+        self, start: int, stop: int, stop_grad_steps: Container[int] = (), first: Evaluation | None = None
+    ) -> Gaussian:
+        r"""Replays :math:`x_\mathrm{start} \to x_\mathrm{stop}` with gradient; see :meth:`~rlr.chain.Chain.replay`."""
+        return self.chain.replay(self.trajectory, start, stop, stop_grad_steps, first)
+
+    def replay_sample(
+        self, start: int, stop_grad_steps: Container[int] = (), first: Evaluation | None = None
+    ) -> Tensor:
         r"""Replays :math:`x_\mathrm{start} \to x_0` with gradient and returns the sample :math:`x_0`."""
-        return self.replay(start, 0, stop_grad_steps).sample(self.trajectory.noises[0])
+        return self.replay(start, 0, stop_grad_steps, first).sample(self.trajectory.noises[0])
 
     def predict(self, t: int) -> Tensor:
         r"""Returns the one-step prediction :math:`\hat x_0(x_t)` in the recorded state, with gradient."""

@@ -4,6 +4,7 @@ Write :math:`\hat x_0` for the estimate of :math:`E[x_0 \mid x_t]` and :math:`\h
 \sigma_t` for the implied noise. Every sampler returns a :class:`~rlr.gaussian.Gaussian`.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor
@@ -72,10 +73,7 @@ class DDIM(Sampler):
         return self.eta * sigma_s * max(1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2, 0) ** 0.5
 
     def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
-        std = self.std(t, grid)
-        noise = (x - grid.alphas[t] * denoised) / grid.sigmas[t]
-        direction = max(grid.sigmas[t - 1] ** 2 - std**2, 0) ** 0.5
-        return Gaussian(grid.alphas[t - 1] * denoised + direction * noise, std)
+        return preserve(denoised, x, t, grid, self.std(t, grid))
 
 
 class Ancestral(Sampler):
@@ -164,3 +162,67 @@ class FlowSDE(Sampler):
         velocity = (x - denoised) / sigma
         drift = velocity + self._diffusion(t, grid) ** 2 / (2 * sigma) * (x + (1 - sigma) * velocity)
         return Gaussian(x - drift * delta, self.std(t, grid))
+
+
+class CPS(Sampler):
+    r"""Coefficients-preserving sampling: DDIM with another standard deviation, as in later Flow-GRPO code.
+
+    .. math:: \sigma = \sigma_{t-1} \sin(\eta \pi / 2), \qquad
+        \mu = \alpha_{t-1} \hat x_0 + \sqrt{\sigma_{t-1}^2 - \sigma^2} \, \hat z
+
+    The noise level of :math:`x_{t-1}` is that of the schedule, so that the marginals are preserved for every schedule.
+
+    References:
+        | Coefficients-Preserving Sampling for Reinforcement Learning with Flow Matching (Wang & Yu, 2025)
+        | https://arxiv.org/abs/2509.05952
+
+    Args:
+        steps: The number :math:`T` of steps.
+        noise_level: The level :math:`\eta \in [0, 1]`: 0 is deterministic, 1 replaces the whole noise.
+    """
+
+    def __init__(self, steps: int = 10, noise_level: float = 0.8) -> None:
+        super().__init__(steps)
+        if not 0 <= noise_level <= 1:
+            raise ValueError(f"CPS.noise_level: expected a number in [0, 1], got {noise_level}")
+        self.noise_level = noise_level
+
+    def std(self, t: int, grid: Grid) -> float:
+        return grid.sigmas[t - 1] * math.sin(self.noise_level * math.pi / 2)
+
+    def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
+        return preserve(denoised, x, t, grid, self.std(t, grid))
+
+
+class Windowed(Sampler):
+    r"""Another sampler in some steps, and the deterministic DDIM step in all others.
+
+    Args:
+        sampler: The other sampler.
+        first: The first step :math:`T \geq t \geq 1` of the window; steps count down.
+        last: The last one, at most ``first``.
+    """
+
+    def __init__(self, sampler: Sampler, first: int, last: int) -> None:
+        super().__init__(sampler.steps)
+        if not first >= last >= 1:
+            raise ValueError(f"Windowed: expected first >= last >= 1, since steps count down, got {first} and {last}")
+        self.sampler = sampler
+        self.first = first
+        self.last = last
+
+    def std(self, t: int, grid: Grid) -> float:
+        return self.sampler.std(t, grid) if self._inside(t) else 0.0
+
+    def transition(self, denoised: Tensor, x: Tensor, t: int, grid: Grid) -> Gaussian:
+        return self.sampler.transition(denoised, x, t, grid) if self._inside(t) else preserve(denoised, x, t, grid, 0.0)
+
+    def _inside(self, t: int) -> bool:
+        return self.first >= t >= self.last
+
+
+def preserve(denoised: Tensor, x: Tensor, t: int, grid: Grid, std: float) -> Gaussian:
+    r"""Returns :math:`\mathcal{N}(\alpha_{t-1} \hat x_0 + \sqrt{\sigma_{t-1}^2 - \sigma^2} \, \hat z, \sigma^2 I)`."""
+    noise = (x - grid.alphas[t] * denoised) / grid.sigmas[t]
+    direction = max(grid.sigmas[t - 1] ** 2 - std**2, 0) ** 0.5
+    return Gaussian(grid.alphas[t - 1] * denoised + direction * noise, std)

@@ -58,7 +58,27 @@ def test_there_is_a_config_for_every_row_of_the_table():
         f"vc2_{method}_{reward}" for method in ("rlr", "vader", "ddpo") for reward in ("hpsv2", "pickscore", "aes")
     }
     tiny = {
-        f"tiny_{name}" for name in ("rlr", "backprop", "reinforce", "ddpo", "alignprop", "draft1", "draft_lv", "refl")
+        f"tiny_{name}"
+        for name in (
+            "rlr",
+            "backprop",
+            "reinforce",
+            "ddpo",
+            "alignprop",
+            "draft1",
+            "draft_lv",
+            "refl",
+            "leapalign",
+            "drtune",
+            "direct_align",
+            "srpo",
+            "grpo",
+            "grpo_fast",
+            "grpo_guard",
+            "awm",
+            "nft",
+            "ram",
+        )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
     assert rows | clips | tiny | presets | {"sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}
@@ -189,6 +209,11 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
         small.append("--model.init_args.estimator.init_args.zeroth.init_args.directions=1")
     if (estimator.get("step_range") or [0])[0] > steps:
         small.append("--model.init_args.estimator.init_args.step_range=[7, 4]")
+    process = (estimator.get("process") or {}).get("init_args", {})
+    if (process.get("step_range") or [0])[0] > steps:
+        small.append("--model.init_args.estimator.init_args.process.init_args.step_range=[10, 3]")
+    if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:
+        small.append("--data.init_args.samples_per_prompt=4")
     return small
 
 

@@ -8,20 +8,32 @@ import yaml
 
 from rlr.cli.config_inheritance import with_bases
 from rlr.estimators import (
+    AWM,
     DDPO,
+    GRPO,
     AlignProp,
+    DecayRamp,
+    DiffusionNFT,
+    DirectAlign,
     DRaFTLV,
+    DRTune,
     FirstOrder,
     GaussianSteps,
     ImportanceRatio,
+    LeapAlign,
+    NormalizedError,
     OfficialRLR,
+    PowerVelocityError,
     PromptStatistics,
+    RandomWindow,
     ReFL,
     RoundStatistics,
+    RoundStd,
+    SlidingWindow,
 )
 from rlr.modules import DOODL
 from rlr.modules.optimization import Optimization
-from rlr.samplers import DDIM
+from rlr.samplers import CPS, DDIM
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -35,8 +47,19 @@ DEFAULTS = {
     AlignProp: {"low": 0, "high": None},
     GaussianSteps: {"mean": 8.0, "std": 5.0},
     FirstOrder: {"steps": 1},
+    DirectAlign: {"draws": 1, "shift": 3.0, "inversion": 0.0},
     DRaFTLV: {"noises": 2},
+    GRPO: {"num_minibatches": 2, "epochs": 1, "advantage_clip": 5.0, "skip_last": 1, "kl": 0.04},
+    RandomWindow: {"length": 3},
+    SlidingWindow: {"length": 4, "rounds": 25},
+    CPS: {"noise_level": 0.8},
     ReFL: {"window": 10},
+    DRTune: {"trained": 2, "window": 11},
+    LeapAlign: {"discount": 0.3, "floor": 0.1},
+    AWM: {"advantage_clip": 5.0, "kl": 0.003, "old_weight": 1.0, "num_minibatches": 2, "epochs": 1},
+    PowerVelocityError: {"power": 0.25},
+    DiffusionNFT: {"beta": 1.0, "advantage_clip": 5.0, "kl": 1e-4, "num_minibatches": 1, "epochs": 1},
+    DecayRamp: {"slope": 0.001, "limit": 0.5, "start": 0},
     OfficialRLR: {"draws": 1, "first_weight": 0.05, "half_weight": 1.0},
     DOODL: {
         "steps": 50,
@@ -62,6 +85,19 @@ def test_so_are_the_objects_that_stand_for_none() -> None:
     assert vars(ddpo.surrogate) == {"clip": 1e-4, "limit": None}
     assert (type(official.surrogate), type(official.statistics)) == (ImportanceRatio, RoundStatistics)
     assert vars(official.surrogate) == {"clip": 1e-4, "limit": 20.0}
+
+
+def test_so_are_those_of_the_forward_process() -> None:
+    for estimator, error, levels, limit in (
+        (AWM(), PowerVelocityError, 6, 0.3),
+        (DiffusionNFT(), NormalizedError, None, 0.5),
+    ):
+        assert type(estimator.error) is error
+        assert estimator.process.levels == levels
+        assert vars(estimator.old.decay) == {"slope": 0.001, "limit": limit, "start": 0}
+        assert (type(estimator.statistics.divisor), estimator.statistics.leave_one_out) == (RoundStd, False)
+        assert estimator.statistics.divisor.epsilon == 1e-4
+    assert vars(AWM().surrogate) == {"clip": 1.0, "limit": None}
 
 
 STATISTICS = "estimator.statistics.buffer", "estimator.statistics.least"
@@ -94,6 +130,7 @@ CONFIGURED = {
         "estimator.first_weight": 0.05,
         "estimator.half_weight": 0.001,
     },
+    "image/tiny_leapalign": {"estimator.discount": 0.1, "estimator.floor": 0.1},
     "image/doodl_sd14_aes": {"model.scale": 7.5},
     "video/vc2_vader_aes": {
         "optimization.lr": 2e-4,

@@ -76,7 +76,8 @@ SCORED = {
     "half-order RLR": (HalfOrderRLR(2, None), 1),
     "RLR without zeroth order": (RLR(2, zeroth=False), 1),
     # a prediction is scored for each of three segments
-    "look-ahead": (HalfOrder(2, control=LookAhead()), 1 + 3),
+    "look-ahead": (HalfOrder(2, control=LookAhead()), 1 + 3 + 1),
+    "look-ahead, no value at the start": (HalfOrder(2, control=LookAhead(start_value=False)), 1 + 3),
     "DRaFT-LV": (DRaFTLV(2), 1 + 2),
     "RLR, four directions": (RLR(2, zeroth=ZerothOrder(4)), 1 + 4 * 2),
     "zeroth order, one-point": (ZerothOrder(antithetic=False), 2),

@@ -13,13 +13,13 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from rlr.models.prediction import PREDICTIONS
-from rlr.samplers import DDIM, Ancestral, FlowSDE, Sampler
+from rlr.samplers import CPS, DDIM, Ancestral, FlowSDE, Sampler, Windowed
 from rlr.schedules import DiscreteSchedule, Grid, RectifiedFlow, RescaledSchedule, Spacing, leading, trailing
 
 M, S2 = 0.5, 0.25
 GRID = DiscreteSchedule(DiscreteSchedule.scaled_linear(), leading).grid(20)
 RESCALED = RescaledSchedule(DiscreteSchedule.scaled_linear(), RescaledSchedule.ramp(0.7)).grid(20)
-STOCHASTIC = [DDIM(20, 0.0), DDIM(20, 0.3), DDIM(20, 1.0), Ancestral(20, 0.0)]
+STOCHASTIC = [CPS(20, 0.6), DDIM(20, 0.0), DDIM(20, 0.3), DDIM(20, 1.0), Ancestral(20, 0.0)]
 
 
 def identify(sampler: Sampler) -> str:
@@ -197,7 +197,9 @@ def test_flow_is_finite_from_pure_noise_to_the_end(steps: int) -> None:
     assert all(math.isfinite(FlowSDE(steps, 0.7).std(t, grid)) for t in range(1, steps + 1))
 
 
-@pytest.mark.parametrize("sampler", [DDIM(20, 0.0), DDIM(20, 0.6), Ancestral(20, 0.5)], ids=identify)
+@pytest.mark.parametrize(
+    "sampler", [DDIM(20, 0.0), DDIM(20, 0.6), Ancestral(20, 0.5), Windowed(DDIM(20), 9, 4)], ids=identify
+)
 def test_std_is_that_of_the_transition(sampler: Sampler) -> None:
     x = torch.ones(1, 1)
     assert all(sampler.std(t, GRID) == sampler.transition(x, x, t, GRID).std for t in range(1, 21))

@@ -69,7 +69,7 @@ class Entry:
         make: Makes it, anew for each estimate, for a chain of :math:`T` steps.
         scale: The factor that puts it into the units of the gradient.
         eta: The :math:`\eta` of the chain that it is measured on.
-        remark: What a recipe says of it besides.
+        remark: What the description of its run adds.
     """
 
     name: str

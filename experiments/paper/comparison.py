@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments.base import Cell, Experiment, Row
+from experiments.base import Experiment, Row, Run
 from experiments.methods import Method, Target
 from experiments.paper.cost import costs
-from experiments.paper.tuning import Choice
-from experiments.scales import Scale
+from experiments.paper.tuning import RateSelection
+from experiments.settings import Setting
 from experiments.training import Training
 
 START, CURVE, SAMPLES, SECONDS = "start", "curve", "samples", "seconds"
@@ -17,12 +17,12 @@ START, CURVE, SAMPLES, SECONDS = "start", "curve", "samples", "seconds"
 
 @dataclass(frozen=True)
 class Plan:
-    """The comparison at a scale.
+    """The comparison at a setting.
 
     Args:
         models: The methods by the name of the trained model.
         targets: The rewards of the training.
-        layer: The config of the evaluation.
+        evaluation: The config of the evaluation.
         samples: The number of samples for each method.
         every: The number of samples between two points of a curve.
         rates: Sets the learning rates of the methods.
@@ -31,10 +31,10 @@ class Plan:
 
     models: Mapping[str, Sequence[Method]]
     targets: Sequence[Target]
-    layer: str
+    evaluation: str
     samples: int
     every: int
-    rates: Callable[[Scale], Choice]
+    rates: Callable[[Setting], RateSelection]
     reference: Method | None = None
 
     def budgets(self, method: Method, cost: Mapping[str, float]) -> dict[int, str]:
@@ -69,37 +69,44 @@ class Comparison(Experiment):
     """Runs of every method, reward and seed."""
 
     plans: ClassVar[Mapping[str, Plan]]
-    """By the name of the scale."""
+    """By the name of the setting."""
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        if scale.name not in self.plans:
-            raise ValueError(f"{self.name} has no set {scale.name}; choose from {', '.join(self.plans)}")
-        return list(self._cells(scale, self.plans[scale.name], seeds))
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        if setting.name not in self.plans:
+            raise ValueError(f"{self.name} has no setting {setting.name}; choose from {', '.join(self.plans)}")
+        return list(self._runs(setting, self.plans[setting.name], seeds))
 
-    def _cells(self, scale: Scale, plan: Plan, seeds: Sequence[int]) -> Iterator[Cell]:
-        choice, cost = plan.rates(scale), costs(scale) if plan.reference else {}
+    def _runs(self, setting: Setting, plan: Plan, seeds: Sequence[int]) -> Iterator[Run]:
+        choice, cost = plan.rates(setting), costs(setting) if plan.reference else {}
         for seed in seeds:
             for model, methods in plan.models.items():
                 for target in plan.targets:
                     for method in methods:
                         key: dict[str, str | int] = {"model": model, "reward": target.name, "method": method.name}
                         budgets = plan.budgets(method, cost)
-                        run = Training(choice(method).towards(target), method.layer or plan.layer, seed, tuple(budgets))
-                        yield marked(run.cell(scale, self.source or self.name, {**key, "seed": seed}), budgets, target)
+                        run = Training(
+                            choice(method).with_reward(target),
+                            method.evaluation or plan.evaluation,
+                            seed,
+                            tuple(budgets),
+                        )
+                        yield marked(
+                            run.as_run(setting, self.source or self.name, {**key, "seed": seed}), budgets, target
+                        )
 
 
-def marked(cell: Cell, budgets: Mapping[int, str], target: Target) -> Cell:
-    """Returns the cell with additional columns: the point of the measurement and the reward of the training."""
+def marked(run: Run, budgets: Mapping[int, str], target: Target) -> Run:
+    """Returns the run with additional columns: the point of the measurement and the reward of the training."""
 
-    def work() -> list[Row]:
+    def measure() -> list[Row]:
         rows: list[Row] = []
-        for row in cell.work():
+        for row in run.measure():
             marks: Row = {"at": {0: START, **budgets}[int(float(row["update"]))], "proxy": row[target.label]}
             gains: Row = {"proxy gain": row[f"{target.label} gain"]} if f"{target.label} gain" in row else {}
             rows.append({**marks, **gains, **row})
         return rows
 
-    return Cell(cell.key, cell.recipe, work)
+    return Run(run.key, run.command, measure)
 
 
 def at(rows: Sequence[Row], mark: str) -> list[Row]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.base import Experiment, Figure, Row, Run, Table
 from experiments.methods import TINY_METHODS, TINY_TARGETS, Method
 from experiments.results import Results
-from experiments.scales import TINY, Scale
+from experiments.settings import TINY, Setting
 from experiments.summary import grouped, mean_of
 from experiments.training import Training
 
@@ -23,19 +23,19 @@ class Cost(Experiment):
         "once and stored: they determine the numbers of updates at equal seconds, which are the same on every machine."
     )
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        if scale.gpu:
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        if setting.gpu:
             raise ValueError(
-                f"costs are measured for the set {TINY.name} alone; the other sets are compared at equal samples"
+                f"costs are measured for the setting {TINY.name} alone; the other settings are compared at equal samples"
             )
-        return [self._cell(scale, method) for method in TINY_METHODS]
+        return [self._run(setting, method) for method in TINY_METHODS]
 
-    def _cell(self, scale: Scale, method: Method) -> Cell:
-        few = method.towards(TINY_TARGETS[0]).but("trainer.callbacks.limit=4")
-        run = Training(few, "experiments/configs/tiny.yaml", 0, (WARM, MEASURED)).cell(
-            scale, self.name, {"method": method.name}
+    def _run(self, setting: Setting, method: Method) -> Run:
+        few = method.with_reward(TINY_TARGETS[0]).with_overrides("trainer.callbacks.limit=4")
+        run = Training(few, "experiments/configs/tiny.yaml", 0, (WARM, MEASURED)).as_run(
+            setting, self.name, {"method": method.name}
         )
-        return Cell(run.key, run.recipe, lambda: [self._row(run.work())])
+        return Run(run.key, run.command, lambda: [self._row(run.measure())])
 
     def _row(self, rows: Sequence[Row]) -> Row:
         first, last = (next(row for row in rows if row["update"] == update) for update in (WARM, MEASURED))
@@ -45,25 +45,25 @@ class Cost(Experiment):
 
         return {name: per_update(name) for name in ("step_seconds", "samples", "reward_calls")}
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         names = ("step_seconds", "samples", "reward_calls")
         lines = [(str(m), *(mean_of(g, n) for n in names)) for (m,), g in grouped(rows, "method").items()]
         return [Table("An update", ("method", "CPU seconds", "samples", "reward calls"), lines)]
 
 
-def costs(scale: Scale) -> dict[str, float]:
+def costs(setting: Setting) -> dict[str, float]:
     """Returns the measured seconds of an update of each method.
 
     Raises:
         ValueError: If a method is not measured.
     """
-    cells = Cost().cells(scale, ())
-    rows = Results.of(scale, Cost.name).rows(cells)
+    runs = Cost().runs(setting, ())
+    rows = Results.of(setting, Cost.name).rows(runs)
     found = {str(row["method"]): float(row["step_seconds"]) for row in rows}
-    lacking = [str(cell.key["method"]) for cell in cells if cell.key["method"] not in found]
+    lacking = [str(run.key["method"]) for run in runs if run.key["method"] not in found]
     if lacking:
         raise ValueError(
-            f"the cost of an update of {', '.join(lacking)} is not measured; run `python experiments/run.py cost --set "
-            f"{scale.name}` first"
+            f"the cost of an update of {', '.join(lacking)} is not measured; run `python experiments/run.py cost --setting "
+            f"{setting.name}` first"
         )
     return found

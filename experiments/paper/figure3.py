@@ -7,12 +7,12 @@ from experiments.base import Figure, Row, Table
 from experiments.methods import SD_TARGETS, TINY_TARGETS, TRUNCATED, Method, truncations
 from experiments.paper.comparison import SAMPLES, Comparison, Plan
 from experiments.paper.tuning import configured, tuned
-from experiments.shown import curves, details, measurements
+from experiments.reporting import curves, details, measurements
 from experiments.summary import grouped
 
 _SD14 = Method("K", "configs/image/sd14_draft1_pickscore.yaml", samples=32)
 # backpropagation through several steps needs the memory of their graph: recompute it in the backward pass
-_DEEP = _SD14.but("model.init_args.memory.checkpoint_steps=true")
+_DEEP = _SD14.with_overrides("model.init_args.memory.checkpoint_steps=true")
 
 
 class Figure3(Comparison):
@@ -48,7 +48,7 @@ class Figure3(Comparison):
         ),
     }
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         shown: list[Table | Figure] = []
         for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():
             ys = [(name, name) for name in measurements(group)]

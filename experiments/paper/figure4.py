@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
 from experiments.paper.table2 import Table2
-from experiments.shown import curves
+from experiments.reporting import curves
 from experiments.summary import grouped
 
 GOLD = "ExactCheck"
@@ -24,7 +24,7 @@ class Figure4(Table2):
     )
     published: ClassVar[Sequence[Table]] = ()
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         xs = (("reward_calls", "reward calls"), ("step_seconds", "seconds of training"))
         figures: list[Table | Figure] = []
         for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():

@@ -12,7 +12,7 @@ from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
 from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.io.weights import save_whole
-from rlr.modules.objective import Objective
+from rlr.objective import Objective
 from rlr.rewards import Reward
 from rlr.rollout import unconditional
 from rlr.samplers import DDIM
@@ -21,7 +21,7 @@ from rlr.toy.models import Tiny
 from rlr.toy.world.prompts import training_prompts
 
 
-class Known(ABC):
+class ReferenceProblem(ABC):
     r"""A problem whose gradient is known, exactly or with a small error.
 
     Args:
@@ -38,13 +38,13 @@ class Known(ABC):
         self.steps, self.batch, self.draws, self.eta = steps, batch, draws, eta
 
     @property
-    def recipe(self) -> str:
-        """The recipe of the rows."""
+    def command(self) -> str:
+        """The command of the rows."""
         return self.settings
 
     @property
     def settings(self) -> str:
-        """The settings, in words."""
+        """The settings as text."""
         return f"{self.title}, DDIM, T = {self.steps}, eta = {self.eta:g}, batch {self.batch}, {self.draws} draws"
 
     @property
@@ -63,7 +63,7 @@ class Known(ABC):
         """The gradient of the problem."""
 
 
-class Linear(Known):
+class Linear(ReferenceProblem):
     """The affine model, whose gradient is exact."""
 
     name = "linear"
@@ -81,7 +81,7 @@ class Linear(Known):
         return Reference.exact(each.sum(0), each[deep(self.steps) :].sum(0))
 
 
-class Images(Known):
+class Images(ReferenceProblem):
     r"""The built-in image model with fresh LoRA weights; the gradient is a mean of draws.
 
     Args:
@@ -111,7 +111,7 @@ class Images(Known):
         self.title = f"Tiny with LoRA of rank 4 before any update, no guidance, {reward.__name__}"
 
     @property
-    def recipe(self) -> str:
+    def command(self) -> str:
         return f"{self.settings}, reference of {self.full} full gradients"
 
     @cached_property

@@ -9,10 +9,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.base import Experiment, Figure, Row, Run, Table
 from experiments.cost.estimators import ENTRIES, Entry
-from experiments.paper.problems import Images, Known, Linear
-from experiments.scales import TINY, Scale
+from experiments.paper.problems import Images, Linear, ReferenceProblem
+from experiments.settings import TINY, Setting
 from experiments.summary import grouped
 from rlr.analysis.accuracy import accuracy
 from rlr.analysis.measure import peak_bytes
@@ -21,7 +21,7 @@ from rlr.rewards import Brightness
 MIB = 2**20
 
 
-def measure(known: Known, entry: Entry) -> Row:
+def measure(known: ReferenceProblem, entry: Entry) -> Row:
     """Returns the accuracy of an estimator, and the cost of one draw."""
     problem, reference = known.problem, known.reference
     entry.make(known.steps).check(problem.chain)
@@ -67,37 +67,37 @@ class Table1(Experiment):
         ),
     )
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
         """The seeds do not matter: draws take their place."""
-        if scale.gpu:
+        if setting.gpu:
             raise ValueError(
-                f"Table 1 needs hundreds of full gradients and is measured for the set {TINY.name} alone; "
+                f"Table 1 needs hundreds of full gradients and is measured for the setting {TINY.name} alone; "
                 "docs/method.md describes how the results carry over"
             )
-        known = {eta: _problems(eta, scale) for eta in {entry.eta for entry in ENTRIES}}
-        return [self._cell(known[entry.eta][k], entry) for k in range(2) for entry in ENTRIES]
+        known = {eta: _problems(eta, setting) for eta in {entry.eta for entry in ENTRIES}}
+        return [self._run(known[entry.eta][k], entry) for k in range(2) for entry in ENTRIES]
 
-    def _cell(self, known: Known, entry: Entry) -> Cell:
+    def _run(self, known: ReferenceProblem, entry: Entry) -> Run:
         key = {"problem": known.name, "estimator": entry.name}
-        return Cell(key, known.recipe + entry.remark, partial(_rows, known, entry))
+        return Run(key, known.command + entry.remark, partial(_rows, known, entry))
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         groups = list(grouped(rows, "problem").values())
         return [*map(_table, groups), *map(_figure, groups)]
 
 
-def _problems(eta: float, scale: Scale) -> tuple[Known, Known]:
+def _problems(eta: float, setting: Setting) -> tuple[ReferenceProblem, ReferenceProblem]:
     # of a learned reward the gradient is not known: see the experiment tails
-    return Linear(10, 16, 300, eta), Images("brightness", Brightness, 5, 8, 8, 24, scale.runs, eta)
+    return Linear(10, 16, 300, eta), Images("brightness", Brightness, 5, 8, 8, 24, setting.runs, eta)
 
 
-def _rows(known: Known, entry: Entry) -> list[Row]:
+def _rows(known: ReferenceProblem, entry: Entry) -> list[Row]:
     return [measure(known, entry)]
 
 
 def _table(rows: Sequence[Row]) -> Table:
     head = ("estimator", "share of g", "bias", "variance", "cosine", "deep cosine", "peak MiB", "s / estimate")
-    return Table(str(rows[0]["recipe"]), head, [_line(row) for row in rows], _knowledge(rows))
+    return Table(str(rows[0]["command"]), head, [_line(row) for row in rows], _knowledge(rows))
 
 
 def _knowledge(rows: Sequence[Row]) -> str:
@@ -141,7 +141,7 @@ def _figure(rows: Sequence[Row]) -> Figure:
         "Bars of the bias are intervals of two standard errors; those that reach beyond 2 are cut off. "
         "Variance and memory are logarithmic."
     )
-    return Figure(f"Figure: {rows[0]['recipe']}", draw, note, (10.5, 0.24 * len(rows) + 1.2))
+    return Figure(f"Figure: {rows[0]['command']}", draw, note, (10.5, 0.24 * len(rows) + 1.2))
 
 
 def _biases(axes: Axes, rows: Sequence[Row]) -> None:

@@ -7,7 +7,7 @@ from experiments.base import Figure, Row, Table
 from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_METHODS, TINY_TARGETS, stable_diffusion
 from experiments.paper.comparison import SAMPLES, SECONDS, Comparison, Plan
 from experiments.paper.tuning import configured, tuned
-from experiments.shown import details, overview
+from experiments.reporting import details, overview
 
 _REWARDS = ("PickScore", "HPSv2", "AES", "ImageReward")
 _HEAD = ("model", "method", *(f"{data}: {reward}" for data in ("Pick-a-Pic", "HPD v2") for reward in _REWARDS))
@@ -57,9 +57,9 @@ class Table2(Comparison):
         ),
     }
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         shown: list[Table | Figure] = []
-        for mark, words in ((SAMPLES, "At equal samples"), (SECONDS, "At equal seconds")):
+        for mark, title in ((SAMPLES, "At equal samples"), (SECONDS, "At equal seconds")):
             if any(mark in str(row["at"]).split() for row in rows):
-                shown += [overview(rows, mark, words), *details(rows, mark, words)]
+                shown += [overview(rows, mark, title), *details(rows, mark, title)]
         return shown

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from experiments.base import Cell, Figure, Row, Table
-from experiments.judged import AVERAGE, Base, Clips, Judged, Optimised, Trained
+from experiments.base import Figure, Row, Run, Table
 from experiments.latents import Latents
 from experiments.methods import (
     CLIP_LATENTS,
@@ -18,9 +17,10 @@ from experiments.methods import (
 from experiments.paper.comparison import SAMPLES, Comparison, Plan, marked
 from experiments.paper.tuning import tuned
 from experiments.paper.tuning_video import TuningVideo
-from experiments.scales import Scale
-from experiments.shown import details, overview
+from experiments.reporting import details, overview
+from experiments.settings import Setting
 from experiments.summary import grouped, mean_of
+from experiments.vbench import AVERAGE, Base, Optimized, Trained, VBenchRun, Videos
 from rlr.evaluation.vbench.dimensions import SIX
 from rlr.evaluation.vbench.report import HEAD, PAPER
 from rlr.evaluation.vbench.scoring import Judge
@@ -40,17 +40,17 @@ class Table3(Comparison):
     name = "table3"
     title = "Table 3: text-to-video"
     note = (
-        "In the set tiny, each method trains the built-in video model for TinyHPSv2 of a random frame, and is evaluated on "
+        "In the setting tiny, each method trains the built-in video model for TinyHPSv2 of a random frame, and is evaluated on "
         "40 held-out prompts × 2 samples: the reward of all frames, the exact check of motion, the dynamic degree by the tracker "
         "of the exact check, and diversity. VBench's six dimensions are not measured there, because the weights that they need "
-        "were not available. In the set vc2, VideoCrafter 2 is trained for HPSv2 of a random frame, and VBench scores 5 videos of "
-        "each of its 251 prompts. Learning rates are those of the experiment `tuning_video`, in vc2 those of the configs. Means ± "
-        "standard errors are over training seeds.\n\n"
-        "DOODL trains no weights: it optimizes the latent of each sample for the reward that also scores the sample. In the set "
-        "tiny it has the first 20 of the held-out prompts × 1 sample. Its samples use 10 steps of EDICT and not 5 steps of DDIM, "
-        "so its base is the samples of the same latents by EDICT. Its updates are iterations, and its reward calls and seconds "
-        "are those of these 20 samples; every further sample costs the same again. In the set vc2 it samples one video of each "
-        "prompt, because each video takes 10,000 forward and 5,000 backward passes of the network."
+        "were not available. In the setting vc2, VideoCrafter 2 is trained for HPSv2 of a random frame, and VBench scores 5 videos "
+        "of each of its 251 prompts. Learning rates are those of the experiment `tuning_video`, in vc2 those of the configs. Means "
+        "± standard errors are over training seeds.\n\n"
+        "DOODL trains no weights: it optimizes the latent of each sample for the reward that also scores the sample. In the "
+        "setting tiny it has the first 20 of the held-out prompts × 1 sample. Its samples use 10 steps of EDICT and not 5 steps "
+        "of DDIM, so its base is the samples of the same latents by EDICT. Its updates are iterations, and its reward calls and "
+        "seconds are those of these 20 samples; every further sample costs the same again. In the setting vc2 it samples one video "
+        "of each prompt, because each video takes 10,000 forward and 5,000 backward passes of the network."
     )
     published: ClassVar[Sequence[Table]] = (Table("Table 3", _HEAD, _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
@@ -64,16 +64,16 @@ class Table3(Comparison):
         )
     }
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        sets = {"tiny": self._world, "vc2": self._videocrafter}
-        if scale.name not in sets:
-            raise ValueError(f"{self.name} has no set {scale.name}; choose from {', '.join(sets)}")
-        return list(sets[scale.name](scale, seeds))
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        known = {"tiny": self._world, "vc2": self._videocrafter}
+        if setting.name not in known:
+            raise ValueError(f"{self.name} has no setting {setting.name}; choose from {', '.join(known)}")
+        return list(known[setting.name](setting, seeds))
 
-    def _world(self, scale: Scale, seeds: Sequence[int]) -> Iterator[Cell]:
-        method = self.plans[scale.name].rates(scale)(CLIP_LATENTS)
+    def _world(self, setting: Setting, seeds: Sequence[int]) -> Iterator[Run]:
+        method = self.plans[setting.name].rates(setting)(CLIP_LATENTS)
         for seed in seeds:
-            yield from super().cells(scale, (seed,))
+            yield from super().runs(setting, (seed,))
             for target in CLIP_TARGETS:
                 key: dict[str, str | int] = {
                     "model": "TinyVideo by EDICT",
@@ -81,42 +81,42 @@ class Table3(Comparison):
                     "method": method.name,
                     "seed": seed,
                 }
-                cell = Latents(method.towards(target), _LATENTS, seed).cell(scale, self.name, key)
-                yield marked(cell, {ITERATIONS: SAMPLES}, target)
+                run = Latents(method.with_reward(target), _LATENTS, seed).as_run(setting, self.name, key)
+                yield marked(run, {ITERATIONS: SAMPLES}, target)
 
-    def _videocrafter(self, scale: Scale, seeds: Sequence[int]) -> Iterator[Cell]:
-        def cell(method: str, seed: int, clips: Clips, samples: int) -> Cell:
+    def _videocrafter(self, setting: Setting, seeds: Sequence[int]) -> Iterator[Run]:
+        def run(method: str, seed: int, videos: Videos, samples: int) -> Run:
             key: dict[str, str | int] = {
                 "model": "VideoCrafter2",
                 "reward": VC2_TARGET.name,
                 "method": method,
                 "seed": seed,
             }
-            return Judged(clips, samples).cell(scale, self.name, key)
+            return VBenchRun(videos, samples).as_run(setting, self.name, key)
 
-        yield cell("base", 0, Base(scale.config), scale.samples)
+        yield run("base", 0, Base(setting.config), setting.samples)
         for seed in seeds:
-            for method in (method.towards(VC2_TARGET) for method in VC2_METHODS):
-                yield cell(method.name, seed, Trained(method, seed, method.updates(VC2_SAMPLES)), scale.samples)
-            yield cell(VC2_LATENTS.name, seed, Optimised(VC2_LATENTS.towards(VC2_TARGET), seed, 1), 1)
+            for method in (method.with_reward(VC2_TARGET) for method in VC2_METHODS):
+                yield run(method.name, seed, Trained(method, seed, method.updates(VC2_SAMPLES)), setting.samples)
+            yield run(VC2_LATENTS.name, seed, Optimized(VC2_LATENTS.with_reward(VC2_TARGET), seed, 1), 1)
 
-    def missing(self, scale: Scale) -> str | None:
-        """Returns what the scale lacks, or VBench on a GPU, before hours of training."""
-        if (lacking := super().missing(scale)) or not scale.gpu:
+    def missing(self, setting: Setting) -> str | None:
+        """Returns what the setting lacks, or VBench on a GPU, before hours of training."""
+        if (lacking := super().missing(setting)) or not setting.gpu:
             return lacking
         try:
-            Judge(cache(), scale.device.type).check(SIX)
+            Judge(cache(), setting.device.type).check(SIX)
         except (OSError, ValueError) as error:
             return str(error)
         return None
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         if any(AVERAGE in row for row in rows):
-            return [self._judged(rows)]
+            return [self._vbench(rows)]
         return [overview(rows, SAMPLES, "The reward"), *details(rows, SAMPLES, "At equal samples")]
 
     @staticmethod
-    def _judged(rows: Sequence[Row]) -> Table:
+    def _vbench(rows: Sequence[Row]) -> Table:
         names = (*(dimension.name for dimension in SIX), AVERAGE)
         groups = grouped(rows, "method").items()
         lines = [

@@ -7,7 +7,7 @@ from experiments.base import Figure, Row, Table
 from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_TARGETS, staged
 from experiments.paper.comparison import SAMPLES, START, Comparison, Plan, at
 from experiments.paper.tuning import configured, tuned
-from experiments.shown import measurements
+from experiments.reporting import measurements
 from experiments.summary import grouped, mean_of
 
 _TINY = "experiments/configs/tiny_layered.yaml", "experiments/configs/tiny_dcot.yaml"
@@ -34,14 +34,18 @@ class Table4(Comparison):
     title = "Table 4: the diffusive chain of thought"
     note = (
         "Each row is evaluated with whole or with staged prompts, as its name says; rewards always use the whole prompt. Half "
-        "order covers the steps of the middle stage only in both runs. Means ± standard errors are over training seeds. In the set "
-        "tiny the prompts are the captions of the built-in world that name a place and a texture, so that all stages differ, and "
-        "the estimator is half-order RLR; in sd14 they are the paper's five prompts of hands."
+        "order covers the steps of the middle stage only in both runs. Means ± standard errors are over training seeds. In the "
+        "setting tiny the prompts are the captions of the built-in world that name a place and a texture, so that all stages "
+        "differ, and the estimator is half-order RLR; in sd14 they are the paper's five prompts of hands."
     )
     published = (Table("Table 4", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
         "tiny": Plan(
-            {"Tiny": [method.but("model.init_args.optimization.decay_steps=0") for method in (_WHOLE, _STAGED)]},
+            {
+                "Tiny": [
+                    method.with_overrides("model.init_args.optimization.decay_steps=0") for method in (_WHOLE, _STAGED)
+                ]
+            },
             TINY_TARGETS,
             _TINY[0],
             samples=960,
@@ -65,7 +69,7 @@ class Table4(Comparison):
         ),
     }
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         return [self._table(str(reward), group) for (reward,), group in grouped(rows, "reward").items()]
 
     def _table(self, reward: str, rows: Sequence[Row]) -> Table:

@@ -7,7 +7,7 @@ from experiments.base import Figure, Row, Table
 from experiments.methods import RLR, SD_TARGETS, TINY_TARGETS, ablations, stable_diffusion
 from experiments.paper.comparison import SAMPLES, Comparison, Plan
 from experiments.paper.tuning import configured, tuned
-from experiments.shown import details, overview
+from experiments.reporting import details, overview
 
 _PAPER = (
     ("RLR w/o HO and ZO (V1)", "18.43", "23.66", "5.78", "60.07"),
@@ -16,7 +16,7 @@ _PAPER = (
     ("RLR", "21.38", "29.22", "6.65", "76.55"),
 )
 # the paper trains on the prompts of HPD v2 here
-_SD14 = stable_diffusion("sd14")[2].but("data=HPDv2", "data.init_args.batch_size=8")
+_SD14 = stable_diffusion("sd14")[2].with_overrides("data=HPDv2", "data.init_args.batch_size=8")
 
 
 class Table5(Comparison):
@@ -48,5 +48,5 @@ class Table5(Comparison):
         ),
     }
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         return [overview(rows, SAMPLES, "At equal samples"), *details(rows, SAMPLES, "At equal samples")]

@@ -10,9 +10,9 @@ from statistics import fmean
 
 import torch
 
-from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.base import Experiment, Figure, Row, Run, Table
 from experiments.cost.shapes import write
-from experiments.scales import SD14, TINY, Scale
+from experiments.settings import SD14, TINY, Setting
 from experiments.summary import grouped
 from rlr.analysis.measure import peak_bytes
 from rlr.analysis.offload_stats import Bytes, CountedOffload
@@ -21,7 +21,7 @@ from rlr.estimators import DDPO, RLR, AlignProp, AllSteps, FirstOrder, HalfOrder
 from rlr.estimators.base import Estimator
 from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.models.base import DiffusionModel
-from rlr.modules.objective import Objective as Scored
+from rlr.objective import Objective as Scored
 from rlr.rewards import Brightness, Reward
 from rlr.rollout import Objective
 from rlr.samplers import DDIM
@@ -33,7 +33,7 @@ LENGTH = 4
 
 
 @dataclass(frozen=True)
-class Body:
+class Workload:
     r"""The model, the reward and the sizes of an update.
 
     Args:
@@ -58,9 +58,9 @@ def random_sd14() -> DiffusionModel:
         return StableDiffusion(str(path), dtype="bfloat16", trainable=LoRA())
 
 
-BODIES = {
-    TINY.name: Body("Tiny with LoRA of rank 4, guidance 5, TinyPickScore", 20, 4, Tiny, TinyPickScore),
-    SD14.name: Body(
+WORKLOADS = {
+    TINY.name: Workload("Tiny with LoRA of rank 4, guidance 5, TinyPickScore", 20, 4, Tiny, TinyPickScore),
+    SD14.name: Workload(
         "networks of Stable Diffusion 1.4, bfloat16, LoRA of rank 4, guidance 5, mean brightness for a reward",
         50,
         2,
@@ -114,23 +114,23 @@ ENTRIES = (
 
 
 class Updates:
-    """Updates of a body.
+    """Updates of a workload.
 
     Args:
-        body: The body.
+        workload: The workload.
         device: The device.
     """
 
-    def __init__(self, body: Body, device: torch.device) -> None:
-        self.body, self.device = body, device
-        self.model = Guidance(body.model(), 5.0).to(device).eval()
-        self.prompts = ["a red circle left of a blue square"] * body.batch
-        self.reward = body.reward().to(device).eval()
+    def __init__(self, workload: Workload, device: torch.device) -> None:
+        self.workload, self.device = workload, device
+        self.model = Guidance(workload.model(), 5.0).to(device).eval()
+        self.prompts = ["a red circle left of a blue square"] * workload.batch
+        self.reward = workload.reward().to(device).eval()
         self.objective: Objective = Scored(self.model, self.reward).of_frames()
-        self.noises = self._chain(PLAIN).draw(range(body.batch))
+        self.noises = self._chain(PLAIN).draw(range(workload.batch))
 
     def _chain(self, saving: Saving) -> Chain:
-        return Chain(self.model, DDIM(self.body.steps, eta=1.0), saving.checkpoint).eval()
+        return Chain(self.model, DDIM(self.workload.steps, eta=1.0), saving.checkpoint).eval()
 
     @property
     def weights(self) -> int:
@@ -176,8 +176,8 @@ class Updates:
 
 @cache
 def updates(name: str, device: torch.device) -> Updates:
-    """Returns the updates of a set, made once."""
-    return Updates(BODIES[name], device)
+    """Returns the updates of a setting, made once."""
+    return Updates(WORKLOADS[name], device)
 
 
 class Table6(Experiment):
@@ -205,43 +205,43 @@ class Table6(Experiment):
         ),
     )
 
-    def missing(self, scale: Scale) -> str | None:
-        """Returns what the scale lacks; weights are not needed, because they are random."""
-        return replace(scale, weights=()).missing()
+    def missing(self, setting: Setting) -> str | None:
+        """Returns what the setting lacks; weights are not needed, because they are random."""
+        return replace(setting, weights=()).missing()
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        body = BODIES.get(scale.name)
-        if body is None:
-            raise ValueError(f"Table 6 has the sets {', '.join(BODIES)}, not {scale.name}; use one of these")
-        recipe = f"{body.title}, DDIM, T = {body.steps}, batch {body.batch}"
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        workload = WORKLOADS.get(setting.name)
+        if workload is None:
+            raise ValueError(f"Table 6 has the settings {', '.join(WORKLOADS)}, not {setting.name}; use one of these")
+        command = f"{workload.title}, DDIM, T = {workload.steps}, batch {workload.batch}"
         return [
-            Cell({"method": entry.name, "saving": saving.name}, recipe, partial(_rows, scale, entry, saving))
+            Run({"method": entry.name, "saving": saving.name}, command, partial(_rows, setting, entry, saving))
             for entry in ENTRIES
             for saving in SAVINGS
         ]
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         return [_overview(rows), _as_published(rows)]
 
 
-def _rows(scale: Scale, entry: Entry, saving: Saving) -> list[Row]:
-    return [updates(scale.name, scale.device).memory(entry, saving)]
+def _rows(setting: Setting, entry: Entry, saving: Saving) -> list[Row]:
+    return [updates(setting.name, setting.device).memory(entry, saving)]
 
 
 def _overview(rows: Sequence[Row]) -> Table:
     lines = []
     for (method,), group in grouped(rows, "method").items():
         found = {str(row["saving"]): row for row in group}
-        lines.append((str(method), *(_cell(found.get(saving.name)) for saving in SAVINGS)))
+        lines.append((str(method), *(_memory_text(found.get(saving.name)) for saving in SAVINGS)))
     weights = float(rows[0]["weights_mib"])
     note = (
         "MiB on the device and, if activations are offloaded, + MiB in the CPU's memory. "
         f"Weights take {weights:.0f} MiB in addition."
     )
-    return Table(str(rows[0]["recipe"]), ("method", *(saving.name for saving in SAVINGS)), lines, note)
+    return Table(str(rows[0]["command"]), ("method", *(saving.name for saving in SAVINGS)), lines, note)
 
 
-def _cell(row: Row | None) -> str:
+def _memory_text(row: Row | None) -> str:
     if row is None:
         return "–"
     waiting = float(row["ram_mib"])

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.base import Experiment, Figure, Row, Run, Table
 from experiments.paper.problems import Images
-from experiments.scales import TINY, Scale
+from experiments.settings import TINY, Setting
 from experiments.summary import grouped
 from rlr.analysis.accuracy import Sample
 from rlr.estimators import FirstOrder
@@ -23,7 +23,7 @@ SHARES = {"median": 0.5, "ninth": 0.9, "most": 1.0}
 
 
 @dataclass(frozen=True)
-class Tail:
+class DepthMeasurement:
     """Gradients of backpropagation through the last steps.
 
     Args:
@@ -37,10 +37,10 @@ class Tail:
     def rows(self) -> list[Row]:
         """Returns the statistics of the gradients."""
         estimator = FirstOrder(self.depth)
-        return [likeness(self.problem.problem.gradients(estimator, self.problem.seeds))]
+        return [gradient_statistics(self.problem.problem.gradients(estimator, self.problem.seeds))]
 
 
-def likeness(draws: Tensor) -> Row:
+def gradient_statistics(draws: Tensor) -> Row:
     r"""Returns quantiles of the norms of :math:`n` draws with shape :math:`(n, d)`, and the mean cosine of two draws.
 
     The cosine has a jackknife standard error.
@@ -72,17 +72,17 @@ class Tails(Experiment):
         "reference for Table 1."
     )
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        """Returns the cells; the seeds have no effect, because the draws have their own."""
-        if scale.gpu:
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        """Returns the runs; the seeds have no effect, because the draws have their own."""
+        if setting.gpu:
             raise ValueError(
-                f"tails are measured for the set {TINY.name} alone, in which hundreds of full gradients are cheap"
+                f"tails are measured for the setting {TINY.name} alone, in which hundreds of full gradients are cheap"
             )
         # 0 full gradients: this experiment needs no reference
-        problems = [Images(reward.__name__, reward, STEPS, BATCH, DRAWS, 0, scale.runs) for reward in REWARDS]
-        return [_cell(problem, depth) for problem in problems for depth in DEPTHS]
+        problems = [Images(reward.__name__, reward, STEPS, BATCH, DRAWS, 0, setting.runs) for reward in REWARDS]
+        return [_run(problem, depth) for problem in problems for depth in DEPTHS]
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         head = ("steps", "median norm", "nine in ten below", "largest", "cosine of two")
         return [
             Table(str(reward), head, [_line(row) for row in group])
@@ -90,9 +90,9 @@ class Tails(Experiment):
         ]
 
 
-def _cell(problem: Images, depth: int) -> Cell:
-    recipe = f"{problem.settings} of FirstOrder({depth})"
-    return Cell({"reward": problem.name, "depth": depth}, recipe, Tail(problem, depth).rows)
+def _run(problem: Images, depth: int) -> Run:
+    command = f"{problem.settings} of FirstOrder({depth})"
+    return Run({"reward": problem.name, "depth": depth}, command, DepthMeasurement(problem, depth).rows)
 
 
 def _line(row: Row) -> tuple[str, ...]:

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
-from experiments.base import Cell, Experiment, Figure, Row, Table
+from experiments.base import Experiment, Figure, Row, Run, Table
 from experiments.command import Command
 from experiments.methods import RATES, RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations
 from experiments.results import Results
-from experiments.scales import Scale
+from experiments.settings import Setting
 from experiments.summary import best, grouped, mean_of, numbers
 from experiments.training import Training
 
@@ -17,7 +17,7 @@ SEED = 100
 """The training seed, which no other experiment uses."""
 TARGET = TINY_TARGETS[0]
 
-Choice = Callable[[Method], Method]
+RateSelection = Callable[[Method], Method]
 """Returns a method with its learning rate."""
 
 
@@ -36,23 +36,25 @@ class Tuning(Experiment):
     target: ClassVar[Target] = TARGET
     methods: ClassVar[Sequence[Method]] = (*TINY_METHODS, *ablations(RLR))
     samples: ClassVar[int] = SAMPLES
-    layer: ClassVar[str] = "experiments/configs/tiny_validation.yaml"
+    evaluation: ClassVar[str] = "experiments/configs/tiny_validation.yaml"
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        if scale.gpu:
-            raise ValueError("learning rates are tuned for the set tiny alone; other sets have them in their configs")
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        if setting.gpu:
+            raise ValueError(
+                "learning rates are tuned for the setting tiny alone; other settings have them in their configs"
+            )
         tries = zip(*(method.rates for method in self.methods), strict=True)
-        return [self._cell(scale, *pair) for rates in tries for pair in zip(self.methods, rates, strict=True)]
+        return [self._run(setting, *pair) for rates in tries for pair in zip(self.methods, rates, strict=True)]
 
-    def _cell(self, scale: Scale, method: Method, rate: str) -> Cell:
-        tried = method.towards(self.target).but(f"{method.rate}={rate}")
-        return self.run(tried).cell(scale, self.name, {"method": method.name, "lr": rate})
+    def _run(self, setting: Setting, method: Method, rate: str) -> Run:
+        tried = method.with_reward(self.target).with_overrides(f"{method.rate}={rate}")
+        return self.command(tried).as_run(setting, self.name, {"method": method.name, "lr": rate})
 
-    def run(self, method: Method) -> Command:
+    def command(self, method: Method) -> Command:
         """Returns the run of a try."""
-        return Training(method, self.layer, SEED, (method.updates(self.samples),))
+        return Training(method, self.evaluation, SEED, (method.updates(self.samples),))
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         kinds = dict.fromkeys((method.rate, method.rates) for method in self.methods)
         return [self._table(rate, rates, ended(rows)) for rate, rates in kinds]
 
@@ -63,9 +65,9 @@ class Tuning(Experiment):
             for (method,), group in grouped(rows, "method").items()
             if method in alike
         ]
-        word = rate.rpartition(".")[2]
-        head = ("method", *(f"{word} {float(tried):g}" for tried in rates))
-        return Table(f"Gain in {self.target.name} by {word}", head, lines)
+        parameter = rate.rpartition(".")[2]
+        head = ("method", *(f"{parameter} {float(tried):g}" for tried in rates))
+        return Table(f"Gain in {self.target.name} by {parameter}", head, lines)
 
 
 def ended(rows: Sequence[Row]) -> list[Row]:
@@ -77,13 +79,13 @@ def _at(rows: Sequence[Row], rate: str) -> list[Row]:
     return [row for row in rows if row["lr"] == rate]
 
 
-def tuned(name: str | None = None, tuning: type[Tuning] = Tuning) -> Callable[[Scale], Choice]:
+def tuned(name: str | None = None, tuning: type[Tuning] = Tuning) -> Callable[[Setting], RateSelection]:
     """Returns a function that sets the best learning rate of each method, or of the method with a given name."""
-    return lambda scale: _choice(scale, name, tuning())
+    return lambda setting: _choice(setting, name, tuning())
 
 
-def _choice(scale: Scale, name: str | None, tuning: Tuning) -> Choice:
-    rows = ended(Results.of(scale, tuning.name).rows(tuning.cells(scale, ())))
+def _choice(setting: Setting, name: str | None, tuning: Tuning) -> RateSelection:
+    rows = ended(Results.of(setting, tuning.name).rows(tuning.runs(setting, ())))
     tries = {method: group for (method,), group in grouped(rows, "method").items()}
 
     def choose(method: Method) -> Method:
@@ -91,14 +93,14 @@ def _choice(scale: Scale, name: str | None, tuning: Tuning) -> Choice:
         if len(found) < len(method.rates):
             raise ValueError(
                 f"the learning rate of {name or method.name} is not tuned; run `python experiments/run.py {tuning.name} "
-                f"--set {scale.name}` first"
+                f"--setting {setting.name}` first"
             )
         (rate,) = best(found, lambda group: numbers(group, tuning.target.label)[0], "lr")
-        return method.but(f"{method.rate}={rate}")
+        return method.with_overrides(f"{method.rate}={rate}")
 
     return choose
 
 
-def configured(scale: Scale) -> Choice:
+def configured(setting: Setting) -> RateSelection:
     """Returns a function that keeps the learning rate of the config."""
     return lambda method: method

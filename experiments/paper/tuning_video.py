@@ -24,9 +24,9 @@ class TuningVideo(Tuning):
     target = CLIP_TARGETS[0]
     methods = (*CLIP_METHODS, CLIP_LATENTS)
     samples = SAMPLES
-    layer = "experiments/configs/tiny_video_validation.yaml"
+    evaluation = "experiments/configs/tiny_video_validation.yaml"
 
-    def run(self, method: Method) -> Command:
+    def command(self, method: Method) -> Command:
         if method.samples:
-            return super().run(method)
+            return super().command(method)
         return Latents(method, "experiments/configs/tiny_latents_validation.yaml", SEED)

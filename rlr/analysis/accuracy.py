@@ -10,8 +10,8 @@ The measures of draws :math:`\hat g_i` are
   gradient that goes through the weights of the early, noisy steps :math:`T, \dots, h + 1`. Backpropagation truncated to
   :math:`h` steps or fewer leaves all of it out; what cosine it has comes from weights that all steps share.
 
-Where :math:`g` is itself a mean of draws, these are of other noises than the estimates, and their variance is taken off wherever
-a square is formed.
+Where :math:`g` is itself a mean of draws, their variance is taken off wherever a square is formed. The draws are of other noises
+than the estimates (:class:`Reference`), or some of them are of the same (:class:`PairedReference`).
 """
 
 from collections.abc import Sequence
@@ -122,12 +122,47 @@ class Reference:
         r"""The relative standard error of :math:`\|g\|^2`, which all that is relative to it shares."""
         return relative_error(self.full)
 
+    def distance(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        r"""Returns an unbiased estimate of :math:`\|E[\hat g] - g\|^2` and its standard error."""
+        return squared_distance(sample, self.full)
+
+    def means(self, part: Sample) -> Tensor:
+        r"""Returns for each estimate a mean of draws of ``part`` on other noises, with shape :math:`(1, d)` or :math:`(n, d)`."""
+        return part.mean[None]
+
+
+@dataclass(frozen=True)
+class PairedReference(Reference):
+    r"""A reference with one draw on the noises of each estimate.
+
+    The bias is then that of the differences :math:`\hat g_i - g_i`, in which noise that both share cancels. The direction of
+    an estimate is compared with the mean of the *other* draws: the mean of all draws would share noise with it.
+
+    Args:
+        full: Draws of :math:`g`.
+        deep: Draws of :math:`g_{>h}`.
+        index: The number among them of the draw on the noises of each of the :math:`n` estimates.
+    """
+
+    index: Sequence[int]
+
+    def distance(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        return squared_norm(Sample(sample.draws - self.full.draws[list(self.index)]))
+
+    def means(self, part: Sample) -> Tensor:
+        n = len(part.draws)
+        return (n * part.mean - part.draws[list(self.index)]) / (n - 1)
+
 
 def relative_error(sample: Sample) -> float:
     r"""Returns the relative standard error of the estimate of :math:`|m|^2`; infinite if that is not positive."""
-    zero = Sample(torch.zeros_like(sample.draws[:2]))
-    square, error = squared_distance(sample, zero)
+    square, error = squared_norm(sample)
     return (error / square).item() if square > 0 else float("inf")
+
+
+def squared_norm(sample: Sample) -> tuple[Tensor, Tensor]:
+    r"""Returns an unbiased estimate of :math:`|m|^2` and its standard error."""
+    return squared_distance(sample, Sample(torch.zeros_like(sample.draws[:2])))
 
 
 def draw_reference(problem: Problem, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -158,18 +193,18 @@ class Accuracy:
 def accuracy(draws: Tensor, reference: Reference) -> Accuracy:
     r"""Returns what draws :math:`\hat g_i`, with shape :math:`(n, d)`, say of their estimator."""
     sample, full = Sample(draws.double()), reference.full
-    distance, error = squared_distance(sample, full)
+    distance, error = reference.distance(sample)
     biases = (torch.stack([distance, distance - 2 * error, distance + 2 * error]) / full.square).clamp_min(0).sqrt()
-    shares = sample.draws @ full.mean / full.square
+    shares = (sample.draws * reference.means(full)).sum(1) / full.square
     spreads = sample.centred.square().sum(1) * len(draws) / (len(draws) - 1) / full.square
-    cosines = (_cosines(sample.draws, expected) for expected in (full, reference.deep))
+    cosines = (_cosines(sample.draws, reference.means(part), part.square) for part in (full, reference.deep))
     means = [_mean(values) for values in (shares, spreads, *cosines)]
     values = (*means[0], *biases, *means[1], *means[2], *means[3])
     return Accuracy(*(float(value) for value in values))
 
 
-def _cosines(draws: Tensor, expected: Sample) -> Tensor:
-    return draws @ expected.mean / (draws.norm(dim=1) * expected.square.sqrt())
+def _cosines(draws: Tensor, means: Tensor, square: Tensor) -> Tensor:
+    return (draws * means).sum(1) / (draws.norm(dim=1) * square.sqrt())
 
 
 def _mean(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,11 +94,41 @@ def seconds(work: Callable[[], object], repeats: int, device: torch.device) -> f
     return median(_time(work, device) for _ in range(repeats))
 
 
-def _time(work: Callable[[], object], device: torch.device) -> float:
+@dataclass(frozen=True)
+class Cost:
+    """What one estimate costs.
+
+    Args:
+        seconds: The seconds, those of the CPU where the work is done there; other processes then take no part in them.
+        peak_bytes: The most bytes of tensors alive at once, beyond weights and those there before.
+    """
+
+    seconds: float
+    peak_bytes: int
+
+
+def spent(work: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, float]:
+    """Returns what ``work`` returns, and its seconds as :class:`Cost` counts them."""
+    _wait(device)
+    start = clock(device)
+    found = work()
+    _wait(device)
+    return found, clock(device) - start
+
+
+def clock(device: torch.device) -> float:
+    """Returns the seconds since some moment: those of this process on a CPU, which it may share, and else those of the world."""
+    return time.process_time() if device.type == "cpu" else time.perf_counter()
+
+
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _time(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
     start = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    _wait(device)
     return time.perf_counter() - start

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from rlr.callbacks.weights import swapped
+from rlr.models.swapped import swapped
 from rlr.modules.alignment import Alignment
 
 # Lightning's WeightAveraging does not serve here: it keeps a deep copy of the whole module, the frozen network and the

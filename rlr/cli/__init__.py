@@ -1,4 +1,4 @@
-"""The command line: ``python train.py {fit,validate,test,predict,export} --config FILE``."""
+"""The command line: ``python train.py {fit,validate,test,predict,export,analyze} --config FILE``."""
 
 import os
 import sys

@@ -1,5 +1,6 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
+import inspect
 import os
 import sys
 import tempfile
@@ -15,14 +16,17 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from rlr.callbacks import EMA, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO, UnusedAverage
+from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.error_messages import explain
 from rlr.cli.export import check_empty, export
 from rlr.cli.settings import check_settings
-from rlr.cli.static_check import COMMANDS, EXPORT
+from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.data import PromptData
+from rlr.estimators.base import Estimator
+from rlr.evaluation.report import say
 from rlr.models import DiffusionModel
 from rlr.models.export import Exporter
 from rlr.modules import Alignment
@@ -86,24 +90,23 @@ class CLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
-        export_parser = self.init_parser(description=COMMANDS[EXPORT])
-        self._add_arguments(export_parser)
-        # no program but this one needs the model: it stands in the config's module
-        export_parser.add_function_arguments(export, skip={"model"})
-        self._subcommand_parsers[EXPORT] = export_parser
         assert parser._subcommands_action is not None
-        parser._subcommands_action.add_subcommand(EXPORT, export_parser, help=COMMANDS[EXPORT])
+        # the first argument of each is made from the config's module
+        for name, function, first in ((EXPORT, export, "model"), (ANALYZE, analyze, "training")):
+            own_parser = self.init_parser(description=COMMANDS[name])
+            self._add_arguments(own_parser)
+            own_parser.add_function_arguments(function, skip={first})
+            self._subcommand_parsers[name] = own_parser
+            parser._subcommands_action.add_subcommand(name, own_parser, help=COMMANDS[name])
 
     def instantiate_classes(self) -> None:
-        """Builds module, data and trainer, of which ``export`` needs none."""
-        if self.subcommand != EXPORT:
+        """Builds module, data and trainer; the commands of our own build what they need."""
+        if self.subcommand not in OWN:
             super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand == EXPORT:
-            self._export()
-        else:
-            super()._run_subcommand(subcommand)
+        own = {EXPORT: self._export, ANALYZE: self._analyze}
+        own.get(subcommand, lambda: super(CLI, self)._run_subcommand(subcommand))()
 
     def _export(self) -> None:
         config = self.config[EXPORT]
@@ -112,6 +115,21 @@ class CLI(LightningCLI):
         exporter = build(config.exporter, Exporter, "exporter")
         self.exported = export(model, exporter, config.folder, config.ckpt_path, config.use_average)
         sys.stdout.write("".join(f"{path}\n" for path in self.exported))
+
+    def _analyze(self) -> None:
+        config = self.config[ANALYZE]
+        folder = Path(config.folder or self._root(config.trainer.default_root_dir) / ANALYZE)
+        check_writable(folder)
+        module = build(config.model, Alignment, "model")
+        data = build(config.data, LightningDataModule, "data")
+        given = {
+            name: build(value, Estimator, f"estimators.{name}") for name, value in (config.estimators or {}).items()
+        }
+        training = training_gradient(module, data, config.trainer, config.seed)
+        settings = {name: config[name] for name in inspect.signature(analyze).parameters if name in config}
+        self.analyzed = analyze(training, **{**settings, "estimators": given or None, "folder": str(folder)})
+        say(self.analyzed.text())
+        say("\n" + "\n".join(str(path) for path in sorted(folder.glob("analysis.*"))))
 
     def before_instantiate_classes(self) -> None:
         """Checks settings once interpolations are resolved."""

@@ -23,7 +23,9 @@ from rlr.cli.source_index import (
 )
 from rlr.cli.type_check import TypeCheck
 
-EXPORT = "export"
+EXPORT, ANALYZE = "export", "analyze"
+OWN = (EXPORT, ANALYZE)
+"""The commands that are functions of their own names in modules of their own names, and no methods of the trainer."""
 
 COMMANDS = {
     "fit": "train",
@@ -31,6 +33,7 @@ COMMANDS = {
     "test": "score the samples of the test prompts, beside those of the base model",
     "predict": "write samples of the prompts",
     EXPORT: "write the trained weights in the format of another program",
+    ANALYZE: "measure bias, variance and cost of gradient estimators, and recommend one",
 }
 """The commands and what they do."""
 
@@ -138,7 +141,8 @@ def known_options(command: str) -> dict[str, Parameter | Class]:
         return {}
     seed = Parameter("seed_everything", ast.parse("bool | int", mode="eval").body, ast.Constant(0), trainer.module)
     own: dict[str, Parameter | Class] = {"seed_everything": seed, "trainer": trainer, "model": model, "data": data}
-    given = function_parameters("rlr.cli.export", EXPORT) if command == EXPORT else method_parameters(trainer, command)
+    own_function = command in OWN
+    given = function_parameters(f"rlr.cli.{command}", command) if own_function else method_parameters(trainer, command)
     for name, parameter in given.items():
         # the command line builds these itself
         if name not in ("model", "datamodule") and "dataloaders" not in name:

@@ -56,6 +56,34 @@ class LeaveOneOut(Baseline):
         return (rewards - everyone.mean()) * n / (n - 1)
 
 
+class GroupLeaveOneOut(Baseline):
+    r"""The mean of the other samples of the same prompt, :math:`b_i = \frac{1}{n - 1} \sum_{j \in G_i, j \neq i} R_j`.
+
+    The samples of a prompt stand side by side in the batch of a rank, :math:`n` at a time.
+
+    Args:
+        samples: The number :math:`n \geq 2` of samples of a prompt, ``data.samples_per_prompt``.
+
+    Raises:
+        ValueError: If :math:`n` is less than 2.
+    """
+
+    def __init__(self, samples: int) -> None:
+        if samples < 2:
+            raise ValueError(f"GroupLeaveOneOut.samples: expected at least 2 samples of a prompt, got {samples}")
+        self.samples = samples
+
+    def advantages(self, rewards: Tensor) -> Tensor:
+        n = self.samples
+        if len(rewards) % n:
+            raise ValueError(
+                f"GroupLeaveOneOut: expected a batch of whole groups of {n} samples, got {len(rewards)} samples; set samples to "
+                "data.samples_per_prompt"
+            )
+        groups = rewards.view(-1, n)
+        return ((groups - groups.mean(1, keepdim=True)) * n / (n - 1)).flatten()
+
+
 class RunningMean(Baseline):
     r"""The exponential mean of the rewards of *earlier* updates; it works for a batch of one sample.
 

@@ -1,116 +1,272 @@
 r"""A look-ahead control variate: it reduces the variance of the half-order term nearly to that of full backpropagation.
 
-Let :math:`c(x_j) = R(\hat x_0(x_j))` be the reward of the one-step prediction of the clean sample with frozen weights. For
-a segment that ends in :math:`x_j = M + \sigma z`, Gaussian integration by parts gives
+Let :math:`c(x_j) = R(\hat x_0(x_j))` be the reward of a prediction of the clean sample with frozen weights. For a segment
+:math:`x_{j+h} \to x_j = M + \sigma z`, Gaussian integration by parts gives
 :math:`E[c(x_j) \nabla_\theta \log \mathcal{N}(x_j; M, \sigma^2)] = E[(\partial c / \partial x_j)^\top \partial M / \partial
 \theta]`, so
 
-.. math:: \hat g = (R - a \, c(x_j) - b) \, \nabla_\theta \log \mathcal{N}(x_j; M, \sigma^2)
-    + a \, \Bigl(\frac{\partial c}{\partial x_j}\Bigr)^\top \frac{\partial M}{\partial \theta}
+.. math:: \hat g = \lambda_\mathrm{ratio} \, (R - a \, c(x_j) - a' c(x_{j+h}) - a'' D_j - b) \,
+    \nabla_\theta \log \mathcal{N}(x_j; M, \sigma^2)
+    + \lambda_\mathrm{path} \, a \, \Bigl(\frac{\partial c}{\partial x_j}\Bigr)^\top \frac{\partial M}{\partial \theta}
 
-is unbiased for every :math:`a` and :math:`b` that do not depend on the sample's own noise. The part of :math:`R` that :math:`c`
-predicts moves from the first term, which has a large variance, to the second term, which has a small one.
+is unbiased with :math:`\lambda_\mathrm{ratio} = \lambda_\mathrm{path} = 1` for all coefficients that do not depend on the sample's
+own noise. The part of :math:`R` that :math:`c(x_j)` predicts moves from the **likelihood-ratio half**, which has a large
+variance, to the **pathwise half**, which has a small one. A smaller :math:`\lambda_\mathrm{ratio}` trades variance for bias and
+keeps the pathwise half whole.
 
-The two halves have weights of their own, :math:`\lambda_\mathrm{ratio}` for the first and :math:`\lambda_\mathrm{path}` for
-the second. With both 1 the estimate is unbiased. A smaller :math:`\lambda_\mathrm{ratio}` trades variance for bias and keeps
-the second half whole.
+Two more features have no pathwise half, because their product with the likelihood ratio has the mean 0:
+
+* the value at the segment's start, :math:`c(x_{j+h})`, is known before the noise of the segment's end is drawn;
+* the increments :math:`D_j = \sum_{u \leq j} M_u` of the later steps, :math:`M_u = \frac12 [c(\mu_u + \sigma_u z_u) -
+  c(\mu_u - \sigma_u z_u)]`, are odd in the noise of a later step, so that :math:`E[D_j \mid x_j] = 0`.
+
+The control variate processes the segments from the end of the chain to its start. The evaluation of the network in
+:math:`x_j` that :math:`c(x_j)` needs is then the first evaluation of the replay of the next segment, and is made once.
 """
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from rlr.distributed import gather, rank
+from rlr.chain import Evaluation
+from rlr.distributed import gather
+from rlr.estimators.advantages import Baseline
 from rlr.estimators.base import Term
+from rlr.estimators.coefficients import Coefficients, Features, RunningRegression
+from rlr.estimators.sample_clip import SampleClip
 from rlr.estimators.segments import Segment
+from rlr.estimators.values import OwnReward, Value
 from rlr.rollout import Rollout
 
 
-def leave_one_out_regression(rewards: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Fits :math:`R \approx a c + b` for each sample on all the *others*.
-
-    The sums over all samples minus the sample's own contribution give all :math:`n` fits at once. A regression on the whole
-    batch would make :math:`a_i` depend on sample :math:`i`, and bias the estimate.
-
-    Args:
-        rewards: The :math:`R_i`, with shape :math:`(n)`, :math:`n \geq 4`.
-        controls: The :math:`c_i`, with shape :math:`(n)`.
-
-    Returns:
-        The :math:`a_i` and :math:`b_i`, each with shape :math:`(n)`.
-    """
-    r, c = rewards.double(), controls.double()
-    # shifting both by a constant changes no slope, and keeps the sums of squares from canceling
-    r, c = r - rewards[0].double(), c - controls[0].double()
-    n = len(r) - 1
-    r_mean, c_mean = (r.sum() - r) / n, (c.sum() - c) / n
-    covariance = ((r * c).sum() - r * c) / n - r_mean * c_mean
-    variance = ((c * c).sum() - c * c) / n - c_mean**2
-    a = torch.where(variance > 1e-12, covariance / variance.clamp_min(1e-12), 0.0)
-    b = r_mean - a * c_mean + rewards[0].double() - a * controls[0].double()
-    return a.to(rewards.dtype), b.to(rewards.dtype)
-
-
-def leave_one_out_offset(rewards: Tensor, controls: Tensor, a: float) -> tuple[Tensor, Tensor]:
-    r"""Returns the constant :math:`a_i = a` and :math:`b_i = \frac{1}{n-1} \sum_{j \neq i} (R_j - a c_j)`."""
-    rest = rewards - a * controls
-    n = len(rest)
-    return torch.full_like(rewards, a), (rest.sum() - rest) / (n - 1)
-
-
 class LookAhead:
-    r"""The control variate :math:`a \, c(x_j)`, with :math:`c` the reward of the predicted clean sample.
+    r"""The control variate :math:`a \, c(x_j)`, with :math:`c` the value of the predicted clean sample.
 
     Args:
-        coefficient: A constant :math:`a`; by default it is regressed for each sample on the others of the batch (of
-            all ranks), and so is :math:`b`. A constant of 1 increases the variance once the weights have moved far and
-            the prediction is no longer close to the sample.
+        coefficients: The coefficients :math:`a, a', a''`; by default
+            :class:`~rlr.estimators.coefficients.RunningRegression`.
         ratio_weight: The weight :math:`\lambda_\mathrm{ratio} \geq 0` of the likelihood-ratio half; 0 leaves the pathwise half
             alone, which is biased.
         path_weight: The weight :math:`\lambda_\mathrm{path} \geq 0` of the pathwise half.
+        stride: The largest number of steps of the chain that one step of the prediction :math:`\hat x_0(x_j)` covers, at least 1.
+            The prediction has :math:`n = \lceil j / \mathrm{stride} \rceil` deterministic steps, at the cost of :math:`n - 1`
+            passes forward and backward a segment. By default it has one step, which tells little of the reward in early steps.
+        start_value: Whether :math:`c(x_{j+h})` is a feature, at the cost of one more score of the first segment.
+        increments: Whether :math:`D_j` is a feature, at the cost of one pass forward and one score a segment.
+        value: The function :math:`c` of the prediction; by default the reward itself.
+        separate: Whether the halves are terms of their own, named ``path`` and ``ratio``, which are logged and weighted apart by
+            ``optimization.term_weights``, at the cost of one more pass backward a step.
+        clip: Bounds the slope :math:`\partial c / \partial x_j` of each sample, which biases the estimate; None does not.
 
     Raises:
-        ValueError: If a weight is negative, or both are 0.
+        ValueError: If a weight is negative, or both are 0, or ``stride`` is less than 1.
     """
 
-    def __init__(self, coefficient: float | None = None, ratio_weight: float = 1.0, path_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        coefficients: Coefficients | None = None,
+        ratio_weight: float = 1.0,
+        path_weight: float = 1.0,
+        stride: int | None = None,
+        start_value: bool = True,
+        increments: bool = False,
+        value: Value | None = None,
+        separate: bool = False,
+        clip: SampleClip | None = None,
+    ) -> None:
         if min(ratio_weight, path_weight) < 0 or not ratio_weight + path_weight > 0:
             raise ValueError(
                 "LookAhead: expected ratio_weight and path_weight of at least 0, not both 0, got "
                 f"{ratio_weight} and {path_weight}"
             )
-        self.coefficient = coefficient
+        if stride is not None and stride < 1:
+            raise ValueError(f"LookAhead.stride: expected at least 1, got {stride}")
+        self.coefficients = coefficients or RunningRegression()
         self.ratio_weight = ratio_weight
         self.path_weight = path_weight
+        self.stride = stride
+        self.start_value = start_value
+        self.increments = increments
+        self.value = value or OwnReward()
+        self.separate = separate
+        self.clip = clip
+        self.explained = ExplainedVariance()
 
-    def term(self, rollout: Rollout, segment: Segment, weight: float = 1.0) -> Term:
-        r"""Returns the half-order term of a segment with the control variate, times ``weight``."""
-        x, rewards = rollout.trajectory.states[segment.stop], rollout.rewards
-        c, slope = self._predict(rollout, segment.stop)
-        a, b = self._fit(rewards, c)
-        transition = rollout.replay(*segment)
-        ratio = (rewards - a * c - b) * transition.log_prob(x)
-        path = a * (slope * transition.mean).flatten(1).sum(1)
-        loss = -(self.ratio_weight * ratio + self.path_weight * path).mean()
-        return Term("half_order", weight * loss, segment.steps)
+    def terms(
+        self, predictions: "Predictions", segments: Sequence[Segment], baseline: Baseline, weight: float = 1.0
+    ) -> Iterator[Term]:
+        r"""Yields the half-order term of each segment with the control variate, times ``weight``, from the end of the chain.
 
-    def _predict(self, rollout: Rollout, j: int) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`c(x_j)`, with shape :math:`(B)`, and :math:`\partial c / \partial x_j`, with that of the state."""
-        with torch.enable_grad():
-            x = rollout.trajectory.states[j].detach().requires_grad_()
-            c = rollout.score(rollout.chain.look_ahead(x, j, rollout.trajectory.condition))
-            (slope,) = torch.autograd.grad(c.sum(), x)
-        return c.detach(), slope
+        Args:
+            predictions: The predictions of the rollout, made for these segments.
+            segments: The segments.
+            baseline: Gives the :math:`b` that the coefficients leave to it.
+            weight: A factor on the terms.
+        """
+        for segment in sorted(segments, key=lambda s: s.stop):
+            ratio, path = self._halves(predictions, segment, baseline, weight)
+            if not self.separate:
+                yield Term("half_order", ratio + path, segment.steps)
+            else:
+                yield Term("path", path, segment.steps, retain_graph=True)
+                yield Term("ratio", ratio, segment.steps)
+            del ratio, path  # their graph must be gone before the next is built
+        self.value.learn(predictions.rollout)
 
-    def _fit(self, rewards: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
-        r, c = gather(rewards), gather(controls)
-        needed = 4 if self.coefficient is None else 2
-        if r.numel() < needed:
-            raise ValueError(
-                f"LookAhead fits its coefficients on the other samples and needs a batch of {needed}, not {r.numel()}; "
-                "set data.batch_size higher or use HalfOrder without a control variate"
-            )
-        if self.coefficient is None:
-            a, b = leave_one_out_regression(r.flatten(), c.flatten())
-        else:
-            a, b = leave_one_out_offset(r.flatten(), c.flatten(), self.coefficient)
-        return a.view_as(r)[rank()], b.view_as(r)[rank()]
+    def _halves(
+        self, predictions: "Predictions", segment: Segment, baseline: Baseline, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the losses of the two halves of a segment's term, which share a graph."""
+        rollout, j = predictions.rollout, segment.stop
+        slope = predictions.slope(j)
+        # before the replay, whose graph would else be alive during these passes
+        first = predictions.evaluate(segment.start)
+        features = self._features(predictions, segment)
+        advantages, a = self.coefficients.advantages(j, rollout.rewards, features, baseline)
+        self.explained.observe(j, rollout.rewards, advantages)
+        transition = rollout.replay(*segment, first=first)
+        ratio = advantages * transition.log_prob(rollout.trajectory.states[j])
+        path = a[:, 0] * (slope * transition.mean).flatten(1).sum(1)
+        return -weight * self.ratio_weight * ratio.mean(), -weight * self.path_weight * path.mean()
+
+    def _features(self, predictions: "Predictions", segment: Segment) -> Features:
+        features = [(predictions.value(segment.stop), 1.0)]
+        if self.start_value:
+            features.append((predictions.value(segment.start), 0.0))
+        if self.increments:
+            features.append((predictions.increments(segment.stop), 1.0))
+        values, prior = zip(*features, strict=True)
+        return Features(torch.stack(values, 1), prior)
+
+    def prediction_steps(self, j: int) -> int:
+        r"""Returns the number :math:`n` of steps of the prediction from :math:`x_j`."""
+        return 1 if self.stride is None else math.ceil(j / self.stride)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it needs a differentiable reward."""
+        return self.value.needs_gradient
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the share of the reward's variance that the features explain, by log name."""
+        return self.explained.metrics()
+
+    def state_dict(self) -> dict[str, object]:
+        """Returns the state that is kept from one update to the next."""
+        clip = {"clip": self.clip.state_dict()} if self.clip else {}
+        return {"coefficients": self.coefficients.state_dict(), "value": self.value.state_dict(), **clip}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Restores what :meth:`state_dict` returned."""
+        self.coefficients.load_state_dict(state["coefficients"])  # type: ignore[arg-type]
+        self.value.load_state_dict(state["value"])  # type: ignore[arg-type]
+        if self.clip:
+            self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]
+
+
+class Predictions:
+    r"""The values :math:`c(x_j)` and slopes :math:`\partial c / \partial x_j` of one rollout, each computed once.
+
+    Args:
+        control: The control variate.
+        rollout: The rollout.
+        segments: The segments whose terms will be asked for.
+    """
+
+    def __init__(self, control: LookAhead, rollout: Rollout, segments: Sequence[Segment]) -> None:
+        self.control = control
+        self.rollout = rollout
+        self.stops = {segment.stop for segment in segments}
+        self.starts = {segment.start for segment in segments} if control.start_value else set()
+        self.score = control.value.of(rollout)
+        self._values: dict[int, Tensor] = {}
+        self._slopes: dict[int, Tensor] = {}
+        self._mirrored: dict[int, Tensor] = {}
+
+    def evaluate(self, t: int) -> Evaluation:
+        r"""Evaluates the network in :math:`x_t` for a replay, and keeps what the control variate needs of :math:`c(x_t)`."""
+        evaluation = self.rollout.evaluate(t)
+        if t in self.stops:
+            self._differentiate(evaluation, replayed=True)
+        elif t in self.starts:
+            self._values[t] = self._value(evaluation.x, t, evaluation.denoised)
+        return evaluation
+
+    def value(self, j: int) -> Tensor:
+        r"""Returns :math:`c(x_j)`, with shape :math:`(B)`."""
+        if j not in self._values:
+            self._values[j] = self._value(self.rollout.trajectory.states[j], j)
+        return self._values[j]
+
+    def slope(self, j: int) -> Tensor:
+        r"""Returns :math:`\partial c / \partial x_j`, with the shape of the state."""
+        if j not in self._slopes:
+            self._differentiate(self._unshared(j), replayed=False)
+        return self._slopes[j]
+
+    def increments(self, j: int) -> Tensor:
+        r"""Returns :math:`D_j` over the stochastic steps :math:`u \leq j` whose :math:`c(x_{u-1})` is known, shape :math:`(B)`."""
+        later = [i for i in self._values if i < j and i in self.stops]
+        return sum((self._increment(i) for i in later), start=torch.zeros_like(self.value(j)))
+
+    def _increment(self, i: int) -> Tensor:
+        r"""Returns :math:`M_{i+1}`; the mirrored state is :math:`x_i - 2 \sigma_{i+1} z_i`."""
+        if i not in self._mirrored:
+            trajectory = self.rollout.trajectory
+            x = trajectory.states[i] - 2 * self.rollout.chain.std(i + 1) * trajectory.noises[i]
+            self._mirrored[i] = self._value(x, i)
+        return (self._values[i] - self._mirrored[i]) / 2
+
+    @torch.no_grad()
+    def _value(self, x: Tensor, t: int, denoised: Tensor | None = None) -> Tensor:
+        chain, condition = self.rollout.chain, self.rollout.trajectory.condition
+        if denoised is None:
+            denoised = chain.look_ahead(x, t, condition)
+        return self.score(chain.refine(denoised, x, t, condition, self.control.prediction_steps(t)))
+
+    def _unshared(self, j: int) -> Evaluation:
+        if j > 0:
+            return self.rollout.evaluate(j)
+        x = self.rollout.trajectory.states[0].detach().requires_grad_()
+        return Evaluation(0, x, x)
+
+    @torch.enable_grad()
+    def _differentiate(self, evaluation: Evaluation, replayed: bool) -> None:
+        r"""Computes :math:`c` and its slope, and keeps the graph of the evaluation if it is to be ``replayed``."""
+        t, chain, condition = evaluation.t, self.rollout.chain, self.rollout.trajectory.condition
+        # two stages, so that the graph of the reward is freed and only that of the evaluation is kept
+        x, denoised = (value.detach().requires_grad_() for value in (evaluation.x, evaluation.denoised))
+        c = self.score(chain.refine(denoised, x, t, condition, self.control.prediction_steps(t)) if t else denoised)
+        by_x, by_denoised = torch.autograd.grad(c.sum(), (x, denoised), allow_unused=True)
+        (slope,) = torch.autograd.grad(evaluation.denoised, evaluation.x, by_denoised, retain_graph=replayed)
+        slope = slope if by_x is None else slope + by_x
+        self._values[t] = c.detach()
+        self._slopes[t] = slope if self.control.clip is None else self.control.clip(t, slope)
+
+
+class ExplainedVariance:
+    r"""The share of the reward's variance that the features of each state explain, over a window of rollouts.
+
+    It is :math:`1 - \sum A_i^2 / \sum A_i'^2`, with the advantages :math:`A` of the control variate and :math:`A' = R_i - \bar R`.
+
+    Args:
+        window: The number of rollouts.
+    """
+
+    def __init__(self, window: int = 16) -> None:
+        self.seen: dict[int, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=window))
+
+    def observe(self, j: int, rewards: Tensor, advantages: Tensor) -> None:
+        """Adds a rollout."""
+        r, a = gather(rewards).flatten().double(), gather(advantages).flatten().double()
+        n = len(r)
+        # a leave-one-out advantage is n / (n - 1) times the distance from the mean
+        self.seen[j].append((a.square().sum().item(), ((r - r.mean()) * n / max(n - 1, 1)).square().sum().item()))
+
+    def metrics(self) -> dict[str, float]:
+        """Returns the shares by log name."""
+        sums = {j: [sum(column) for column in zip(*rows, strict=True)] for j, rows in sorted(self.seen.items())}
+        return {f"explained/{j}": 1 - left / whole for j, (left, whole) in sums.items() if whole > 0}

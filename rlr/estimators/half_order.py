@@ -16,7 +16,7 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Term
-from rlr.estimators.control_variate import LookAhead
+from rlr.estimators.control_variate import LookAhead, Predictions
 from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered, partition
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
@@ -80,7 +80,7 @@ class HalfOrder(Estimator):
 
     @property
     def differentiable(self) -> bool:
-        return self.control is not None
+        return self.control is not None and self.control.differentiable
 
     def check(self, chain: Chain) -> None:
         if self.length > chain.steps - self.skip_last:
@@ -93,19 +93,37 @@ class HalfOrder(Estimator):
 
     def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
         """Yields one term a segment, times ``weight``."""
-        everything = self.partition(rollout.chain)
-        chosen = self._choose(everything, rollout)
-        yield from self.terms_of(chosen, rollout, weight * len(everything) / len(chosen))
+        segments, factor = self.draw(rollout)
+        yield from self.terms_of(segments, rollout, weight * factor)
 
-    def terms_of(self, segments: Sequence[Segment], rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
-        """Yields one term for each of the given segments, times ``weight``."""
+    def terms_of(
+        self,
+        segments: Sequence[Segment],
+        rollout: Rollout,
+        weight: float = 1.0,
+        predictions: Predictions | None = None,
+    ) -> Iterator[Term]:
+        """Yields one term for each of the given segments, times ``weight``.
+
+        Args:
+            segments: The segments.
+            rollout: The rollout.
+            weight: A factor on the terms.
+            predictions: The predictions of the control variate, where some are known already.
+        """
         if self.control is not None:
-            for segment in segments:
-                yield self.control.term(rollout, segment, weight)
+            predictions = predictions or Predictions(self.control, rollout, segments)
+            yield from self.control.terms(predictions, segments, self.baseline, weight)
             return
         advantages = self.baseline.advantages(rollout.rewards)
         for segment in segments:
             yield half_order(rollout, advantages, segment, weight)
+
+    def draw(self, rollout: Rollout) -> tuple[list[Segment], float]:
+        r"""Returns the segments of an update, and the factor :math:`n / m` on their terms."""
+        everything = self.partition(rollout.chain)
+        chosen = self._choose(everything, rollout)
+        return chosen, len(everything) / len(chosen)
 
     def partition(self, chain: Chain) -> list[Segment]:
         """Returns the segments that cover the chain, or the range of it."""
@@ -117,8 +135,14 @@ class HalfOrder(Estimator):
         order = torch.randperm(len(segments), generator=rollout.generator(Stream.SEGMENT))
         return [segments[i] for i in sorted(order[: self.segments].tolist())]
 
+    def metrics(self) -> dict[str, float]:
+        return self.control.metrics() if self.control else {}
+
     def state_dict(self) -> dict[str, object]:
-        return {"baseline": self.baseline.state_dict()}
+        control = {"control": self.control.state_dict()} if self.control else {}
+        return {"baseline": self.baseline.state_dict(), **control}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.baseline.load_state_dict(state["baseline"])  # type: ignore[arg-type]
+        if self.control:
+            self.control.load_state_dict(state["control"])  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ class Recorded(Trajectory):
 
     Args:
         log_probs: The **mean** over the latent's dimensions of the log-density of each state, with shape :math:`(T, B)`;
-            ``log_probs[t - 1]`` is that of :math:`x_{t-1}` given :math:`x_t`.
+            ``log_probs[t - 1]`` is that of :math:`x_{t-1}` given :math:`x_t`, and 0 for a deterministic step.
     """
 
     log_probs: Tensor = field(kw_only=True)
@@ -68,7 +68,7 @@ def record(chain: Chain, condition: Condition, noises: Tensor) -> Recorded:
     log_probs: list[Tensor] = []
 
     def observe(t: int, transition: Gaussian, x: Tensor) -> None:
-        log_probs.insert(0, mean_log_prob(transition, x))
+        log_probs.insert(0, mean_log_prob(transition, x) if transition.std > 0 else x.new_zeros(len(x)))
 
     made = chain.sample(condition, noises, observe=observe)
     return Recorded(made.condition, made.states, made.noises, log_probs=torch.stack(log_probs))

@@ -146,6 +146,9 @@ class RLR(Estimator):
         if self.zeroth and (rest := self.rest(rollout.chain, rollout.seed)):
             yield self.zeroth.term(rest, rollout, self.zeroth_weight)
 
+    def metrics(self) -> dict[str, float]:
+        return self.half.metrics() if self.half else {}
+
     def state_dict(self) -> dict[str, object]:
         return {name: part.state_dict() for name, part in self._parts().items()}
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlr.distributed import gather, gather_texts, rank
 from rlr.estimators.advantages import Baseline, LeaveOneOut
+from rlr.estimators.groups import Groups
 
 
 class Statistics(ABC):
@@ -131,6 +132,67 @@ class PromptStatistics(Statistics):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.seen = {prompt: deque(rewards, maxlen=self.buffer) for prompt, rewards in state["seen"].items()}  # type: ignore[attr-defined]
+
+
+class Divisor(ABC):
+    r"""A choice of the :math:`s_i` that divide the differences of :class:`GroupStatistics`.
+
+    Args:
+        epsilon: A constant that is added to the standard deviation.
+    """
+
+    def __init__(self, epsilon: float = 1e-4) -> None:
+        self.epsilon = epsilon
+
+    @abstractmethod
+    def of(self, groups: Groups) -> Tensor:
+        r"""Returns the :math:`s_i` of all samples of a round, with shape :math:`(N)`."""
+
+
+class GroupStd(Divisor):
+    """The standard deviation of the sample's group: every group has the same weight, however little its rewards differ."""
+
+    def of(self, groups: Groups) -> Tensor:
+        return groups.stds[groups.numbers] + self.epsilon
+
+
+class RoundStd(Divisor):
+    """The standard deviation of the whole round: a factor that all groups share."""
+
+    def of(self, groups: Groups) -> Tensor:
+        return (groups.rewards.std(correction=0) + self.epsilon).expand_as(groups.rewards)
+
+
+class GroupStatistics(Statistics):
+    r"""Compares each reward with those of the same prompt in the round, :math:`A_i = (R_i - b_i) / s_i`.
+
+    By default :math:`b_i` is the mean of the *other* samples of the group and nothing is divided, which is unbiased.
+
+    References:
+        | Flow-GRPO: Training Flow Matching Models via Online RL (Liu et al., 2025), Eq. 5
+        | https://arxiv.org/abs/2505.05470
+
+    Args:
+        divisor: The :math:`s_i`; by default 1.
+        leave_one_out: Whether :math:`b_i` leaves out :math:`R_i`. With false it is the mean of the whole group, as in
+            Flow-GRPO, and a group of :math:`n` samples has :math:`(n - 1) / n` times the advantages.
+    """
+
+    def __init__(self, divisor: Divisor | None = None, leave_one_out: bool = True) -> None:
+        self.divisor = divisor
+        self.leave_one_out = leave_one_out
+
+    def advantages(self, prompts: Sequence[Sequence[str]], rewards: Sequence[Tensor]) -> list[Tensor]:
+        groups = Groups.of_round(prompts, rewards)
+        n = groups.counts[groups.numbers].double()
+        if n.min() < 2:
+            raise ValueError(
+                f"GroupStatistics compares the samples of a prompt, and {int((groups.counts < 2).sum())} of the "
+                f"{len(groups.counts)} prompts of the round have one sample; set data.samples_per_prompt to 2 or more"
+            )
+        found = groups.deviations * (n / (n - 1) if self.leave_one_out else 1)
+        found = found if self.divisor is None else found / self.divisor.of(groups)
+        return [own.to(r.dtype) for own, r in zip(groups.own(found), rewards, strict=True)]
 
 
 def _moments_of_round(rewards: Tensor) -> tuple[float, float]:

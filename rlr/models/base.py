@@ -185,6 +185,19 @@ class DiffusionModel(nn.Module, ABC):
             The estimate, with the shape and type of ``x``.
         """
 
+    def skip(self, time: float) -> float:
+        r"""Returns :math:`a` in :math:`\hat x_0 = a x_\tau + b F`, the slope in :math:`x_\tau` at a constant output :math:`F`
+        of the network (:math:`c_\mathrm{skip}` of Karras et al., 2022).
+
+        It depends on what the network predicts. By default it is that of a velocity on the straight path to which
+        :math:`x_\tau / (\alpha + \sigma)` belongs, :math:`1 / (\alpha + \sigma)`.
+
+        Args:
+            time: The network's time :math:`\tau`.
+        """
+        alpha, sigma = self.schedule(self.size).levels(time)
+        return 1 / (alpha + sigma)
+
     @abstractmethod
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         r"""Returns pixels.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 Prediction = Callable[[Tensor, Tensor, float, float], Tensor]
@@ -36,6 +37,12 @@ def flow(output: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
         | https://arxiv.org/abs/2403.03206
     """
     return x - sigma * output
+
+
+def slope(prediction: Prediction, alpha: float, sigma: float) -> float:
+    r"""Returns :math:`\partial \hat x_0 / \partial x_\tau` at a constant output; every prediction is affine in both."""
+    output, x = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    return prediction(output, x, alpha, sigma).item()
 
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": noise, "v_prediction": velocity, "sample": clean}

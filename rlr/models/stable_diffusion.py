@@ -13,7 +13,7 @@ from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
 from rlr.models.placement import TextPlacement
-from rlr.models.prediction import PREDICTIONS, Prediction, noise
+from rlr.models.prediction import PREDICTIONS, Prediction, noise, slope
 from rlr.models.text import CLIPPrompts
 from rlr.models.unets import check_unet
 from rlr.schedules import DiscreteSchedule, Schedule, Spacing, leading, linspace, trailing
@@ -99,6 +99,9 @@ class StableDiffusion(ImageLatentDiffusion):
         text = condition.tensors["text"].to(self.dtype)
         output = self.unet(x.to(self.dtype), int(time), text).sample
         return self.prediction(output.to(x.dtype), x, *self.noise_schedule.levels(time))
+
+    def skip(self, time: float) -> float:
+        return slope(self.prediction, *self.noise_schedule.levels(time))
 
     def pipeline_class(self) -> Any:
         return StableDiffusionPipeline

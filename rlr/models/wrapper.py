@@ -42,6 +42,9 @@ class ModelWrapper(DiffusionModel):
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         return self.model.denoise(x, time, condition)
 
+    def skip(self, time: float) -> float:
+        return self.model.skip(time)
+
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return self.model.decode(x, frames)
 

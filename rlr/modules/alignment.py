@@ -17,6 +17,7 @@ from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Estimator, no_terms
 from rlr.estimators.divergence import Penalty, path_divergence
+from rlr.estimators.groups import Groups, group_metrics
 from rlr.models.base import DiffusionModel
 from rlr.modules.checkpoint import load_trained
 from rlr.modules.checks import check_parts, check_training
@@ -68,6 +69,7 @@ class Alignment(Sampling):
         self.penalty = penalty
         self.updater = Updater(self, lambda: self.weights, optimization, memory)
         self.state = TrainingState(estimator, reward, self.updater)
+        self._profiler = Profiler(self.device)
         self._check()
 
     def _check(self) -> None:
@@ -97,16 +99,17 @@ class Alignment(Sampling):
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Samples a rollout, and learns from the round when it is complete."""
-        self.state.restore(self._sample)
-        profiler = Profiler(self.device)
-        with profiler.section("rollout"):
+        if not len(self.state.round):
+            self._profiler = Profiler(self.device)
+        with self._profiler.section("rollout"):
+            self.state.restore(self._sample)
             rollout = self._sample(batch.prompts, self.progress.samples)
         self.state.round.add(self.progress.samples, rollout)
         self._initialize_statistics(rollout)
         self.progress.batches += 1
         self.progress.samples += len(rollout) * self.trainer.world_size
         if len(self.state.round) == self.optimization.accumulate:
-            self._learn(self.state.round.take(), profiler)
+            self._learn(self.state.round.take(), self._profiler)
 
     def _sample(self, prompts: Sequence[str], number: int) -> Rollout:
         """Samples a rollout whose first sample, on rank 0, has this number in the run."""
@@ -152,9 +155,12 @@ class Alignment(Sampling):
         means = {"mean": values.mean(), "std": values.std() if n > 1 else values.new_zeros(())}
         means |= score_means(self.reward, scores)
         self.log_dict({f"reward/{name}": value for name, value in means.items()}, sync_dist=True, batch_size=n)
-        shared: dict[str, Any] = {**self._divergence(rollouts, profiler), **report.terms, **self.estimator.metrics()}
+        groups = Groups.of_round([rollout.prompts for rollout in rollouts], [rollout.rewards for rollout in rollouts])
+        measured = {**report.terms, **self.estimator.metrics(), **group_metrics(groups)}
+        shared: dict[str, Any] = {**self._divergence(rollouts, profiler), **measured}
         self.log_dict(shared, sync_dist=True, batch_size=n)
         counts = {"samples": float(self.progress.samples), "reward_calls": float(self.progress.reward_calls)}
+        counts["samples_per_second"] = n * self.trainer.world_size / sum(profiler.seconds.values())
         self.log_dict({**report.gradients, **dict(profiler.metrics()), **counts}, batch_size=n)
 
     def _divergence(self, rollouts: list[Rollout], profiler: Profiler) -> dict[str, Tensor]:

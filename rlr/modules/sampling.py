@@ -13,7 +13,7 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.distributed import gather_texts
-from rlr.modules.objective import Objective
+from rlr.objective import Objective
 from rlr.rewards.base import Reward
 from rlr.seeding import Stream, spawn
 

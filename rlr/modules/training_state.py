@@ -9,6 +9,7 @@ from rlr.modules.checkpoint import check_like
 from rlr.modules.progress import Progress
 from rlr.modules.randomness import random_state, set_random_state
 from rlr.modules.round import Round, Sampler
+from rlr.modules.term_weights import Shrinkage
 from rlr.modules.update import Updater
 from rlr.rewards.base import Reward
 
@@ -39,6 +40,10 @@ class TrainingState:
         self.round = Round()
         self._read: Mapping[str, Any] = {}
 
+    @property
+    def _shrinkage(self) -> Shrinkage | None:
+        return self.updater.optimization.term_weights
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the state. All ranks call it together."""
         return {
@@ -47,6 +52,7 @@ class TrainingState:
             "failures": self.updater.failures,
             "estimator_class": type(self.estimator).__name__,
             "estimator": self.estimator.state_dict(),
+            "term_weights": self._shrinkage.state_dict() if self._shrinkage else {},
             "reward": self.reward.statistics(),
             "random": random_state(),
             "round": self.round.state(),
@@ -83,13 +89,15 @@ class TrainingState:
         written, own = self._read["estimator_class"], type(self.estimator).__name__
         if written != own:
             raise ValueError(f"{origin} was written with the estimator {written}, and this run has {own}; {REMEDY}")
-        check_like({**self.state_dict(), "estimator": {}}, self._read, origin, STATE)
+        check_like({**self.state_dict(), "estimator": {}, "term_weights": {}}, self._read, origin, STATE)
         try:
             self.estimator.load_state_dict(self._read["estimator"])
         except KeyError as error:
             raise ValueError(
                 f"{origin} was written with another {own}: it holds no state {error}, which this run's needs; {REMEDY}"
             ) from error
+        if self._shrinkage and self._read["term_weights"]:
+            self._shrinkage.load_state_dict(self._read["term_weights"])
         self.reward.load_statistics(self._read["reward"])
         self.updater.failures = self._read["failures"]
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rlr.rewards.networks.preprocessing import PillowCropShortest as PillowCropShortest
     from rlr.rewards.networks.preprocessing import Preprocessing as Preprocessing
     from rlr.rewards.networks.preprocessing import Squash as Squash
+    from rlr.rewards.relative import Relative as Relative
     from rlr.rewards.remote.client import Remote as Remote
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

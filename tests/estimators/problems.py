@@ -15,9 +15,10 @@ from rlr.analysis.linear import quadratic as quadratic
 from rlr.chain import Chain
 from rlr.estimators import Estimator
 from rlr.models.base import Condition
+from rlr.models.prediction import Prediction, slope
 from rlr.rollout import Rollout, unconditional
 from rlr.samplers import Sampler
-from rlr.schedules import RectifiedFlow
+from rlr.schedules import RectifiedFlow, Schedule
 
 
 class Curved(Plane):
@@ -34,6 +35,25 @@ class Curved(Plane):
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         tau = torch.full_like(x[:, :1], time)
         return self.out(torch.tanh(self.hidden(torch.cat((x, tau), 1))))
+
+
+class Predicting(Curved):
+    """A network F that predicts the noise, a velocity or the clean latent, as the function says."""
+
+    def __init__(self, prediction: Prediction, schedule: Schedule | None = None) -> None:
+        super().__init__()
+        self.prediction = prediction
+        self.noise_schedule = schedule or self.noise_schedule
+
+    def output(self, x: Tensor, time: float) -> Tensor:
+        tau = torch.full_like(x[:, :1], time)
+        return self.out(torch.tanh(self.hidden(torch.cat((x, tau), 1))))
+
+    def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
+        return self.prediction(self.output(x, time), x, *self.noise_schedule.levels(time))
+
+    def skip(self, time: float) -> float:
+        return slope(self.prediction, *self.noise_schedule.levels(time))
 
 
 def wavy(x: Tensor) -> Tensor:

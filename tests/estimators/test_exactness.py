@@ -4,7 +4,7 @@ On a linear-Gaussian chain with a quadratic reward, in float64. Unbiased means w
 detected beyond 10.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,10 +14,12 @@ from rlr.chain import Chain
 from rlr.estimators import (
     RLR,
     AllSteps,
+    ConstantCoefficients,
     Estimator,
     FirstOrder,
     HalfOrder,
     HalfOrderRLR,
+    LeaveOneOutRegression,
     LookAhead,
     RunningMean,
     SharedDirection,
@@ -27,6 +29,7 @@ from rlr.estimators import (
     ZerothOrder,
 )
 from rlr.estimators.half_order import half_order
+from rlr.estimators.values import Value
 from rlr.rollout import Rollout
 from rlr.samplers import DDIM, Ancestral, FlowSDE
 from tests.estimators.problems import Affine, Cosine, deviation, exact_gradients, flow_chain, linear_chain, quadratic
@@ -41,6 +44,14 @@ def claimed(steps: range | list[int]) -> torch.Tensor:
 
 WHOLE = range(1, STEPS + 1)
 
+
+class Other(Value):
+    """Another function of the sample than the reward of the problem."""
+
+    def of(self, rollout: Rollout) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda x: x[:, 0] - 0.3 * x[:, 1] ** 2
+
+
 UNBIASED = {
     "full backpropagation": (FirstOrder(AllSteps()), WHOLE),
     "first order, 1 step": (FirstOrder(1), [1]),
@@ -51,8 +62,18 @@ UNBIASED = {
     "half order, h = 4, uneven partition": (HalfOrder(4), WHOLE),
     "half order, h = 2, 2 segments of 3": (HalfOrder(2, segments=2), WHOLE),
     "half order, the last 2 steps left out": (HalfOrder(3, skip_last=2), [3, 4, 5, 6]),
-    "half order, look-ahead, regressed": (HalfOrder(2, control=LookAhead()), WHOLE),
-    "half order, look-ahead, a = 1": (HalfOrder(2, control=LookAhead(1.0)), WHOLE),
+    "half order, look-ahead": (HalfOrder(2, control=LookAhead()), WHOLE),
+    "half order, look-ahead, a = 1": (HalfOrder(2, control=LookAhead(ConstantCoefficients())), WHOLE),
+    "half order, look-ahead, fitted on the others": (HalfOrder(2, control=LookAhead(LeaveOneOutRegression())), WHOLE),
+    "half order, look-ahead, increments": (HalfOrder(1, control=LookAhead(increments=True)), WHOLE),
+    "half order, look-ahead, increments and start value, constants": (
+        HalfOrder(1, control=LookAhead(ConstantCoefficients((0.8, -0.5, 0.7)), increments=True)),
+        WHOLE,
+    ),
+    "half order, look-ahead, stride 2": (HalfOrder(2, control=LookAhead(stride=2)), WHOLE),
+    "half order, look-ahead, 2 segments of 3": (HalfOrder(2, segments=2, control=LookAhead(increments=True)), WHOLE),
+    "half order, look-ahead, one baseline for all": (HalfOrder(2, baseline=Zero(), control=LookAhead()), WHOLE),
+    "half order, look-ahead by another reward": (HalfOrder(2, control=LookAhead(value=Other())), WHOLE),
     "zeroth order, two-point": (ZerothOrder(scale=SMALL), WHOLE),
     "zeroth order, two-point, 3 directions": (ZerothOrder(3, scale=SMALL), WHOLE),
     "zeroth order, two-point, per step": (ZerothOrder(scale=SMALL, per_step=True), WHOLE),

@@ -19,6 +19,7 @@ from rlr.estimators import (
     HalfOrder,
     HalfOrderRLR,
     LeaveOneOut,
+    LeaveOneOutRegression,
     LookAhead,
     RunningMean,
     SharedDirection,
@@ -28,7 +29,7 @@ from rlr.estimators import (
     Zero,
     ZerothOrder,
 )
-from rlr.estimators.control_variate import leave_one_out_regression
+from rlr.estimators.coefficients import leave_one_out_regression
 from rlr.estimators.perturbation import normal
 from rlr.rollout import Rollout, join
 from rlr.samplers import DDIM
@@ -346,16 +347,19 @@ def test_estimators_carry_their_baselines_state() -> None:
 
 def test_leave_one_out_regression_is_a_fit_on_the_others() -> None:
     generator = torch.Generator().manual_seed(0)
-    c = torch.randn(6, generator=generator, dtype=torch.float64)
-    r = 3 * c + 5 + torch.randn(6, generator=generator, dtype=torch.float64)
-    a, b = leave_one_out_regression(r, c)
-    for i in range(6):
-        rest = [j for j in range(6) if j != i]
-        design = torch.stack((c[rest], torch.ones(5, dtype=torch.float64)), 1)
+    f = torch.randn(7, 2, generator=generator, dtype=torch.float64)
+    r = (
+        f @ torch.tensor([3.0, -1.0], dtype=torch.float64)
+        + 5
+        + torch.randn(7, generator=generator, dtype=torch.float64)
+    )
+    a, b = leave_one_out_regression(r, f)
+    for i in range(7):
+        rest = [j for j in range(7) if j != i]
+        design = torch.cat((f[rest], torch.ones(6, 1, dtype=torch.float64)), 1)
         expected = torch.linalg.lstsq(design, r[rest].unsqueeze(1)).solution.flatten()
-        assert torch.allclose(torch.stack((a[i], b[i])), expected, atol=1e-9)
-    constant = torch.ones(6, dtype=torch.float64)
-    a, b = leave_one_out_regression(r, constant)
+        assert torch.allclose(torch.cat((a[i], b[i : i + 1])), expected, atol=1e-9)
+    a, b = leave_one_out_regression(r, torch.ones(7, 1, dtype=torch.float64))
     assert torch.equal(a, torch.zeros_like(a))
     assert torch.allclose(r - b, LeaveOneOut().advantages(r))
 
@@ -380,7 +384,11 @@ REFUSED: Sequence[tuple[object, str]] = [
         ),
         "cancels a direction",
     ),
-    (lambda: estimate(HalfOrder(1, control=LookAhead()), linear_chain(), quadratic, 3, 0), "needs a batch of 4, not 3"),
+    (
+        lambda: estimate(HalfOrder(1, control=LookAhead(LeaveOneOutRegression())), linear_chain(), quadratic, 4, 0),
+        "needs a batch of 5, not 4",
+    ),
+    (lambda: estimate(HalfOrder(1, control=LookAhead()), linear_chain(), quadratic, 1, 0), "needs two samples"),
     (lambda: estimate(HalfOrder(1), linear_chain(), quadratic, 1, 0), "leave-one-out baseline needs two samples"),
 ]
 

@@ -7,39 +7,39 @@ import yaml
 
 from experiments.cli import main
 from experiments.results import Results
-from experiments.scales import ROOT, TINY, Scale
+from experiments.settings import ROOT, TINY, Setting
 from rlr.cli import main as train
 from tests.experiments.toy import Toy
 
 
 @pytest.fixture
-def scale(tmp_path: Path) -> Scale:
-    """The tiny set, in a folder of its own."""
+def setting(tmp_path: Path) -> Setting:
+    """The tiny setting, in a folder of its own."""
     return replace(TINY, results=tmp_path / "results", runs=tmp_path / "runs")
 
 
 @pytest.fixture
-def results(scale: Scale) -> Results:
-    return Results.of(scale, "toy")
+def results(setting: Setting) -> Results:
+    return Results.of(setting, "toy")
 
 
 @pytest.fixture
-def run(scale: Scale, monkeypatch) -> Callable[..., int]:
+def run(setting: Setting, monkeypatch) -> Callable[..., int]:
     """The command line, which knows the toy alone."""
-    for name, value in (("factor", 10), ("broken", set()), ("worked", [])):
+    for name, value in (("factor", 10), ("broken", set()), ("measured_runs", [])):
         monkeypatch.setattr(Toy, name, value)
-    return lambda *words: main(["toy", *words], experiments=(Toy,), scales={"tiny": scale})
+    return lambda *arguments: main(["toy", *arguments], experiments=(Toy,), settings={"tiny": setting})
 
 
 @pytest.fixture
 def printed(capsys, monkeypatch) -> Callable[[list[str]], dict]:
-    """Returns what the command line makes of some words."""
+    """Returns what the command line makes of some arguments."""
 
-    def parsed(words: list[str]) -> dict:
+    def parsed(arguments: list[str]) -> dict:
         monkeypatch.chdir(ROOT)
         with pytest.raises(SystemExit) as exit_:
-            train([*words, "--print_config"])
-        assert exit_.value.code == 0, words
+            train([*arguments, "--print_config"])
+        assert exit_.value.code == 0, arguments
         return yaml.safe_load(capsys.readouterr().out)
 
     return parsed

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.cli import main
-from experiments.scales import SD14
+from experiments.settings import SD14
 from experiments.summary import best, grouped, spread, standard_error
 from tests.experiments.toy import Toy
 
@@ -32,7 +32,7 @@ def test_a_page_shows_command_means_drawing_and_the_papers_numbers(run, results)
     run("--seeds", "0", "2")
     folder = results.path.parent
     text = (folder / "toy.md").read_text()
-    assert "python experiments/run.py toy --set tiny --seeds 0 2" in text
+    assert "python experiments/run.py toy --setting tiny --seeds 0 2" in text
     # 0, 1, 20 and 21
     assert f"10.5 ± {standard_error([0, 1, 20, 21]):.1f}" in text
     assert "In the paper: their numbers" in text
@@ -59,18 +59,18 @@ def test_the_same_rows_give_the_same_drawing(run, results) -> None:
 def test_seeds_of_earlier_calls_stay_on_the_page(run, results) -> None:
     run("--seeds", "0")
     run("--seeds", "1")
-    assert "4 of 4 cells are measured" in (results.path.parent / "toy.md").read_text()
+    assert "4 of 4 runs are measured" in (results.path.parent / "toy.md").read_text()
 
 
-def test_without_a_gpu_a_large_set_is_refused_in_one_sentence(scale, tmp_path, monkeypatch, caplog) -> None:
+def test_without_a_gpu_a_large_set_is_refused_in_one_sentence(setting, tmp_path, monkeypatch, caplog) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     large = replace(SD14, results=tmp_path)
-    assert main(["toy", "--set", "sd14"], experiments=(Toy,), scales={"sd14": large, "tiny": scale}) == 1
+    assert main(["toy", "--setting", "sd14"], experiments=(Toy,), settings={"sd14": large, "tiny": setting}) == 1
     assert "needs a GPU" in caplog.text
     assert caplog.text.count("\n") == 1
 
 
 def test_without_weights_a_large_set_says_what_to_fetch(monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("experiments.scales._cached", lambda folder: False)
+    monkeypatch.setattr("experiments.settings._cached", lambda folder: False)
     assert "hf download CompVis/stable-diffusion-v1-4" in str(SD14.missing())

@@ -1,16 +1,16 @@
-"""A training run as a cell, end to end, with a model that takes no time."""
+"""A training run as a run, end to end, with a model that takes no time."""
 
 from dataclasses import replace
 
 import pytest
 
 from experiments.methods import Method, Target
-from experiments.scales import ROOT
+from experiments.settings import ROOT
 from experiments.training import Training
 from rlr.modules import Alignment
 
 METHOD = Method("toy", "tests/experiments/toy_run.yaml", samples=4)
-LAYER = "tests/experiments/toy_layer.yaml"
+EVALUATION = "tests/experiments/toy_evaluation.yaml"
 POINTS = (2, 4)
 
 
@@ -21,7 +21,7 @@ def costless(rows):
 
 @pytest.fixture
 def training() -> Training:
-    return Training(METHOD, LAYER, 0, POINTS)
+    return Training(METHOD, EVALUATION, 0, POINTS)
 
 
 @pytest.fixture
@@ -79,32 +79,32 @@ def test_runs_share_the_scores_of_the_base_model(training, rows, tmp_path, monke
     assert costless(other)[-1] != costless(rows)[-1]
 
 
-def test_a_run_of_another_recipe_has_another_folder(training, scale, monkeypatch) -> None:
+def test_a_run_of_another_command_has_another_folder(training, setting, monkeypatch) -> None:
     folders = []
     monkeypatch.setattr(Training, "run", lambda self, folder, base: folders.append((folder, base)))
     for run in (
         training,
         replace(training, seed=1),
-        replace(training, method=METHOD.but("model.init_args.optimization.lr=0.1")),
+        replace(training, method=METHOD.with_overrides("model.init_args.optimization.lr=0.1")),
     ):
-        run.cell(scale, "toy", {"method": "a b", "seed": 0}).work()
+        run.as_run(setting, "toy", {"method": "a b", "seed": 0}).measure()
     assert len({folder for folder, _ in folders}) == 3
     assert len({base for _, base in folders}) == 1
-    assert all(folder.is_relative_to(scale.runs / "tiny" / "toy") for folder, _ in folders)
+    assert all(folder.is_relative_to(setting.runs / "tiny" / "toy") for folder, _ in folders)
 
 
-def test_the_recipe_is_the_command() -> None:
+def test_the_command_can_be_typed() -> None:
     target = Target("Light", "Light", suffix="run", overrides=("model.init_args.reward=tests.toy.demo.toy.Light",))
-    method = Method("toy", "tests/experiments/toy_{reward}.yaml").towards(target)
-    recipe = Training(method, LAYER, 3, (1,)).recipe
-    assert recipe.startswith("python train.py fit --config=tests/experiments/toy_run.yaml ")
-    assert "--model.init_args.reward=tests.toy.demo.toy.Light --seed_everything=3 --model.init_args.seed=3" in recipe
+    method = Method("toy", "tests/experiments/toy_{reward}.yaml").with_reward(target)
+    command = Training(method, EVALUATION, 3, (1,)).command
+    assert command.startswith("python train.py fit --config=tests/experiments/toy_run.yaml ")
+    assert "--model.init_args.reward=tests.toy.demo.toy.Light --seed_everything=3 --model.init_args.seed=3" in command
     assert (ROOT / "tests/experiments/toy_run.yaml").is_file()
 
 
 @pytest.mark.parametrize(("status", "error"), [(2, RuntimeError), (1, KeyboardInterrupt)])
-def test_a_mistake_fails_the_cell_and_an_interrupt_stops_the_experiment(status, error, training, tmp_path, monkeypatch):
-    def leave(words: list[str]) -> None:
+def test_a_mistake_fails_the_run_and_an_interrupt_stops_the_experiment(status, error, training, tmp_path, monkeypatch):
+    def leave(arguments: list[str]) -> None:
         raise SystemExit(status)
 
     monkeypatch.setattr("rlr.cli.main", leave)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from experiments.base import Cell, Experiment, Figure, Row, Table
-from experiments.scales import Scale
+from experiments.base import Experiment, Figure, Row, Run, Table
+from experiments.settings import Setting
 from experiments.summary import grouped, mean_of
 
 
@@ -18,22 +18,22 @@ class Toy(Experiment):
 
     factor: ClassVar[int] = 10
     broken: ClassVar[set[str]] = set()
-    worked: ClassVar[list[str]] = []
+    measured_runs: ClassVar[list[str]] = []
 
-    def cells(self, scale: Scale, seeds: Sequence[int]) -> Sequence[Cell]:
-        return [self._cell(method, seed) for seed in seeds for method in ("A", "B")]
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        return [self._run(method, seed) for seed in seeds for method in ("A", "B")]
 
-    def _cell(self, method: str, seed: int) -> Cell:
+    def _run(self, method: str, seed: int) -> Run:
         key: dict[str, str | int] = {"method": method, "seed": seed}
-        return Cell(key, f"{self.factor} × seed", lambda: self._work(f"{method}{seed}", seed))
+        return Run(key, f"{self.factor} × seed", lambda: self._measure(f"{method}{seed}", seed))
 
-    def _work(self, title: str, seed: int) -> list[Row]:
-        self.worked.append(title)
+    def _measure(self, title: str, seed: int) -> list[Row]:
+        self.measured_runs.append(title)
         if title in self.broken:
             raise RuntimeError(f"{title} is broken")
         return [{"update": float(k), "value": float(self.factor * seed + k)} for k in range(2)]
 
-    def show(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
+    def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         lines = [(str(method), mean_of(group, "value", 1)) for (method,), group in grouped(rows, "method").items()]
 
         def draw(canvas) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, LoRA, StableDiffusion
+from rlr.models.base import DiffusionModel
 from rlr.models.prediction import clean, noise, velocity
 from rlr.samplers import DDIM
 
@@ -34,6 +35,25 @@ def test_the_folder_decides_what_is_predicted_and_when(random_sd: Folder) -> Non
     assert epsilon.noise_schedule.grid(10).times[-1] == 901
     assert v.noise_schedule.grid(10).times[-1] == 999
     assert epsilon.latent_shape(epsilon.size) == (4, 8, 8)
+
+
+def constant_slope(model: DiffusionModel, x: Tensor, time: int) -> float:
+    """Returns the mean of what autograd finds for the estimate's slope; the network must have a constant output."""
+    x = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model.denoise(x, time, model.encode(["a cat"])).sum(), x)
+    assert slope.std() < 1e-6
+    return slope.mean().item()
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_skip_is_the_slope_at_a_constant_output(random_sd: Folder, prediction: str) -> None:
+    folder = random_sd(prediction=prediction, spacing="trailing") if prediction == "v_prediction" else random_sd()
+    model = Guidance(StableDiffusion(str(folder), Frozen()), 3.0)
+    nn.init.zeros_(model.model.unet.conv_out.weight)
+    for time in (1, 400, 990):
+        assert model.skip(time) == pytest.approx(constant_slope(model, draw(1, 4, 8, 8).float(), time), rel=1e-4)
+    alpha = model.schedule(model.size).levels(400)[0]
+    assert model.skip(400) == pytest.approx({"epsilon": 1 / alpha, "v_prediction": alpha}[prediction])
 
 
 def test_all_stays_in_eval_mode(random_sd: Folder) -> None:

@@ -13,8 +13,8 @@ from torch import nn
 
 from rlr.estimators.base import Term
 from rlr.modules.gradients import GradientAccumulator
-from rlr.modules.objective import Objective
 from rlr.modules.profiler import Profiler
+from rlr.objective import Objective
 from tests.modules.toy import AffineModel, Level
 
 PROMPTS = ["one", "two", "three"]

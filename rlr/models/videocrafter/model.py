@@ -14,6 +14,7 @@ from rlr.models.base import Condition, Size
 from rlr.models.integrity import check_file
 from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, latent_sides
 from rlr.models.placement import TextPlacement
+from rlr.models.prediction import slope
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
 from rlr.models.videocrafter.checkpoint import WEIGHTS, load_official, load_text
 from rlr.models.videocrafter.network import call
@@ -124,6 +125,10 @@ class VideoCrafter(LatentDiffusion):
         (alpha, sigma), scale = self.noise_schedule.levels(time), self.noise_schedule.scale(time)
         # the network knows the rescaled latent only
         return self.architecture.prediction(output.to(x.dtype), x, alpha / scale, sigma) / scale
+
+    def skip(self, time: float) -> float:
+        (alpha, sigma), scale = self.noise_schedule.levels(time), self.noise_schedule.scale(time)
+        return slope(self.architecture.prediction, alpha / scale, sigma) / scale
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         r"""Returns pixels of the chosen frames, see :func:`~rlr.models.latent.decode_pixels`; no other is decoded.

@@ -462,7 +462,7 @@ def test_each_sample_draws_its_own_share_of_the_steps() -> None:
     ((minibatch,),) = minibatches(estimator, sampled(chain))
     counts = torch.zeros(T)
     for seed in range(200):
-        drawn = estimator._steps(chain, reseeded(minibatch, seed))
+        drawn = estimator.trained(chain, reseeded(minibatch, seed))
         assert drawn.sum(1).tolist() == [3] * 12
         assert len(drawn.unique(dim=0)) > 1
         counts += drawn.sum(0)
@@ -478,9 +478,9 @@ def test_ranks_draw_steps_that_one_process_would_draw_for_its_samples(monkeypatc
     drawn = []
     for number in (0, 1):
         monkeypatch.setattr(ddpo, "rank", lambda number=number: number)
-        drawn.append(estimator._steps(chain, Minibatch(half, half.rewards, fresh=True)))
+        drawn.append(estimator.trained(chain, Minibatch(half, half.rewards, fresh=True)))
     monkeypatch.setattr(ddpo, "rank", lambda: 0)
-    both = estimator._steps(chain, Minibatch(whole, whole.rewards, fresh=True))
+    both = estimator.trained(chain, Minibatch(whole, whole.rewards, fresh=True))
     assert not torch.equal(*drawn)
     assert torch.equal(torch.cat(drawn), both)
 
@@ -497,8 +497,8 @@ REFUSED = [
     (lambda: DDPO(num_minibatches=0), r"DDPO.num_minibatches: expected at least 1, got 0"),
     (lambda: DDPO(epochs=0), r"DDPO.epochs: expected at least 1, got 0"),
     (lambda: DDPO(minibatch=0), r"DDPO.minibatch: expected at least 1, got 0"),
-    (lambda: DDPO(timestep_fraction=0), r"timestep_fraction in \(0, 1\]"),
-    (lambda: DDPO(advantage_clip=-1), "advantage_clip > 0"),
+    (lambda: DDPO(timestep_fraction=0), r"number in \(0, 1\]"),
+    (lambda: DDPO(advantage_clip=-1), "advantage_clip: expected a positive"),
     (lambda: ImportanceRatio(0), "clip and limit must be positive"),
     (lambda: DDPO().check(Chain(Affine(Cosine()), DDIM(T, eta=0))), "DDPO needs noise in step 1"),
 ]

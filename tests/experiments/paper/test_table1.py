@@ -9,12 +9,12 @@ from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Figure, Row, Table
 from experiments.cost.estimators import ENTRIES, FULL
-from experiments.paper.problems import Images, Known, Linear
+from experiments.paper.problems import Images, Linear, ReferenceProblem
 from experiments.paper.table1 import Table1, _knowledge, measure
-from experiments.scales import SD14, TINY
+from experiments.settings import SD14, TINY
 from rlr.analysis.problem import Problem
 from rlr.chain import Chain
-from rlr.modules.objective import Objective
+from rlr.objective import Objective
 from rlr.rewards import Brightness
 from rlr.samplers import DDIM
 from tests.toy.demo.toy import Smear
@@ -35,19 +35,19 @@ class Smeared(Images):
         return Problem(chain, Objective(chain.model, self.reward()).of_frames(), prompts)
 
 
-def test_there_is_a_cell_for_every_estimator_on_both_problems() -> None:
-    cells = Table1().cells(TINY, (0, 1, 2))
-    assert len(cells) == 2 * len(ENTRIES) == len({cell.title for cell in cells})
-    assert [c.key for c in cells] == [c.key for c in Table1().cells(TINY, ())]
-    plain = {cell.recipe for cell in cells if "OfficialRLR" not in cell.title}
+def test_there_is_a_run_for_every_estimator_on_both_problems() -> None:
+    runs = Table1().runs(TINY, (0, 1, 2))
+    assert len(runs) == 2 * len(ENTRIES) == len({run.title for run in runs})
+    assert [c.key for c in runs] == [c.key for c in Table1().runs(TINY, ())]
+    plain = {run.command for run in runs if "OfficialRLR" not in run.title}
     assert len(plain) == 2
-    scripts = {cell.title: cell.recipe for cell in cells if "OfficialRLR" in cell.title}
+    scripts = {run.title: run.command for run in runs if "OfficialRLR" in run.title}
     assert len(scripts) == len(set(scripts.values())) == 4
     assert not plain & set(scripts.values())
-    for title, recipe in scripts.items():
-        assert f"eta = {0.05 if 'aesthetic' in title else 1}," in recipe
-    with pytest.raises(ValueError, match="measured for the set tiny alone"):
-        Table1().cells(SD14, (0,))
+    for title, command in scripts.items():
+        assert f"eta = {0.05 if 'aesthetic' in title else 1}," in command
+    with pytest.raises(ValueError, match="measured for the setting tiny alone"):
+        Table1().runs(SD14, (0,))
 
 
 def test_what_is_known_of_the_linear_chain() -> None:
@@ -104,15 +104,15 @@ def test_estimates_and_reference_share_no_noise() -> None:
     assert len(set(known.seeds)) == 6
 
 
-def rows(known: Known, *names: str) -> list[Row]:
+def rows(known: ReferenceProblem, *names: str) -> list[Row]:
     return [
-        {"problem": known.name, "estimator": name, "recipe": known.recipe, **measure(known, NAMES[name])}
+        {"problem": known.name, "estimator": name, "command": known.command, **measure(known, NAMES[name])}
         for name in names
     ]
 
 
 def test_the_page_shows_all_that_is_measured() -> None:
-    shown = Table1().show(rows(Linear(10, 8, 20), "FirstOrder(1)", "AlignProp"))
+    shown = Table1().report(rows(Linear(10, 8, 20), "FirstOrder(1)", "AlignProp"))
     table, figure = shown
     assert isinstance(table, Table)
     assert isinstance(figure, Figure)
@@ -123,7 +123,7 @@ def test_the_page_shows_all_that_is_measured() -> None:
 
 def test_the_figure_is_drawn(tmp_path) -> None:
     known = Smeared(tmp_path)
-    *_, figure = Table1().show(rows(known, FULL.name, "FirstOrder(1)"))
+    *_, figure = Table1().report(rows(known, FULL.name, "FirstOrder(1)"))
     assert isinstance(figure, Figure)
     canvas = Canvas()
     figure.draw(canvas)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from experiments.base import Table
-from experiments.paper.table6 import BODIES, ENTRIES, MIB, OFFLOAD, PLAIN, SAVINGS, Body, Table6, Updates
-from experiments.scales import SD14, TINY, VC2
+from experiments.paper.table6 import ENTRIES, MIB, OFFLOAD, PLAIN, SAVINGS, WORKLOADS, Table6, Updates, Workload
+from experiments.settings import SD14, TINY, VC2
 from rlr.rewards import Brightness
 from tests.toy.demo.toy import Smear
 
@@ -15,16 +15,16 @@ NAMES = {entry.name: entry for entry in ENTRIES}
 
 @pytest.fixture(scope="module")
 def smeared() -> Updates:
-    return Updates(Body("a model of one moment", 10, 16, Smear, Brightness), CPU)
+    return Updates(Workload("a model of one moment", 10, 16, Smear, Brightness), CPU)
 
 
-def test_there_is_a_cell_for_every_method_and_saving() -> None:
-    for scale in (TINY, SD14):
-        cells = Table6().cells(scale, (0, 1))
-        assert len({cell.title for cell in cells}) == len(cells) == len(ENTRIES) * len(SAVINGS)
-        assert all(BODIES[scale.name].title in cell.recipe for cell in cells)
+def test_there_is_a_run_for_every_method_and_saving() -> None:
+    for setting in (TINY, SD14):
+        runs = Table6().runs(setting, (0, 1))
+        assert len({run.title for run in runs}) == len(runs) == len(ENTRIES) * len(SAVINGS)
+        assert all(WORKLOADS[setting.name].title in run.command for run in runs)
     with pytest.raises(ValueError, match="not vc2; use one of these"):
-        Table6().cells(VC2, ())
+        Table6().runs(VC2, ())
 
 
 def test_random_weights_need_no_download() -> None:
@@ -61,7 +61,7 @@ def test_the_page_compares_as_the_paper_does() -> None:
         {
             "method": entry.name,
             "saving": saving.name,
-            "recipe": "x",
+            "command": "x",
             "device_mib": 10.0 * (k + 1),
             "ram_mib": 5.0 if saving.offload else 0.0,
             "weights_mib": 10.0,
@@ -69,7 +69,7 @@ def test_the_page_compares_as_the_paper_does() -> None:
         for k, entry in enumerate(ENTRIES)
         for saving in SAVINGS
     ]
-    overview, published = Table6().show(rows)
+    overview, published = Table6().report(rows)
     assert isinstance(published, Table)
     assert [line[0] for line in overview.rows] == [entry.name for entry in ENTRIES]
     assert overview.rows[0] == ("DDPO", "10", "10", "10 + 5", "10 + 5")

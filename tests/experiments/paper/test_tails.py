@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from experiments.paper.problems import Images
-from experiments.paper.tails import DEPTHS, Tail, Tails, jackknife, likeness
-from experiments.scales import SD14, TINY
+from experiments.paper.tails import DEPTHS, DepthMeasurement, Tails, gradient_statistics, jackknife
+from experiments.settings import SD14, TINY
 from rlr.analysis.accuracy import Sample
 from rlr.estimators import FirstOrder
 from rlr.rewards import Brightness
@@ -15,7 +15,7 @@ from rlr.rewards import Brightness
 
 def test_draws_that_agree_have_cosine_one_whatever_their_lengths() -> None:
     lengths = torch.arange(1, 12, dtype=torch.float64)[:, None]
-    found = likeness(lengths * torch.tensor([[3.0, 4.0]], dtype=torch.float64))
+    found = gradient_statistics(lengths * torch.tensor([[3.0, 4.0]], dtype=torch.float64))
     assert (found["median"], found["ninth"], found["most"]) == pytest.approx((30, 50, 55))
     assert found["cosine"] == pytest.approx(1)
     assert found["cosine_error"] == pytest.approx(0, abs=1e-12)
@@ -38,16 +38,16 @@ def test_the_error_is_that_of_repetitions() -> None:
     assert error == pytest.approx(spread, rel=0.2)
 
 
-def test_there_is_a_cell_for_every_depth_and_reward() -> None:
-    cells = Tails().cells(TINY, (0, 1, 2))
-    assert len(cells) == 2 * len(DEPTHS) == len({cell.title for cell in cells}) == len({cell.recipe for cell in cells})
-    with pytest.raises(ValueError, match="measured for the set tiny alone"):
-        Tails().cells(SD14, (0,))
+def test_there_is_a_run_for_every_depth_and_reward() -> None:
+    runs = Tails().runs(TINY, (0, 1, 2))
+    assert len(runs) == 2 * len(DEPTHS) == len({run.title for run in runs}) == len({run.command for run in runs})
+    with pytest.raises(ValueError, match="measured for the setting tiny alone"):
+        Tails().runs(SD14, (0,))
 
 
 def test_a_row_is_of_the_gradients_of_its_depth(tmp_path) -> None:
     problem = Images("Brightness", Brightness, 3, 2, 3, 0, tmp_path)
-    (row,) = Tail(problem, 2).rows()
+    (row,) = DepthMeasurement(problem, 2).rows()
     norms = torch.stack([problem.problem.gradient(FirstOrder(2), seed) for seed in problem.seeds])
     norms = norms.double().norm(dim=1)
     assert row["most"] == pytest.approx(norms.max().item())

@@ -1,4 +1,4 @@
-"""The scales of the experiments."""
+"""The settings of the experiments."""
 
 import os
 import time
@@ -20,19 +20,19 @@ def cpu_seconds() -> float:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """A scale: the models, rewards and prompts of an experiment.
+class Setting:
+    """A setting: the models, rewards and prompts of an experiment.
 
     Args:
         name: The name on the command line, and of the folder of results.
-        title: The models and rewards, in words.
-        config: The config that runs of this scale start from, relative to the repository.
+        title: A description of models and rewards.
+        config: The config that runs of this setting start from, relative to the repository.
         prompts: The class of the prompts.
         steps: The steps of the sampler.
         samples: The samples of a held-out prompt.
         weights: The required repositories on the hub.
-        gpu: Whether the scale needs a GPU.
-        clock: Returns the seconds for the cost of a cell: CPU seconds on a CPU, wall-clock seconds on a GPU.
+        gpu: Whether the setting needs a GPU.
+        clock: Returns the seconds for the cost of a run: CPU seconds on a CPU, wall-clock seconds on a GPU.
         results: The folder of rows and pages.
         runs: The folder of training runs.
     """
@@ -57,11 +57,11 @@ class Scale:
     def missing(self) -> str | None:
         """Returns one sentence about what this machine lacks, or None."""
         if self.gpu and not torch.cuda.is_available():
-            return f"the set {self.name} ({self.title}) needs a GPU, found no GPU; use --set tiny, or another machine"
+            return f"the setting {self.name} ({self.title}) needs a GPU, found no GPU; use --setting tiny, or another machine"
         absent = [folder for folder in self.weights if not _cached(folder)]
         if absent:
             return (
-                f"the set {self.name} needs the weights {', '.join(absent)}, which are not on this machine; fetch them "
+                f"the setting {self.name} needs the weights {', '.join(absent)}, which are not on this machine; fetch them "
                 f"with `hf download {absent[0]}`"
             )
         return None
@@ -77,8 +77,8 @@ def _cached(folder: str) -> bool:
         return False
 
 
-TINY = Scale("tiny", "the built-in model and its own rewards", "configs/image/tiny_rlr.yaml", "WorldPrompts", 5, 2)
-SD14 = Scale(
+TINY = Setting("tiny", "the built-in model and its own rewards", "configs/image/tiny_rlr.yaml", "WorldPrompts", 5, 2)
+SD14 = Setting(
     "sd14",
     "Stable Diffusion 1.4 and 2.1 with the paper's rewards",
     "configs/image/sd14_rlr_pickscore.yaml",
@@ -89,7 +89,7 @@ SD14 = Scale(
     gpu=True,
     clock=time.perf_counter,
 )
-VC2 = Scale(
+VC2 = Setting(
     "vc2",
     "VideoCrafter 2 with the paper's rewards of frames",
     "configs/video/vc2_rlr_hpsv2.yaml",
@@ -100,4 +100,4 @@ VC2 = Scale(
     gpu=True,
     clock=time.perf_counter,
 )
-SCALES = {scale.name: scale for scale in (TINY, SD14, VC2)}
+SETTINGS = {setting.name: setting for setting in (TINY, SD14, VC2)}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from experiments.base import Cell, Figure, Row, Table
+from experiments.base import Figure, Row, Run, Table
 from experiments.methods import RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations, stable_diffusion
 from experiments.page import Page
 from experiments.paper.comparison import SAMPLES, SECONDS, START, Plan
@@ -21,7 +21,7 @@ from experiments.paper.tuning import RATES, SEED, Tuning, tuned
 from experiments.paper.tuning import SAMPLES as TRIED
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results
-from experiments.scales import ROOT, SD14, TINY, VC2, Scale
+from experiments.settings import ROOT, SD14, TINY, VC2, Setting
 
 SEEDS = (0, 1, 2)
 COST = {method.name: 0.5 + 0.25 * k for k, method in enumerate(TINY_METHODS)}
@@ -33,36 +33,36 @@ SETS = [
 ]
 
 
-def named(value: object) -> str:
+def name_of(value: object) -> str:
     return str(getattr(value, "name", value))
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Callable[[Scale], Scale]:
-    """Moves a scale to a folder with costs and tuned rates; of every method the rate in the middle is best."""
+def in_folder(tmp_path_factory) -> Callable[[Setting], Setting]:
+    """Moves a setting to a folder with costs and tuned rates; of every method the rate in the middle is best."""
     folder = tmp_path_factory.mktemp("measured")
 
-    def moved(scale: Scale) -> Scale:
-        return replace(scale, results=folder / "results", runs=folder / "runs")
+    def moved(setting: Setting) -> Setting:
+        return replace(setting, results=folder / "results", runs=folder / "runs")
 
     tiny = moved(TINY)
-    for cell in Cost().cells(tiny, ()):
-        Results.of(tiny, "cost").add(cell, [{"step_seconds": COST[str(cell.key["method"])]}], {})
-    for cell in Tuning().cells(tiny, ()):
-        score = 2.0 if cell.key["lr"] == RATES[1] else 1.0
-        Results.of(tiny, "tuning").add(cell, [{"samples": TRIED, "TinyPickScore": score}], {})
+    for run in Cost().runs(tiny, ()):
+        Results.of(tiny, "cost").add(run, [{"step_seconds": COST[str(run.key["method"])]}], {})
+    for run in Tuning().runs(tiny, ()):
+        score = 2.0 if run.key["lr"] == RATES[1] else 1.0
+        Results.of(tiny, "tuning").add(run, [{"samples": TRIED, "TinyPickScore": score}], {})
     return moved
 
 
-def distinct(cells: list[Cell]) -> list[Cell]:
-    """Of cells that differ in seed, reward or rate alone, the first."""
-    found: dict[object, Cell] = {}
-    for cell in cells:
-        found.setdefault((cell.key.get("model"), cell.key.get("method")), cell)
+def distinct(runs: list[Run]) -> list[Run]:
+    """Of runs that differ in seed, reward or rate alone, the first."""
+    found: dict[object, Run] = {}
+    for run in runs:
+        found.setdefault((run.key.get("model"), run.key.get("method")), run)
     return list(found.values())
 
 
-def held(tree: dict, path: str) -> object:
+def config_value(tree: dict, path: str) -> object:
     """What a config holds at a dotted path; of a class its short name."""
     for name in path.split("."):
         tree = tree[name] if name in tree else tree["init_args"][name]
@@ -72,54 +72,58 @@ def held(tree: dict, path: str) -> object:
 # ---------------------------------------------------------------- commands
 
 
-@pytest.mark.parametrize(("experiment", "scale"), SETS, ids=named)
-def test_commands_parse_with_every_word_in_its_place(experiment, scale, place, printed) -> None:
-    for cell in distinct(list(experiment().cells(place(scale), SEEDS))):
-        words = shlex.split(cell.recipe)[2:]
-        config = printed(words)
-        for word in words[3:]:
-            path, given = word.removeprefix("--").split("=")
+@pytest.mark.parametrize(("experiment", "setting"), SETS, ids=name_of)
+def test_commands_parse_with_every_argument_in_its_place(experiment, setting, in_folder, printed) -> None:
+    for run in distinct(list(experiment().runs(in_folder(setting), SEEDS))):
+        arguments = shlex.split(run.command)[2:]
+        config = printed(arguments)
+        for argument in arguments[3:]:
+            path, given = argument.removeprefix("--").split("=")
             if not path.startswith("trainer.callbacks"):
-                assert held(config, path) == yaml.safe_load(given) or held(config, path) == float(given), cell.recipe
+                assert config_value(config, path) == yaml.safe_load(given) or config_value(config, path) == float(
+                    given
+                ), run.command
         points = config["trainer"]["callbacks"][-1]["init_args"]["updates"]
         assert points == sorted(points)
         assert points[-1] == config["trainer"]["max_steps"]
 
 
-def test_every_experiment_is_known_and_has_its_page_without_rows(place, tmp_path) -> None:
+def test_every_experiment_is_known_and_has_its_page_without_rows(in_folder, tmp_path) -> None:
     assert {experiment.name for experiment in EXPERIMENTS} >= {e.name for e, _ in SETS} | {"figure4"}
     for experiment in EXPERIMENTS:
         Page(experiment(), "command", [], (3, 0)).write(tmp_path)
-        assert "0 of 3 cells" in (tmp_path / f"{experiment.name}.md").read_text()
+        assert "0 of 3 runs" in (tmp_path / f"{experiment.name}.md").read_text()
 
 
-def test_the_first_seed_of_all_cells_comes_first(place) -> None:
+def test_the_first_seed_of_all_runs_comes_first(in_folder) -> None:
     for experiment in (Table2, Figure3, Table4, Table5):
-        seeds = [cell.key["seed"] for cell in experiment().cells(place(TINY), SEEDS)]
+        seeds = [run.key["seed"] for run in experiment().runs(in_folder(TINY), SEEDS)]
         assert seeds == sorted(seeds)
         assert set(seeds) == set(SEEDS)
 
 
 @pytest.mark.parametrize("experiment", [Table2, Table4, Cost, Tuning])
-def test_a_set_that_an_experiment_has_not_is_stated(experiment, place) -> None:
+def test_a_setting_that_an_experiment_lacks_is_stated(experiment, in_folder) -> None:
     with pytest.raises(ValueError, match=r"vc2|alone"):
-        experiment().cells(place(VC2), SEEDS)
+        experiment().runs(in_folder(VC2), SEEDS)
 
 
-def test_no_two_cells_have_one_key(place) -> None:
-    for experiment, scale in SETS:
-        keys = [cell.title for cell in experiment().cells(place(scale), SEEDS)]
+def test_no_two_runs_have_one_key(in_folder) -> None:
+    for experiment, setting in SETS:
+        keys = [run.title for run in experiment().runs(in_folder(setting), SEEDS)]
         assert len(keys) == len(set(keys))
 
 
 # ---------------------------------------------------------------- budgets
 
 
-@pytest.mark.parametrize("method", [*TINY_METHODS, *ablations(RLR), *stable_diffusion("sd14")], ids=named)
+@pytest.mark.parametrize("method", [*TINY_METHODS, *ablations(RLR), *stable_diffusion("sd14")], ids=name_of)
 def test_a_method_says_how_many_samples_its_config_takes_an_update(method, printed) -> None:
     target = Target("", "", "aes") if "sd14" in method.config else TINY_TARGETS[1]
-    towards = method.towards(target)
-    config = printed(["fit", f"--config={towards.config}", *(f"--{word}" for word in towards.overrides)])
+    with_reward = method.with_reward(target)
+    config = printed(
+        ["fit", f"--config={with_reward.config}", *(f"--{argument}" for argument in with_reward.overrides)]
+    )
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     parts = model["estimator"]["init_args"].get("num_minibatches", 1)
     assert (method.samples, method.updates_per_round) == (
@@ -167,36 +171,36 @@ def test_a_budget_that_is_no_whole_round_is_refused() -> None:
 # ---------------------------------------------------------------- tuning and cost
 
 
-def prompts_of(layer: str) -> dict:
+def prompts_of(evaluation: str) -> dict:
     """The settings of the only set of prompts of an evaluation."""
-    callback = yaml.safe_load((ROOT / layer).read_text())["trainer"]["callbacks"][-1]
+    callback = yaml.safe_load((ROOT / evaluation).read_text())["trainer"]["callbacks"][-1]
     (prompts,) = callback["init_args"]["prompts"].values()
     return prompts["init_args"]
 
 
-def test_every_method_has_as_many_tries_on_prompts_and_a_seed_of_their_own(place) -> None:
-    cells = Tuning().cells(place(TINY), SEEDS)
-    tries = {name: [c.key["lr"] for c in cells if c.key["method"] == name] for name in {c.key["method"] for c in cells}}
+def test_every_method_has_as_many_tries_on_prompts_and_a_seed_of_their_own(in_folder) -> None:
+    runs = Tuning().runs(in_folder(TINY), SEEDS)
+    tries = {name: [c.key["lr"] for c in runs if c.key["method"] == name] for name in {c.key["method"] for c in runs}}
     assert all(sorted(found) == sorted(RATES) for found in tries.values())
     assert SEED not in SEEDS
     held_out, validation = (prompts_of(f"experiments/configs/{name}.yaml") for name in ("tiny", "tiny_validation"))
     assert held_out["seed"] != validation["seed"]
-    assert all("tiny_validation.yaml" in cell.recipe for cell in cells)
+    assert all("tiny_validation.yaml" in run.command for run in runs)
 
 
-def test_the_best_rate_of_each_method_is_taken(place) -> None:
-    for cell in Table2().cells(place(TINY), (0,)):
-        assert f"--model.init_args.optimization.lr={RATES[1]}" in cell.recipe
-    for cell in Figure3().cells(place(TINY), (0,)):
-        assert f"--model.init_args.optimization.lr={RATES[1]}" in cell.recipe
+def test_the_best_rate_of_each_method_is_taken(in_folder) -> None:
+    for run in Table2().runs(in_folder(TINY), (0,)):
+        assert f"--model.init_args.optimization.lr={RATES[1]}" in run.command
+    for run in Figure3().runs(in_folder(TINY), (0,)):
+        assert f"--model.init_args.optimization.lr={RATES[1]}" in run.command
 
 
-def test_without_costs_or_rates_one_sentence_says_what_to_run(place, tmp_path) -> None:
+def test_without_costs_or_rates_one_sentence_says_what_to_run(in_folder, tmp_path) -> None:
     empty = replace(TINY, results=tmp_path)
-    with pytest.raises(ValueError, match=r"run\.py cost --set tiny"):
+    with pytest.raises(ValueError, match=r"run\.py cost --setting tiny"):
         costs(empty)
-    with pytest.raises(ValueError, match=r"run\.py tuning --set tiny"):
-        Table5().cells(empty, (0,))
+    with pytest.raises(ValueError, match=r"run\.py tuning --setting tiny"):
+        Table5().runs(empty, (0,))
 
 
 def test_a_cost_is_a_difference_over_the_measured_updates() -> None:
@@ -241,7 +245,7 @@ def rows() -> list[Row]:
 
 
 def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
-    overview, details, *_ = Table2().show(rows)
+    overview, details, *_ = Table2().report(rows)
     assert isinstance(overview, Table)
     assert isinstance(details, Table)
     # 4, 4.4 and 4.8 above 10: standard error 0.4 / √3
@@ -257,7 +261,7 @@ def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
 def test_figures_are_drawn_from_rows_of_any_number_of_seeds(rows, tmp_path) -> None:
     for some in (rows, rows[:3], rows[:1]):
         for experiment in (Figure3(), Figure4()):
-            figures = [item for item in experiment.show(some) if isinstance(item, Figure)]
+            figures = [item for item in experiment.report(some) if isinstance(item, Figure)]
             assert len(figures) == 1
     Page(Figure4(), "command", rows, (6, 6)).write(tmp_path)
     assert (tmp_path / "figure4.png").stat().st_size < 150_000
@@ -265,11 +269,11 @@ def test_figures_are_drawn_from_rows_of_any_number_of_seeds(rows, tmp_path) -> N
 
 def test_the_table_of_stages_has_the_papers_four_rows() -> None:
     rows = [row for name in ("RLR without DCoT", "RLR-DCoT") for row in run_of(name, 0, 1.0)]
-    (table,) = Table4().show(rows)
+    (table,) = Table4().report(rows)
     assert [line[0] for line in table.rows] == ["base", "base, DCoT", "RLR without DCoT", "RLR-DCoT"]
 
 
-def test_figure_4_has_the_cells_of_table_2(place) -> None:
-    scale = place(TINY)
-    assert [c.recipe for c in Figure4().cells(scale, SEEDS)] == [c.recipe for c in Table2().cells(scale, SEEDS)]
+def test_figure_4_has_the_runs_of_table_2(in_folder) -> None:
+    setting = in_folder(TINY)
+    assert [c.command for c in Figure4().runs(setting, SEEDS)] == [c.command for c in Table2().runs(setting, SEEDS)]
     assert Figure4.source == Table2.name

@@ -22,14 +22,14 @@ def overview(rows: Sequence[Row], mark: str, title: str, note: str = "") -> Tabl
     """Returns the reward that was trained for, a line each method, a column each set of prompts and reward."""
     ends = at(rows, mark)
     columns = list(dict.fromkeys((str(row["prompts"]), str(row["reward"])) for row in ends))
-    base = [_cells(model, "base", group, columns) for (model,), group in grouped(at(rows, START), "model").items()]
+    base = [_means(model, "base", group, columns) for (model,), group in grouped(at(rows, START), "model").items()]
     ended = grouped(ends, "model", "method")
-    methods = [_cells(model, method, group, columns) for (model, method), group in ended.items()]
+    methods = [_means(model, method, group, columns) for (model, method), group in ended.items()]
     lines = [line for start in base for line in (start, *(line for line in methods if line[0] == start[0]))]
     return Table(title, ("model", "method", *(f"{prompts}: {reward}" for prompts, reward in columns)), lines, note)
 
 
-def _cells(
+def _means(
     model: str | float, method: str | float, rows: Sequence[Row], columns: Sequence[tuple[str, str]]
 ) -> tuple[str, ...]:
     groups = grouped(rows, "prompts", "reward")

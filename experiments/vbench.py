@@ -1,4 +1,4 @@
-"""VBench's scores of a method as a cell: it samples videos, and the installed package scores them."""
+"""Runs that VBench scores: a method samples videos, and the installed package scores them."""
 
 import json
 from abc import ABC, abstractmethod
@@ -8,10 +8,10 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.base import Cell, Row
-from experiments.command import called, chosen, place, recipe, release, resumed
+from experiments.base import Row, Run
+from experiments.command import command_line, method_arguments, release, resume_arguments, run_command, run_folder
 from experiments.methods import Method
-from experiments.scales import ROOT, Scale
+from experiments.settings import ROOT, Setting
 from rlr.cli.vbench.__main__ import main as vbench
 from rlr.evaluation.vbench.dimensions import SIX
 from rlr.evaluation.vbench.naming import VideoName
@@ -22,7 +22,7 @@ AVERAGE = "weighted_average"
 """The column of the weighted average."""
 
 
-class Clips(ABC):
+class Videos(ABC):
     """The source of the videos."""
 
     @property
@@ -32,7 +32,7 @@ class Clips(ABC):
 
     @property
     @abstractmethod
-    def judging(self) -> list[str]:
+    def scoring(self) -> list[str]:
         """The arguments of the following ``python -m rlr.cli.vbench``, without the source of the videos."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Clips(ABC):
 
 
 @dataclass(frozen=True)
-class Base(Clips):
+class Base(Videos):
     """The model before training.
 
     Args:
@@ -55,7 +55,7 @@ class Base(Clips):
         return []
 
     @property
-    def judging(self) -> list[str]:
+    def scoring(self) -> list[str]:
         return ["eval", f"--config={self.config}", NOISES]
 
     def make(self, folder: Path) -> list[str]:
@@ -63,7 +63,7 @@ class Base(Clips):
 
 
 @dataclass(frozen=True)
-class Trained(Clips):
+class Trained(Videos):
     """The model after training.
 
     Args:
@@ -78,21 +78,21 @@ class Trained(Clips):
 
     @property
     def training(self) -> list[str]:
-        words = [f"--config={self.method.config}", *chosen(self.method, self.seed)]
-        return ["fit", *words, f"--trainer.max_steps={self.updates}", "--trainer.limit_val_batches=0"]
+        arguments = [f"--config={self.method.config}", *method_arguments(self.method, self.seed)]
+        return ["fit", *arguments, f"--trainer.max_steps={self.updates}", "--trainer.limit_val_batches=0"]
 
     @property
-    def judging(self) -> list[str]:
+    def scoring(self) -> list[str]:
         return ["eval", NOISES]
 
     def make(self, folder: Path) -> list[str]:
-        called([*self.training, f"--trainer.default_root_dir={folder}", *resumed(folder)])
+        run_command([*self.training, f"--trainer.default_root_dir={folder}", *resume_arguments(folder)])
         release()
         return [f"--ckpt={folder / 'checkpoints' / 'last.ckpt'}"]
 
 
 @dataclass(frozen=True)
-class Optimised(Clips):
+class Optimized(Videos):
     """The model with optimized latents.
 
     Args:
@@ -107,66 +107,66 @@ class Optimised(Clips):
 
     @property
     def training(self) -> list[str]:
-        words = [f"--config={self.method.config}", *chosen(self.method, self.seed)]
+        arguments = [f"--config={self.method.config}", *method_arguments(self.method, self.seed)]
         data = ["--data=VBenchPrompts", "--data.init_args.batch_size=1"]
-        return ["predict", *words, *data, f"--data.init_args.evaluation_samples={self.samples}"]
+        return ["predict", *arguments, *data, f"--data.init_args.evaluation_samples={self.samples}"]
 
     @property
-    def judging(self) -> list[str]:
+    def scoring(self) -> list[str]:
         return ["score"]
 
     def make(self, folder: Path) -> list[str]:
-        called([*self.training, f"--trainer.default_root_dir={folder}"])
+        run_command([*self.training, f"--trainer.default_root_dir={folder}"])
         release()
-        call_by_prompt(folder / "predictions", folder / "videos")
+        name_by_prompt(folder / "predictions", folder / "videos")
         return [f"--videos={folder / 'videos'}"]
 
 
-def call_by_prompt(predictions: Path, videos: Path) -> None:
+def name_by_prompt(predictions: Path, videos: Path) -> None:
     """Makes a folder with the videos of a prediction under the names that VBench expects."""
     videos.mkdir(parents=True, exist_ok=True)
     seen: Counter[str] = Counter()
-    for story in sorted(predictions.glob("*.json")):
-        prompt = json.loads(story.read_text(encoding="utf-8"))["prompt"]
+    for record in sorted(predictions.glob("*.json")):
+        prompt = json.loads(record.read_text(encoding="utf-8"))["prompt"]
         path = videos / VideoName(prompt, seen[prompt]).file
         path.unlink(missing_ok=True)
-        path.hardlink_to(story.with_suffix(".mp4"))
+        path.hardlink_to(record.with_suffix(".mp4"))
         seen[prompt] += 1
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A method whose videos VBench scores.
+class VBenchRun:
+    """A method with videos that VBench scores.
 
     Args:
-        clips: What is judged.
+        videos: The source of the videos.
         samples: The number of videos for each prompt.
     """
 
-    clips: Clips
+    videos: Videos
     samples: int
 
     @property
-    def words(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """The arguments of ``python -m rlr.cli.vbench``, without folders."""
-        return [*self.clips.judging, f"--samples={self.samples}"]
+        return [*self.videos.scoring, f"--samples={self.samples}"]
 
     @property
-    def recipe(self) -> str:
-        """The commands."""
-        first = [recipe(self.clips.training)] if self.clips.training else []
-        return " && ".join([*first, f"python -m rlr.cli.vbench {' '.join(self.words)}"])
+    def command(self) -> str:
+        """The command lines."""
+        first = [command_line(self.videos.training)] if self.videos.training else []
+        return " && ".join([*first, f"python -m rlr.cli.vbench {' '.join(self.arguments)}"])
 
-    def cell(self, scale: Scale, experiment: str, key: Mapping[str, str | int]) -> Cell:
-        """Returns the method as a cell of an experiment."""
-        folder = place(scale, experiment, key, self.recipe)
-        return Cell(key, self.recipe, lambda: self.run(folder, str(key["method"])))
+    def as_run(self, setting: Setting, experiment: str, key: Mapping[str, str | int]) -> Run:
+        """Returns the method as a run of an experiment."""
+        folder = run_folder(setting, experiment, key, self.command)
+        return Run(key, self.command, lambda: self.run(folder, str(key["method"])))
 
     def run(self, folder: Path, name: str) -> Sequence[Row]:
         """Samples the missing videos, scores them, and returns a row."""
         with chdir(ROOT):
-            words = [*self.words, *self.clips.make(folder), f"--out={folder / 'vbench'}", f"--name={name}"]
-            if vbench(words):
+            arguments = [*self.arguments, *self.videos.make(folder), f"--out={folder / 'vbench'}", f"--name={name}"]
+            if vbench(arguments):
                 raise RuntimeError(f"VBench stopped with a mistake, see its message above; the videos are in {folder}")
         return [scores(folder / "vbench" / "results.json")]
 

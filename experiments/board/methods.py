@@ -1,0 +1,72 @@
+"""The methods of the board; a new method is one entry.
+
+The order is that of the measurements. Options that a method shares with all others are in :mod:`experiments.board.tracks`.
+"""
+
+from dataclasses import dataclass
+
+from experiments.board.tracks import TRACK_A, TRACK_B, Track
+from experiments.methods import Method
+
+GRID = ("1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3", "1.0e-2")
+"""The learning rates of the tries; a method may have five values of another option instead."""
+
+_ESTIMATOR = "model.init_args.estimator.init_args"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method on some tracks.
+
+    Args:
+        method: The method.
+        tracks: The tracks.
+        decisive: Whether it decides the default method, and is measured before the others.
+    """
+
+    method: Method
+    tracks: tuple[Track, ...]
+    decisive: bool = False
+
+
+def method(
+    name: str,
+    config: str,
+    *overrides: str,
+    samples: int = 16,
+    updates_per_round: int = 1,
+    rate: str = "model.init_args.optimization.lr",
+    rates: tuple[str, ...] = GRID,
+) -> Method:
+    """Returns a method of a config of images, see :class:`~experiments.methods.Method`."""
+    path = f"configs/image/{config}.yaml"
+    return Method(name, path, overrides, samples, updates_per_round, rate=rate, rates=rates)
+
+
+def groups(batch: int = 32, samples_per_prompt: int = 4) -> tuple[str, str]:
+    """Returns the options for batches of whole groups of samples of one prompt."""
+    return f"data.init_args.batch_size={batch}", f"data.init_args.samples_per_prompt={samples_per_prompt}"
+
+
+A, B = (TRACK_A,), (TRACK_B,)
+
+ENTRIES = (
+    Entry(
+        method(
+            "half-order RLR",
+            "tiny_rlr",
+            f"{_ESTIMATOR}.length=1",
+            f"{_ESTIMATOR}.half_weight=1.0",
+            f"{_ESTIMATOR}.control.init_args.ratio_weight=0.1",
+        ),
+        A,
+        decisive=True,
+    ),
+    Entry(method("AlignProp", "tiny_alignprop"), A, decisive=True),
+    Entry(method("DRaFT-2", "tiny_backprop", f"{_ESTIMATOR}.steps=2"), A, decisive=True),
+    Entry(method("RLR (paper)", "tiny_rlr_paper"), A, decisive=True),
+    Entry(method("DDPO", "tiny_ddpo", updates_per_round=4), (TRACK_A, TRACK_B), decisive=True),
+    Entry(method("REINFORCE", "tiny_reinforce"), A),
+    Entry(method("REINFORCE", "tiny_reinforce", *groups(), samples=32), B, decisive=True),
+    Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B, decisive=True),
+)

@@ -1,0 +1,95 @@
+"""The tracks of the board: what is trained for, for how long, and what is reported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+from experiments.methods import Method, Target
+
+_INIT = "model.init_args"
+COMMON = (
+    f"{_INIT}.sampler.init_args.steps=10",
+    # the curve of a run with a constant learning rate contains the runs of every smaller budget
+    f"{_INIT}.optimization.decay_steps=0",
+    # what the seconds of an update do not need
+    f"{_INIT}.optimization.log_terms=false",
+    f"{_INIT}.optimization.log_kl_every=0",
+    # a method that diverges is a result, and no error
+    f"{_INIT}.optimization.max_bad_steps=1000000",
+)
+"""The options of every method: 10 steps of DDIM with eta = 1, no guidance, a constant learning rate."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A track of the board.
+
+    Args:
+        name: A part of the names of its experiments.
+        title: What distinguishes the track.
+        target: The reward of the training.
+        gold: The names of measurements that are not used in training, with their names in figures.
+        samples: The number of samples of a run, which is its number of reward calls if the method scores each sample once.
+        every: The number of samples between two evaluations.
+        tuning_samples: The number of samples of a try.
+        gain: The difference of the fixed held-out score from that of the base model.
+        seconds: The CPU seconds of the comparison at equal seconds.
+    """
+
+    name: str
+    title: str
+    target: Target
+    gold: tuple[tuple[str, str], ...]
+    samples: int
+    every: int
+    tuning_samples: int
+    gain: float
+    seconds: float
+
+    def configure(self, method: Method) -> Method:
+        """Returns a method with the reward and the options of the track; its own options replace them."""
+        bare = replace(method, overrides=()).with_overrides(*COMMON).with_reward(self.target)
+        return bare.with_overrides(*method.overrides)
+
+    def points(self, method: Method) -> tuple[int, ...]:
+        """Returns the numbers of updates after which a run is evaluated."""
+        return points(method, range(self.every, self.samples + 1, self.every))
+
+    def tuning_points(self, method: Method) -> tuple[int, ...]:
+        """Returns the numbers of updates after which a try is evaluated: a half, three quarters and all of it."""
+        return points(method, [self.tuning_samples // 2, self.tuning_samples * 3 // 4, self.tuning_samples])
+
+
+def points(method: Method, samples: Sequence[int]) -> tuple[int, ...]:
+    """Returns the numbers of updates of the first whole rounds with these numbers of samples or more.
+
+    Raises:
+        ValueError: If the last number of samples is not a whole number of rounds.
+    """
+    size = method.samples * method.updates_per_round
+    on_the_way = {ceil(count / size) * method.updates_per_round for count in samples[:-1]}
+    return tuple(sorted({*on_the_way, method.updates(samples[-1])}))
+
+
+TRACK_A = Track(
+    "a",
+    "a differentiable reward, TinyPickScore",
+    Target("TinyPickScore", "TinyPickScore", overrides=(f"{_INIT}.reward=TinyPickScore",)),
+    gold=(("ExactCheck", "exact check"), ("TinyHPSv2 x100", "TinyHPSv2 × 100")),
+    samples=3200,
+    every=400,
+    tuning_samples=1280,
+    gain=0.5,
+    seconds=300.0,
+)
+TRACK_B = Track(
+    "b",
+    "a black-box reward, the exact check",
+    Target("ExactCheck", "ExactCheck", overrides=(f"{_INIT}.reward=ExactCheck",)),
+    gold=(("TinyPickScore", "TinyPickScore"), ("TinyHPSv2 x100", "TinyHPSv2 × 100")),
+    samples=6400,
+    every=800,
+    tuning_samples=2560,
+    gain=0.03,
+    seconds=600.0,
+)

@@ -1,0 +1,169 @@
+r"""Clipped policy gradients over a round of rollouts, one step of the chain at a time.
+
+Each step is an action. With :math:`\ell_t` the **mean** over the latent's :math:`D` dimensions of its log-likelihood,
+:math:`\ell_t^0` the same under the weights of the rollout and :math:`\rho_t = \exp(\ell_t - \ell_t^0)`,
+
+.. math:: L = \frac{1}{n \, T'} \sum_{i = 1}^{n} \sum_{t \in S_i}
+    \max\bigl(-A_i \rho_{i,t}, \; -A_i \, \mathrm{clip}(\rho_{i,t}, 1 - c, 1 + c)\bigr)
+
+is the loss of an update over :math:`n` samples that train on :math:`T'` steps each. A subclass chooses the steps :math:`S_i`. While
+the weights are those of the rollout, :math:`\rho = 1`, and the gradient is that of REINFORCE with the advantages :math:`A_i`,
+divided by :math:`D \, T'`.
+"""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain
+from rlr.distributed import gather
+from rlr.estimators.base import Term
+from rlr.estimators.replay import Minibatch, Recorded, ReplayEstimator, mean_log_prob
+from rlr.estimators.statistics import Statistics
+from rlr.estimators.surrogates import Surrogate
+from rlr.gaussian import Gaussian
+from rlr.rollout import Rollout
+
+TOLERANCE = 1e-5
+"""The largest difference of a ratio of the first update from 1; a tenth of the published clip range."""
+
+
+class Proximal(ReplayEstimator):
+    r"""Clipped policy gradients over rounds of rollouts, for any reward.
+
+    Args:
+        num_minibatches: The number of updates of one pass over a round.
+        epochs: The number of passes over a round.
+        minibatch: The number of samples of one backward pass; by default the number of samples of a batch.
+        surrogate: The loss of a step.
+        statistics: The statistics that turn rewards into advantages.
+        advantage_clip: The largest absolute value of an advantage; None does not clip.
+    """
+
+    label: str
+    """What the log calls the method."""
+
+    def __init__(
+        self,
+        num_minibatches: int,
+        epochs: int,
+        minibatch: int | None,
+        surrogate: Surrogate,
+        statistics: Statistics,
+        advantage_clip: float | None,
+    ) -> None:
+        super().__init__(num_minibatches, epochs, minibatch)
+        self.surrogate = surrogate
+        self.statistics = statistics
+        self.advantage_clip = advantage_clip
+        self._changes: list[Tensor] = []
+        self._first: list[Tensor] = []
+        self._warned = False
+        name = type(self).__name__
+        if advantage_clip is not None and not advantage_clip > 0:
+            raise ValueError(f"{name}.advantage_clip: expected a positive number or None, got {advantage_clip}")
+        if surrogate.on_policy and num_minibatches * epochs > 1:
+            raise ValueError(
+                f"{type(surrogate).__name__} holds for the weights of the rollout only, and a round of "
+                f"{num_minibatches * epochs} updates changes them; set {name}'s num_minibatches and epochs to 1, or use "
+                "ImportanceRatio"
+            )
+
+    @abstractmethod
+    def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:
+        r"""Returns whether each sample trains on each step :math:`1, \dots, T`, with shape :math:`(b, T)`."""
+
+    @abstractmethod
+    def scale(self, chain: Chain, t: int) -> float:
+        r"""Returns the factor on the loss of step :math:`t`, :math:`1 / T'` for the mean over steps."""
+
+    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`\ell_t` with a graph and :math:`\ell_t^0`, with shape :math:`(b)`.
+
+        Args:
+            transition: The transition of step :math:`t` under the current weights.
+            trajectory: The recorded trajectory.
+            t: The step.
+        """
+        return mean_log_prob(transition, trajectory.states[t - 1]), trajectory.log_probs[t - 1]
+
+    def penalize(self, chain: Chain, transition: Gaussian, trajectory: Recorded, t: int) -> Tensor | None:
+        r"""Returns what is added to the loss of each sample in step :math:`t`, with shape :math:`(b)`; by default nothing."""
+        return None
+
+    def advantages(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        found = self.statistics.advantages([r.prompts for r in rollouts], [r.rewards for r in rollouts])
+        clip = self.advantage_clip
+        return found if clip is None else [a.clamp(-clip, clip) for a in found]
+
+    def minibatch_terms(self, minibatch: Minibatch) -> Iterator[Term]:
+        chain = minibatch.rollout.chain
+        trained = self.trained(chain, minibatch)
+        for t in range(chain.steps, 0, -1):
+            rows = trained[:, t - 1].nonzero().flatten()
+            if len(rows):
+                yield self._term(chain, minibatch, t, rows)
+        if minibatch.fresh and self._first:
+            # here and not with the metrics, so that a wrong round is reported before its first update
+            self._check_first(farthest(torch.cat(self._first)).exp().item())
+
+    def _term(self, chain: Chain, minibatch: Minibatch, t: int, rows: Tensor) -> Term:
+        r"""Returns the term of step :math:`t`, of the samples that train on it."""
+        n, whole = len(minibatch.rollout), minibatch.trajectory
+        trajectory = whole if len(rows) == n else whole.select(rows)
+        transition = chain.replay(trajectory, t, t - 1)
+        now, then = self.logarithms(transition, trajectory, t)
+        self._note((now - then).detach(), minibatch.fresh)
+        advantages = minibatch.advantages[rows.to(minibatch.advantages.device)]
+        loss = self.scale(chain, t) * self.surrogate.loss(advantages, now, then).sum() / n
+        penalty = self.penalize(chain, transition, trajectory, t)
+        if penalty is None:
+            return Term("half_order", loss, (t,))
+        added = penalty.sum() / n
+        return Term("half_order", loss + added, (t,), {f"{self.label}/penalty": added.detach()})
+
+    def _note(self, change: Tensor, fresh: bool) -> None:
+        self._changes.append(change)
+        if fresh:
+            self._first.append(change)
+
+    def metrics(self) -> dict[str, float]:
+        r"""Returns :math:`\frac12 E[(\ell - \ell^0)^2]`, the share of ratios outside the clip range, and the first
+        update's ratio that is farthest from 1.
+
+        The last is taken over all ranks, which must call this function together.
+        """
+        if not self._changes:
+            return {}
+        changes, first = torch.cat(self._changes), torch.cat(self._first or self._changes[:1])
+        self._changes, self._first = [], []
+        worst = farthest(gather(farthest(first)).flatten()).exp().item()
+        return {
+            f"{self.label}/approx_kl": changes.square().mean().item() / 2,
+            f"{self.label}/clip_fraction": self.surrogate.clipped(changes).float().mean().item(),
+            f"{self.label}/ratio_first": worst,
+        }
+
+    def _check_first(self, ratio: float) -> None:
+        if self._warned or abs(ratio - 1) <= TOLERANCE:
+            return
+        self._warned = True
+        warnings.warn(
+            f"a replayed step differs from the recorded step: expected a likelihood ratio of 1 before the first update, got "
+            f"{ratio:.6g}; use precision 32-true, minibatches as large as a batch, or a clip range far above the difference",
+            stacklevel=2,
+        )
+
+    def state_dict(self) -> dict[str, object]:
+        return {"statistics": self.statistics.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.statistics.load_state_dict(state["statistics"])  # type: ignore[arg-type]
+
+
+def farthest(changes: Tensor) -> Tensor:
+    """Returns the change that is farthest from 0, with shape (1)."""
+    return changes[changes.abs().argmax()].view(1)

@@ -1,0 +1,192 @@
+r"""Group relative policy optimization of the chain, as in Flow-GRPO.
+
+It is :class:`~rlr.estimators.proximal.Proximal` with advantages within the samples of one prompt, on the steps that have noise, and
+with a penalty on the divergence of each step from the base model,
+
+.. math:: L_{\mathrm{KL}} = \frac{\beta}{n \, T'} \sum_{i = 1}^{n} \sum_{t}
+    \frac{|\mu_t(x_t; \theta) - \mu_t^0(x_t)|^2}{2 \sigma_t^2 D},
+
+a mean over dimensions like the likelihoods. Its fast forms have noise in a :class:`~rlr.estimators.windows.Window` of steps alone.
+
+The estimate is biased by what follows the first update of a round, by the standard deviations that divide the advantages and by the
+direct form of the penalty; without these the gradient is that of REINFORCE divided by :math:`D \, T'`. In a window it is that of
+the window's steps.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rlr.chain import Chain
+from rlr.estimators.base import Term, TermSource, no_terms
+from rlr.estimators.divergence import base_mean, noisy_steps
+from rlr.estimators.proximal import Proximal
+from rlr.estimators.replay import Minibatch, Recorded, mean_log_prob
+from rlr.estimators.statistics import GroupStatistics, RoundStd, Statistics
+from rlr.estimators.surrogates import ImportanceRatio, Surrogate
+from rlr.estimators.windows import Window
+from rlr.gaussian import Gaussian
+from rlr.rollout import Objective, Rollout
+from rlr.samplers import Windowed
+from rlr.schedules import Grid
+from rlr.seeding import Stream, spawn
+
+
+class Ratio(ABC):
+    r"""A choice of the logarithms :math:`\ell_t - \ell_t^0` of the ratio, and of the weights of the steps."""
+
+    @abstractmethod
+    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`\ell_t` with a graph and :math:`\ell_t^0`, see :meth:`~rlr.estimators.proximal.Proximal.logarithms`."""
+
+    def weight(self, grid: Grid, t: int) -> float:
+        r"""Returns the weight of step :math:`t`, by default 1."""
+        return 1.0
+
+
+class LikelihoodRatio(Ratio):
+    r"""The ratio of the likelihoods, each a mean over dimensions.
+
+    With the recorded noise :math:`z` its logarithm is :math:`\overline{z (\mu - \mu_0)} / \sigma - \overline{(\mu - \mu_0)^2} / 2
+    \sigma^2`, whose mean is negative and larger in steps with less noise.
+    """
+
+    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
+        return mean_log_prob(transition, trajectory.states[t - 1]), trajectory.log_probs[t - 1]
+
+
+class NormalizedRatio(Ratio):
+    r"""GRPO-Guard's ratio, whose logarithm :math:`\overline{z (\mu - \mu_0)}` has the mean 0 and one scale in all steps.
+
+    The published code adds :math:`\overline{(\mu - \mu_0)^2} / 2 \sigma^2` to the logarithm of the likelihood ratio and multiplies
+    the sum by :math:`\sigma`, which is the same. The loss of a step is divided by its length :math:`\tau_t - \tau_{t-1}` with
+    :math:`\tau = \sigma / (\alpha + \sigma)`, the time of a rectified flow.
+
+    References:
+        | GRPO-Guard: Mitigating Implicit Over-Optimization in Flow Matching via Regulated Clipping (Wang et al., 2025)
+        | https://arxiv.org/abs/2510.22319
+    """
+
+    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
+        noises = trajectory.noises[t - 1]
+        recorded = trajectory.states[t - 1] - transition.std * noises
+        now = (noises * (transition.mean - recorded)).flatten(1).mean(1)
+        return now, torch.zeros_like(now)
+
+    def weight(self, grid: Grid, t: int) -> float:
+        start, stop = (grid.sigmas[k] / (grid.alphas[k] + grid.sigmas[k]) for k in (t, t - 1))
+        return 1 / (start - stop)
+
+
+class GRPO(Proximal):
+    r"""Clipped policy gradients with advantages within groups, for any reward.
+
+    References:
+        | Flow-GRPO: Training Flow Matching Models via Online RL (Liu et al., 2025)
+        | https://arxiv.org/abs/2505.05470
+
+    Args:
+        num_minibatches: The number of updates of one pass over a round, 2 as published.
+        epochs: The number of passes over a round.
+        minibatch: The number of samples of one backward pass; by default the number of samples of a batch.
+        surrogate: The loss; by default ``ImportanceRatio(1e-4)``; published are 1e-4 with and 1e-5 without guidance.
+        statistics: The statistics that turn rewards into advantages; by default the mean of the group and the standard deviation
+            of the round, as published.
+        advantage_clip: The largest absolute value of an advantage; None does not clip.
+        skip_last: The number of last steps on which it does not train, 1 as published.
+        kl: The weight :math:`\beta \geq 0` of the penalty; published are 0.04 for GenEval and OCR, 0.01 for PickScore, and 0 for
+            the fast forms. Each step then costs a further pass, of the base model.
+        ratio: The ratio; by default ``LikelihoodRatio()``.
+        window: The steps that have noise, by round; by default those of the sampler.
+    """
+
+    label = "grpo"
+
+    def __init__(
+        self,
+        num_minibatches: int = 2,
+        epochs: int = 1,
+        minibatch: int | None = None,
+        surrogate: Surrogate | None = None,
+        statistics: Statistics | None = None,
+        advantage_clip: float | None = 5.0,
+        skip_last: int = 1,
+        kl: float = 0.04,
+        ratio: Ratio | None = None,
+        window: Window | None = None,
+    ) -> None:
+        surrogate = surrogate or ImportanceRatio()
+        statistics = statistics or GroupStatistics(RoundStd(), leave_one_out=False)
+        super().__init__(num_minibatches, epochs, minibatch, surrogate, statistics, advantage_clip)
+        if kl < 0 or skip_last < 0:
+            raise ValueError(f"GRPO needs kl >= 0 and skip_last >= 0, and got {kl} and {skip_last}")
+        self.skip_last = skip_last
+        self.kl = kl
+        self.ratio = ratio or LikelihoodRatio()
+        self.window = window
+        self.rounds = 0
+        self._seed = 0
+
+    def check(self, chain: Chain) -> None:
+        if self.window and self.window.length > chain.steps:
+            raise ValueError(
+                f"GRPO.window: a window of {self.window.length} steps does not fit a chain of {chain.steps}; set length lower"
+            )
+        if not self._steps(self.windowed(chain)):
+            sampler = type(chain.sampler).__name__
+            raise ValueError(
+                f"GRPO needs steps with noise before the last {self.skip_last}, and the sampler {sampler} has none (σ = 0); set "
+                f"{sampler}'s eta (or noise level) above 0, or skip_last lower"
+            )
+        if self.kl and not chain.model.has_reference:
+            raise ValueError(
+                "GRPO.kl: the penalty needs a base model, and this model keeps none; use a LoRA, or set kl to 0"
+            )
+
+    def rollout(
+        self, chain: Chain, prompts: Sequence[str], noises: Tensor, objective: Objective, seed: int = 0
+    ) -> Rollout:
+        return super().rollout(self.windowed(chain), prompts, noises, objective, seed)
+
+    def windowed(self, chain: Chain) -> Chain:
+        """Returns the chain with noise in the window of the next round alone."""
+        if self.window is None:
+            return chain
+        first = chain.steps - self.window.offset(self.rounds, chain.steps, self._seed)
+        return Chain(chain.model, Windowed(chain.sampler, first, first - self.window.length + 1), chain.checkpoint)
+
+    def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
+        yield from super().updates(rollouts, penalty)
+        self.rounds += 1
+        # the same on all ranks, and known before the next round is sampled
+        self._seed = spawn(rollouts[0].seed, Stream.SEGMENT)
+
+    def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:
+        steps = torch.zeros(len(minibatch.rollout), chain.steps, dtype=torch.bool)
+        steps[:, [t - 1 for t in self._steps(chain)]] = True
+        return steps
+
+    def scale(self, chain: Chain, t: int) -> float:
+        return self.ratio.weight(chain.grid, t) / len(self._steps(chain))
+
+    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
+        return self.ratio.logarithms(transition, trajectory, t)
+
+    def penalize(self, chain: Chain, transition: Gaussian, trajectory: Recorded, t: int) -> Tensor | None:
+        if not self.kl:
+            return None
+        divergence = transition.divergence(base_mean(chain, trajectory, t)) / transition.mean[0].numel()
+        return self.kl / len(self._steps(chain)) * divergence
+
+    def _steps(self, chain: Chain) -> list[int]:
+        """Returns the steps on which it trains."""
+        return [t for t in noisy_steps(chain) if t > self.skip_last]
+
+    def state_dict(self) -> dict[str, object]:
+        return {**super().state_dict(), "rounds": self.rounds, "seed": self._seed}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        super().load_state_dict(state)
+        self.rounds, self._seed = int(state["rounds"]), int(state["seed"])  # type: ignore[call-overload]

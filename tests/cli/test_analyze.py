@@ -1,0 +1,125 @@
+"""The command that compares estimators on the model, reward and data of a config."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from rlr.cli import main
+from tests.cli.conftest import root
+from tests.cli.test_cli import fit
+
+LARGER = ("  batch_size: 2", "  batch_size: 6")
+FEW = "{one: FirstOrder, half: {class_path: HalfOrderRLR, init_args: {length: 1, segments: null, control: LookAhead}}}"
+
+
+def analyze(config: str, tmp_path, *further: str):
+    return main(["analyze", f"--config={config}", root(tmp_path), "--draws=4", *further])
+
+
+def rows(path) -> dict[str, dict[str, str]]:
+    return {row["estimator"]: row for row in csv.DictReader(path.open())}
+
+
+def test_the_files_hold_what_the_terminal_shows(config, tmp_path, capsys):
+    cli = analyze(config(LARGER), tmp_path, f"--estimators={FEW}")
+    folder, shown = tmp_path / "out" / "analyze", capsys.readouterr().out
+    found = rows(folder / "analysis.csv")
+    assert list(found) == ["FirstOrder(all)", "FirstOrder(2)", "RLR of the config", "one", "half"]
+    for name, row in found.items():
+        assert name in shown
+        assert float(row["peak_bytes"]) > 0
+        assert float(row["seconds"]) > 0
+    plain = json.loads((folder / "analysis.json").read_text())
+    assert [row["name"] for row in plain["rows"]] == list(found)
+    assert plain["rounds"] == 4
+    assert [e["step"] for e in plain["explained"]] == [4, 3, 2]
+    assert (folder / "analysis.png").read_bytes().startswith(b"\x89PNG")
+    page = (folder / "analysis.html").read_text()
+    for sentence in cli.analyzed.advice:
+        assert sentence in shown
+    assert "data:image/png" in page
+    assert str(folder / "analysis.html") in shown
+
+
+def test_the_same_seed_gives_the_same_numbers(config, tmp_path):
+    path, few = config(LARGER), f"--estimators={FEW}"
+    one, other, third = (
+        analyze(path, tmp_path, few, f"--seed={seed}", f"--folder={tmp_path / str(k)}").analyzed.survey
+        for k, seed in enumerate((0, 0, 1))
+    )
+    assert [row.accuracy for row in one.rows] == [row.accuracy for row in other.rows]
+    assert one.rows[2].accuracy != third.rows[2].accuracy
+
+
+def test_the_weights_of_a_checkpoint_are_analyzed(config, tmp_path):
+    path, few = config(LARGER), "--estimators={one: FirstOrder}"
+    trained = fit(path, tmp_path).model
+    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    before = analyze(path, tmp_path, few)
+    after = analyze(path, tmp_path, few, f"--ckpt_path={checkpoint}")
+    assert before.analyzed.survey.rows[1].accuracy != after.analyzed.survey.rows[1].accuracy
+    assert after.analyzed.facts["weights"] == str(checkpoint)
+    assert trained.progress.updates == 3
+
+
+def test_a_reward_without_a_gradient_is_compared_by_likelihood_ratios(config, tmp_path):
+    path = config(
+        LARGER, ("toy.Level", "toy.Hard"), ("class_path: RLR", "class_path: HalfOrder"), ("        zeroth: false\n", "")
+    )
+    found = analyze(path, tmp_path).analyzed.survey
+    assert [row.name for row in found.rows] == [
+        "HalfOrder(1)",
+        "HalfOrder of the config",
+        "HalfOrder(2)",
+        "ZerothOrder",
+    ]
+    assert found.reference == "HalfOrder(1)"
+
+
+def test_where_memory_is_short_full_backpropagation_is_not_tried(config, tmp_path):
+    path = config(LARGER)
+    short = analyze(path, tmp_path, "--memory_gib=1e-6", "--estimators={one: FirstOrder}")
+    assert short.analyzed.survey.reference == "HalfOrderRLR(1, all, LookAhead)"
+    assert "No estimator fits into" in short.analyzed.advice[0] or not short.analyzed.survey.choices
+
+
+def test_estimators_that_the_defaults_offer_may_not_fit(config, tmp_path):
+    found = analyze(config(), tmp_path).analyzed.survey
+    # a batch of two has no regression
+    assert "needs a batch of 4" in found.failures["HalfOrderRLR(2, all, LookAhead)"]
+
+
+def test_mistakes(config, refuse, tmp_path):
+    path = f"--config={config(LARGER)}"
+
+    def stated(*options: str) -> str:
+        return refuse(path, *options, command="analyze")
+
+    assert "estimators.one: there is no Estimator 'FirstOrdre'; did you mean 'FirstOrder'?" in stated(
+        "--estimators={one: FirstOrdre}"
+    )
+    assert "there is no option 'drwas'; did you mean 'draws'?" in stated("--drwas=3")
+    assert "draws: expected int or null, got 'many'" in stated("--draws=many")
+    assert "FirstOrder has no argument 'stps'; did you mean 'steps'?" in stated(
+        "--estimators={one: {class_path: FirstOrder, init_args: {stps: 3}}}"
+    )
+    assert "draws: expected at least 4, got 2" in stated("--draws=2")
+    assert "there is no checkpoint none.ckpt" in stated("--ckpt_path=none.ckpt", "--draws=4")
+    assert "is longer than the chain of 4 steps" in stated(
+        "--estimators={one: {class_path: FirstOrder, init_args: {steps: 9}}}", "--draws=4"
+    )
+
+
+def test_the_config_is_printed_with_the_options_of_the_command(config, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["analyze", f"--config={config()}", "--estimators={one: FirstOrder}", "--print_config"])
+    assert exit_.value.code == 0
+    printed = capsys.readouterr().out
+    assert "minutes: 4.0" in printed
+    assert "class_path: rlr.FirstOrder" in printed
+    with pytest.raises(SystemExit):
+        main(["analyze", "--help"])
+    assert "--memory_gib" in capsys.readouterr().out
+    assert torch.is_grad_enabled()
