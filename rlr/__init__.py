@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from rlr.estimators import Baseline as Baseline
     from rlr.estimators import Coefficients as Coefficients
     from rlr.estimators import ConstantCoefficients as ConstantCoefficients
+    from rlr.estimators import Critic as Critic
     from rlr.estimators import Depth as Depth
     from rlr.estimators import DirectAlign as DirectAlign
     from rlr.estimators import DirectionPerSample as DirectionPerSample
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
     from rlr.estimators import RunningRegression as RunningRegression
+    from rlr.estimators import SampleClip as SampleClip
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
     from rlr.estimators import SlidingWindow as SlidingWindow
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
     from rlr.modules import ImageAlignment as ImageAlignment
     from rlr.modules import Prediction as Prediction
     from rlr.modules import Sampling as Sampling
+    from rlr.modules import Shrinkage as Shrinkage
     from rlr.modules import VideoAlignment as VideoAlignment
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames

@@ -5,11 +5,22 @@ import os
 # before any import of the libraries: a test that reaches for the network must fail here, not hang
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import gc
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """Exempts what the imports have made from garbage collection: tests that collect garbage would search it every time."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Ends the exemption: some libraries report what is never collected."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

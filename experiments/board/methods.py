@@ -51,21 +51,15 @@ def groups(batch: int = 32, samples_per_prompt: int = 4) -> tuple[str, str]:
 A, B = (TRACK_A,), (TRACK_B,)
 
 ENTRIES = (
-    Entry(
-        method(
-            "half-order RLR",
-            "tiny_rlr",
-            f"{_ESTIMATOR}.length=1",
-            f"{_ESTIMATOR}.half_weight=1.0",
-            f"{_ESTIMATOR}.control.init_args.ratio_weight=0.1",
-        ),
-        A,
-        decisive=True,
-    ),
     Entry(method("AlignProp", "tiny_alignprop"), A, decisive=True),
     Entry(method("DRaFT-2", "tiny_backprop", f"{_ESTIMATOR}.steps=2"), A, decisive=True),
-    Entry(method("RLR (paper)", "tiny_rlr_paper"), A, decisive=True),
+    Entry(method("look-ahead RLR", "tiny_look_ahead"), A, decisive=True),
+    Entry(method("LeapAlign", "tiny_leapalign"), A, decisive=True),
     Entry(method("DDPO", "tiny_ddpo", updates_per_round=4), (TRACK_A, TRACK_B), decisive=True),
+    Entry(method("RLR (paper)", "tiny_rlr_paper"), A, decisive=True),
+    Entry(method("half-order RLR", "tiny_rlr_half_order"), A),
+    Entry(method("DRaFT-LV", "tiny_draft_lv"), A),
+    Entry(method("DRTune", "tiny_drtune"), A),
     Entry(method("REINFORCE", "tiny_reinforce"), A),
     Entry(method("REINFORCE", "tiny_reinforce", *groups(), samples=32), B, decisive=True),
     Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B, decisive=True),

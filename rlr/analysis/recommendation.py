@@ -75,7 +75,8 @@ def by_seconds(choices: Sequence[Choice]) -> list[Range]:
     """Returns the best choice for every number of seconds an update, from few to many: the lower envelope of the lines."""
     # of the lines in x = 1 / S, the flattest is the lowest for few seconds
     here = min(choices, key=lambda c: (_slope(c), c.direction.bias))
-    found, low = [], 0.0
+    found: list[Range] = []
+    low = 0.0
     while True:
         crossings = [(_crossing(here, c), c) for c in choices if c.direction.bias < here.direction.bias]
         if not crossings:

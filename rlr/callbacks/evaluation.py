@@ -95,7 +95,8 @@ class Evaluation(Scheduled):
 
     Sample :math:`k` of prompt :math:`i` has its own noise, whatever the batch and the number of ranks, and the base model gets the
     same. The base model is sampled once in a run, and what was measured is kept in a file for the next. Intervals are bootstrapped
-    over prompts, for the paired difference. With an :class:`~rlr.callbacks.EMA` the average is evaluated.
+    over prompts, for the paired difference. With an :class:`~rlr.callbacks.EMA` the average is evaluated. In ``test`` nothing else
+    is sampled, so there is no ``test/reward`` beside these numbers.
 
     Everything goes to ``results.json`` and ``results.csv`` in ``folder/fit`` or ``folder/test``, the means and tables to the
     loggers, and a table to the terminal. Scores are shown raw and on their published scale.
@@ -145,10 +146,14 @@ class Evaluation(Scheduled):
                 evaluator.check(video=module.chain.model.size.frames is not None)
             self._base, self._done = {}, -1
             self._reference = ReferenceWeights(module)
+        # samples of the test's own batches would be made besides, and give another number under the same name
+        module.tests = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Drops the copy of the base model's weights, if there still is one."""
         self._reference = None
+        if isinstance(pl_module, Alignment):
+            pl_module.tests = True
 
     def begin(self, trainer: Trainer, module: Alignment) -> None:
         """Evaluates the base model; a run that begins notes this as its first evaluation."""

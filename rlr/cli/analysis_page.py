@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rlr.analysis.explained import Explained
 from rlr.analysis.recommendation import advice
 from rlr.analysis.survey import Row, Survey
-from rlr.evaluation.report import MISSING, Chart, Facts, Media, Table, Text, page, written
+from rlr.evaluation.report import MISSING, Block, Chart, Facts, Media, Table, Text, page, written
 
 MIB = 2**20
 
@@ -67,7 +67,13 @@ class Analysis:
         """Returns the page."""
         table, shares = self.tables
         known = [Chart(FIGURE, Media(self.image(), FIGURE), note=FIGURE_NOTE)] if self.survey.choices else []
-        blocks = [Text(TITLE, self.advice), table, *known, shares, Facts("How it was measured", self.facts)]
+        blocks: list[Block] = [
+            Text(TITLE, self.advice),
+            table,
+            *known,
+            shares,
+            Facts("How it was measured", self.facts),
+        ]
         return page("Gradient estimators", LEAD, blocks)
 
     def image(self) -> bytes:
@@ -110,13 +116,18 @@ def _numbers(row: Row) -> dict[str, object]:
 
 def accuracy_table(survey: Survey) -> Table:
     """Returns the table of the estimators."""
-    head, line = (NORMALIZED, _direction) if survey.normalized else (HEAD, _whole)
-    if not survey.known:
-        head, line = UNKNOWN, _unknown
+    head, line = _columns(survey)
     title = (
         f"{survey.rounds} estimates of each estimator, {survey.reference_draws} of {survey.reference}, whose mean is g"
     )
     return Table(title, head, [line(row) for row in survey.rows], _note(survey))
+
+
+def _columns(survey: Survey) -> tuple[Sequence[str], Callable[[Row], tuple[str, ...]]]:
+    """Returns the head of the table, and the function that makes a line of a row."""
+    if not survey.known:
+        return UNKNOWN, _unknown
+    return (NORMALIZED, _direction) if survey.normalized else (HEAD, _whole)
 
 
 def _note(survey: Survey) -> str:

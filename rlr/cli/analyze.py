@@ -84,6 +84,7 @@ def _reference(training: TrainingGradient, peak_bytes: float | None) -> Yardstic
 def progress(text: str) -> None:
     """Writes what has been done to stderr."""
     sys.stderr.write(f"analyze: {text}\n")
+    sys.stderr.flush()
 
 
 def _facts(training: TrainingGradient, rounds: int, seed: int, ckpt_path: str | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlr.estimators.coefficients import LeaveOneOutRegression as LeaveOneOutRegression
     from rlr.estimators.coefficients import RunningRegression as RunningRegression
     from rlr.estimators.control_variate import LookAhead as LookAhead
+    from rlr.estimators.critic import Critic as Critic
     from rlr.estimators.divergence import Penalty as Penalty
     from rlr.estimators.first_order import AllSteps as AllSteps
     from rlr.estimators.first_order import Depth as Depth
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from rlr.estimators.published.ram import RAM as RAM
     from rlr.estimators.published.refl import ReFL as ReFL
     from rlr.estimators.rlr import RLR as RLR
+    from rlr.estimators.sample_clip import SampleClip as SampleClip
     from rlr.estimators.statistics import Divisor as Divisor
     from rlr.estimators.statistics import GroupStatistics as GroupStatistics
     from rlr.estimators.statistics import GroupStd as GroupStd
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from rlr.estimators.values import OwnReward as OwnReward
     from rlr.estimators.values import StandIn as StandIn
     from rlr.estimators.values import Value as Value
+    from rlr.estimators.weighted_sum import Sum as Sum
     from rlr.estimators.windows import RandomWindow as RandomWindow
     from rlr.estimators.windows import SlidingWindow as SlidingWindow
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder

@@ -27,12 +27,18 @@ class Term:
         loss: A scalar with a graph.
         steps: The steps whose gradient it estimates, for messages.
         metrics: Scalars by log name; they are summed over the terms of an update.
+        retain_graph: Whether the backward pass must keep the graph, because the next term shares a part of it.
     """
 
     name: str
     loss: Tensor
     steps: tuple[int, ...]
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    retain_graph: bool = False
+
+    def backward(self) -> None:
+        """Adds the gradient of the loss to ``.grad``."""
+        self.loss.backward(retain_graph=self.retain_graph)
 
     def scaled(self, factor: float) -> Self:
         """Returns the term with loss and metrics multiplied by a factor."""

@@ -24,6 +24,7 @@ The control variate processes the segments from the end of the chain to its star
 :math:`x_j` that :math:`c(x_j)` needs is then the first evaluation of the replay of the next segment, and is made once.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
@@ -35,6 +36,7 @@ from rlr.distributed import gather
 from rlr.estimators.advantages import Baseline
 from rlr.estimators.base import Term
 from rlr.estimators.coefficients import Coefficients, Features, RunningRegression
+from rlr.estimators.sample_clip import SampleClip
 from rlr.estimators.segments import Segment
 from rlr.estimators.values import OwnReward, Value
 from rlr.rollout import Rollout
@@ -49,14 +51,18 @@ class LookAhead:
         ratio_weight: The weight :math:`\lambda_\mathrm{ratio} \geq 0` of the likelihood-ratio half; 0 leaves the pathwise half
             alone, which is biased.
         path_weight: The weight :math:`\lambda_\mathrm{path} \geq 0` of the pathwise half.
-        steps: The number :math:`n \geq 1` of deterministic steps of the prediction :math:`\hat x_0(x_j)`. More of them predict
-            more of the reward in early steps, at the cost of :math:`n - 1` passes forward and backward a segment.
+        stride: The largest number of steps of the chain that one step of the prediction :math:`\hat x_0(x_j)` covers, at least 1.
+            The prediction has :math:`n = \lceil j / \mathrm{stride} \rceil` deterministic steps, at the cost of :math:`n - 1`
+            passes forward and backward a segment. By default it has one step, which tells little of the reward in early steps.
         start_value: Whether :math:`c(x_{j+h})` is a feature, at the cost of one more score of the first segment.
         increments: Whether :math:`D_j` is a feature, at the cost of one pass forward and one score a segment.
         value: The function :math:`c` of the prediction; by default the reward itself.
+        separate: Whether the halves are terms of their own, named ``path`` and ``ratio``, which are logged and weighted apart by
+            ``optimization.term_weights``, at the cost of one more pass backward a step.
+        clip: Bounds the slope :math:`\partial c / \partial x_j` of each sample, which biases the estimate; None does not.
 
     Raises:
-        ValueError: If a weight is negative, or both are 0, or ``steps`` is less than 1.
+        ValueError: If a weight is negative, or both are 0, or ``stride`` is less than 1.
     """
 
     def __init__(
@@ -64,25 +70,29 @@ class LookAhead:
         coefficients: Coefficients | None = None,
         ratio_weight: float = 1.0,
         path_weight: float = 1.0,
-        steps: int = 1,
+        stride: int | None = None,
         start_value: bool = True,
         increments: bool = False,
         value: Value | None = None,
+        separate: bool = False,
+        clip: SampleClip | None = None,
     ) -> None:
         if min(ratio_weight, path_weight) < 0 or not ratio_weight + path_weight > 0:
             raise ValueError(
                 "LookAhead: expected ratio_weight and path_weight of at least 0, not both 0, got "
                 f"{ratio_weight} and {path_weight}"
             )
-        if steps < 1:
-            raise ValueError(f"LookAhead.steps: expected at least 1, got {steps}")
+        if stride is not None and stride < 1:
+            raise ValueError(f"LookAhead.stride: expected at least 1, got {stride}")
         self.coefficients = coefficients or RunningRegression()
         self.ratio_weight = ratio_weight
         self.path_weight = path_weight
-        self.steps = steps
+        self.stride = stride
         self.start_value = start_value
         self.increments = increments
         self.value = value or OwnReward()
+        self.separate = separate
+        self.clip = clip
         self.explained = ExplainedVariance()
 
     def terms(
@@ -97,9 +107,19 @@ class LookAhead:
             weight: A factor on the terms.
         """
         for segment in sorted(segments, key=lambda s: s.stop):
-            yield self._term(predictions, segment, baseline, weight)
+            ratio, path = self._halves(predictions, segment, baseline, weight)
+            if not self.separate:
+                yield Term("half_order", ratio + path, segment.steps)
+            else:
+                yield Term("path", path, segment.steps, retain_graph=True)
+                yield Term("ratio", ratio, segment.steps)
+            del ratio, path  # their graph must be gone before the next is built
+        self.value.learn(predictions.rollout)
 
-    def _term(self, predictions: "Predictions", segment: Segment, baseline: Baseline, weight: float) -> Term:
+    def _halves(
+        self, predictions: "Predictions", segment: Segment, baseline: Baseline, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the losses of the two halves of a segment's term, which share a graph."""
         rollout, j = predictions.rollout, segment.stop
         slope = predictions.slope(j)
         # before the replay, whose graph would else be alive during these passes
@@ -110,8 +130,7 @@ class LookAhead:
         transition = rollout.replay(*segment, first=first)
         ratio = advantages * transition.log_prob(rollout.trajectory.states[j])
         path = a[:, 0] * (slope * transition.mean).flatten(1).sum(1)
-        loss = -(self.ratio_weight * ratio + self.path_weight * path).mean()
-        return Term("half_order", weight * loss, segment.steps)
+        return -weight * self.ratio_weight * ratio.mean(), -weight * self.path_weight * path.mean()
 
     def _features(self, predictions: "Predictions", segment: Segment) -> Features:
         features = [(predictions.value(segment.stop), 1.0)]
@@ -121,6 +140,10 @@ class LookAhead:
             features.append((predictions.increments(segment.stop), 1.0))
         values, prior = zip(*features, strict=True)
         return Features(torch.stack(values, 1), prior)
+
+    def prediction_steps(self, j: int) -> int:
+        r"""Returns the number :math:`n` of steps of the prediction from :math:`x_j`."""
+        return 1 if self.stride is None else math.ceil(j / self.stride)
 
     @property
     def differentiable(self) -> bool:
@@ -133,12 +156,15 @@ class LookAhead:
 
     def state_dict(self) -> dict[str, object]:
         """Returns the state that is kept from one update to the next."""
-        return {"coefficients": self.coefficients.state_dict(), "value": self.value.state_dict()}
+        clip = {"clip": self.clip.state_dict()} if self.clip else {}
+        return {"coefficients": self.coefficients.state_dict(), "value": self.value.state_dict(), **clip}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Restores what :meth:`state_dict` returned."""
         self.coefficients.load_state_dict(state["coefficients"])  # type: ignore[arg-type]
         self.value.load_state_dict(state["value"])  # type: ignore[arg-type]
+        if self.clip:
+            self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]
 
 
 class Predictions:
@@ -199,7 +225,7 @@ class Predictions:
         chain, condition = self.rollout.chain, self.rollout.trajectory.condition
         if denoised is None:
             denoised = chain.look_ahead(x, t, condition)
-        return self.score(chain.refine(denoised, x, t, condition, self.control.steps))
+        return self.score(chain.refine(denoised, x, t, condition, self.control.prediction_steps(t)))
 
     def _unshared(self, j: int) -> Evaluation:
         if j > 0:
@@ -213,10 +239,12 @@ class Predictions:
         t, chain, condition = evaluation.t, self.rollout.chain, self.rollout.trajectory.condition
         # two stages, so that the graph of the reward is freed and only that of the evaluation is kept
         x, denoised = (value.detach().requires_grad_() for value in (evaluation.x, evaluation.denoised))
-        c = self.score(chain.refine(denoised, x, t, condition, self.control.steps) if t else denoised)
+        c = self.score(chain.refine(denoised, x, t, condition, self.control.prediction_steps(t)) if t else denoised)
         by_x, by_denoised = torch.autograd.grad(c.sum(), (x, denoised), allow_unused=True)
         (slope,) = torch.autograd.grad(evaluation.denoised, evaluation.x, by_denoised, retain_graph=replayed)
-        self._values[t], self._slopes[t] = c.detach(), slope if by_x is None else slope + by_x
+        slope = slope if by_x is None else slope + by_x
+        self._values[t] = c.detach()
+        self._slopes[t] = slope if self.control.clip is None else self.control.clip(t, slope)
 
 
 class ExplainedVariance:

@@ -11,14 +11,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from rlr.chain import Chain, Evaluation
 from rlr.estimators.base import Estimator, Term
+from rlr.estimators.sample_clip import SampleClip
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
 
-def first_order(rollout: Rollout, steps: int, weight: float = 1.0, first: Evaluation | None = None) -> Term:
+def first_order(
+    rollout: Rollout,
+    steps: int,
+    weight: float = 1.0,
+    first: Evaluation | None = None,
+    clip: SampleClip | None = None,
+    slope: Tensor | None = None,
+) -> Term:
     r"""Returns the first-order term of steps :math:`k` = ``steps`` … 1, times ``weight``.
 
     Args:
@@ -26,9 +35,24 @@ def first_order(rollout: Rollout, steps: int, weight: float = 1.0, first: Evalua
         steps: The number :math:`k` of steps.
         weight: A factor on the term.
         first: The evaluation of the network in :math:`x_k`, where it is known.
+        clip: Bounds the gradient :math:`\partial R / \partial x_0` of each sample; None does not.
+        slope: Takes the place of :math:`\partial R / \partial x_0`, with the shape of :math:`x_0`.
     """
+    covered = tuple(range(steps, 0, -1))
+    if slope is not None or clip is not None:
+        slope = _slope(rollout) if slope is None else slope
+        slope = slope if clip is None else clip(0, slope)
+        pathwise = (slope * rollout.replay_sample(steps, first=first)).flatten(1).sum(1)
+        return Term("first_order", -weight * pathwise.mean(), covered)
     rewards = rollout.score_recorded(rollout.replay_sample(steps, first=first))
-    return Term("first_order", -weight * rewards.mean(), tuple(range(steps, 0, -1)))
+    return Term("first_order", -weight * rewards.mean(), covered)
+
+
+@torch.enable_grad()
+def _slope(rollout: Rollout) -> Tensor:
+    r"""Returns :math:`\partial R / \partial x_0` of the recorded samples."""
+    x = rollout.trajectory.states[0].detach().requires_grad_()
+    return torch.autograd.grad(rollout.score_recorded(x).sum(), x)[0]
 
 
 class Depth(ABC):
@@ -107,13 +131,15 @@ class FirstOrder(Estimator):
     Args:
         steps: The number :math:`k` of steps, or the distribution from which it is drawn.
         weight: A factor on the loss. It has no effect on Adam's steps, unless gradients are clipped to a norm.
+        clip: Bounds the gradient of the reward of each sample; by default it is not bounded.
     """
 
-    def __init__(self, steps: int | Depth = 1, weight: float = 1.0) -> None:
+    def __init__(self, steps: int | Depth = 1, weight: float = 1.0, clip: SampleClip | None = None) -> None:
         if isinstance(steps, int) and steps < 1:
             raise ValueError(f"FirstOrder backpropagates through at least one step, and got steps={steps}")
         self.steps = steps
         self.weight = weight
+        self.clip = clip
 
     @property
     def differentiable(self) -> bool:
@@ -127,9 +153,16 @@ class FirstOrder(Estimator):
             )
 
     def terms(self, rollout: Rollout) -> Iterator[Term]:
-        yield first_order(rollout, self._depth(rollout), self.weight)
+        yield first_order(rollout, self._depth(rollout), self.weight, clip=self.clip)
 
     def _depth(self, rollout: Rollout) -> int:
         if isinstance(self.steps, int):
             return self.steps
         return self.steps.draw(rollout.chain.steps, rollout.generator(Stream.DEPTH))
+
+    def state_dict(self) -> dict[str, object]:
+        return {"clip": self.clip.state_dict()} if self.clip else {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        if self.clip:
+            self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead, Predictions
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
+from rlr.estimators.sample_clip import SampleClip
 from rlr.estimators.segments import StepRange
 from rlr.rollout import Rollout
 
@@ -24,6 +25,9 @@ class HalfOrderRLR(Estimator):
 
     With ``control=LookAhead()`` and ``segments=None`` this is the unbiased estimator with the smallest variance here among those
     that keep few steps in memory.
+
+    Where the value of the control variate is not the reward itself, first order uses the slope of the value as well, and is then
+    biased by as much as the value is wrong. The reward needs no gradient.
 
     References:
         | Half-order Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (ICLR 2026)
@@ -38,6 +42,7 @@ class HalfOrderRLR(Estimator):
         half_weight: The weight of the half-order terms; 1 for an unbiased estimate.
         step_range: The first and the last step that half order covers, such as those of one stage of a staged prompt; by
             default all that first order does not cover. The gradients of other steps are then not estimated.
+        clip: Bounds the gradient of the reward of each sample in the first-order term; the control variate has one of its own.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class HalfOrderRLR(Estimator):
         first_weight: float = 1.0,
         half_weight: float = 1.0,
         step_range: StepRange | None = None,
+        clip: SampleClip | None = None,
     ) -> None:
         if steps < 1:
             raise ValueError(
@@ -59,10 +65,11 @@ class HalfOrderRLR(Estimator):
         self.half = HalfOrder(length, segments, steps, baseline, control, step_range)
         self.first_weight = first_weight
         self.half_weight = half_weight
+        self.clip = clip
 
     @property
     def differentiable(self) -> bool:
-        return True
+        return self.half.control is None or self.half.control.differentiable
 
     def check(self, chain: Chain) -> None:
         self.half.check(chain)
@@ -71,19 +78,28 @@ class HalfOrderRLR(Estimator):
         segments, factor = self.half.draw(rollout)
         control = self.half.control
         if control is None:
-            yield first_order(rollout, self.steps, self.first_weight)
+            yield first_order(rollout, self.steps, self.first_weight, clip=self.clip)
             yield from self.half.terms_of(segments, rollout, self.half_weight * factor)
             return
         predictions = Predictions(control, rollout, segments)
-        # the segment that ends in x_k uses the same evaluation of the network
-        yield first_order(rollout, self.steps, self.first_weight, predictions.evaluate(self.steps))
+        yield self._first(rollout, predictions)
         yield from self.half.terms_of(segments, rollout, self.half_weight * factor, predictions)
+
+    def _first(self, rollout: Rollout, predictions: Predictions) -> Term:
+        """Returns the first-order term, by the value of the control variate where the reward has no gradient."""
+        slope = None if predictions.control.differentiable else predictions.slope(0)
+        # the segment that ends in x_k uses the same evaluation of the network
+        first = predictions.evaluate(self.steps)
+        return first_order(rollout, self.steps, self.first_weight, first, self.clip, slope)
 
     def metrics(self) -> dict[str, float]:
         return self.half.metrics()
 
     def state_dict(self) -> dict[str, object]:
-        return self.half.state_dict()
+        clip = {"clip": self.clip.state_dict()} if self.clip else {}
+        return {**self.half.state_dict(), **clip}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.half.load_state_dict(state)
+        if self.clip:
+            self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]

@@ -4,10 +4,13 @@ A control variate may use any function :math:`c` whose parameters were fixed bef
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
+from rlr.distributed import gather
 from rlr.objective import Objective
 from rlr.rewards.base import Reward
 from rlr.rollout import Rollout
@@ -25,6 +28,9 @@ class Value(ABC):
     def needs_gradient(self) -> bool:
         """Whether it needs a gradient of the reward that is aligned to."""
         return False
+
+    def learn(self, rollout: Rollout) -> None:  # noqa: B027 - a hook
+        """Learns from the samples and rewards of a rollout that has been used, for later rollouts."""
 
     def state_dict(self) -> dict[str, object]:
         """Returns the state that is kept from one update to the next."""
@@ -46,23 +52,53 @@ class OwnReward(Value):
 
 
 class StandIn(Value):
-    """Another, differentiable reward, such as one that correlates with a reward without gradient.
+    r"""Another, differentiable reward :math:`\tilde R`, such as one that correlates with a reward without gradient.
 
-    Its scores do not count as reward calls.
+    .. math:: c(x_0) = \alpha \tilde R(x_0) + \beta
+
+    with :math:`\alpha, \beta` of a least-squares fit of the reward in earlier rollouts, 0 before the first. Its scores do not
+    count as reward calls.
 
     Args:
         reward: The other reward.
+        window: The number of rollouts that are kept for the fit.
     """
 
-    def __init__(self, reward: Reward) -> None:
+    def __init__(self, reward: Reward, window: int = 32) -> None:
         if not reward.differentiable:
             raise ValueError(
                 f"StandIn.reward: expected a differentiable reward, got {type(reward).__name__}, which has no gradient in "
                 "the pixels; set a reward such as PickScore"
             )
         self.reward = reward
+        self.seen: deque[Tensor] = deque(maxlen=window)
 
     def of(self, rollout: Rollout) -> Callable[[Tensor], Tensor]:
+        score, (alpha, beta) = self._scorer(rollout), self._fit()
+        return lambda x: alpha * score(x) + beta
+
+    @torch.no_grad()
+    def learn(self, rollout: Rollout) -> None:
+        scores = self._scorer(rollout)(rollout.trajectory.states[0])
+        pairs = gather(torch.stack([scores, rollout.rewards.to(scores)], 1)).flatten(0, 1)
+        self.seen.append(pairs[pairs.isfinite().all(1)].double().cpu())
+
+    def _scorer(self, rollout: Rollout) -> Callable[[Tensor], Tensor]:
         reward = self.reward.to(rollout.trajectory.states.device)
         objective = Objective(rollout.chain.model, reward).of_frames(rollout.spawn(Stream.FRAMES))
         return lambda x: objective(x, rollout.prompts).objective
+
+    def _fit(self) -> tuple[float, float]:
+        if not self.seen:
+            return 0.0, 0.0
+        scores, rewards = torch.cat(list(self.seen)).T
+        spread = scores - scores.mean()
+        alpha = ((spread @ rewards) / (spread @ spread).clamp_min(1e-12)).item()
+        return alpha, (rewards.mean() - alpha * scores.mean()).item()
+
+    def state_dict(self) -> dict[str, object]:
+        return {"seen": list(self.seen)}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.seen.clear()
+        self.seen.extend(state["seen"])  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Where a video file says that it ends: ISO mp4 and mov, Matroska and WebM, and AVI."""
+"""Where a video file says that it ends: ISO mp4 and mov, Matroska and WebM, AVI, GIF, and the packets of MPEG-TS."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,13 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 """The boxes that an mp4 (ISO/IEC 14496-12) or an older QuickTime file can begin with."""
+
+
+GIF = (b"GIF87a", b"GIF89a")
+"""The first bytes of a GIF (CompuServe, 1990)."""
+
+PACKET, SYNC = 188, 0x47
+"""The bytes of a packet of MPEG-TS, and its first byte (ISO/IEC 13818-1)."""
 
 
 class Part(NamedTuple):
@@ -26,7 +33,8 @@ class Part(NamedTuple):
 def missing_end(file: Path) -> Part | None:
     """Returns the first part that ends behind the end of the file, or None.
 
-    None means that the file is whole, or that its format does not say where it ends, as MPEG-TS and live streams do not.
+    None means that the file is whole, or that its format does not say where it ends: live streams do not, and of MPEG-TS only a
+    cut within a packet is seen.
     """
     size = file.stat().st_size
     return next((part for part in parts(file) if part.end > size), None)
@@ -43,6 +51,13 @@ def parts(file: Path) -> Iterator[Part]:
     size = file.stat().st_size
     with file.open("rb") as opened:
         head = opened.read(8)
+        if head[:6] in GIF:
+            yield _blocks(opened, size)
+            return
+        if _is_transport(opened):
+            # whole packets do not say whether more should follow
+            yield from [Part("last packet", (size // PACKET + 1) * PACKET)] if size % PACKET else []
+            return
         read = _box if head[4:] in ISO_BOXES else {EBML: _element, b"RIFF": _chunk}.get(head[:4])
         at = 0
         while read and at < size:
@@ -81,3 +96,45 @@ def _chunk(opened: BinaryIO, at: int, size: int) -> Part | None:
     length = int.from_bytes(head[4:], "little")
     # 0: written by a program that was not able to go back
     return Part("RIFF", at + 8 + length + length % 2) if head[:4] == b"RIFF" and length else None
+
+
+def _is_transport(opened: BinaryIO) -> bool:
+    """Whether a file begins with packets of MPEG-TS."""
+    opened.seek(0)
+    starts = opened.read(3 * PACKET)[::PACKET]
+    return len(starts) == 3 and set(starts) == {SYNC}
+
+
+def _blocks(opened: BinaryIO, size: int) -> Part:
+    """The blocks of a GIF up to its trailer; where the file is cut, the end of the block that is cut."""
+    opened.seek(10)
+    at = 13 + _colors(opened.read(1))
+    while at < size:
+        opened.seek(at)
+        kind = opened.read(1)
+        if kind not in b"!,":
+            # the trailer; or something that no reader takes for a block
+            return Part("trailer", at + 1)
+        if kind == b"!":
+            at += 2
+        else:
+            opened.seek(at + 9)
+            at += 11 + _colors(opened.read(1))
+        at = _chain_end(opened, at, size)
+    return Part("next block", at + 1)
+
+
+def _colors(flags: bytes) -> int:
+    """Returns the bytes of the table of colors that some flags announce."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _chain_end(opened: BinaryIO, at: int, size: int) -> int:
+    """Returns the position behind a chain of blocks of 1 to 255 bytes, each after its length, which a length of 0 ends."""
+    while at < size:
+        opened.seek(at)
+        length = opened.read(1)[0]
+        at += 1 + length
+        if not length:
+            break
+    return at

@@ -67,8 +67,9 @@ def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 8) -> N
 def read_video(path: str | Path) -> Video:
     """Reads all frames of a video file, with decord if it is installed and with PyAV if not; both give the same pixels.
 
-    Frames are turned as the file's rotation says. A cut file is recognized in mp4, mov, Matroska, WebM and AVI, which say where
-    they end; of other containers a missing part is guessed from the duration, if the file states one, and warned of.
+    Frames are turned as the file's rotation says. A cut file is recognized in mp4, mov, Matroska, WebM, AVI and GIF, which say
+    where they end, and in MPEG-TS if the cut is within a packet: a whole number of packets does not differ from a shorter video. Of
+    other containers a missing part is guessed from the duration, if the file states one, and warned of.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -2,6 +2,7 @@
 
 import codecs
 import errno
+import hashlib
 import io
 import json
 import lzma
@@ -13,18 +14,21 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
 from rlr.io.atomic import replacing, write_whole
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """The first bytes of the small text file that Git LFS keeps in the place of a large one."""
+
+CHECKSUM = "sha256"
+"""The entry in the header of a safetensors file, a format without checksums, that holds the checksum of those written here."""
 
 TORCH_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 """The suffixes of files of :func:`torch.save`."""
@@ -37,6 +41,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def map_state(path: Path) -> dict[str, Tensor]:
     """Returns the state dict of a ``.safetensors`` file or one of :func:`torch.save` as it is stored, on the CPU.
+
+    A safetensors file of another program has no checksum: its size and header are checked, a flipped bit is not found.
 
     A file of :func:`torch.save` may hold the state dict itself, or have it under ``"state_dict"`` or DeepSpeed's
     ``"module"``; it is read with ``weights_only``, and mapped into memory where its format allows.
@@ -56,9 +62,56 @@ def map_state(path: Path) -> dict[str, Tensor]:
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     check_file(path)
     try:
-        return load_file(path)
+        state = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file ({error}); download it again") from error
+    with path.open("rb") as file:
+        _compare_checksum(state, file, str(path))
+    return state
+
+
+def pack(state: Mapping[str, Tensor]) -> bytes:
+    """Returns a state dict as the content of a safetensors file with a checksum."""
+    whole = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+    # one entry: of several the library's order changes from call to call, and the same tensors give the same bytes
+    return save(whole, {CHECKSUM: checksum(whole)})
+
+
+def unpack(data: bytes, source: str) -> dict[str, Tensor]:
+    """Returns the state dict of :func:`pack`.
+
+    Args:
+        data: The content of the file.
+        source: The name of the file, for the message.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        state = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{source} is no safetensors file ({error}); write it again") from error
+    _compare_checksum(state, io.BytesIO(data), source)
+    return state
+
+
+def checksum(state: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 of names, types, shapes and values in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
+        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _compare_checksum(state: Mapping[str, Tensor], file: BinaryIO, source: str) -> None:
+    """Raises ValueError if the header of an open safetensors file states another checksum than that of its tensors."""
+    length = int.from_bytes(file.read(8), "little")
+    stated = json.loads(file.read(length)).get("__metadata__", {}).get(CHECKSUM)
+    if stated is not None and stated != checksum(state):
+        raise ValueError(
+            f"{source} is damaged: its tensors do not have the checksum that it states; write or copy it again"
+        )
 
 
 def read_archive(path: Path, map_location: Any = "cpu", mmap: bool = False, remedy: str = "download it again") -> Any:
@@ -212,10 +265,13 @@ def _identify_text(head: bytes) -> str | None:
 
 
 def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Writes a state dict whole or not at all: as safetensors, or with another suffix by :func:`torch.save` as ``"state_dict"``."""
+    """Writes a state dict whole or not at all: as safetensors, or with another suffix by :func:`torch.save` as ``"state_dict"``.
+
+    Both have checksums, which :func:`map_state` compares.
+    """
     with replacing(path) as part:
         if path.suffix == ".safetensors":
-            save_file(dict(state), part)
+            save_file(dict(state), part, {CHECKSUM: checksum(state)})
         else:
             # to the path and not through memory, since published files have gigabytes
             torch.save({"state_dict": dict(state)}, part)

@@ -28,12 +28,18 @@ class Size:
     fps: float | None = None
 
 
+MASK = "_mask"
+"""The ending of the name of a mask: ``text_mask`` is the mask of ``text``."""
+
+
 @dataclass(frozen=True)
 class Condition:
     r"""What a model knows of :math:`B` prompts: named tensors, each with shape :math:`(B, *)`.
 
-    A sequence whose length depends on the prompt is padded to the length that the model fixes, and a mask of shape
-    :math:`(B, L)` with 1 for its elements stands beside it, so that the conditions of any prompts form a batch.
+    A tensor ``NAME`` of shape :math:`(B, L, *)` may hold sequences of unequal lengths. The shorter ones are then padded at their
+    end, and ``NAME_mask``, of type bool and shape :math:`(B, L)`, is True at their elements. :meth:`join` and :meth:`stack` pad and
+    mask by themselves, so that a model that reads :meth:`mask` finds the same for a prompt in every batch. A model that does not
+    read masks needs sequences of one fixed length.
 
     A condition may depend on the step (staged prompts): the chain asks for ``condition.at(t)`` in step :math:`t`.
     """
@@ -44,15 +50,63 @@ class Condition:
         r"""Returns the condition of step :math:`t`; here the same for all."""
         return self
 
+    def mask(self, name: str) -> Tensor | None:
+        r"""Returns the mask of a tensor, True at its elements, with shape :math:`(B, L)`; None where nothing is padded."""
+        return self.tensors.get(f"{name}{MASK}")
+
     def map(self, function: Callable[[Tensor], Tensor]) -> "Condition":
-        """Returns the condition with ``function`` applied to each tensor (to repeat, select or move)."""
+        """Returns the condition with ``function`` applied to each tensor and mask (to repeat, select or move)."""
         return Condition({name: function(tensor) for name, tensor in self.tensors.items()})
 
     @staticmethod
     def join(conditions: Sequence["Condition"]) -> "Condition":
-        """Returns the conditions of several batches as one; each tensor has the same shape in all but the batch."""
-        names = conditions[0].tensors
-        return Condition({name: torch.cat([condition.tensors[name] for condition in conditions]) for name in names})
+        r"""Returns the conditions of several batches as one, sequences padded to the longest.
+
+        Raises:
+            ValueError: If the tensors of one name differ in more than the batch and the length.
+        """
+        return Condition({name: torch.cat(tensors) for name, tensors in _padded(conditions).items()})
+
+    @staticmethod
+    def stack(conditions: Sequence["Condition"]) -> "Condition":
+        r"""Returns :math:`k` conditions of the same batch as one, with tensors of shape :math:`(B, k, *)`; see :meth:`join`."""
+        return Condition({name: torch.stack(tensors, 1) for name, tensors in _padded(conditions).items()})
+
+
+def _padded(conditions: Sequence[Condition]) -> dict[str, list[Tensor]]:
+    """Returns the tensors of each name, of one shape but for the batch, with a mask for each that is padded anywhere."""
+    found: dict[str, list[Tensor]] = {}
+    for name in (name for name in conditions[0].tensors if not name.endswith(MASK)):
+        tensors = [condition.tensors[name] for condition in conditions]
+        masks = [condition.mask(name) for condition in conditions]
+        found[name] = tensors
+        at = _length_axis(name, tensors, masks)
+        if at is not None:
+            longest = max(tensor.shape[at] for tensor in tensors)
+            ones = (tensor.new_ones(tensor.shape[: at + 1], dtype=torch.bool) for tensor in tensors)
+            whole = [one if mask is None else mask for one, mask in zip(ones, masks, strict=True)]
+            found[name], found[f"{name}{MASK}"] = ([_extended(t, at, longest) for t in ts] for ts in (tensors, whole))
+    return found
+
+
+def _length_axis(name: str, tensors: Sequence[Tensor], masks: Sequence[Tensor | None]) -> int | None:
+    """Returns the axis along which a tensor is padded, the last one of its mask; None where there is no padding."""
+    axes = {mask.ndim - 1 for mask in masks if mask is not None}
+    if len({tensor.ndim for tensor in tensors}) == 1:
+        axes |= {at for at in range(1, tensors[0].ndim) if len({tensor.shape[at] for tensor in tensors}) > 1}
+        if len(axes) < 2:
+            return next(iter(axes), None)
+    raise ValueError(
+        f"condition {name!r}: expected tensors that differ in the batch and in one length, found shapes "
+        f"{', '.join(str(tuple(tensor.shape)) for tensor in tensors)}; make the other sizes equal"
+    )
+
+
+def _extended(tensor: Tensor, at: int, length: int) -> Tensor:
+    """Returns a tensor with zeros (False) at the end of an axis, as long as asked for."""
+    missing = length - tensor.shape[at]
+    zeros = tensor.new_zeros((*tensor.shape[:at], missing, *tensor.shape[at + 1 :]))
+    return torch.cat([tensor, zeros], at) if missing else tensor
 
 
 class DiffusionModel(nn.Module, ABC):

@@ -80,8 +80,7 @@ class Guidance(ModelWrapper):
         positive = self.model.encode(prompts)
         if self.scale == 1:
             return positive
-        negative = self.model.encode([self.negative] * len(prompts))
-        return Condition({name: torch.stack([c, negative.tensors[name]], 1) for name, c in positive.tensors.items()})
+        return Condition.stack([positive, self.model.encode([self.negative] * len(prompts))])
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         if self.scale == 1:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -101,7 +102,9 @@ class LatentDiffusion(DiffusionModel):
         shape = (1, *self.latent_shape(self.size))
         latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
         tensors = self.encode(["a photo"]).tensors
-        condition = {argument: tensors[name].to(self.dtype) for name, argument in names.items()}
+        # masks stay as they are
+        as_asked = (c.to(self.dtype) if c.is_floating_point() else c for c in map(tensors.__getitem__, names))
+        condition = dict(zip(names.values(), as_asked, strict=True))
         pipeline = self.pipeline(network)
         pipeline.set_progress_bar_config(disable=True)
         options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
@@ -137,6 +140,33 @@ class ImageLatentDiffusion(LatentDiffusion):
         """The pixels of a side for one of the latent."""
         factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return factor
+
+
+def load_autoencoder(folder: ModelFolder, dtype: torch.dtype, channels: int | None = None) -> AutoencoderKL:
+    r"""Returns the autoencoder of a folder.
+
+    Args:
+        folder: The folder.
+        dtype: The type of the weights.
+        channels: The channels of the denoiser's latents, where they are to be compared.
+
+    Raises:
+        ValueError: If its images are not of three colors, or its latents have other channels.
+    """
+    vae: AutoencoderKL = folder.network(AutoencoderKL, "vae", torch_dtype=dtype)
+    config, source = vae.config, f"{folder.path}/vae/config.json"
+    for name, found in (("in_channels", config.in_channels), ("out_channels", config.out_channels)):
+        if found != 3:
+            raise ValueError(
+                f"{source} is of another autoencoder: expected images of 3 channels, found {name}: {found}; take vae/ "
+                f"from {folder.kind}"
+            )
+    if channels not in (None, config.latent_channels):
+        raise ValueError(
+            f"{source}: expected latents of {channels} channels, as the denoiser has, found {config.latent_channels}; take "
+            "both parts from one model"
+        )
+    return vae
 
 
 @contextmanager

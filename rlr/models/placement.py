@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rlr.io.atomic import write_whole
-from rlr.io.weights import freeze
+from rlr.io.weights import freeze, pack, unpack
 
 if TYPE_CHECKING:
     from rlr.models.text import PromptEncoder
@@ -36,14 +34,14 @@ class TextCache:
         if not path.is_file():
             return None
         try:
-            return load(path.read_bytes())
-        except SafetensorError:
+            return unpack(path.read_bytes(), str(path))
+        except ValueError:
             # a file that was damaged since it was written is written anew
             return None
 
     def write(self, key: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
         """Writes the tensors of a key."""
-        write_whole(self._path(key), save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+        write_whole(self._path(key), pack(tensors))
 
     def _path(self, key: Sequence[str]) -> Path:
         digest = hashlib.sha256(json.dumps(list(key)).encode()).hexdigest()

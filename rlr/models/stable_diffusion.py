@@ -4,14 +4,14 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import ImageLatentDiffusion, latent_sides
+from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import PREDICTIONS, Prediction, noise, slope
 from rlr.models.text import CLIPPrompts
@@ -73,7 +73,7 @@ class StableDiffusion(ImageLatentDiffusion):
         noise_schedule, prediction = _read(scheduler)
         number = getattr(torch, dtype)
         unet = folder.network(self.network_class, "unet", torch_dtype=number)
-        vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
+        vae = load_autoencoder(folder, number)
         config = folder.config(CLIPTextConfig, "text_encoder")
         check_unet(unet.config, vae.config.latent_channels, config["hidden_size"], f"{path}/unet/config.json")
         load = partial(folder.network, CLIPTextModel, "text_encoder", dtype=number)

@@ -4,7 +4,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import (
-    AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -14,7 +13,7 @@ from torch import Tensor
 from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import ImageLatentDiffusion, latent_sides
+from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.sd3_text import SD3Prompts
@@ -84,7 +83,7 @@ class StableDiffusion3(ImageLatentDiffusion):
         number = getattr(torch, dtype)
         transformer = folder.network(self.network_class, "transformer", torch_dtype=number)
         _check_scheduler(scheduler)
-        vae = folder.network(AutoencoderKL, "vae", torch_dtype=number)
+        vae = load_autoencoder(folder, number, transformer.config.in_channels)
         prompts = SD3Prompts(folder, number, transformer.config.joint_attention_dim, t5, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(32, 64), {"transformer": transformer}, TARGETS)
         self.folder, self.scheduler = folder, scheduler

@@ -16,7 +16,7 @@ from rlr.models.base import Condition
 from rlr.models.placement import TextPlacement, WithModel
 
 Row = dict[str, Tensor]
-r"""The condition of one prompt, each tensor with shape :math:`(*)`."""
+r"""The condition of one prompt, each tensor with shape :math:`(*)`; a mask, where there is one, is one of them."""
 
 
 class PromptEncoder(nn.Module, ABC):
@@ -54,8 +54,7 @@ class PromptEncoder(nn.Module, ABC):
 
     def forward(self, prompts: Sequence[str]) -> Condition:
         r"""Returns the condition of :math:`B` prompts."""
-        rows = self._rows(prompts)
-        return Condition({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+        return Condition.join([Condition({name: c[None] for name, c in row.items()}) for row in self._rows(prompts)])
 
     def opened(self) -> AbstractContextManager[Any]:
         """Returns a context with the text encoder."""
@@ -67,7 +66,11 @@ class PromptEncoder(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, encoder: Any, prompt: str, device: torch.device) -> Row:
-        """Returns the condition of one prompt that the encoder makes on a device."""
+        r"""Returns the condition of one prompt that the encoder makes on a device.
+
+        A sequence has either the same length for all prompts, with a mask ``NAME_mask`` of shape :math:`(L)` if padding is not to
+        be read, or a length of its own; a batch is then padded to its longest, and masked.
+        """
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PromptEncoder":
         # moved or cast: the embeddings in memory have the old device and type

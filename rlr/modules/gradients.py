@@ -1,6 +1,6 @@
 """The gradient of one update, added up term by term."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ class GradientAccumulator:
         self.sums: dict[str, Tensor] = {}
         """The sums of the terms' own metrics, by log name."""
 
-    def add(self, term: Term, backward: Callable[[Tensor], None]) -> None:
+    def add(self, term: Term, backward: Callable[..., None]) -> None:
         """Runs ``backward`` on the term's loss.
 
         Raises:
@@ -47,7 +47,7 @@ class GradientAccumulator:
                 "a reward that detaches its pixels must set differentiable = False"
             )
         before = self._take() if self.by_kind else []
-        backward(term.loss)
+        backward(term.loss, retain_graph=term.retain_graph)
         finite = _norm(self.gradients()).isfinite()
         self.entries.append(Entry(term.name, term.steps, term.loss.detach().isfinite(), finite))
         for name, value in term.metrics.items():
@@ -89,6 +89,12 @@ class GradientAccumulator:
             yield f"gradient/{name}", norm / scale
         for (one, other), cosine in self.cosines().items():
             yield f"cosine/{one}_{other}", cosine
+
+    def weigh(self, factors: Mapping[str, float]) -> None:
+        """Sets ``.grad`` to the sum of the kinds' gradients, each times its factor."""
+        for i, weight in enumerate(self.weights):
+            parts = [factor * self.kinds[name][i] for name, factor in factors.items()]
+            weight.grad = torch.stack(parts).sum(0) if parts else None
 
     def _take(self) -> list[Tensor | None]:
         before = [w.grad for w in self.weights]

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
+from rlr.modules.term_weights import Shrinkage
+
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
@@ -52,6 +54,7 @@ class Optimization:
         max_bad_steps: The number of consecutive updates without a finite gradient after which training stops, at least 1.
         log_terms: Whether to log the gradient norm of each kind of term and the cosines between them, at the cost of one
             more copy of the trained weights a kind.
+        term_weights: Weighs the kinds of terms against each other, which trades bias for variance; None adds them up.
         log_kl_every: The number of updates between two measurements of the divergence from the base model where there is
             no penalty, at the cost of one pass of the base model a step; 0 never measures.
     """
@@ -66,7 +69,13 @@ class Optimization:
     decay_steps: int = 0
     max_bad_steps: int = 5
     log_terms: bool = True
+    term_weights: Shrinkage | None = None
     log_kl_every: int = 25
+
+    @property
+    def by_kind(self) -> bool:
+        """Whether the gradients of each kind of term are kept apart."""
+        return self.log_terms or self.term_weights is not None
 
     def __post_init__(self) -> None:
         """Raises a ``ValueError`` for a value out of its range."""
@@ -90,7 +99,7 @@ class Optimization:
 
         Args:
             weights: The trained weights.
-            updates: The number of updates of the run; not positive where the run has no end.
+            updates: The number of updates of the run; negative where the run has no end.
 
         Raises:
             ValueError: If the learning rate is to fall towards an end that the run does not have.
@@ -98,7 +107,7 @@ class Optimization:
         optimizer = self._make(list(weights))
         if not (self.warmup or self.decay_steps):
             return optimizer
-        if self.decay_steps and updates < 1:
+        if self.decay_steps and updates < 0:
             raise ValueError(
                 f"optimization.decay_steps={self.decay_steps} counts from the end of the run, and trainer.max_steps is not "
                 "set; set trainer.max_steps"

@@ -78,8 +78,12 @@ class Sampling(LightningModule):
         seed: The seed of all noise.
     """
 
+    tests: bool
+    """Whether ``test`` samples its batches; an :class:`~rlr.callbacks.Evaluation` makes samples of its own, and unsets this."""
+
     def __init__(self, chain: Chain, reward: Reward, seed: int) -> None:
         super().__init__()
+        self.tests = True
         self.chain = chain
         self.reward = reward.requires_grad_(False)
         self.objective = Objective(chain.model, reward)
@@ -114,9 +118,9 @@ class Sampling(LightningModule):
         """Adds to ``val/reward``, and to the same under the reward's name."""
         return self._evaluate(batch)
 
-    def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """Adds to ``test/reward``, and to the same under the reward's name."""
-        return self._evaluate(batch)
+    def test_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any] | None:
+        """Adds to ``test/reward``, and to the same under the reward's name; does nothing where an evaluation measures."""
+        return self._evaluate(batch) if self.tests else None
 
     def predict_step(self, batch: PromptBatch, batch_idx: int) -> Prediction:
         """Returns the samples; a :class:`~rlr.callbacks.PredictionWriter` writes them."""

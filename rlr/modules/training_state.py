@@ -10,6 +10,7 @@ from rlr.modules.checkpoint import check_like
 from rlr.modules.progress import Progress
 from rlr.modules.randomness import random_state, set_random_state
 from rlr.modules.round import Round, Sampler
+from rlr.modules.term_weights import Shrinkage
 from rlr.modules.update import Updater
 from rlr.rewards.base import Reward
 
@@ -40,6 +41,10 @@ class TrainingState:
         self.round = Round()
         self._read: Mapping[str, Any] = {}
 
+    @property
+    def _shrinkage(self) -> Shrinkage | None:
+        return self.updater.optimization.term_weights
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the state. All ranks call it together."""
         return {
@@ -48,6 +53,7 @@ class TrainingState:
             "failures": self.updater.failures,
             "estimator_class": type(self.estimator).__name__,
             "estimator": self.estimator.state_dict(),
+            "term_weights": self._shrinkage.state_dict() if self._shrinkage else {},
             "reward": self.reward.statistics(),
             "random": random_state(),
             "round": self.round.state(),
@@ -82,7 +88,7 @@ class TrainingState:
         if not self._read:
             return
         written, own = self._read["estimator_class"], type(self.estimator).__name__
-        check_like({**self.state_dict(), "estimator": {}}, self._read, origin, STATE)
+        check_like({**self.state_dict(), "estimator": {}, "term_weights": {}}, self._read, origin, STATE)
         if written != own:
             warnings.warn(
                 f"{origin} was written with the estimator {written}; the run continues with the estimator {own}, which starts "
@@ -97,6 +103,8 @@ class TrainingState:
             raise ValueError(
                 f"{origin} was written with another {own}: it holds no state {error}, which this run's needs; {REMEDY}"
             ) from error
+        if self._shrinkage and self._read["term_weights"]:
+            self._shrinkage.load_state_dict(self._read["term_weights"])
         self._resume_rest()
 
     def _resume_rest(self) -> None:

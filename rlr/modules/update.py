@@ -1,7 +1,7 @@
 """One update of the weights: backward passes, average over ranks, guard, clipping, optimizer step."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from rlr.distributed import any_rank
+from rlr.distributed import any_rank, gather_objects
 from rlr.estimators.base import Term
 from rlr.modules.gradients import GradientAccumulator
 from rlr.modules.memory import Memory
@@ -60,6 +60,7 @@ class Updater:
         self.failures = 0
         """The number of skipped updates in a row."""
         self._norm: Tensor | None = None
+        self._factors: dict[str, float] = {}
 
     def step(self, terms: Iterator[Term], profiler: Profiler, fault: Callable[[], str | None]) -> StepReport:
         """Makes an update.
@@ -73,7 +74,7 @@ class Updater:
             FloatingPointError: After ``max_bad_steps`` skipped updates in a row.
             ValueError: If there is no term although no reward is at fault.
         """
-        accumulator, self._norm = GradientAccumulator(self.weights(), self.optimization.log_terms), None
+        accumulator, self._norm = GradientAccumulator(self.weights(), self.optimization.by_kind), None
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
             failure = self._share(self._failure(accumulator, fault()))
@@ -114,7 +115,10 @@ class Updater:
 
     def _apply(self, accumulator: GradientAccumulator, failure: str | None) -> None:
         optimizer: Any = self.module.optimizers()
-        self._average()
+        if self.optimization.term_weights is not None:
+            self._weigh(accumulator, failure)
+        else:
+            self._average([weight.grad for weight in self._with_gradients()])
         if failure is None:
             optimizer.step()
             overflow = self._scale > 1 and accumulator.failure() is not None
@@ -122,13 +126,36 @@ class Updater:
                 self.module.lr_schedulers().step()  # type: ignore[union-attr]
         optimizer.zero_grad()
 
-    def _average(self) -> None:
+    def _with_gradients(self) -> list[nn.Parameter]:
+        """Returns the weights; with several ranks each has a gradient, because all ranks must average the same ones."""
+        weights = self.weights()
+        if self.module.trainer.world_size > 1:
+            for weight in weights:
+                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        return [weight for weight in weights if weight.grad is not None]
+
+    def _average(self, gradients: Sequence[Tensor]) -> None:
+        """Averages gradients over ranks, in place."""
         if self.module.trainer.world_size == 1:
             return
         strategy: Any = self.module.trainer.strategy
-        for weight in self.weights():
-            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            weight.grad = strategy.reduce(weight.grad, reduce_op="mean")
+        for gradient in gradients:
+            gradient.copy_(strategy.reduce(gradient, reduce_op="mean"))
+
+    def _weigh(self, accumulator: GradientAccumulator, failure: str | None) -> None:
+        """Sets the gradient to the weighted sum of those of the kinds of terms, averaged over ranks."""
+        shrinkage = self.optimization.term_weights
+        assert shrinkage is not None
+        # in one order on all ranks, which must average the same tensors
+        names = sorted({name for names in gather_objects(list(accumulator.kinds)) for name in names})
+        zeros = [torch.zeros_like(weight) for weight in self.weights()]
+        kinds = {name: accumulator.kinds.setdefault(name, [zero.clone() for zero in zeros]) for name in names}
+        for gradients in kinds.values():
+            self._average(gradients)
+        self._factors = {name: shrinkage.weights().get(name, 1.0) for name in kinds}
+        accumulator.weigh(self._factors)
+        if failure is None:
+            shrinkage.observe({name: [g / self._scale for g in gradients] for name, gradients in kinds.items()})
 
     def clip(self) -> None:
         """Clips the gradient; to be called when a scaled gradient has been unscaled."""
@@ -157,5 +184,7 @@ class Updater:
 
     def _gradients(self, accumulator: GradientAccumulator) -> Iterator[tuple[str, Tensor]]:
         yield from accumulator.metrics(self._scale)
+        for name, factor in self._factors.items():
+            yield f"weight/{name}", torch.tensor(factor)
         if self._norm is not None:
             yield "gradient/total", self._norm

@@ -123,7 +123,7 @@ def test_an_unbiased_estimator_is_not_reported_as_biased_and_a_sabotaged_one_is(
     assert sabotaged.least > 0
     assert abs(sabotaged.share - 1) > 4 * sabotaged.share_error
     other = row(compared, "other reward").direction
-    assert other is None or other.bias > 10 * other.resolution
+    assert other is None or other.bias > 5 * other.resolution  # two standard errors each
 
 
 def test_a_scale_is_a_bias_but_none_of_the_direction(compared: Survey) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from rlr.callbacks import BestCheckpoint, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
+from rlr.chain import Chain
 from rlr.cli import main
 from rlr.cli.config_files import ConfigError
 from rlr.cli.error_messages import explain, read
@@ -84,13 +86,28 @@ def test_optimiser_of_choice(config, tmp_path):
     assert (type(cli.trainer.optimizers[0]), group["lr"]) == (torch.optim.SGD, 0.25)
 
 
-def test_validate_and_test_report_the_reward(config, tmp_path, capsys):
-    for command, name in (("validate", "val/reward"), ("test", "test/reward")):
-        cli = main([command, f"--config={config()}", root(tmp_path)])
-        assert 0 < cli.trainer.callback_metrics[name] < 1
-        stated = capsys.readouterr().out
-        assert name in stated
-        assert name.replace("reward", "Level") in stated
+def test_validate_reports_the_reward(config, tmp_path, capsys):
+    cli = main(["validate", f"--config={config()}", root(tmp_path)])
+    assert 0 < cli.trainer.callback_metrics["val/reward"] < 1
+    stated = capsys.readouterr().out
+    assert "val/reward" in stated
+    assert "val/Level" in stated
+
+
+def test_test_samples_once_and_states_one_number(config, tmp_path, capsys):
+    over = tmp_path / "over.yaml"
+    over.write_text(
+        "data: {init_args: {batch_size: 1}}\n"
+        "trainer: {callbacks: [{class_path: Evaluation, init_args: {every: null, samples: 2}}]}\n"
+    )
+    with patch("rlr.chain.Chain.sample", autospec=True, side_effect=Chain.sample) as sampled:
+        cli = main(["test", f"--config={config()}", f"--config={over}", root(tmp_path)])
+    # two prompts with two samples, of a model that is its own base
+    assert sum(call.args[2].shape[1] for call in sampled.call_args_list) == 4
+    stated = capsys.readouterr().out
+    assert "test/" not in stated
+    assert stated.count("\n| Level ") == 1
+    assert not [name for name in cli.trainer.callback_metrics if name.startswith("test/")]
 
 
 def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):

@@ -92,7 +92,7 @@ def monte_carlo(draw: Callable[[int], Tensor], count: int) -> tuple[Tensor, Tens
 
 
 def deviation(
-    estimator: Estimator, chain: Chain, reward: Reward, exact: Tensor, count: int = 400, batch: int = 64
+    estimator: Estimator, chain: Chain, reward: Reward, exact: Tensor, count: int = 100, batch: int = 256
 ) -> float:
     """Returns the largest deviation of the estimator's mean from ``exact``, in standard errors."""
     mean, error = monte_carlo(lambda seed: estimate(estimator, chain, reward, batch, seed), count)

@@ -53,10 +53,10 @@ class Separate(HalfOrderRLR):
 
 
 @pytest.mark.parametrize("length", [1, 2])
-@pytest.mark.parametrize("n", [1, 3])
-def test_shared_and_separate_evaluations_give_one_gradient(length: int, n: int) -> None:
+@pytest.mark.parametrize("stride", [None, 2])
+def test_shared_and_separate_evaluations_give_one_gradient(length: int, stride: int | None) -> None:
     def gradient(kind: type[HalfOrderRLR]) -> Tensor:
-        control = LookAhead(ConstantCoefficients((0.9, 0.2)), steps=n)
+        control = LookAhead(ConstantCoefficients((0.9, 0.2)), stride=stride)
         return estimate(kind(length, None, 2, control=control), curved(), wavy, 8, 0)
 
     torch.testing.assert_close(gradient(HalfOrderRLR), gradient(Separate), rtol=1e-10, atol=1e-12)
@@ -76,8 +76,8 @@ def test_a_step_costs_two_passes_forward_and_two_backward() -> None:
 
 def test_the_slope_is_the_derivative_of_the_value() -> None:
     sampled = rollout(HalfOrder(1), curved(), wavy)
-    for n in (1, 2):
-        found, _ = predictions(LookAhead(steps=n), sampled)
+    for n, stride in ((1, None), (2, 2)):
+        found, _ = predictions(LookAhead(stride=stride), sampled)
         x, condition = sampled.trajectory.states[3], sampled.trajectory.condition
         for k in range(2):
             shift = torch.zeros_like(x)
@@ -268,7 +268,7 @@ def test_a_stand_in_needs_a_gradient_and_the_aligned_reward_does_not() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: LookAhead(steps=0), "LookAhead.steps: expected at least 1, got 0"),
+        (lambda: LookAhead(stride=0), "LookAhead.stride: expected at least 1, got 0"),
         (lambda: RunningRegression(window=0), "expected window >= 1 and prior_std > 0"),
         (lambda: RunningRegression(prior_std=0.0), "expected window >= 1 and prior_std > 0"),
     ],

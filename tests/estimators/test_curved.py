@@ -18,7 +18,7 @@ from rlr.estimators import (
 from rlr.samplers import DDIM
 from tests.estimators.problems import Curved, estimate, wavy
 
-STEPS, BATCH = 5, 64
+STEPS, BATCH = 5, 256
 ZO = ZerothOrder(scale=1e-3)
 
 
@@ -29,8 +29,8 @@ def draws(estimator: Estimator, count: int, batch: int = BATCH) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def reference() -> tuple[torch.Tensor, torch.Tensor]:
-    sample = draws(FirstOrder(AllSteps()), 400, 512)
-    return sample.mean(0), sample.std(0) / 400**0.5
+    sample = draws(FirstOrder(AllSteps()), 100, 2048)
+    return sample.mean(0), sample.std(0) / 100**0.5
 
 
 def deviations(sample: torch.Tensor, reference: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
@@ -53,19 +53,19 @@ UNBIASED = {
 @pytest.mark.parametrize("name", UNBIASED)
 def test_unbiased(name: str, reference: tuple[torch.Tensor, torch.Tensor]) -> None:
     # 20 coordinates are compared at once: 4.5 standard errors here are 4 for one
-    assert deviations(draws(UNBIASED[name], 500), reference).max() < 4.5
+    assert deviations(draws(UNBIASED[name], 125), reference).max() < 4.5
 
 
 @pytest.mark.parametrize(
     "estimator", [FirstOrder(1), FirstOrder(3), RLR(2, zeroth=False)], ids=["k = 1", "k = 3", "V2"]
 )
 def test_bias_is_detected(estimator: Estimator, reference: tuple[torch.Tensor, torch.Tensor]) -> None:
-    assert deviations(draws(estimator, 500, 256), reference).max() > 10
+    assert deviations(draws(estimator, 125, 1024), reference).max() > 10
 
 
 def test_variances_are_ordered_as_the_theory_says() -> None:
     truncated, full, controlled, plain, drawn, zeroth = (
-        draws(e, 300).var(0).sum().item()
+        draws(e, 150).var(0).sum().item()
         for e in (
             FirstOrder(1),
             FirstOrder(AllSteps()),
@@ -80,12 +80,12 @@ def test_variances_are_ordered_as_the_theory_says() -> None:
 
 
 def test_longer_first_order_buys_variance_and_keeps_the_mean(reference: tuple[torch.Tensor, torch.Tensor]) -> None:
-    sample = draws(HalfOrderRLR(1, None, steps=3), 500)
+    sample = draws(HalfOrderRLR(1, None, steps=3), 125)
     assert deviations(sample, reference).max() < 4.5
-    assert sample.var(0).sum() < draws(HalfOrderRLR(1, None), 500).var(0).sum()
+    assert sample.var(0).sum() < draws(HalfOrderRLR(1, None), 125).var(0).sum()
 
 
 def test_one_epsilon_for_all_steps_has_less_variance_than_one_a_step() -> None:
-    shared, per_step = (draws(ZerothOrder(scale=1e-3, per_step=p), 400).var(0).sum() for p in (False, True))
+    shared, per_step = (draws(ZerothOrder(scale=1e-3, per_step=p), 100).var(0).sum() for p in (False, True))
     # |C| = 5 times by theory where the steps' gradients agree; they do only in part
     assert shared < per_step

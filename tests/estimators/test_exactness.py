@@ -15,6 +15,7 @@ from rlr.estimators import (
     RLR,
     AllSteps,
     ConstantCoefficients,
+    Estimator,
     FirstOrder,
     HalfOrder,
     HalfOrderRLR,
@@ -69,7 +70,7 @@ UNBIASED = {
         HalfOrder(1, control=LookAhead(ConstantCoefficients((0.8, -0.5, 0.7)), increments=True)),
         WHOLE,
     ),
-    "half order, look-ahead, 3 steps": (HalfOrder(2, control=LookAhead(steps=3)), WHOLE),
+    "half order, look-ahead, stride 2": (HalfOrder(2, control=LookAhead(stride=2)), WHOLE),
     "half order, look-ahead, 2 segments of 3": (HalfOrder(2, segments=2, control=LookAhead(increments=True)), WHOLE),
     "half order, look-ahead, one baseline for all": (HalfOrder(2, baseline=Zero(), control=LookAhead()), WHOLE),
     "half order, look-ahead by another reward": (HalfOrder(2, control=LookAhead(value=Other())), WHOLE),
@@ -100,7 +101,12 @@ def test_mean_is_the_gradient_of_the_claimed_steps(name: str) -> None:
     estimator, steps = UNBIASED[name]
     chain = linear_chain()
     estimator.check(chain)
-    assert deviation(estimator, chain, quadratic, claimed(steps)) < 4
+    assert deviation(estimator, chain, quadratic, claimed(steps), count(estimator)) < 4
+
+
+def count(estimator: Estimator) -> int:
+    """Returns how many estimates to average: a direction is shared by a batch, so larger batches do not replace more of them."""
+    return 200 if isinstance(estimator, ZerothOrder) or getattr(estimator, "zeroth", None) else 100
 
 
 @pytest.mark.parametrize(
@@ -188,7 +194,6 @@ BIASED = {
     "RLR without zeroth order (V2)": RLR(2, zeroth=False),
     "RLR without either (V1)": RLR(half=False, zeroth=False),
     "half order, inner noise redrawn": Redrawn(3),
-    "RLR, half and zeroth order overlap": Overlapping(4, zeroth=ZerothOrder(scale=SMALL)),
     "first and half order overlap": overlapping_first_order(),
     "half order, missing weight": Unweighted(1, segments=2),
     "half-order RLR, a halved weight": HalfOrderRLR(2, None, half_weight=0.5),
@@ -200,7 +205,12 @@ BIASED = {
 
 @pytest.mark.parametrize("name", BIASED)
 def test_a_bias_is_detected(name: str) -> None:
-    assert deviation(BIASED[name], linear_chain(), quadratic, claimed(WHOLE), count=800, batch=256) > 10
+    assert deviation(BIASED[name], linear_chain(), quadratic, claimed(WHOLE), count=100, batch=2048) > 10
+
+
+def test_an_overlap_of_half_and_zeroth_order_is_detected() -> None:
+    estimator = Overlapping(4, zeroth=ZerothOrder(scale=SMALL))
+    assert deviation(estimator, linear_chain(), quadratic, claimed(WHOLE), count=800) > 10
 
 
 def test_shared_and_per_sample_directions_have_one_mean_and_the_expected_variances() -> None:
@@ -210,10 +220,10 @@ def test_shared_and_per_sample_directions_have_one_mean_and_the_expected_varianc
     variances, means, errors = [], [], []
     for perturbation in (SharedDirection(), None):
         estimator = ZerothOrder(scale=SMALL, perturbation=perturbation)
-        draws = torch.stack([estimate(estimator, chain, wavy, 16, seed) for seed in range(500)])
+        draws = torch.stack([estimate(estimator, chain, wavy, 16, seed) for seed in range(250)])
         variances.append(draws.var(0).sum().item())
         means.append(draws.mean(0))
-        errors.append(draws.std(0) / 500**0.5)
+        errors.append(draws.std(0) / 250**0.5)
     deviations = (means[0] - means[1]).abs() / (errors[0] ** 2 + errors[1] ** 2).sqrt()
     assert deviations.max() < 4
     assert variances[1] < 0.35 * variances[0]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rlr.callbacks import SafeCheckpointIO
-from rlr.io.weights import identify, map_state, read_json, save_whole
+from rlr.io.weights import identify, map_state, pack, read_json, save_whole, unpack, write_state
 
 STATE = {"weight": torch.arange(300.0).view(3, 100), "bias": torch.ones(2)}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
@@ -134,6 +134,27 @@ def test_a_cut_off_safetensors_file_is_measured(tmp_path):
         == f"cut off after {header - 1} of at least {header} bytes"
     )
     assert identify(written(tmp_path, path.name, data[:5])) == "cut off after 5 of at least 8 bytes"
+
+
+def test_every_flipped_bit_of_a_safetensors_file_that_is_written_here_is_found(tmp_path):
+    state = {**STATE, "mask": torch.tensor([True, False]), "half": torch.ones(3).bfloat16(), "one": torch.tensor(2.0)}
+    path = tmp_path / "a.safetensors"
+    write_state(path, state)
+    for found in (map_state(path), unpack(pack(state), "a")):
+        assert all(torch.equal(found[name], state[name]) for name in state)
+    data, draw = path.read_bytes(), random.Random(0)
+    assert unpack(data, "a").keys() == state.keys()
+    for position in [*range(8 + int.from_bytes(data[:8], "little"), len(data), 13), *range(8, 400, 7)]:
+        flipped = flip(path, position, draw.randrange(8), tmp_path / "flipped.safetensors")
+        assert refused(map_state, flipped) or all(torch.equal(map_state(flipped)[name], state[name]) for name in state)
+        if position > 700:
+            assert refused(map_state, flipped)
+
+
+def test_without_the_checksum_a_flipped_bit_is_not_found(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file(STATE, path)
+    assert not same(map_state(flip(path, path.stat().st_size - 1, 3, tmp_path / "flipped.safetensors")))
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 0.99])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from open_clip import SimpleTokenizer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from rlr.models import Frozen, Size, StableDiffusion, VideoCrafter
+from rlr.models import Frozen, Size, StableDiffusion, StableDiffusion3, VideoCrafter
 from rlr.models.folder import _check_merges
 from rlr.models.integrity import check_file
 
@@ -251,6 +251,30 @@ def test_another_unet_is_refused_by_name(copied: Path, other: dict[str, object],
     with pytest.raises(ValueError, match=kind) as caught:
         StableDiffusion(str(copied))
     assert "unet/config.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [{"out_channels": 4}, {"in_channels": 1}])
+@pytest.mark.parametrize("family", [StableDiffusion, StableDiffusion3])
+def test_an_autoencoder_of_other_colors_is_refused(
+    random_sd: Folder, random_sd3: Folder, tmp_path: Path, family: type[StableDiffusion], other: dict[str, int]
+) -> None:
+    folder = shutil.copytree({StableDiffusion: random_sd, StableDiffusion3: random_sd3}[family](), tmp_path / "copy")
+    write_autoencoder(folder, other)
+    with pytest.raises(ValueError, match=rf"vae/config\.json .* 3 channels, found {next(iter(other))}: .*; take vae/"):
+        family(str(folder))
+
+
+def test_an_autoencoder_of_other_latents_is_refused(random_sd3: Folder, tmp_path: Path) -> None:
+    folder = shutil.copytree(random_sd3(), tmp_path / "copy")
+    write_autoencoder(folder, {"latent_channels": 8})
+    with pytest.raises(ValueError, match=r"vae/config\.json: expected latents of 4 channels.*, found 8"):
+        StableDiffusion3(str(folder))
+
+
+def write_autoencoder(folder: Path, other: dict[str, int]) -> None:
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    known = {name: value for name, value in config.items() if not name.startswith("_")}
+    AutoencoderKL(**known | other).save_pretrained(folder / "vae")
 
 
 def test_a_missing_part_names_the_pipeline_of_the_folder(copied: Path) -> None:

@@ -183,6 +183,8 @@ def test_decay_needs_an_end():
         ValueError, match=r"decay_steps=3 counts from the end of the run, and trainer\.max_steps is not set"
     ):
         run(align(decay_steps=3), prompts(), -1, max_epochs=1)
+    # a run of no updates has an end
+    assert run(align(decay_steps=3), prompts(), 0).global_step == 0
 
 
 def test_only_trainable_weights_reach_the_optimizer():

@@ -112,7 +112,7 @@ def test_two_processes_equal_one(tmp_path, estimator, accumulate):
 
 def test_gradients_that_are_not_averaged_would_be_noticed(tmp_path, monkeypatch):
     """The law above can fail: a forked process inherits what is patched here."""
-    monkeypatch.setattr(Updater, "_average", lambda self: None)
+    monkeypatch.setattr(Updater, "_average", lambda self, gradients: None)
     one = build(HalfOrder(2))
     run(one, prompts(4), 3, precision="64-true")
     left = two(build(HalfOrder(2)), tmp_path, 2, 3, precision="64-true")

@@ -1,7 +1,7 @@
 """The base of PickScore and CLIPScore: CLIP models in the layout of transformers."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,6 +52,15 @@ class CLIPReward(NetworkReward):
     def features(self, samples: Tensor) -> Tensor:
         r"""Returns the unit features of pixels in [0, 1] by the image tower, with shape :math:`(B, D)`."""
         return self._images(self.preprocess(samples))
+
+    def text_features(self, prompts: Sequence[str]) -> Tensor:
+        r"""Returns the unit features of prompts by the text tower, with shape :math:`(B, D)`."""
+        return self._text_features(prompts)
+
+    @property
+    def dimension(self) -> int:
+        """The number :math:`D` of features."""
+        return int(self.clip.config.projection_dim)
 
     def _cosine(self, pixels: Tensor, texts: Tensor) -> Tensor:
         return (self._images(pixels) * texts).sum(-1)

@@ -8,7 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MultipleLocator, PercentFormatter
+
+from rlr.evaluation.statistics import Comparison
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,26 @@ class Curves:
 
     Args:
         updates: The updates after which held-out prompts were sampled; 0 is the base model.
-        held_out: Measurements on them by name, one value an update.
+        held_out: Measurements on them by name, one comparison with the base model an update.
         prompts: The number of those prompts, each sampled once.
         training: The mean reward of the rollouts of every update.
     """
 
     updates: Sequence[int]
-    held_out: Mapping[str, Sequence[float]]
+    held_out: Mapping[str, Sequence[Comparison]]
     prompts: int
     training: Sequence[float]
 
 
 def draw(curves: Curves, look: Look = LIGHT) -> bytes:
     """Returns the curves as the content of a PNG file."""
+    buffer = io.BytesIO()
+    drawing(curves, look).savefig(buffer, format="png", dpi=160)
+    return buffer.getvalue()
+
+
+def drawing(curves: Curves, look: Look) -> Figure:
+    """Returns the figure: reward to the left, exact check to the right."""
     figure = Figure(figsize=(10, 3.8), layout="constrained", facecolor=look.paper)
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -52,27 +61,34 @@ def draw(curves: Curves, look: Look = LIGHT) -> bytes:
     _check(right, curves, look)
     for axes in (left, right):
         _style(axes, look)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
-    return buffer.getvalue()
+    return figure
 
 
 def _reward(axes: Axes, curves: Curves, look: Look) -> None:
     axes.set_title("Reward", loc="left", color=look.ink)
     at = np.arange(1, len(curves.training) + 1)
     axes.plot(at, curves.training, color=look.line, linewidth=1, label="training prompts, each update's batch")
-    axes.plot(
-        curves.updates, curves.held_out["reward"], "o-", color=look.accent, label=f"{curves.prompts} held-out prompts"
-    )
-    axes.legend(frameon=False, labelcolor=look.faint, fontsize=9)
+    _line(axes, curves, "reward", look)
 
 
 def _check(axes: Axes, curves: Curves, look: Look) -> None:
     axes.set_title(f"Exact check: all correct, {curves.prompts} held-out prompts", loc="left", color=look.ink)
-    shares = 100 * np.asarray(curves.held_out["all"])
-    axes.plot(curves.updates, shares, "o-", color=look.accent)
-    axes.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True))
-    axes.yaxis.set_major_formatter("{x:.0f} %")
+    _line(axes, curves, "all", look)
+    # all shares there are: an axis that follows the curve shows the noise of few prompts as movement
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_locator(MultipleLocator(0.2))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+
+def _line(axes: Axes, curves: Curves, name: str, look: Look) -> None:
+    """Draws means on held-out prompts, and around them the interval of the paired difference from the base model."""
+    found = curves.held_out[name]
+    means, label = [value.aligned for value in found], f"{curves.prompts} held-out prompts"
+    axes.plot(curves.updates, means, "o-", color=look.accent, label=label)
+    low, high = [value.base + value.low for value in found], [value.base + value.high for value in found]
+    band = "95 % interval of the change since update 0"
+    axes.fill_between(curves.updates, low, high, color=look.accent, alpha=0.2, linewidth=0, label=band)
+    axes.legend(frameon=False, labelcolor=look.faint, fontsize=9)
 
 
 def _style(axes: Axes, look: Look) -> None:

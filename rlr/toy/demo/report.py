@@ -21,7 +21,7 @@ FIRST = 12
 MODELS = ("base", "aligned")
 CURVES = (
     "Two curves against the number of updates: the reward on training and held-out prompts, and the share of held-out prompts of "
-    "which the exact check finds every claim true."
+    "which the exact check finds every claim true. Bands are the 95 % intervals of the change since update 0."
 )
 
 
@@ -73,7 +73,7 @@ class Report:
         results = {name: asdict(comparison) for name, comparison in self.comparisons.items()}
         curves = {
             "updates": list(self.curves.updates),
-            "held_out": {name: list(values) for name, values in self.curves.held_out.items()},
+            "held_out": {name: list(map(asdict, values)) for name, values in self.curves.held_out.items()},
             "training_reward": list(self.curves.training),
         }
         return {**self.facts, "prompts": list(self.samples.prompts), "results": results, "curves": curves}

@@ -12,6 +12,7 @@ from rlr.evaluation.evaluator import Evaluated, Evaluator
 from rlr.evaluation.metrics import Metric, RewardMetric
 from rlr.evaluation.report import say
 from rlr.evaluation.samples import SampleSet
+from rlr.evaluation.statistics import compare_pair
 from rlr.models.base import DiffusionModel
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
@@ -63,7 +64,7 @@ class Watch(Scheduled):
         self.base: Evaluated | None = None
         self.aligned: Evaluated | None = None
         self.updates: list[int] = []
-        self.seen: list[dict[str, float]] = []
+        self.seen: list[dict[str, Tensor]] = []
         self.training: list[float] = []
         self.times: dict[str, float] = {}
         self._rewards: list[float] = []
@@ -72,7 +73,7 @@ class Watch(Scheduled):
     @property
     def curves(self) -> Curves:
         """The measurements so far."""
-        held_out = {name: [seen[name] for seen in self.seen] for name in FOLLOWED}
+        held_out = {name: [compare_pair(self.seen[0][name], seen[name]) for seen in self.seen] for name in FOLLOWED}
         return Curves(self.updates, held_out, min(self.looks, len(self.set.prompts)), self.training)
 
     def begin(self, trainer: Trainer, module: Alignment) -> None:
@@ -122,7 +123,8 @@ class Watch(Scheduled):
 
     def _note(self, update: int, found: Evaluated) -> None:
         self.updates.append(update)
-        self.seen.append({name: _first(found.values[name], self.looks) for name in FOLLOWED})
+        # sample 0 of each prompt
+        self.seen.append({name: found.values[name][: self.looks, :1] for name in FOLLOWED})
 
     def _measure(self, module: Alignment, samples: SampleSet, what: str = "") -> Evaluated:
         assert self.world is not None
@@ -132,7 +134,3 @@ class Watch(Scheduled):
         # the first sample of each prompt is shown
         first = range(0, len(samples), samples.samples)
         return Evaluator(samples, measured, first).evaluate(module.chain)
-
-
-def _first(values: Tensor, count: int) -> float:
-    return values[:count, 0].nanmean().item()
