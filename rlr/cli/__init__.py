@@ -16,6 +16,9 @@ from rlr.io.terminal import TERMINAL
 if TYPE_CHECKING:
     from rlr.cli.command_line import CLI
 
+INTERRUPTED = 130
+"""The exit status of a process that Ctrl-C has ended, 128 + 2."""
+
 TRACEBACK = "RLR_TRACEBACK"
 """The environment variable that, when set, shows where a mistake was noticed."""
 
@@ -33,7 +36,8 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
         The finished :class:`~rlr.cli.command_line.CLI`.
 
     Raises:
-        SystemExit: With status 2, after one sentence on stderr, for a mistake in config or data; with status 143 after SIGTERM.
+        SystemExit: With status 2, after one sentence on stderr, for a mistake in config or data; with status 130 after Ctrl-C, and
+            143 after SIGTERM.
     """
     if args is None:
         tolerate_output()
@@ -57,18 +61,23 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
 
 
 def _run(args: Any, kind: "type[CLI] | None") -> Any:
-    from rlr.cli.command_line import CLI, ERRORS, USELESS, cause, run
+    from rlr.cli.command_line import CLI, ERRORS, USELESS, cause, is_mistake, run
 
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)
     try:
         return run(args, kind or CLI)
-    except ERRORS as error:
-        if not isinstance(cause(error), ERRORS):
+    except (*ERRORS, RuntimeError) as error:
+        if not is_mistake(cause(error)):
             raise
         _fail(cause(error), _notes(error))
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     except SystemExit as left:
         sys.stderr.write(_notes(left))
+        # Lightning turns Ctrl-C in training into an exit
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise SystemExit(INTERRUPTED) from None
         raise
 
 

@@ -171,8 +171,12 @@ class CLI(LightningCLI):
                 error.add_note(f"continue with: {self.run.resuming}")
             raise
         if self._speaks and self.trainer.is_global_zero:
-            line = next((c for c in self.trainer.callbacks if isinstance(c, ProgressLine)), None)  # type: ignore[attr-defined]
-            say(ending(subcommand, self.trainer, self.model, self.run, line.first if line else None))
+            self._end(subcommand)
+
+    def _end(self, subcommand: str) -> None:
+        """States what the command has done."""
+        line = next((c for c in self.trainer.callbacks if isinstance(c, ProgressLine)), None)  # type: ignore[attr-defined]
+        say(ending(subcommand, self.trainer, self.model, self.run, line.first if line else None))
 
     def _export(self) -> None:
         config = self.config[EXPORT]
@@ -344,6 +348,12 @@ def cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None and _raised_in(error).startswith("jsonargparse"):
         error = error.__cause__
     return error
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is one of the user: one of ours, or of a callback of Lightning, such as of a monitor that is not logged."""
+    callback = isinstance(error, RuntimeError) and _raised_in(error).startswith("lightning.pytorch.callbacks")
+    return callback or isinstance(error, ERRORS)
 
 
 def _raised_in(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The arguments of a class go with it: whatever names the new class, it starts from its own defaults."""
 
+import inspect
 import itertools
 import warnings
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningModule
 
+from rlr import estimators
 from rlr.cli.command_line import MODE, Parser
 from rlr.cli.config_inheritance import merge, with_bases
 from rlr.cli.source_index import named_anywhere
@@ -123,6 +125,27 @@ def test_another_class_starts_from_its_own_defaults(place, old, new, tmp_path):
     assert plain(parse(f"--config={over}").init_args[place]) == plain(alone)
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_no_pair_of_classes_shares_arguments_in_the_draft(place):
+    """Every pair, in the merge that the check before the imports and configs with a base use."""
+    for old, new in itertools.permutations(OBJECTS[place], 2):
+        given = {"class_path": new, "init_args": required(new, place)}
+        assert merge(OBJECTS[place][old], given) == given, (old, new)
+        assert merge(OBJECTS[place][old], new) == new
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+def test_no_pair_of_classes_shares_arguments_in_the_parser(place, tmp_path):
+    for old, new in itertools.permutations(OBJECTS[place], 2):
+        changed = {"class_path": new, "init_args": required(new, place)}
+        part = tmp_path / "part.yaml"
+        part.write_text(yaml.safe_dump(changed))
+        alone = parse(config(place, changed, tmp_path, "alone")).init_args[place]
+        found = parse(config(place, OBJECTS[place][old], tmp_path), f"--model.{place}={part}").init_args[place]
+        assert plain(found) == plain(alone), (old, new)
+
+
 def plain(value: object) -> object:
     """A parsed value without the marks of the files that it was read from."""
     if isinstance(value, Namespace):
@@ -167,6 +190,22 @@ def test_null_unsets_an_argument_of_an_argument(name, form, tmp_path):
     before = config("estimator", {"class_path": "HalfOrderRLR", "init_args": {"length": 2, **given}}, tmp_path)
     assert parse(before).init_args.estimator.init_args[name] is not None
     assert parse(before, form.format(name, "null")).init_args.estimator.init_args[name] is None
+
+
+def optional(name: str) -> list[str]:
+    """The arguments of an estimator that may be null, by their annotations."""
+    parameters = inspect.signature(getattr(estimators, name)).parameters.values()
+    return [p.name for p in parameters if "None" in str(p.annotation)]
+
+
+def test_null_is_accepted_wherever_the_type_allows_it(tmp_path):
+    found = {name: optional(name) for name in sorted(OBJECTS["estimator"]) if hasattr(estimators, name)}
+    assert sum(map(len, found.values())) > 5
+    for name, arguments in found.items():
+        before = config("estimator", OBJECTS["estimator"][name], tmp_path)
+        unset = [f"--model.estimator.{argument}=null" for argument in arguments]
+        args = parse(before, *unset).init_args.estimator.init_args
+        assert {argument: args[argument] for argument in arguments} == dict.fromkeys(arguments), name
 
 
 def test_null_inside_a_mapping_given_as_an_option(tmp_path):

@@ -341,7 +341,7 @@ def test_an_interrupted_run_states_the_command_that_continues_it(config, tmp_pat
     given = "  max_steps: 9\n  callbacks: [{class_path: tests.cli.interrupt.Raise, init_args: {update: 4}}]\n"
     path = config(("  max_steps: 3\n", given))
     out = tmp_path / "out"
-    for error, status in (("KeyboardInterrupt", 1), ("SystemExit", None), ("OSError", 2)):
+    for error, status in (("KeyboardInterrupt", 130), ("SystemExit", None), ("OSError", 2)):
         with pytest.raises(SystemExit) as left:
             fit(path, tmp_path / error, f"--trainer.callbacks.error={error}")
         assert left.value.code == status
@@ -473,6 +473,12 @@ def test_the_traceback_is_there_for_who_asks(config, tmp_path, monkeypatch):
 def test_a_fault_of_the_program_keeps_its_traceback(config, tmp_path):
     with pytest.raises(ZeroDivisionError):
         fit(config(("toy.Level", "faulty.Faulty")), tmp_path)
+
+
+def test_a_monitor_that_is_not_logged_is_one_sentence(config, refuse):
+    given = "  max_steps: 3\n  callbacks: [{class_path: lightning.pytorch.callbacks.EarlyStopping, init_args: {monitor: val/x}}]\n"
+    path = config(("  max_steps: 3\n", given))
+    assert "Early stopping conditioned on metric `val/x` which is not available" in refuse(f"--config={path}")
 
 
 def test_the_way_down_an_indented_message():

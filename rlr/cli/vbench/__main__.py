@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlr.cli.run_folder import Run
 from rlr.evaluation.vbench import weights
 from rlr.evaluation.vbench.dimensions import DIMENSIONS, SIX, named
+from rlr.io.terminal import TERMINAL
 
 if TYPE_CHECKING:
     from rlr.cli.vbench.generation import Source
@@ -186,7 +187,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if options.ckpt and options.ckpt.is_dir():
             options.ckpt = Run(options.ckpt).checkpoint()
-        status: int = options.run(options)
+        with TERMINAL.alive():
+            status: int = options.run(options)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
+from rlr.callbacks import ProgressLine
 from rlr.cli import main
 from rlr.cli.command_line import CLI
 from rlr.cli.run_folder import Run
@@ -82,7 +83,10 @@ class Sampling(CLI):
     """A ``predict`` run that writes videos, and refuses to mix those of two models in one folder."""
 
     def _further(self, config: dict[str, Any]) -> list[Callback]:
-        return [VideoWriter()]
+        return [VideoWriter(), *([ProgressLine()] if self._speaks else [])]
+
+    def _end(self, subcommand: str) -> None:
+        """The command for VBench states where the results are."""
 
     def before_predict(self) -> None:
         """Checks that the videos that are there come from the same config and checkpoint."""

@@ -19,6 +19,7 @@ from rlr.evaluation.vbench.dimensions import Dimension
 from rlr.evaluation.vbench.inspection import inspect
 from rlr.evaluation.vbench.videos import Entry
 from rlr.io.atomic import write_whole
+from rlr.io.terminal import TERMINAL, Pace
 
 DINO = "dino_model/dino_vitbase16_pretrain.pth"
 """The file that ``torch.hub`` asks for in a folder of its own."""
@@ -227,12 +228,13 @@ def _started(command: Sequence[str], **settings: Any) -> Iterator[subprocess.Pop
 
 def _events(process: subprocess.Popen[bytes], count: int, log: Path, say: Say) -> Iterator[tuple[str, Any]]:
     assert process.stdout is not None
-    doing, done = "the start", 0
+    doing, done, pace = "the start", 0, Pace(count)
     for line in process.stdout:
         event = json.loads(line)
         if "begun" in event:
             doing = event["begun"]
             say(f"judging {doing} ({done + 1} of {count}) …")
+            TERMINAL.status(" · ".join(filter(None, [f"judging {doing}", pace.reached(done)])))
         elif "done" in event:
             done += 1
             yield event["done"], event["result"]
