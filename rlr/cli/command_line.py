@@ -3,8 +3,10 @@
 import inspect
 import logging
 import os
+import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,13 +27,18 @@ from rlr.callbacks import (
     BestCheckpoint,
     Checkpointing,
     Evaluation,
+    Listener,
     MetricsFile,
     PredictionWriter,
+    Preview,
     ProgressLine,
     RunConfig,
+    RunPage,
     SafeCheckpointIO,
+    SampleGrid,
     UnusedAverage,
 )
+from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
@@ -53,6 +60,7 @@ from rlr.io.terminal import TERMINAL
 from rlr.models import DiffusionModel
 from rlr.models.export import Exporter
 from rlr.modules import Alignment
+from rlr.records.record import Record
 
 # `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -82,6 +90,9 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
 # the line of progress takes the place of bars for each file of a model
 transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
+
+PAGED = ("fit", "test")
+"""The commands after which the page of the run is written."""
 
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
@@ -170,6 +181,10 @@ class CLI(LightningCLI):
             if subcommand == "fit" and self.trainer.is_global_zero and (self.run.folder / LAST).is_file():
                 error.add_note(f"continue with: {self.run.resuming}")
             raise
+        finally:
+            # an interrupted run has a page, too
+            if subcommand in PAGED and self.trainer.is_global_zero and Record.is_one(self.run.folder):
+                make_page(self.run.folder)
         if self._speaks and self.trainer.is_global_zero:
             self._end(subcommand)
 
@@ -217,8 +232,9 @@ class CLI(LightningCLI):
             self.run.check_free(self._resumed)
             self._text = self._resolved()
         place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
+        self._summary = summary(config.as_dict(), str(self.subcommand), self.run.folder)
         if self._speaks and rank_zero_only.rank == 0:
-            say(summary(config.as_dict(), str(self.subcommand), self.run.folder))
+            say(self._summary)
 
     def _resolved(self) -> str:
         """The config of this run, without what belongs to the command alone."""
@@ -230,6 +246,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and keeps the names of the config files, which jsonargparse drops where it interpolates."""
         options = list(read_options(args[1:])) if isinstance(args, list | tuple) else []
+        # as the user wrote it, where the process was started for this command
+        self.line = shlex.join(["python", *sys.argv]) if sys.argv[1:2] == list(args)[:1] else ""
         self.files = [option.text for option in options if option.name in CONFIG and option.text]
         super().parse_arguments(parser, args)
 
@@ -250,6 +268,36 @@ class CLI(LightningCLI):
         others = [logger for logger in _listed(given) if logger is not True]
         folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
         return [*others, MetricsFile(folder, self._resumed is not None)]
+
+    def _paged(self, config: dict[str, Any]) -> list[Callback]:
+        """The callbacks that make the page of a run, and the samples on it."""
+        if self.subcommand not in PAGED:
+            return []
+        given = _listed(config["callbacks"])
+        scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
+        shown = self._shown(given) if scorable and not config["fast_dev_run"] else []
+        return [*shown, RunPage(self.run.folder, str(self.subcommand), self.line, self._summary)]
+
+    def _shown(self, given: Sequence[Callback]) -> list[Callback]:
+        """Adds a grid of samples to the evaluations of a config, or returns a callback that samples where there are none."""
+        testing = self.subcommand == "test"
+        evaluations = [c for c in given if isinstance(c, Evaluation) and (testing or c.every is not None)]
+        if any(c.displays for c in evaluations) or any(isinstance(c, Preview) for c in given):
+            return []
+        if evaluations:
+            evaluations[0].displays.append(SampleGrid())
+            return []
+        if testing:
+            return [Evaluation(displays=[SampleGrid()])]
+        # a listener needs an evaluation of the user's own
+        return [] if any(isinstance(c, Listener) for c in given) else [Preview(self._split())]
+
+    def _split(self) -> str:
+        """The validation, or the training where there are no such prompts or no such file."""
+        try:
+            return "val" if self.datamodule.read("val") else "train"
+        except (OSError, ValueError):
+            return "train"
 
     def _further(self, config: dict[str, Any]) -> list[Callback]:
         """The callbacks that a config need not name."""
@@ -273,10 +321,7 @@ class CLI(LightningCLI):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):
             wanted.append(UnusedAverage())
-        scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
-        if self.subcommand == "test" and scorable and not any(isinstance(c, Evaluation) for c in given):
-            wanted.append(Evaluation())
-        return wanted
+        return [*wanted, *self._paged(config)]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
