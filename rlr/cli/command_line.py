@@ -18,7 +18,6 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlr.callbacks import (
     EMA,
@@ -47,6 +46,7 @@ from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
 from rlr.data import PromptData
+from rlr.distributed import rank
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
@@ -149,7 +149,7 @@ class CLI(LightningCLI):
         """The classes that take time to build."""
         arguments = self.config[self.subcommand].model.get("init_args") or {}
         given = [arguments.get(name) for name in ("model", "reward") if arguments.get(name)]
-        return [item.class_path.rpartition(".")[2] for item in given] or ["the model"]
+        return [str(item["class_path"]).rpartition(".")[2] for item in given] or ["the model"]
 
     @property
     def _speaks(self) -> bool:
@@ -217,7 +217,7 @@ class CLI(LightningCLI):
             self.run.check_free(self._resumed)
             self._text = self._resolved()
         place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
-        if self._speaks and rank_zero_only.rank == 0:
+        if self._speaks and rank() == 0:
             say(summary(config.as_dict(), str(self.subcommand), self.run.folder))
 
     def _resolved(self) -> str:
