@@ -148,8 +148,8 @@ class CLI(LightningCLI):
     def _names(self) -> list[str]:
         """The classes that take time to build."""
         arguments = self.config[self.subcommand].model.get("init_args") or {}
-        given = [arguments.get(name) for name in ("model", "reward") if arguments.get(name)]
-        return [str(item["class_path"]).rpartition(".")[2] for item in given] or ["the model"]
+        given = [str((arguments.get(name) or {}).get("class_path", "")) for name in ("model", "reward")]
+        return [path.rpartition(".")[2] for path in given if path] or ["the model"]
 
     @property
     def _speaks(self) -> bool:
