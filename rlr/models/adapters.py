@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -173,6 +174,39 @@ class Frozen(Trainable):
 
     def reference(self, network: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
+
+
+@dataclass(frozen=True)
+class Addition:
+    r"""The addition :math:`\frac{\alpha}{r} B A` to one layer.
+
+    Args:
+        name: The name of the layer.
+        down: :math:`A`, with shape :math:`(r, n)`.
+        up: :math:`B`, with shape :math:`(m, r)`.
+        alpha: :math:`\alpha`.
+    """
+
+    name: str
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def scaled_up(self) -> Tensor:
+        r""":math:`\frac{\alpha}{r} B`, for formats that state no :math:`\alpha`."""
+        return self.up * (self.alpha / len(self.down))
+
+
+def additions(network: nn.Module) -> list[Addition]:
+    """Returns the additions of a LoRA to a network, on the CPU and without a graph."""
+    found = []
+    for name, layer in network.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            tuned = cast(Any, layer)
+            down, up = (w[ADAPTER].weight.detach().cpu().contiguous() for w in (tuned.lora_A, tuned.lora_B))
+            found.append(Addition(name, down, up, tuned.scaling[ADAPTER] * len(down)))
+    return found
 
 
 @torch.no_grad()
