@@ -15,11 +15,12 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from rlr.callbacks import EMA, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO, UnusedAverage
+from rlr.cli.card import card_of
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.error_messages import explain
-from rlr.cli.export import check_empty, export
+from rlr.cli.export import check_empty, choose, export
 from rlr.cli.settings import check_settings
 from rlr.cli.static_check import COMMANDS, EXPORT
 from rlr.data import PromptData
@@ -89,7 +90,7 @@ class CLI(LightningCLI):
         export_parser = self.init_parser(description=COMMANDS[EXPORT])
         self._add_arguments(export_parser)
         # no program but this one needs the model: it stands in the config's module
-        export_parser.add_function_arguments(export, skip={"model"})
+        export_parser.add_function_arguments(export, skip={"model", "card"})
         self._subcommand_parsers[EXPORT] = export_parser
         assert parser._subcommands_action is not None
         parser._subcommands_action.add_subcommand(EXPORT, export_parser, help=COMMANDS[EXPORT])
@@ -108,9 +109,12 @@ class CLI(LightningCLI):
     def _export(self) -> None:
         config = self.config[EXPORT]
         check_empty(Path(config.folder))
+        choose(config.to, config.exporter)
         model = build(config.model.get("init_args", {}).get("model"), DiffusionModel, "model.model")
-        exporter = build(config.exporter, Exporter, "exporter")
-        self.exported = export(model, exporter, config.folder, config.ckpt_path, config.use_average)
+        exporter = None if config.exporter is None else build(config.exporter, Exporter, "exporter")
+        card = card_of(config.as_dict(), Path(config.ckpt_path))
+        asked = {name: config[name] for name in ("folder", "ckpt_path", "to", "use_average", "push")}
+        self.exported = export(model, exporter=exporter, card=card, **asked)
         sys.stdout.write("".join(f"{path}\n" for path in self.exported))
 
     def before_instantiate_classes(self) -> None:

@@ -1,15 +1,24 @@
 """``python train.py export``: the trained weights of a checkpoint, in the format of another program."""
 
 from pathlib import Path
+from typing import cast
 
 from rlr.callbacks import EMA, SafeCheckpointIO
 from rlr.models import DiffusionModel
-from rlr.models.export import Exporter
+from rlr.models.export import FORMATS, Card, Exporter, exporter_of, hub
+from rlr.models.export.hub import check_name
 from rlr.modules.checkpoint import load_trained
 
 
 def export(
-    model: DiffusionModel, exporter: Exporter, folder: str, ckpt_path: str, use_average: bool = True
+    model: DiffusionModel,
+    folder: str,
+    ckpt_path: str,
+    to: str | None = None,
+    exporter: Exporter | None = None,
+    use_average: bool = True,
+    push: str | None = None,
+    card: Card | None = None,
 ) -> list[Path]:
     """Write the trained weights of a checkpoint in the format of another program.
 
@@ -18,21 +27,42 @@ def export(
 
     Args:
         model: The base model.
-        exporter: The format.
         folder: The folder to write, which must be empty or not exist.
         ckpt_path: The checkpoint.
+        to: The format by its short name: diffusers, peft, kohya, comfyui, merged, safetensors-single or videocrafter.
+        exporter: The format as an object, in the place of ``to``.
         use_average: Whether to write the average of the weights where an EMA has kept one, as ``test`` and ``predict`` use it.
+        push: The repository on the hub to upload the folder to, such as me/my-lora; a new one is private.
+        card: The facts of the training for the model card; by default none is written.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If the folder holds files, or the checkpoint is not of this model.
+        ValueError: If the folder holds files, no format is given or two, or the checkpoint is not of this model.
     """
-    target = Path(folder)
+    target, chosen = Path(folder), choose(to, exporter)
     check_empty(target)
+    if push:
+        check_name(push)
     checkpoint = SafeCheckpointIO().load_checkpoint(ckpt_path)
     average = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average") if use_average else None
     load_trained(model, average or checkpoint["state_dict"], ckpt_path)
-    return exporter.write(model.eval(), target)
+    files = chosen.write(model.eval(), target, card)
+    if push:
+        hub.push(target, push)
+    return files
+
+
+def choose(to: str | None, exporter: Exporter | None) -> Exporter:
+    """Returns the exporter that is asked for.
+
+    Raises:
+        ValueError: If none is, or two are.
+    """
+    if exporter is not None and to is not None:
+        raise ValueError("export: expected one format, got to and exporter; leave out one of them")
+    if exporter is None and to is None:
+        raise ValueError(f"export: expected a format, got none; set to to one of {', '.join(FORMATS)}")
+    return exporter_of(to) if to is not None else cast(Exporter, exporter)
 
 
 def check_empty(folder: Path) -> None:

@@ -141,7 +141,7 @@ def known_options(command: str) -> dict[str, Parameter | Class]:
     given = function_parameters("rlr.cli.export", EXPORT) if command == EXPORT else method_parameters(trainer, command)
     for name, parameter in given.items():
         # the command line builds these itself
-        if name not in ("model", "datamodule") and "dataloaders" not in name:
+        if name not in ("model", "datamodule", "card") and "dataloaders" not in name:
             own[name] = parameter
     return own
 
