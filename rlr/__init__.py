@@ -10,6 +10,8 @@ from rlr.lazy import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rlr.api import Aligned as Aligned
+    from rlr.api import align as align
     from rlr.callbacks import CMMD as CMMD
     from rlr.callbacks import EMA as EMA
     from rlr.callbacks import Checkpointing as Checkpointing

@@ -60,7 +60,7 @@ class Card:
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _results(self) -> str:
-        numbers = self.numbers or "No evaluation was found beside the checkpoint; `rlr test` makes one."
+        numbers = self.numbers or "No evaluation was found; `rlr test` makes one of a checkpoint."
         return f"## Results\n\n{numbers}"
 
     def _settings(self) -> str:
