@@ -108,7 +108,8 @@ class CLI(LightningCLI):
 
     def _export(self) -> None:
         config = self.config[EXPORT]
-        check_empty(Path(config.folder))
+        if config.folder is not None:
+            check_empty(Path(config.folder))
         choose(config.to, config.exporter)
         model = build(config.model.get("init_args", {}).get("model"), DiffusionModel, "model.model")
         exporter = None if config.exporter is None else build(config.exporter, Exporter, "exporter")

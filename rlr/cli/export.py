@@ -12,8 +12,8 @@ from rlr.modules.checkpoint import load_trained
 
 def export(
     model: DiffusionModel,
-    folder: str,
     ckpt_path: str,
+    folder: str | None = None,
     to: str | None = None,
     exporter: Exporter | None = None,
     use_average: bool = True,
@@ -27,8 +27,8 @@ def export(
 
     Args:
         model: The base model.
-        folder: The folder to write, which must be empty or not exist.
         ckpt_path: The checkpoint.
+        folder: The folder to write, which must be empty or not exist; by default ``export/FORMAT`` in the folder of the run.
         to: The format by its short name: diffusers, peft, kohya, comfyui, merged, safetensors-single or videocrafter.
         exporter: The format as an object, in the place of ``to``.
         use_average: Whether to write the average of the weights where an EMA has kept one, as ``test`` and ``predict`` use it.
@@ -39,7 +39,8 @@ def export(
         FileNotFoundError: If there is no checkpoint.
         ValueError: If the folder holds files, no format is given or two, or the checkpoint is not of this model.
     """
-    target, chosen = Path(folder), choose(to, exporter)
+    chosen = choose(to, exporter)
+    target = place(folder, ckpt_path, chosen)
     check_empty(target)
     if push:
         check_name(push)
@@ -50,6 +51,16 @@ def export(
     if push:
         hub.push(target, push)
     return files
+
+
+def place(folder: str | None, ckpt_path: str, exporter: Exporter) -> Path:
+    """Returns the folder to write: the given one, or one for the format in the folder of the run."""
+    if folder is not None:
+        return Path(folder)
+    short = {kind: name for name, kind in FORMATS.items()}
+    checkpoint = Path(ckpt_path).parent
+    run = checkpoint.parent if checkpoint.name == "checkpoints" else checkpoint
+    return run / "export" / short.get(type(exporter), type(exporter).__name__)
 
 
 def choose(to: str | None, exporter: Exporter | None) -> Exporter:

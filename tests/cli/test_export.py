@@ -94,7 +94,7 @@ def test_mistakes(trained, refuse, tmp_path):
     def stated(*options):
         return refuse(*given, *options, command="export")
 
-    assert "the command needs folder and ckpt_path, which have no default" in stated()
+    assert "the command needs ckpt_path, which has no default" in stated()
     assert "there is no checkpoint none.ckpt" in stated(f"--folder={tmp_path / 'f'}", "--ckpt_path=none.ckpt")
     full = stated(f"--folder={tmp_path / 'full'}", f"--ckpt_path={checkpoint}")
     assert f"folder: expected an empty or a new folder, found files in {tmp_path / 'full'}" in full
@@ -137,6 +137,20 @@ def test_a_format_by_its_short_name_with_a_card_and_an_upload(run_of_sd, tmp_pat
     assert "| updates | 2 |" in text
     assert re.search(r"\| Brightness +\| +[\d.]+ +\| +[\d.]+ +\| +[+−][\d.]+ \| +[+−][\d.]+ … [+−][\d.]+ \|", text)
     assert str(tmp_path.parent) not in text
+
+
+def test_without_a_folder_a_run_gets_one_for_the_format(run_of_sd):
+    config, checkpoint = run_of_sd
+    cli = main(["export", f"--config={config}", f"--ckpt_path={checkpoint}", "--to=peft"])
+    folder = config.parent / "out" / "export" / "peft"
+    assert [file.relative_to(folder).as_posix() for file in cli.exported] == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    again = [f"--config={config}", f"--ckpt_path={checkpoint}", "--to=peft"]
+    with pytest.raises(SystemExit):
+        main(["export", *again])
 
 
 def test_a_wrong_format_or_repository_fails_before_anything_is_read(run_of_sd, refuse, tmp_path):
