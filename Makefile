@@ -8,7 +8,8 @@ COMPILE = env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -c \
 ARGS ?=
 SHAPE ?= tiny
 # of eval-vbench
-CKPT ?=
+RUN ?=
+CKPT ?= $(RUN)
 CONFIG ?=
 PROMPTS ?=
 SAMPLES ?=
@@ -61,7 +62,7 @@ demo-video: install ## the same for videos: align the built-in text-to-video mod
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
 	$(PYTHON) -m experiments.cost.step --shape $(SHAPE) $(ARGS)
 
-eval-vbench: install ## VBench of CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the videos in the folder VIDEOS
+eval-vbench: install ## VBench of RUN=runs/mine or CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the videos in the folder VIDEOS
 	$(PYTHON) -m rlr.cli.vbench eval $(strip $(if $(CKPT),--ckpt "$(CKPT)") $(if $(CONFIG),--config "$(CONFIG)") \
 		$(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(PROMPTS),--prompts "$(PROMPTS)") \
 		$(if $(SAMPLES),--samples $(SAMPLES)) $(ARGS))

@@ -81,7 +81,7 @@ def place(scale: Scale, experiment: str, key: Mapping[str, str | int], recipe: s
 
 def resumed(folder: Path) -> list[str]:
     """Returns the arguments that resume a run if its folder has a checkpoint."""
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / "last.ckpt"
     return [f"--ckpt_path={last}"] if last.is_file() else []
 
 

@@ -88,7 +88,7 @@ class Trained(Clips):
     def make(self, folder: Path) -> list[str]:
         called([*self.training, f"--trainer.default_root_dir={folder}", *resumed(folder)])
         release()
-        return [f"--ckpt={folder / 'checkpoints' / 'last.ckpt'}"]
+        return [f"--ckpt={folder / 'last.ckpt'}"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A training run as a cell, with evaluations during training."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import chdir
 from dataclasses import dataclass
@@ -52,7 +51,8 @@ class Training(Command):
         rows = curve.rows
         del cli
         release()
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        for file in folder.glob("*.ckpt"):
+            file.unlink()
         if not rows or rows[-1]["update"] != self.points[-1]:
             raise RuntimeError(f"the run in {folder} ended before update {self.points[-1]}; start the experiment again")
         return rows

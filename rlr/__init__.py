@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from rlr.api import Aligned as Aligned
     from rlr.api import align as align
+    from rlr.api import load as load
     from rlr.callbacks import CMMD as CMMD
     from rlr.callbacks import EMA as EMA
     from rlr.callbacks import Checkpointing as Checkpointing

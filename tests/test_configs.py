@@ -165,7 +165,7 @@ def test_takes_a_step(path, random_sd, random_sd3, random_vc, resolved, tmp_path
     # LoRA's second factor starts at zero
     assert any(w.abs().sum() > 0 for name, w in cli.model.chain.model.trainable.items() if "lora_B" in name)
     assert cli.trainer.callback_metrics["gradient/total"] > 0
-    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "last.ckpt").is_file()
 
 
 def makes_clips(config: dict) -> bool:
@@ -246,4 +246,4 @@ def test_results_go_to_a_folder_named_as_the_config(random_sd, resolved, tmp_pat
     further = [arg for arg in swaps(resolved(path), random_sd(), tmp_path) if "default_root_dir" not in arg]
     monkeypatch.chdir(tmp_path)
     main(["fit", f"--config={path}", *further])
-    assert (tmp_path / "runs" / "tiny_backprop" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "runs" / "tiny_backprop" / "last.ckpt").is_file()

@@ -393,7 +393,7 @@ def test_the_example_of_an_exporter_exports(
         f"--trainer.default_root_dir={tmp_path}",
     ]
     main(["fit", *small, "--model.optimization.lr=0.1"])
-    checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
+    checkpoint = f"--ckpt_path={tmp_path / 'last.ckpt'}"
     exporter = f"--exporter={example.__name__}.PlainWeights"
     main(["export", *small, checkpoint, exporter, f"--folder={tmp_path / 'plain'}"])
     assert (tmp_path / "plain" / "weights.safetensors").is_file()

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import signal
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from rlr.callbacks import Checkpointing, SafeCheckpointIO
+from rlr.callbacks import EMA, Checkpointing, SafeCheckpointIO
 from rlr.data import Prompts
 from rlr.estimators import DDPO, RLR, FirstOrder, HalfOrder, PromptStatistics, RunningMean
 from rlr.models import StagedPrompt
+from rlr.modules.gradients import GradientAccumulator
 from rlr.rewards import Combine, RunningZScore
 from tests.modules.toy import WORDS, Level, align, run, weights
 
@@ -159,6 +162,102 @@ def test_epochs_cut_short_go_on_in_the_stream(uninterrupted, tmp_path):
     assert torch.equal(weights(limited), weights(uninterrupted))
 
 
+# ---------------------------------------------------------------- interrupts
+
+
+class Interrupted(Level):
+    """Raises in the rollout of an update."""
+
+    def __init__(self, call: int, error: BaseException) -> None:
+        super().__init__()
+        self.calls, self.call, self.error = 0, call, error
+
+    def forward(self, samples: Tensor, prompts: list[str]) -> Tensor:
+        self.calls += 1
+        if self.calls == self.call:
+            raise self.error
+        return super().forward(samples, prompts)
+
+
+def interrupted_run(folder: Path, steps: int, reward: Level, resume: bool = False):
+    """A run whose scheduled checkpoints come too late."""
+    module = align(estimator=estimator(), reward=reward, warmup=6, clip_norm=0.5)
+    path = str(folder / "last.ckpt") if resume else None
+    keeper = Checkpointing(1000, str(folder))
+    run(
+        module,
+        data(),
+        steps,
+        enable_checkpointing=True,
+        callbacks=[keeper, EMA(0.9)],
+        plugins=[SafeCheckpointIO()],
+        ckpt_path=path,
+    )
+    return module
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SIGTERMException, ZeroDivisionError], ids=lambda e: e.__name__)
+@pytest.mark.parametrize("place", ["rollout", "backward"])
+def test_an_interrupt_loses_only_the_update_that_it_interrupts(tmp_path, monkeypatch, place, error):
+    left = SystemExit if error is KeyboardInterrupt else error
+    add, seen = GradientAccumulator.add, []
+
+    def interrupted(self, *arguments):
+        seen.append(add(self, *arguments))
+        if len(seen) == 7:
+            raise error
+
+    with monkeypatch.context() as patch:
+        if place == "backward":
+            patch.setattr(GradientAccumulator, "add", interrupted)
+        reward = Interrupted(5, error()) if place == "rollout" else Level()
+        with pytest.raises(left):
+            interrupted_run(tmp_path, 8, reward)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == kept["alignment"]["progress"]["batches"] > 0
+    resumed = interrupted_run(tmp_path, 8, Level(), resume=True)
+    whole = interrupted_run(tmp_path / "whole", 8, Level())
+    assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.progress == whole.progress
+
+
+def test_an_interrupt_in_the_middle_of_the_step_of_the_optimizer_is_without_effect(tmp_path, monkeypatch):
+    """Some weights are of the next update, and others are not; the copy has neither."""
+    step = torch.optim.AdamW.step
+
+    def torn(self, closure=None):
+        result = step(self, closure)
+        if self.param_groups[0]["params"][0].grad is not None and self.state_dict()["state"][0]["step"] == 4:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", torn)
+        with pytest.raises(SystemExit):
+            interrupted_run(tmp_path, 8, Level())
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+    resumed = interrupted_run(tmp_path, 8, Level(), resume=True)
+    assert torch.equal(weights(resumed), weights(interrupted_run(tmp_path / "whole", 8, Level())))
+
+
+def test_without_a_copy_the_file_of_the_schedule_stays(tmp_path, monkeypatch):
+    """The law can fail: without its copies, an interrupted run has no checkpoint."""
+    monkeypatch.setattr("rlr.callbacks.checkpointing.MOST_KEPT", 0)
+    with pytest.raises(ZeroDivisionError):
+        interrupted_run(tmp_path, 8, Interrupted(8, ZeroDivisionError()))
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_checkpoint_is_written_when_the_last_one_is_old(tmp_path):
+    keeper, seconds = Checkpointing(1000, str(tmp_path), minutes=1.0), iter(range(0, 10_000, 25))
+    keeper.clock = lambda: float(next(seconds))
+    written = []
+    keeper._save_last_checkpoint = lambda trainer, candidates: written.append(trainer.global_step)
+    run(align(), data(), 8, enable_checkpointing=True, callbacks=[keeper])
+    # the clock goes on by 25 s a look: two looks at updates, or one and that after a write
+    assert written[:2] == [3, 6]
+
+
 # ---------------------------------------------------------------- checkpoints of other runs
 
 ESTIMATORS = {
@@ -199,13 +298,34 @@ def test_one_module_samples_from_checkpoints_of_all_estimators(tmp_path):
     ("before", "after"),
     [("first order", "half order"), ("half order", "ddpo"), ("ddpo", "rlr"), ("ddpo", "first order")],
 )
-def test_resuming_with_another_estimator_is_refused_in_a_sentence(tmp_path, before, after):
+def test_resuming_with_another_estimator_states_both(tmp_path, before, after):
     path, module = saved(tmp_path, estimator=ESTIMATORS[before]()), align(estimator=ESTIMATORS[after]())
     names = (type(ESTIMATORS[before]()).__name__, type(module.estimator).__name__)
-    with pytest.raises(
-        ValueError, match=r"other\.ckpt was written with the estimator {}, and this run has {}; ".format(*names)
-    ):
+    stated = r"other\.ckpt was written with the estimator {}; the run continues with the estimator {}".format(*names)
+    with pytest.warns(UserWarning, match=stated):
         run(module, data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)
+    assert module.progress.updates == 2
+
+
+def rates(trainer) -> list[float]:
+    """The learning rates of a trainer's optimizer, and those to which its schedule refers."""
+    (optimizer,) = trainer.optimizers
+    bases = [rate for config in trainer.lr_scheduler_configs for rate in config.scheduler.base_lrs]
+    return [*(group["lr"] for group in optimizer.param_groups), *bases]
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+def test_another_learning_rate_on_resuming_is_used_and_stated(tmp_path, warmup):
+    path = saved(tmp_path, lr=0.05, warmup=warmup)
+    stated = r"other\.ckpt was written with lr 0\.05; the run continues with lr 0\.02"
+    with pytest.warns(UserWarning, match=stated):
+        trainer = run(align(lr=0.02, warmup=warmup), data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)
+    # in a warm-up of 4, update 2 is the third
+    assert rates(trainer) == pytest.approx([0.02 * 3 / 4, 0.02] if warmup else [0.02])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*was written with.*")
+        trainer = run(align(lr=0.05, warmup=warmup), data(), 2, plugins=[SafeCheckpointIO()], ckpt_path=path)
+    assert rates(trainer) == pytest.approx([0.05 * 3 / 4, 0.05] if warmup else [0.05])
 
 
 def test_state_that_the_estimator_lacks_is_refused_in_a_sentence(tmp_path):

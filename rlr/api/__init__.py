@@ -7,6 +7,7 @@ from rlr.lazy import lazy_names
 if TYPE_CHECKING:
     from rlr.api.aligned import Aligned as Aligned
     from rlr.api.alignment import align as align
+    from rlr.api.loading import load as load
     from rlr.api.methods import METHODS as METHODS
     from rlr.api.methods import Method as Method
 else:

@@ -10,15 +10,15 @@ from typing import Any
 
 from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
-from rlr.callbacks import Checkpointing, SafeCheckpointIO
+from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
 from rlr.chain import Chain
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
+from rlr.io.terminal import TERMINAL
 from rlr.models import DiffusionModel, Guidance, StableDiffusion, StableDiffusion3
 from rlr.models.base import Size
 from rlr.models.export import Card
@@ -159,11 +159,11 @@ class History(Callback):
 def _fit(module: Alignment, data: PromptData, updates: int, folder: str | Path | None) -> list[dict[str, float]]:
     history = History()
     places: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
-    callbacks: list[Callback] = [history]
+    callbacks: list[Callback] = [history, ProgressLine()]
     if folder is not None:
         callbacks.append(Checkpointing(dirpath=str(folder)))
-        places = {"logger": CSVLogger(folder, name="", version=""), "plugins": [SafeCheckpointIO()]}
-    with _quiet():
+        places = {"logger": MetricsFile(Path(folder), False), "plugins": [SafeCheckpointIO()]}
+    with _quiet(), TERMINAL.alive():
         trainer = Trainer(
             devices=1,
             max_epochs=-1,
@@ -172,7 +172,6 @@ def _fit(module: Alignment, data: PromptData, updates: int, folder: str | Path |
             log_every_n_steps=1,
             inference_mode=False,
             enable_model_summary=False,
-            enable_progress_bar=False,
             callbacks=callbacks,
             **places,
         )

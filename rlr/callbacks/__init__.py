@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from rlr.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from rlr.callbacks.best_checkpoint import BestCheckpoint as BestCheckpoint
     from rlr.callbacks.checkpointing import Checkpointing as Checkpointing
     from rlr.callbacks.checkpointing import SafeCheckpointIO as SafeCheckpointIO
     from rlr.callbacks.ema import EMA as EMA
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from rlr.callbacks.loggers import show_image as show_image
     from rlr.callbacks.loggers import show_table as show_table
     from rlr.callbacks.loggers import show_video as show_video
+    from rlr.callbacks.metrics_file import MetricsFile as MetricsFile
     from rlr.callbacks.prediction import PredictionWriter as PredictionWriter
+    from rlr.callbacks.progress_line import ProgressLine as ProgressLine
+    from rlr.callbacks.run_config import RunConfig as RunConfig
     from rlr.callbacks.unused_average import UnusedAverage as UnusedAverage
     from rlr.callbacks.vbench import VBenchEvaluation as VBenchEvaluation
     from rlr.evaluation import CMMD as CMMD

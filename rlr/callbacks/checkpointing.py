@@ -2,12 +2,16 @@
 
 import errno
 import os
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from rlr.io.weights import check_file, is_zip, read_archive, save_whole
@@ -17,25 +21,37 @@ LAUNCHER = ".temp.ckpt"
 """The file of bare weights that Lightning's forked and spawned processes hand to their parent."""
 
 
+MOST_KEPT = 64_000_000
+"""The most trained weights of which a copy is kept for the case of an interrupt; with Adam's moments, 768 MB in float32."""
+
+
 class Checkpointing(ModelCheckpoint):
-    r"""Keeps ``last.ckpt``, rewritten every ``every`` updates and when training ends.
+    r"""Keeps ``last.ckpt``, rewritten every ``every`` updates or ``minutes``, when training ends, and when it is interrupted.
 
     If one batch makes several updates, the file is written after the first batch that reaches the next multiple of ``every``.
 
     An update with a gradient that is not finite changes no weight, so the last checkpoint is always a good one.
 
+    **Interrupts.** After each batch the state of the run is copied to the main memory: trained weights, optimizer, averages,
+    generators. If training ends by an exception, Ctrl-C or SIGTERM, in the middle of an update too, that state is written, and a
+    resumed run repeats the interrupted batch to the bit. A run of more than 64 million trained weights, and one whose weights are
+    spread over processes, keeps no copy; it resumes from the last file.
+
     Args:
         every: The number of updates between two writes.
-        dirpath: The folder, by default ``checkpoints`` in ``trainer.default_root_dir``.
+        dirpath: The folder, by default ``trainer.default_root_dir``.
         keep: Whether to keep one file for each write, ``step=….ckpt``, too.
+        minutes: The largest time between two writes, > 0.
 
     Raises:
         FileNotFoundError: If ``ckpt_path="last"`` is asked for and there is no last checkpoint in the folder.
     """
 
-    def __init__(self, every: int = 50, dirpath: str | None = None, keep: bool = False) -> None:
+    def __init__(self, every: int = 50, dirpath: str | None = None, keep: bool = False, minutes: float = 10.0) -> None:
         if every < 1:
             raise ValueError(f"Checkpointing: expected every >= 1, got {every}")
+        if not minutes > 0:
+            raise ValueError(f"Checkpointing: expected minutes > 0, got {minutes}")
         super().__init__(
             dirpath,
             filename="{step}",
@@ -45,7 +61,12 @@ class Checkpointing(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+        self.seconds = 60 * minutes
+        self.clock = time.monotonic
         self._updates = 0
+        self._written = 0.0
+        self._keeps = False
+        self._kept: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._set_folder(trainer)
@@ -54,7 +75,7 @@ class Checkpointing(ModelCheckpoint):
     def _set_folder(self, trainer: Trainer) -> None:
         # Lightning's default has the version of the logger in it, which is another one in the run that resumes
         if self.dirpath is None:
-            self.dirpath = os.path.join(os.path.realpath(trainer.default_root_dir), "checkpoints")
+            self.dirpath = os.path.realpath(trainer.default_root_dir)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """Returns the last checkpoints; called for ``ckpt_path="last"``, before :meth:`setup`."""
@@ -94,22 +115,57 @@ class Checkpointing(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self._updates = trainer.global_step
+        self._updates, self._written = trainer.global_step, self.clock()
+        trained = sum(weight.numel() for weight in pl_module.parameters() if weight.requires_grad)
+        whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        self._keeps = whole and trained <= MOST_KEPT and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        every, before, self._updates = self._every_n_train_steps, self._updates, trainer.global_step
+        if self._due(trainer) and not self._should_skip_saving_checkpoint(trainer):
+            candidates = self._monitor_candidates(trainer)
+            self._save_topk_checkpoint(trainer, candidates)
+            self._save_last_checkpoint(trainer, candidates)
+            self._written = self.clock()
+        if self._keeps:
+            # all ranks together, as the state of a round is gathered
+            self._kept = _copied(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+
+    def _due(self, trainer: Trainer) -> bool:
         # one batch may bring several updates, and pass the one to write after
-        if self._updates // every == before // every or self._should_skip_saving_checkpoint(trainer):
-            return
-        candidates = self._monitor_candidates(trainer)
-        self._save_topk_checkpoint(trainer, candidates)
-        self._save_last_checkpoint(trainer, candidates)
+        every, before, self._updates = self._every_n_train_steps, self._updates, trainer.global_step
+        late = self.clock() - self._written >= self.seconds
+        # the clocks of ranks differ
+        return self._updates // every != before // every or bool(trainer.strategy.broadcast(late))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._kept = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Writes the state after the last finished batch; the other processes may be gone, so nothing is exchanged."""
+        kept, self._kept = self._kept, None
+        if kept is None or not trainer.is_global_zero:
+            return
+        try:
+            path = os.path.join(str(self.dirpath), f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+            trainer.strategy.checkpoint_io.save_checkpoint(kept, path)
+        except OSError as error:
+            # the exception that ended the run is the one to report
+            warnings.warn(str(error), stacklevel=2)
+
+
+def _copied(value: Any) -> Any:
+    """Returns a copy of nested dictionaries and sequences, with their tensors in the main memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -158,9 +214,9 @@ def _without_last(folder: Path, root: Path) -> str:
     advice = (
         f"the newest checkpoint under {root} is {others[-1]}: set --ckpt_path to it"
         if others
-        else ("leave out --ckpt_path to begin a run, or set it to the path of a checkpoint")
+        else ("leave it out to begin a run, or set --ckpt_path to a checkpoint")
     )
-    return f"--ckpt_path=last: there is no last.ckpt in {folder}; {advice}"
+    return f"--resume: there is no last.ckpt in {folder}; {advice}"
 
 
 def _read(file: Path, map_location: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rlr.evaluation.report import say
 from rlr.evaluation.results import Results
 from rlr.evaluation.statistics import Comparison
 from rlr.io.atomic import write_whole
+from rlr.io.terminal import counted
 from rlr.io.video import write_video
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
@@ -187,10 +188,8 @@ class Evaluation(Scheduled):
         split = self.split or ("test" if trainer.testing else "val")
         sets = sample_sets(trainer, self.prompts, split, self.samples, self.limit, self.seed)
         metrics = as_metrics(parts(module.reward)) if self.metrics is None else self.metrics
-        return {
-            name: Evaluator(samples, metrics, {row for display in self.displays for row in display.rows(samples)})
-            for name, samples in sets.items()
-        }
+        shown = {name: {row for d in self.displays for row in d.rows(samples)} for name, samples in sets.items()}
+        return {name: Evaluator(samples, metrics, shown[name], Sampled(name)) for name, samples in sets.items()}
 
     # ------------------------------------------------------------------ what is written and shown
 
@@ -262,6 +261,25 @@ class Evaluation(Scheduled):
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "evaluation")
+
+
+class Sampled:
+    """States how many samples of a set are made.
+
+    Args:
+        name: The name of the set.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._state: Callable[[int], None] | None = None
+
+    def __call__(self, made: int, total: int) -> None:
+        # the first call of a new pass over the set has the fewest samples
+        if self._state is None or made <= self._made:
+            self._state = counted(f"evaluating {self.name}, sample", total)
+        self._made = made
+        self._state(made)
 
 
 def _alignment(module: LightningModule, callback: str = "an evaluation") -> Alignment:

@@ -24,7 +24,8 @@ class PredictionWriter(BasePredictionWriter):
     finite has a JSON without a reward, and no image or video.
 
     Args:
-        folder: Where to write, by default ``predictions`` in the root folder of the trainer.
+        folder: Where to write, by default ``predictions/last`` in the root folder of the trainer, with the name of the checkpoint;
+            without a checkpoint ``predictions``.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -41,8 +42,9 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "predictions")
         checkpoint = str(trainer.ckpt_path) if trainer.ckpt_path else None
+        name = Path(checkpoint).stem if checkpoint else ""
+        folder = Path(self.folder or Path(trainer.default_root_dir) / "predictions" / name)
         for i, number in enumerate(prediction.indices):
             reward = prediction.rewards[i].item()
             facts = {

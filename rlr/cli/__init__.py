@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rlr.cli.config_files import ConfigError, expand_home_in_option
 from rlr.cli.error_messages import sentence
 from rlr.cli.output import tolerate_output
+from rlr.cli.run_folder import with_run
 from rlr.cli.shipped import with_shipped
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import check_command, import_classes, usage
+from rlr.io.terminal import TERMINAL
 
 if TYPE_CHECKING:
     from rlr.cli.command_line import CLI
@@ -43,8 +45,11 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
             if not args or args[0] in ("-h", "--help"):
                 sys.stdout.write(usage())
                 raise SystemExit(0 if args else 2)
-            args = with_shipped(args)
-            check_command(args)
+            args = with_run(with_shipped(args))
+            with TERMINAL.alive():
+                TERMINAL.status("importing torch and Lightning")
+                check_command(args)
+                from rlr.cli import command_line
         else:
             import_classes(named_anywhere([]))
     except ConfigError as error:
@@ -62,12 +67,20 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
     except ERRORS as error:
         if not isinstance(cause(error), ERRORS):
             raise
-        _fail(cause(error))
+        _fail(cause(error), _notes(error))
+    except SystemExit as left:
+        sys.stderr.write(_notes(left))
+        raise
 
 
-def _fail(error: BaseException) -> None:
+def _fail(error: BaseException, notes: str = "") -> None:
     """Ends the process with one sentence, or with the traceback for who asks."""
     if os.environ.get(TRACEBACK):
         raise error
-    sys.stderr.write(f"error: {sentence(error)}\n")
+    sys.stderr.write(f"error: {sentence(error)}\n{notes}")
     raise SystemExit(2) from None
+
+
+def _notes(error: BaseException) -> str:
+    """The notes of an exception, a line each; Python prints them itself after a traceback."""
+    return "".join(f"{note}\n" for note in getattr(error, "__notes__", ()))

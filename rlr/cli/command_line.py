@@ -1,29 +1,53 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
+import logging
 import os
 import sys
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
+import diffusers
 import jsonargparse
+import transformers
+import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from rlr.callbacks import EMA, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO, UnusedAverage
+from rlr.callbacks import (
+    EMA,
+    BestCheckpoint,
+    Checkpointing,
+    Evaluation,
+    MetricsFile,
+    PredictionWriter,
+    ProgressLine,
+    RunConfig,
+    SafeCheckpointIO,
+    UnusedAverage,
+)
 from rlr.cli.card import card_of
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
+from rlr.cli.ending import ending
 from rlr.cli.error_messages import explain
 from rlr.cli.export import check_empty, choose, export
+from rlr.cli.interrupts import sigterm_raises
+from rlr.cli.run_folder import CONFIG as CONFIG_FILE
+from rlr.cli.run_folder import LAST, RUNS, Run, requeued
 from rlr.cli.settings import check_settings
 from rlr.cli.static_check import COMMANDS, EXPORT
+from rlr.cli.summary import summary
+from rlr.cli.wandb_run import place
 from rlr.data import PromptData
+from rlr.evaluation.report import say
+from rlr.io.terminal import TERMINAL
 from rlr.models import DiffusionModel
 from rlr.models.export import Exporter
 from rlr.modules import Alignment
@@ -41,13 +65,24 @@ TRACEBACK = "RLR_TRACEBACK"
 """The environment variable that, when set, shows where a mistake was noticed."""
 
 DEFAULTS: dict[str, Any] = {
-    "default_root_dir": "runs",
+    "default_root_dir": RUNS,
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
     # what is cached in validation (encoded prompts) must be able to take part in training
     "inference_mode": False,
 }
 """Where our defaults of the trainer differ from Lightning's."""
+
+# Lightning's advertisements, and facts about devices that the user chose; its warnings stay
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+# the line of progress takes the place of bars for each file of a model
+transformers.utils.logging.disable_progress_bar()
+diffusers.utils.logging.disable_progress_bar()
+
+PARTS = ("seed_everything", "model", "data", "trainer")
+"""The parts of a config that all commands have."""
 
 ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
 """What is raised for a mistake of the user; anything else is a fault of the program, and keeps its traceback."""
@@ -60,6 +95,11 @@ USELESS = (
     ".*Total length of .* across ranks is zero.*",  # no validation prompts
     ".*LightningCLI's args parameter.*",
     ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",  # the folder of the run, which holds its config and metrics
+    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # sampling needs none of them
+    ".*The dirpath has changed from.*",  # a run that was moved
+    ".*Couldn't infer the batch indices.*",  # a prediction holds its own numbers
+    ".*LeafSpec.*is deprecated.*",
 )
 """Warnings about what is meant to be so."""
 
@@ -98,13 +138,38 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Builds module, data and trainer, of which ``export`` needs none."""
         if self.subcommand != EXPORT:
-            super().instantiate_classes()
+            with self._alive():
+                TERMINAL.status(f"building {', '.join(self._names())}")
+                super().instantiate_classes()
+
+    def _names(self) -> list[str]:
+        """The classes that take time to build."""
+        arguments = self.config[self.subcommand].model.get("init_args") or {}
+        given = [arguments.get(name) for name in ("model", "reward") if arguments.get(name)]
+        return [item.class_path.rpartition(".")[2] for item in given] or ["the model"]
+
+    @property
+    def _speaks(self) -> bool:
+        """Whether the command states what it does; ``trainer.enable_progress_bar: false`` is silent."""
+        return self.config[self.subcommand].trainer.enable_progress_bar is not False
+
+    def _alive(self) -> AbstractContextManager[None]:
+        return TERMINAL.alive() if self._speaks else nullcontext()
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == EXPORT:
             self._export()
-        else:
-            super()._run_subcommand(subcommand)
+            return
+        try:
+            with sigterm_raises(), self._alive():
+                super()._run_subcommand(subcommand)
+        except BaseException as error:
+            if subcommand == "fit" and self.trainer.is_global_zero and (self.run.folder / LAST).is_file():
+                error.add_note(f"continue with: {self.run.resuming}")
+            raise
+        if self._speaks and self.trainer.is_global_zero:
+            line = next((c for c in self.trainer.callbacks if isinstance(c, ProgressLine)), None)  # type: ignore[attr-defined]
+            say(ending(subcommand, self.trainer, self.model, self.run, line.first if line else None))
 
     def _export(self) -> None:
         config = self.config[EXPORT]
@@ -119,8 +184,30 @@ class CLI(LightningCLI):
         sys.stdout.write("".join(f"{path}\n" for path in self.exported))
 
     def before_instantiate_classes(self) -> None:
-        """Checks settings once interpolations are resolved."""
-        check_settings(self.config[self.subcommand].as_dict())
+        """Checks settings once interpolations are resolved, and the folder of the run before anything is loaded."""
+        config = self.config[self.subcommand]
+        check_settings(config.as_dict())
+        if self.subcommand == EXPORT:
+            return
+        files = self.files or [str(file) for file in config.get("config") or []]
+        self.run = Run.of(config.trainer.default_root_dir, files)
+        check_writable(self.run.folder)
+        self._resumed = config.get("ckpt_path") if self.subcommand == "fit" else None
+        if self.subcommand == "fit":
+            if self._resumed is None and requeued() and (self.run.folder / LAST).is_file():
+                self._resumed = config.ckpt_path = "last"
+            self.run.check_free(self._resumed)
+            self._text = self._resolved()
+        place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
+        if self._speaks and rank_zero_only.rank == 0:
+            say(summary(config.as_dict(), str(self.subcommand), self.run.folder))
+
+    def _resolved(self) -> str:
+        """The config of this run, without what belongs to the command alone."""
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+        config = {name: value for name, value in yaml.safe_load(text).items() if name in PARTS}
+        config["trainer"]["default_root_dir"] = str(self.run.folder)
+        return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and keeps the names of the config files, which jsonargparse drops where it interpolates."""
@@ -132,27 +219,38 @@ class CLI(LightningCLI):
         """The config alone says what is built: a checkpoint changes weights, not settings."""
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        root = self._root(config["default_root_dir"])
-        check_writable(root)
-        config["default_root_dir"] = str(root)
-        if config["logger"] in (None, True):
-            config["logger"] = CSVLogger(root, "logs")
+        config["default_root_dir"] = str(self.run.folder)
+        config["logger"] = self._loggers(config["logger"])
         config["plugins"] = _with_safe_checkpoints(config["plugins"])
-        config["callbacks"] = [*_listed(config["callbacks"]), *self._further(root, config)]
+        config["callbacks"] = [*_listed(config["callbacks"]), *self._further(config)]
         return super()._instantiate_trainer(config, callbacks)
 
-    def _root(self, given: str | None) -> Path:
-        """The folder of the results; where none is set, that of the first config's name in ``runs``."""
-        given = given or DEFAULTS["default_root_dir"]
-        files = self.files or [str(file) for file in self.config[self.subcommand].get("config") or []]
-        return Path(given, Path(files[0]).stem) if given == DEFAULTS["default_root_dir"] and files else Path(given)
+    def _loggers(self, given: Any) -> Any:
+        """The loggers: ``metrics.csv`` in the folder of the run for ``fit``, unless a config wants no logger."""
+        if given is False or self.subcommand == "predict":
+            return given or False
+        others = [logger for logger in _listed(given) if logger is not True]
+        folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
+        return [*others, MetricsFile(folder, self._resumed is not None)]
 
-    def _further(self, root: Path, config: dict[str, Any]) -> list[Callback]:
+    def _further(self, config: dict[str, Any]) -> list[Callback]:
         """The callbacks that a config need not name."""
         given = _listed(config["callbacks"])
+        for callback in given:
+            if isinstance(callback, ModelCheckpoint) and not isinstance(callback, Checkpointing | BestCheckpoint):
+                # Lightning's default depends on the loggers
+                callback.dirpath = callback.dirpath or str(self.run.folder / "checkpoints")
         wanted: list[Callback] = []
-        if config["enable_checkpointing"] is not False and not any(isinstance(c, Checkpoint) for c in given):
-            wanted.append(Checkpointing(dirpath=str(root / "checkpoints")))
+        # a module that is no alignment may keep its own checkpoints only
+        several = any(isinstance(c, Checkpoint) for c in given) and not isinstance(self.model, Alignment)
+        if config["enable_checkpointing"] is not False and not several:
+            wanted += [
+                kind() for kind in (Checkpointing, BestCheckpoint) if not any(isinstance(c, kind) for c in given)
+            ]
+        if self._speaks and not any(isinstance(c, ProgressBar) for c in given):
+            wanted.append(ProgressLine())
+        if self.subcommand == "fit":
+            wanted.append(RunConfig(self.run.folder / CONFIG_FILE, self._text))
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):
@@ -217,7 +315,7 @@ def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
             subclass_mode_data=True,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=None,
             trainer_defaults=DEFAULTS,
             parser_class=Parser,
             parser_kwargs={"parser_mode": MODE},

@@ -44,13 +44,23 @@ def export(
     check_empty(target)
     if push:
         check_name(push)
-    checkpoint = SafeCheckpointIO().load_checkpoint(ckpt_path)
-    average = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average") if use_average else None
-    load_trained(model, average or checkpoint["state_dict"], ckpt_path)
+    read_weights(model, ckpt_path, use_average)
     files = chosen.write(model.eval(), target, card)
     if push:
         hub.push(target, push)
     return files
+
+
+def read_weights(model: DiffusionModel, ckpt_path: str, use_average: bool = True) -> None:
+    """Copies the trained weights of a checkpoint into a model; with ``use_average`` those that an EMA has averaged.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        ValueError: If the checkpoint is not of this model.
+    """
+    checkpoint = SafeCheckpointIO().load_checkpoint(ckpt_path)
+    average = checkpoint.get("callbacks", {}).get(EMA.__qualname__, {}).get("average") if use_average else None
+    load_trained(model, average or checkpoint["state_dict"], ckpt_path)
 
 
 def place(folder: str | None, ckpt_path: str, exporter: Exporter) -> Path:

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+from rlr.io.terminal import TERMINAL
+
 
 def tolerate_output() -> None:
     """Makes stdout and stderr substitute characters that they cannot encode, and ignore that nobody reads them any more."""
@@ -24,9 +26,10 @@ def _tolerant(stream: Any) -> Any:
 
 
 class TolerantStream(io.TextIOWrapper):
-    """A text stream that goes on into the null device once nobody reads it."""
+    """A text stream that goes on into the null device once nobody reads it, and takes the place of the line of progress."""
 
     def write(self, text: str) -> int:
+        TERMINAL.clear()
         try:
             return super().write(text)
         except BrokenPipeError:

@@ -11,6 +11,7 @@ from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import CONFIG, draft, read_options, read_sources, texts_of
 from rlr.cli.error_messages import missing, nearest, shown, unknown_option
+from rlr.cli.run_folder import Run, requeued
 from rlr.cli.settings import check_settings
 from rlr.cli.source_index import (
     Class,
@@ -79,7 +80,21 @@ def check_command(arguments: Sequence[str]) -> None:
     sources = read_sources(options)
     # jsonargparse reads a class that a later source replaces, too
     replaced = named_among(texts_of(sources))
-    import_classes([*check_config(draft(sources), known, complete), *replaced])
+    config = draft(sources)
+    classes = check_config(config, known, complete)
+    if command == "fit" and complete:
+        check_folder(config, [option.text for option, _ in sources if option.name in CONFIG and option.text])
+    import_classes([*classes, *replaced])
+
+
+def check_folder(config: Mapping[str, Any], files: Sequence[str]) -> None:
+    """Raises a ``ConfigError`` if a ``fit`` would overwrite a run."""
+    trainer = config.get("trainer")
+    trainer = trainer.load() if isinstance(trainer, Part) else trainer or {}
+    root = str(trainer.get("default_root_dir") or "")
+    # what refers to another key is known after the imports
+    if "${" not in f"{root}{config.get('ckpt_path')}" and not requeued():
+        Run.of(root, files).check_free(config.get("ckpt_path"))
 
 
 def check_config(config: Mapping[str, Any], known: Mapping[str, Parameter | Class], complete: bool) -> list[Class]:

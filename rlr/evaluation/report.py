@@ -15,6 +15,7 @@ from typing import ClassVar
 import jinja2
 
 from rlr.evaluation.statistics import Comparison, Estimate
+from rlr.io.terminal import TERMINAL
 
 COMPARED = ("base", "aligned", "difference", "95 % interval")
 """The columns of a comparison, after the name of what is compared."""
@@ -107,6 +108,7 @@ def written(number: float, decimals: int, signed: bool = False) -> str:
 
 def say(text: str) -> None:
     """Writes a text to stdout; characters that it cannot encode become question marks, and a closed stdout is left alone."""
+    TERMINAL.clear()
     try:
         try:
             sys.stdout.write(f"{text}\n")

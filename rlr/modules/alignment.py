@@ -22,7 +22,7 @@ from rlr.modules.checkpoint import load_trained
 from rlr.modules.checks import check_parts, check_training
 from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
-from rlr.modules.optimization import Optimization
+from rlr.modules.optimization import Optimization, Settings
 from rlr.modules.profiler import Profiler
 from rlr.modules.progress import Progress
 from rlr.modules.sampling import Sampling
@@ -171,7 +171,15 @@ class Alignment(Sampling):
 
     def configure_optimizers(self) -> Any:
         """Returns the optimizer of the trained weights alone, and the learning rate schedule."""
-        return self.optimization.configure(self.weights, self.trainer.max_steps)
+        configured = self.optimization.configure(self.weights, self.trainer.max_steps)
+        self._settings = Settings(configured["optimizer"] if isinstance(configured, dict) else configured)
+        return configured
+
+    def on_train_start(self) -> None:
+        """Keeps the settings of the config where the state of a checkpoint has replaced them."""
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        for optimizer in self.trainer.optimizers:
+            self._settings.restore(optimizer, schedulers, self._origin)
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -1,9 +1,10 @@
 """How the weights change: optimizer, learning rate schedule, gradient clipping, batches an update."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -110,3 +111,72 @@ class Optimization:
         if self.optimizer is not None:
             return self.optimizer(weights)
         return torch.optim.AdamW(weights, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+
+
+class Setting(NamedTuple):
+    """A setting of an optimizer that a resumed run changes: of which group, its name, its value in the checkpoint and now."""
+
+    group: int
+    name: str
+    before: Any
+    now: Any
+
+
+class Settings:
+    """The settings of an optimizer as the config asks for them, which the state of a checkpoint replaces.
+
+    Args:
+        optimizer: The new optimizer.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._asked = [_settings(group) for group in optimizer.param_groups]
+
+    def restore(self, optimizer: torch.optim.Optimizer, schedulers: Sequence[Any], origin: str) -> None:
+        """Gives an optimizer whose state has been loaded the settings that the config asks for, and warns of each that differs.
+
+        Args:
+            optimizer: The optimizer.
+            schedulers: Its learning rate schedules.
+            origin: What a message calls the checkpoint.
+        """
+        for group, name, before, now in self._changes(optimizer):
+            own = optimizer.param_groups[group]
+            if name == "lr":
+                _set_lr(own, before, now)
+                for scheduler in schedulers:
+                    scheduler.base_lrs[group] = now
+            else:
+                own[name] = now
+            if group == 0:
+                warnings.warn(
+                    f"{origin} was written with {name} {before}; the run continues with {name} {now}", stacklevel=2
+                )
+
+    def _changes(self, optimizer: torch.optim.Optimizer) -> list[Setting]:
+        pairs = zip(self._asked, map(_settings, optimizer.param_groups), strict=True)
+        return [
+            Setting(index, name, found[name], asked[name])
+            for index, (asked, found) in enumerate(pairs)
+            for name in asked
+            if name in found and found[name] != asked[name]
+        ]
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a group of weights; the learning rate is that before its schedule."""
+    plain = {key: _plain(value) for key, value in group.items() if key not in ("params", "initial_lr")}
+    return {**plain, "lr": _plain(group.get("initial_lr", group["lr"]))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.item()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _set_lr(group: dict[str, Any], before: float, now: float) -> None:
+    """Sets a learning rate, and keeps the factor of its schedule."""
+    group["lr"] = now * (group["lr"] / before) if before else now
+    if "initial_lr" in group:
+        group["initial_lr"] = now

@@ -1,5 +1,6 @@
 """What a checkpoint of an alignment holds beside the trained weights, and how a resumed run takes it up."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -76,20 +77,30 @@ class TrainingState:
         """Takes up what training alone needs.
 
         Raises:
-            ValueError: If the checkpoint was written with another estimator, or a value has another type.
+            ValueError: If the checkpoint was written with another estimator of the same class, or a value has another type.
         """
         if not self._read:
             return
         written, own = self._read["estimator_class"], type(self.estimator).__name__
-        if written != own:
-            raise ValueError(f"{origin} was written with the estimator {written}, and this run has {own}; {REMEDY}")
         check_like({**self.state_dict(), "estimator": {}}, self._read, origin, STATE)
+        if written != own:
+            warnings.warn(
+                f"{origin} was written with the estimator {written}; the run continues with the estimator {own}, which starts "
+                "without a state",
+                stacklevel=2,
+            )
+            self._resume_rest()
+            return
         try:
             self.estimator.load_state_dict(self._read["estimator"])
         except KeyError as error:
             raise ValueError(
                 f"{origin} was written with another {own}: it holds no state {error}, which this run's needs; {REMEDY}"
             ) from error
+        self._resume_rest()
+
+    def _resume_rest(self) -> None:
+        """Takes up the statistics of the reward and the count of skipped updates."""
         self.reward.load_statistics(self._read["reward"])
         self.updater.failures = self._read["failures"]
 

@@ -235,21 +235,17 @@ def go_on(root, steps, callback, **settings):
 
 def test_without_a_folder_of_its_own_it_writes_to_the_folder_of_the_run(tmp_path):
     go_on(tmp_path, 2, Checkpointing(1), ckpt_path=None)
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt")] == ["checkpoints/last.ckpt"]
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
     resumed = go_on(tmp_path, 3, Checkpointing(1))
-    assert resumed.ckpt_path == str(tmp_path / "checkpoints" / "last.ckpt")
-    assert (
-        torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["alignment"]["progress"]["updates"] == 3
-    )
+    assert resumed.ckpt_path == str(tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["alignment"]["progress"]["updates"] == 3
     # another version of the logger's files, the same folder of checkpoints
     assert len(list((tmp_path / "logs").iterdir())) == 2
     assert len(list(tmp_path.rglob("*.ckpt"))) == 1
 
 
 def test_last_without_a_checkpoint_is_an_error(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"there is no last\.ckpt in .*checkpoints; leave out --ckpt_path"
-    ) as caught:
+    with pytest.raises(FileNotFoundError, match=r"there is no last\.ckpt in .*; leave it out to begin a run") as caught:
         go_on(tmp_path, 1, Checkpointing(1))
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.ckpt"))

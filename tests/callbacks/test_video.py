@@ -232,9 +232,9 @@ def test_the_command_line_trains_and_predicts_clips(tmp_path, monkeypatch):
     assert type(cli.model).__name__ == "VideoAlignment"
     assert cli.trainer.global_step == 1
     aligned = main(
-        ["predict", "--config=clips.yaml", "--trainer.default_root_dir=out", "--ckpt_path=out/checkpoints/last.ckpt"]
+        ["predict", "--config=clips.yaml", "--trainer.default_root_dir=out", "--ckpt_path=out/last.ckpt"]
     ).model
-    folder = tmp_path / "out" / "predictions"
+    folder = tmp_path / "out" / "predictions" / "last"
     names = sorted(path.name for path in folder.iterdir())
     assert names == [f"{k:05d}.{kind}" for k in range(3) for kind in ("json", "mp4")]
     again = aligned.generate(PromptBatch(list(WORDS[:3]), [0, 1, 2]))

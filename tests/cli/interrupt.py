@@ -1,5 +1,6 @@
-"""A callback that ends its own process as a cluster's scheduler does."""
+"""Callbacks that end a run."""
 
+import builtins
 import os
 import signal
 from typing import Any
@@ -12,3 +13,14 @@ class Terminate(Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Raise(Callback):
+    """Raises a built-in exception after so many updates, before the update is in any checkpoint."""
+
+    def __init__(self, update: int, error: str) -> None:
+        self.update, self.error = update, error
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.update:
+            raise getattr(builtins, self.error)()

@@ -14,10 +14,14 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from rlr.callbacks import Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
+from rlr.callbacks import BestCheckpoint, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
 from rlr.cli import main
+from rlr.cli.config_files import ConfigError
 from rlr.cli.error_messages import explain, read
+from rlr.cli.run_folder import with_run
+from rlr.data import Prompts
 from tests.cli.conftest import root
+from tests.modules.toy import Level, align, run
 
 
 def fit(config: str, tmp_path: Path, *further: str):
@@ -31,18 +35,18 @@ def test_fit_leaves_logs_config_and_checkpoint(config, tmp_path):
     cli = fit(config(), tmp_path)
     assert isinstance(cli.trainer.logger, CSVLogger)
     assert isinstance(cli.trainer.strategy.checkpoint_io, SafeCheckpointIO)
-    logs = tmp_path / "out" / "logs" / "version_0"
-    rows = list(csv.DictReader((logs / "metrics.csv").open()))
+    run = tmp_path / "out"
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert {"reward/mean", "gradient/first_order", "cosine/first_order_half_order", "val/reward"} <= set(rows[0])
     assert [row["samples"] for row in rows if row["reward/mean"]] == ["2.0", "4.0", "6.0"]
-    saved = yaml.safe_load((logs / "config.yaml").read_text())
+    saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["model"]["class_path"] == "rlr.ImageAlignment"
-    assert (tmp_path / "out" / "checkpoints" / "last.ckpt").is_file()
+    assert (tmp_path / "out" / "last.ckpt").is_file()
 
 
 def test_interpolation_follows_overrides(config, tmp_path):
     assert fit(config(), tmp_path).model.seed == 7
-    assert fit(config(), tmp_path, "--seed_everything=9").model.seed == 9
+    assert fit(config(), tmp_path / "second", "--seed_everything=9").model.seed == 9
 
 
 def test_several_configs_are_merge_one_another(config, tmp_path):
@@ -54,8 +58,7 @@ def test_several_configs_are_merge_one_another(config, tmp_path):
 
 def test_a_saved_config_builds_the_same_run(config, tmp_path):
     one = fit(config(), tmp_path)
-    saved = tmp_path / "out" / "logs" / "version_0" / "config.yaml"
-    two = main(["fit", f"--config={saved}"])
+    two = main(["fit", str(tmp_path / "out"), f"--trainer.default_root_dir={tmp_path / 'again'}"])
     for a, b in zip(one.model.weights, two.model.weights, strict=True):
         assert torch.equal(a, b)
 
@@ -93,7 +96,7 @@ def test_validate_and_test_report_the_reward(config, tmp_path, capsys):
 def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):
     fit(config(), tmp_path)
     capsys.readouterr()
-    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / "out" / "last.ckpt"
     main(["test", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     assert ["Prompts: 2 prompts × 1 sample", "base", "aligned", "difference", "95 % interval"] in lines
@@ -130,7 +133,7 @@ def test_an_average_that_a_second_config_leaves_out_is_stated(config, tmp_path):
     fit(path, tmp_path)
     over = tmp_path / "over.yaml"
     over.write_text("trainer: {callbacks: [{class_path: Evaluation, init_args: {every: null}}]}\n")
-    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / "out" / "last.ckpt"
     args = ["test", f"--config={path}", f"--config={over}", root(tmp_path), f"--ckpt_path={checkpoint}"]
     with pytest.warns(UserWarning, match=r"last.ckpt holds an average of the weights, and no EMA among the callbacks"):
         raw = evaluated(args)
@@ -148,9 +151,9 @@ def evaluated(args):
 
 def test_predict_writes_pictures_with_their_story(config, tmp_path):
     fit(config(), tmp_path)
-    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / "out" / "last.ckpt"
     aligned = main(["predict", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
-    folder = tmp_path / "out" / "predictions"
+    folder = tmp_path / "out" / "predictions" / "last"
     assert sorted(path.name for path in folder.iterdir()) == ["00000.json", "00000.png", "00001.json", "00001.png"]
     story = json.loads((folder / "00001.json").read_text())
     assert story["prompt"] == "five"
@@ -189,8 +192,140 @@ def test_resume_by_the_word_last(config, tmp_path):
 def test_checkpoints_of_a_config_lie_where_last_looks_for_them(config, tmp_path):
     given = ("  max_steps: 3\n", "  max_steps: 3\n  callbacks: [{class_path: Checkpointing, init_args: {every: 1}}]\n")
     fit(config(given), tmp_path, "--trainer.max_steps=2")
-    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt")] == ["out/checkpoints/last.ckpt"]
+    files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.ckpt"))
+    assert files == ["out/best.ckpt", "out/last.ckpt"]
     assert fit(config(given), tmp_path, "--ckpt_path=last").model.progress.updates == 3
+
+
+# ---------------------------------------------------------------- the folder of a run
+
+
+def test_a_second_fit_does_not_overwrite_a_run(config, tmp_path, refuse):
+    fit(config(), tmp_path)
+    before = (tmp_path / "out" / "last.ckpt").read_bytes()
+    stated = refuse(f"--config={config()}", root(tmp_path))
+    assert f"{tmp_path / 'out'} holds a run; add --resume to continue it, or --name NAME to begin another one" in stated
+    # a checkpoint of another run does not make it the same run
+    (tmp_path / "other.ckpt").write_bytes(before)
+    assert "holds a run" in refuse(f"--config={config()}", root(tmp_path), f"--ckpt_path={tmp_path / 'other.ckpt'}")
+    assert (tmp_path / "out" / "last.ckpt").read_bytes() == before
+
+
+def test_a_run_resumes_with_its_folder_alone(config, tmp_path):
+    whole = fit(config(("max_steps: 3", "max_steps: 5")), tmp_path / "whole")
+    fit(config(), tmp_path)
+    out = tmp_path / "out"
+    resumed = main(["fit", str(out), "--resume", "--trainer.max_steps=5"])
+    for a, b in zip(whole.model.weights, resumed.model.weights, strict=True):
+        assert torch.equal(a, b)
+    steps = [row["step"] for row in csv.DictReader((out / "metrics.csv").open()) if row["reward/mean"]]
+    assert steps == ["0", "1", "2", "3", "4"]
+    assert yaml.safe_load((out / "config.yaml").read_text())["trainer"]["max_steps"] == 5
+
+
+def test_a_killed_run_replaces_the_rows_after_its_checkpoint(config, tmp_path):
+    fit(config(), tmp_path)
+    file = tmp_path / "out" / "metrics.csv"
+    rows = list(csv.DictReader(file.open()))
+    with file.open("w") as lost:
+        writer = csv.DictWriter(lost, list(rows[0]))
+        writer.writeheader()
+        for row in [*rows, {**rows[0], "step": "3", "samples": "-1"}, {**rows[0], "step": "9"}]:
+            writer.writerow(row)
+    main(["fit", str(tmp_path / "out"), "--resume", "--trainer.max_steps=4"])
+    found = [row for row in csv.DictReader(file.open()) if row["reward/mean"]]
+    assert [(row["step"], row["samples"]) for row in found] == [("0", "2.0"), ("1", "4.0"), ("2", "6.0"), ("3", "8.0")]
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_command_takes_a_run_alone(config, tmp_path, command, capsys, monkeypatch):
+    fit(config(), tmp_path)
+    out = tmp_path / "out"
+    before = {file.name: file.read_bytes() for file in (out / "config.yaml", out / "metrics.csv", out / "last.ckpt")}
+    moved = out.rename(tmp_path / "moved")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    cli = main([command, str(moved)])
+    assert cli.model.progress.updates == 3
+    assert cli.trainer.ckpt_path == str(moved / "last.ckpt")
+    assert {file: (moved / file).read_bytes() for file in before} == before
+    if command == "predict":
+        assert len(list((moved / "predictions" / "last").glob("*.png"))) == 2
+    assert not list(elsewhere.iterdir())
+
+
+def test_the_best_checkpoint_of_a_run_is_the_best_validated_one(config, tmp_path):
+    cli = fit(
+        config(("max_steps: 3", "max_steps: 6\n  check_val_every_n_epoch: null\n  val_check_interval: 1")), tmp_path
+    )
+    out = tmp_path / "out"
+    rows = [row for row in csv.DictReader((out / "metrics.csv").open()) if row["val/reward"]]
+    best = max(rows, key=lambda row: float(row["val/reward"]))
+    found = torch.load(out / "best.ckpt", weights_only=True)
+    assert found["global_step"] == int(best["step"]) + 1
+    again = main(["validate", str(out), "--ckpt_path=best"])
+    assert again.trainer.callback_metrics["val/reward"] == pytest.approx(float(best["val/reward"]), abs=1e-6)
+    assert cli.trainer.global_step == 6
+
+
+def test_lower_is_better_in_the_best_checkpoint(tmp_path):
+    class Lower(Level):
+        higher_is_better = False
+
+        def forward(self, samples, prompts):
+            return -super().forward(samples, prompts)
+
+    best = BestCheckpoint(str(tmp_path))
+    data = Prompts(["one", "two"], val=["one"], batch_size=2)
+    run(align(reward=Lower()), data, 4, callbacks=[best], enable_checkpointing=True, val_check_interval=1)
+    assert (best.mode, (tmp_path / "best.ckpt").is_file()) == ("min", True)
+
+
+def test_names_and_folders_on_the_command_line(tmp_path):
+    out = tmp_path / "mine"
+    out.mkdir()
+    root = "--trainer.default_root_dir"
+    with pytest.raises(ConfigError, match=r"mine: expected the folder of a run, .* found no config.yaml"):
+        with_run(["test", str(out)])
+    (out / "config.yaml").touch()
+    with pytest.raises(ConfigError, match=r"there is no last.ckpt in"):
+        with_run(["test", str(out)])
+    (out / "last.ckpt").touch()
+    given = [f"--config={out}/config.yaml", f"{root}={out}"]
+    assert with_run(["test", str(out), "--a=1"]) == ["test", *given, f"--ckpt_path={out}/last.ckpt", "--a=1"]
+    assert with_run(["test", str(out), "--ckpt_path", "x.ckpt"]) == ["test", *given, "--ckpt_path=x.ckpt"]
+    assert with_run(["export", str(out)]) == ["export", given[0], f"--ckpt_path={out}/last.ckpt"]
+    assert with_run(["fit", str(out), "--resume"]) == ["fit", *given, "--ckpt_path=last"]
+    assert with_run(["fit", str(out), "--name", "two"]) == ["fit", *given, f"{root}=runs/two"]
+    assert with_run(["fit", "--config=x.yaml", "--name=two"]) == ["fit", "--config=x.yaml", f"{root}=runs/two"]
+    for name in ("", "/tmp/x", "../x"):
+        with pytest.raises(ConfigError, match="--name: expected the name of a folder in runs"):
+            with_run(["fit", f"--name={name}"])
+    with pytest.raises(ConfigError, match="--resume: expected the command fit, got test"):
+        with_run(["test", "--resume"])
+
+
+def test_a_job_that_slurm_runs_again_resumes(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    fit(config(), tmp_path)
+    assert fit(config(), tmp_path, "--trainer.max_steps=5").model.progress.updates == 5
+
+
+def test_an_interrupted_run_states_the_command_that_continues_it(config, tmp_path, capsys):
+    given = "  max_steps: 9\n  callbacks: [{class_path: tests.cli.interrupt.Raise, init_args: {update: 4}}]\n"
+    path = config(("  max_steps: 3\n", given))
+    out = tmp_path / "out"
+    for error, status in (("KeyboardInterrupt", 1), ("SystemExit", None), ("OSError", 2)):
+        with pytest.raises(SystemExit) as left:
+            fit(path, tmp_path / error, f"--trainer.callbacks.error={error}")
+        assert left.value.code == status
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == f"continue with: python train.py fit {tmp_path / error / 'out'} --resume"
+        assert torch.load(tmp_path / error / "out" / "last.ckpt", weights_only=True)["global_step"] == 3
+    with pytest.raises(ZeroDivisionError) as fault:
+        fit(path, tmp_path, "--trainer.callbacks.error=ZeroDivisionError")
+    assert fault.value.__notes__ == [f"continue with: python train.py fit {out} --resume"]
 
 
 # ---------------------------------------------------------------- mistakes
@@ -270,7 +405,7 @@ def test_mistakes_on_the_command_line(config, refuse, tmp_path):
     assert "DDIM has no argument 'etta'; did you mean 'eta'?" in refuse(path, "--model.sampler.etta=1")
     assert f"there is no config {tmp_path}/none.yaml" in refuse(f"--config={tmp_path}/none.yaml")
     assert "there is no checkpoint none.ckpt" in refuse(path, "--ckpt_path=none.ckpt")
-    assert "--ckpt_path=last: there is no last.ckpt in" in refuse(path, "--ckpt_path=last")
+    assert "--resume: there is no last.ckpt in" in refuse(path, "--ckpt_path=last")
 
 
 def test_an_output_folder_that_cannot_be_written_to(config, refuse, tmp_path):

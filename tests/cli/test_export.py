@@ -45,7 +45,7 @@ def trained(config, tmp_path):
     """A finished run: its config, its checkpoint and its module."""
     path = config()
     module = fit(path, tmp_path).model
-    return path, tmp_path / "out" / "checkpoints" / "last.ckpt", module
+    return path, tmp_path / "out" / "last.ckpt", module
 
 
 def test_the_weights_of_the_checkpoint_are_written(trained, tmp_path, capsys):
@@ -71,7 +71,7 @@ def test_an_average_is_written_where_there_is_one(config, tmp_path):
     given = "  max_steps: 3\n  callbacks:\n    - class_path: EMA\n      init_args: {decay: 0.5}\n"
     path = config(("  max_steps: 3\n", given))
     fit(path, tmp_path)
-    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / "out" / "last.ckpt"
     average = torch.load(checkpoint, weights_only=True)["callbacks"]["EMA"]["average"]
     (file,) = export(path, tmp_path / "average", checkpoint).exported
     assert sums(file) == pytest.approx({name: weight.sum().item() for name, weight in average.items()}, abs=1e-5)
@@ -117,8 +117,8 @@ def run_of_sd(random_sd, tmp_path_factory):
     config = root / "sd.yaml"
     config.write_text(SD.format(path=random_sd(), root=root / "out"))
     main(["fit", f"--config={config}"])
-    main(["test", f"--config={config}", f"--ckpt_path={root / 'out' / 'checkpoints' / 'last.ckpt'}"])
-    return config, root / "out" / "checkpoints" / "last.ckpt"
+    main(["test", f"--config={config}", f"--ckpt_path={root / 'out' / 'last.ckpt'}"])
+    return config, root / "out" / "last.ckpt"
 
 
 @pytest.mark.parametrize("name", ["diffusers", "kohya", "safetensors-single"])
@@ -139,18 +139,15 @@ def test_a_format_by_its_short_name_with_a_card_and_an_upload(run_of_sd, tmp_pat
     assert str(tmp_path.parent) not in text
 
 
-def test_without_a_folder_a_run_gets_one_for_the_format(run_of_sd):
-    config, checkpoint = run_of_sd
-    cli = main(["export", f"--config={config}", f"--ckpt_path={checkpoint}", "--to=peft"])
-    folder = config.parent / "out" / "export" / "peft"
-    assert [file.relative_to(folder).as_posix() for file in cli.exported] == [
-        "README.md",
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    ]
-    again = [f"--config={config}", f"--ckpt_path={checkpoint}", "--to=peft"]
+def test_a_run_gets_a_folder_for_the_format_and_keeps_it(run_of_sd, capsys):
+    _, checkpoint = run_of_sd
+    cli = main(["export", str(checkpoint.parent), "--to=peft"])
+    folder = checkpoint.parent / "export" / "peft"
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert [file.relative_to(folder).as_posix() for file in cli.exported] == names
     with pytest.raises(SystemExit):
-        main(["export", *again])
+        main(["export", str(checkpoint.parent), "--to=peft"])
+    assert f"found files in {folder}" in capsys.readouterr().err
 
 
 def test_a_wrong_format_or_repository_fails_before_anything_is_read(run_of_sd, refuse, tmp_path):

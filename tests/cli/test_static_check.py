@@ -94,7 +94,7 @@ def test_a_wrong_option_is_one_sentence(option, tmp_path):
 def test_commands_and_files(tmp_path):
     for arguments, expected in {
         ("fitt",): "there is no command 'fitt'; did you mean 'fit'?",
-        ("fit", "x"): "expected an option such as --config FILE, found 'x'",
+        ("fit", "--seed_everything=1", "x"): "expected an option such as --config FILE, found 'x'",
         ("fit", "--config"): "--config: expected the name of a config file, found nothing",
         ("fit", "--config=none.yaml"): "there is no config none.yaml",
         ("test", "--config", str(tmp_path)): "expected a config file, found a folder",

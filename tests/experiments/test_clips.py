@@ -227,13 +227,12 @@ def test_a_trained_model_is_judged_from_its_last_checkpoint(monkeypatch, tmp_pat
     stated = pretend(monkeypatch)
     judged = Judged(Trained(VC2_METHODS[0].towards(VC2_TARGET), 1, 450), 5)
     (row,) = judged.run(tmp_path, "DDPO")
-    last = tmp_path / "checkpoints" / "last.ckpt"
+    last = tmp_path / "last.ckpt"
     assert row == {**{dimension.name: float(k + 1) for k, dimension in enumerate(SIX)}, AVERAGE: 50.0}
     assert f"--trainer.default_root_dir={tmp_path}" in stated[0]
     assert stated[1][:1] == ["eval"]
     assert {f"--ckpt={last}", "--samples=5", "--name=DDPO", "--model.init_args.seed=0"} < set(stated[1])
     assert not any("ckpt_path" in word for word in stated[0])
-    last.parent.mkdir()
     last.touch()
     judged.run(tmp_path, "DDPO")
     assert f"--ckpt_path={last}" in stated[2]

@@ -40,7 +40,7 @@ def test_a_run_has_a_row_for_its_start_and_for_each_point(rows, tmp_path) -> Non
     assert rows[2]["Brightness"] == pytest.approx(rows[0]["Brightness"] + rows[2]["Brightness gain"], abs=1e-5)
     assert 0 == rows[0]["step_seconds"] < rows[1]["step_seconds"] <= rows[2]["step_seconds"]
     # its checkpoint would be of no further use
-    assert not (tmp_path / "whole" / "checkpoints").exists()
+    assert not list((tmp_path / "whole").glob("*.ckpt"))
 
 
 def test_a_killed_run_goes_on_to_the_rows_of_one_that_was_not(training, rows, tmp_path, monkeypatch) -> None:

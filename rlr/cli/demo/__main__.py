@@ -80,10 +80,19 @@ def prepare(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        _clear(folder)
     except OSError as error:
         message = f"the folder {folder} cannot be written ({error.strerror}); set another one with --out"
         raise ValueError(message) from None
     return folder
+
+
+def _clear(folder: Path) -> None:
+    """Deletes the checkpoints of an earlier demo, which a new run would refuse to overwrite; those of another run stay."""
+    config = folder / "config.yaml"
+    if config.is_file() and "rlr.toy.demo.watch" in config.read_text(encoding="utf-8"):
+        for file in folder.glob("*.ckpt"):
+            file.unlink()
 
 
 def _quiet() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlr.cli.run_folder import Run
 from rlr.evaluation.vbench import weights
 from rlr.evaluation.vbench.dimensions import DIMENSIONS, SIX, named
 
@@ -42,7 +43,11 @@ def _set_options(command: ArgumentParser) -> None:
 
 def _model_options(command: ArgumentParser) -> None:
     add = command.add_argument
-    add("--ckpt", type=Path, help="checkpoint of `train.py fit`; without one, --config's base model")
+    add(
+        "--ckpt",
+        type=Path,
+        help="checkpoint of `train.py fit`, or the folder of its run; without one, --config's base model",
+    )
     add("--config", type=Path, help="config that it was trained with (the one saved in its run)")
     add("--batch", type=int, default=4, help="videos made at once (%(default)s)")
     add("--fps", type=float, help="frames per second of the files (the rate of the model, or 8)")
@@ -116,7 +121,7 @@ def _out(options: Namespace) -> Path:
     if options.out:
         return options.out
     if options.ckpt and not options.videos:
-        return options.ckpt.absolute().parent.parent / "vbench" / options.ckpt.stem
+        return options.ckpt.absolute().parent / "vbench" / options.ckpt.stem
     return Path("runs", "vbench", _name(options))
 
 
@@ -124,7 +129,7 @@ def _name(options: Namespace) -> str:
     """The name of the videos: their folder, the run of the checkpoint, or the config."""
     if options.videos:
         return options.videos.absolute().name
-    return options.ckpt.absolute().parent.parent.name if options.ckpt else options.config.stem
+    return options.ckpt.absolute().parent.name if options.ckpt else options.config.stem
 
 
 def _sample(options: Namespace, source: "Source", out: Path) -> bool:
@@ -179,6 +184,8 @@ def main(args: Sequence[str] | None = None) -> int:
         words.error(f"unrecognized arguments: {' '.join(further)}")
     options.further = tuple(further)
     try:
+        if options.ckpt and options.ckpt.is_dir():
+            options.ckpt = Run(options.ckpt).checkpoint()
         status: int = options.run(options)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

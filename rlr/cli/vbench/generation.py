@@ -1,7 +1,6 @@
 """Sampling from a checkpoint: a ``predict`` run of the config that the checkpoint was trained with."""
 
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from lightning.pytorch import Callback
 
 from rlr.cli import main
 from rlr.cli.command_line import CLI
+from rlr.cli.run_folder import Run
 from rlr.cli.vbench.prediction import MissingVideos, VideoWriter
 from rlr.evaluation.vbench.weights import digest
 from rlr.io.atomic import write_whole
@@ -81,7 +81,7 @@ class Source:
 class Sampling(CLI):
     """A ``predict`` run that writes videos, and refuses to mix those of two models in one folder."""
 
-    def _further(self, root: Path, config: dict[str, Any]) -> list[Callback]:
+    def _further(self, config: dict[str, Any]) -> list[Callback]:
         return [VideoWriter()]
 
     def before_predict(self) -> None:
@@ -125,20 +125,11 @@ def claim(folder: Path, origin: Mapping[str, Any]) -> None:
 
 
 def config_of(checkpoint: Path) -> Path:
-    """Returns the config that ``fit`` has saved in the run that a checkpoint is of, the latest if there are several.
+    """Returns the config of the ``fit`` that has written a checkpoint, which is beside it.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint, or no config beside it.
     """
     if not checkpoint.is_file():
         raise FileNotFoundError(f"there is no checkpoint {checkpoint} (looked for at {checkpoint.absolute()})")
-    run = checkpoint.absolute().parents[1]
-    found = sorted(run.glob("logs/version_*/config.yaml"), key=_version)
-    if not found:
-        raise FileNotFoundError(f"there is no logs/version_*/config.yaml in {run}; name the config with --config")
-    return found[-1]
-
-
-def _version(path: Path) -> int:
-    number = re.search(r"\d+$", path.parent.name)
-    return int(number[0]) if number else -1
+    return Run(checkpoint.absolute().parent).config

@@ -113,7 +113,7 @@ def test_temporal_flickering_needs_no_weights(fake, tmp_path, monkeypatch, capsy
 
 def evaluate(trained, info, tmp_path, *words):
     # frames of 8 × 8 pixels become large enough to be judged
-    given = ["--ckpt", trained / "checkpoints" / "last.ckpt", "--prompts", info, "--samples", 2, "--enlarge", 16]
+    given = ["--ckpt", trained / "last.ckpt", "--prompts", info, "--samples", 2, "--enlarge", 16]
     return main(["eval", *map(str, [*given, "--out", tmp_path / "out", "--device", "cpu", *words])])
 
 
@@ -122,7 +122,7 @@ def test_from_a_checkpoint_to_the_table(trained, info, fake, files, tmp_path, ca
     assert "| out  " in capsys.readouterr().out
     found = results(tmp_path / "out")
     assert found["videos"] == 6
-    assert found["checkpoint"] == str(trained / "checkpoints" / "last.ckpt")
+    assert found["checkpoint"] == str(trained / "last.ckpt")
     judged = len(fake.read_text().splitlines())
     # nothing is made or judged again
     assert evaluate(trained, info, tmp_path) == 0
@@ -134,7 +134,7 @@ def test_from_a_checkpoint_to_the_table(trained, info, fake, files, tmp_path, ca
 
 
 def test_results_go_to_the_run_of_the_checkpoint(trained, info, fake, files):
-    words = ["--ckpt", trained / "checkpoints" / "last.ckpt", "--prompts", info, "--samples", 1]
+    words = ["--ckpt", trained / "last.ckpt", "--prompts", info, "--samples", 1]
     assert main(["sample", *map(str, words)]) == 0
     assert len(list((trained / "vbench" / "last" / "videos").glob("*.mp4"))) == 3
 
@@ -142,7 +142,7 @@ def test_results_go_to_the_run_of_the_checkpoint(trained, info, fake, files):
 def test_a_missing_file_stops_before_sampling(trained, info, fake, files, tmp_path, refused, monkeypatch):
     (files / "amt_model" / "amt-s.pth").unlink()
     monkeypatch.setattr("rlr.cli.vbench.generation.main", lambda *args: pytest.fail("sampling has begun"))
-    words = ["--ckpt", trained / "checkpoints" / "last.ckpt", "--prompts", info]
+    words = ["--ckpt", trained / "last.ckpt", "--prompts", info]
     stated = refused("eval", *words)
     assert stated.startswith("motion_smoothness needs the weights ")
     assert "amt_model/amt-s.pth, which are not there; `make vbench-weights` lists" in stated

@@ -137,7 +137,7 @@ def test_the_data_are_prompts_of_vbench(info, tmp_path):
 
 
 def make(trained, info, out, *overrides, samples=3, batch=4, base=False, **further):
-    checkpoint = trained / "checkpoints" / "last.ckpt"
+    checkpoint = trained / "last.ckpt"
     data = {"folder": str(out / "videos"), "dimensions": list(names(PROMPTS)), "path": str(info)}
     data |= {"evaluation_samples": samples, "batch_size": batch, "fps": None, "enlarge": 1, **further}
     return Source(config_of(checkpoint), None if base else checkpoint, overrides).sample(data, out)
@@ -255,26 +255,18 @@ def test_what_videos_are_made_with_is_noted(trained, info, tmp_path):
     assert len(noted["checkpoint"]) == 64
 
 
-def test_the_config_is_the_latest_that_was_saved(trained, tmp_path):
-    for number in (0, 2, 10):
-        (tmp_path / "logs" / f"version_{number}").mkdir(parents=True)
-        (tmp_path / "logs" / f"version_{number}" / "config.yaml").touch()
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    assert config_of(tmp_path / "checkpoints" / "last.ckpt").parent.name == "version_10"
-    saved = yaml.safe_load(config_of(trained / "checkpoints" / "last.ckpt").read_text())
+def test_the_config_is_that_of_the_fit_beside_the_checkpoint(trained):
+    saved = yaml.safe_load(config_of(trained / "last.ckpt").read_text())
     assert saved["model"]["class_path"] == "rlr.VideoAlignment"
+    assert set(saved) == {"seed_everything", "model", "data", "trainer"}
 
 
 def test_a_checkpoint_without_a_config(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*none.ckpt \(looked for at"):
         config_of(tmp_path / "none.ckpt")
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(
-        FileNotFoundError, match=r"there is no logs/version_\*/config.yaml in .*; name the config with --c"
-    ):
-        config_of(tmp_path / "checkpoints" / "last.ckpt")
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(ValueError, match=r"found no config.yaml; name the folder of a run, or set --config FILE"):
+        config_of(tmp_path / "last.ckpt")
 
 
 def test_a_shipped_config_is_sampled_from(info, random_vc, tmp_path, monkeypatch):

@@ -1,0 +1,96 @@
+"""``metrics.csv`` in the folder of a run."""
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from rlr.callbacks.loggers import show_image, show_table, show_video
+from rlr.io.atomic import write_whole
+
+
+class MetricsFile(CSVLogger):
+    """Writes ``metrics.csv`` in a folder, one row each time something is logged; a resumed run continues the file.
+
+    Rows of updates that the checkpoint has not seen are replaced by those of the resumed run. Images, videos and tables have their
+    own files in the folder of a run, so this logger does not write them.
+
+    Args:
+        folder: The folder.
+        resume: Whether to continue the file.
+    """
+
+    def __init__(self, folder: str | Path, resume: bool = False) -> None:
+        super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
+        self.resume = resume
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "Rows":
+        if self._experiment is None:
+            self._experiment = Rows(self.log_dir, self.resume)
+        return self._experiment  # type: ignore[return-value]
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The config of the run is in ``config.yaml``."""
+
+
+class Rows(ExperimentWriter):
+    """The rows of ``metrics.csv``.
+
+    Args:
+        folder: The folder.
+        resume: Whether to keep the rows that are there.
+    """
+
+    def __init__(self, folder: str, resume: bool) -> None:
+        self._continues = resume
+        super().__init__(folder)
+        self._file = Path(self.metrics_file_path)
+        if not resume:
+            self._file.unlink(missing_ok=True)
+
+    def _check_log_dir_exists(self) -> None:
+        """The folder may exist; Lightning would warn and delete the file."""
+
+    def log_metrics(self, metrics_dict: Mapping[str, Any], step: int | None = None) -> None:
+        if self._continues and step is not None:
+            self._continues = False
+            self._keep_before(step, metrics_dict)
+        super().log_metrics(dict(metrics_dict), step)
+
+    def save(self) -> None:
+        # an empty row has nothing that a file could hold
+        self.metrics = [row for row in self.metrics if len(row) > 1]
+        super().save()
+
+    def _keep_before(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Removes the rows that the resumed run will log again."""
+        if not self._file.is_file():
+            return
+        with self._file.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows, self.metrics_keys = list(reader), list(reader.fieldnames or [])
+        kept = [
+            row for row in rows if _step(row) < step or (_step(row) == step and not any(row.get(k) for k in metrics))
+        ]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.metrics_keys)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_whole(self._file, text.getvalue().encode())
+
+
+def _step(row: Mapping[str, str]) -> int:
+    return int(row.get("step") or 0)
+
+
+for _show in (show_image, show_video, show_table):
+    _show.register(MetricsFile, lambda *args: None)

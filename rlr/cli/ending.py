@@ -1,0 +1,58 @@
+"""The last lines of a command: what rose by how much, where the results are, and what to type next."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlr.cli.run_folder import BEST, LAST, Run
+from rlr.modules.alignment import Alignment
+
+RESULTS = {"page": "index.html", "LoRA": "lora", "images": "samples", "evaluation": "evaluation"}
+"""What a run may hold, by what it is called, in the order in which it is stated."""
+NEXT = {"fit": "test", "validate": "test", "test": "predict", "predict": "export"}
+"""The command that usually follows a command."""
+
+
+def ending(command: str, trainer: Any, module: Any, run: Run, first: float | None) -> str:
+    """Returns up to four lines.
+
+    Args:
+        command: The command that has ended.
+        trainer: Its trainer.
+        module: Its module.
+        run: The folder of its run.
+        first: The running mean of the training reward after the first batch; None where nothing was trained.
+    """
+    lines = [*_change(command, trainer, module, first), _place(command, trainer, run)]
+    if (run.folder / LAST).is_file() and command in NEXT:
+        lines.append(f"next: python train.py {NEXT[command]} {run.folder}")
+    return "\n".join(lines)
+
+
+def _change(command: str, trainer: Any, module: Any, first: float | None) -> Iterator[str]:
+    if not isinstance(module, Alignment):
+        return
+    label = module.reward.label
+    if command == "fit" and first is not None and module.progress.running is not None:
+        now = module.progress.running
+        updates = f"{trainer.global_step} update{'s' if trainer.global_step != 1 else ''}"
+        yield f"{label} {first:.4g} → {now:.4g} ({now - first:+.2g}) on the training prompts, in {updates}"
+    stage = {"validate": "val", "test": "test"}.get(command, "val")
+    value = trainer.callback_metrics.get(f"{stage}/reward")
+    if command != "predict" and value is not None:
+        yield f"{label} {float(value):.4g} on the prompts of {'the validation' if stage == 'val' else 'the test'}"
+
+
+def _place(command: str, trainer: Any, run: Run) -> str:
+    """Returns where the results are, those that there are."""
+    found = [f"{name} {run.folder / file}" for name, file in RESULTS.items() if (run.folder / file).exists()]
+    if command == "predict":
+        found = [f"samples {_predictions(trainer, run)}"]
+    if command == "fit":
+        found += [f"checkpoint {run.folder / file}" for file in (LAST, BEST) if (run.folder / file).is_file()][:1]
+    return " · ".join(found) if found else f"run {run.folder}"
+
+
+def _predictions(trainer: Any, run: Run) -> Path:
+    name = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else ""
+    return run.folder / "predictions" / name

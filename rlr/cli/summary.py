@@ -1,0 +1,110 @@
+"""What a command is going to do, in one line of plain words."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse._util import import_object
+
+LONGEST = 40
+"""The most characters of a value."""
+
+
+def summary(config: Mapping[str, Any], command: str, folder: Path) -> str:
+    """Returns estimator, model, reward, sampler, batch, learning rate, updates and folder of a parsed config.
+
+    Of each object the class, its first argument and the arguments that differ from their defaults are shown, such as
+    ``RLR(length 4, half_weight 0.01) on StableDiffusion(path stable-diffusion-v1-4)``.
+
+    Args:
+        config: The config of the command.
+        command: The command.
+        folder: The folder of the run.
+    """
+    arguments = config["model"].get("init_args") or {}
+    model, guidance = _without_guidance(arguments.get("model"))
+    estimator = arguments.get("estimator")
+    parts = [
+        f"{_words(estimator)} on {_words(model)}"
+        if estimator and command == "fit"
+        else _words(model or config["model"]),
+        *(_words(arguments[name]) for name in ("reward",) if arguments.get(name)),
+        ", ".join(filter(None, [_words(arguments["sampler"]) if arguments.get("sampler") else "", guidance])),
+        *(_training(config, arguments) if command == "fit" else ()),
+        str(folder),
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def _training(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[str]:
+    optimization = arguments.get("optimization") or {}
+    batch = (config["data"].get("init_args") or {}).get("batch_size") if config.get("data") else None
+    if batch:
+        rounds = optimization.get("accumulate", 1)
+        yield f"batch {batch}{f' × {rounds}' if rounds != 1 else ''}"
+    if optimization.get("optimizer"):
+        yield _words(optimization["optimizer"])
+    elif "lr" in optimization:
+        yield f"lr {optimization['lr']:g}"
+    if config["trainer"]["max_steps"] > 0:
+        yield f"{config['trainer']['max_steps']} updates"
+
+
+def _without_guidance(model: Any) -> tuple[Any, str]:
+    """Returns the model inside a guidance, and the words for the guidance."""
+    arguments = (model or {}).get("init_args") or {}
+    if not isinstance(arguments.get("scale"), int | float) or not arguments.get("model"):
+        return model, ""
+    negative = f" away from {arguments['negative']!r}" if arguments.get("negative") else ""
+    return arguments["model"], f"guidance {arguments['scale']:g}{negative}"
+
+
+def _words(value: Any) -> str:
+    """Returns the words for a value: of an object its class and the arguments that differ from their defaults."""
+    if not isinstance(value, Mapping) or "class_path" not in value:
+        return _value(value)
+    path = value["class_path"]
+    defaults = _defaults(path)
+    first = next(iter(defaults), None)
+    given = (value.get("init_args") or {}).items()
+    shown = [
+        _argument(name, item)
+        for name, item in given
+        # what an object is made of stands first, such as the length of a chain or the name of a model
+        if (name == first and isinstance(item, int | float | str) and not isinstance(item, bool))
+        or not _same(item, defaults.get(name, inspect.Parameter.empty))
+    ]
+    return path.rpartition(".")[2] + (f"({', '.join(shown)})" if shown else "")
+
+
+def _defaults(path: str) -> dict[str, Any]:
+    parameters = inspect.signature(import_object(path)).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
+
+
+def _same(value: Any, default: Any) -> bool:
+    plain = isinstance(value, str | int | float | bool | None) or isinstance(default, str | int | float | bool | None)
+    return value == default if plain else _words(value) == _words(default)
+
+
+def _argument(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if isinstance(value, Mapping) and "class_path" in value:
+        return _words(value)
+    return f"{name} {_words(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(_argument(name, item) for name, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_words, value))}]" if len(value) <= 4 else f"{len(value)} values"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str) and "/" in value:
+        # of a path or a name on the hub, the last part says what it is
+        return value.rstrip("/").rpartition("/")[2]
+    text = "null" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
