@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlr.callbacks import (
     EMA,
@@ -47,7 +48,6 @@ from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
 from rlr.data import PromptData
-from rlr.distributed import rank
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
@@ -135,7 +135,7 @@ class CLI(LightningCLI):
         for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
-            own_parser.add_function_arguments(function, skip=made)
+            own_parser.add_function_arguments(function, skip={*made})
             self._subcommand_parsers[name] = own_parser
             parser._subcommands_action.add_subcommand(name, own_parser, help=COMMANDS[name])
 
@@ -222,7 +222,7 @@ class CLI(LightningCLI):
             self.run.check_free(self._resumed)
             self._text = self._resolved()
         place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
-        if self._speaks and rank() == 0:
+        if self._speaks and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             say(summary(config.as_dict(), str(self.subcommand), self.run.folder))
 
     def _resolved(self) -> str:
