@@ -25,6 +25,7 @@ from rlr.callbacks import (
     BestCheckpoint,
     Checkpointing,
     Evaluation,
+    LoRAFolder,
     MetricsFile,
     PredictionWriter,
     ProgressLine,
@@ -273,7 +274,7 @@ class CLI(LightningCLI):
         if self._speaks and not any(isinstance(c, ProgressBar) for c in given):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
-            wanted.append(RunConfig(self.run.folder / CONFIG_FILE, self._text))
+            wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text), LoRAFolder(self.run.folder)]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):
