@@ -179,8 +179,8 @@ class Chain(nn.Module):
             trajectory: The recorded trajectory; ``states[start]`` is a constant.
             start: The first state of the segment.
             stop: The last state, :math:`0 \leq` ``stop`` :math:`<` ``start`` :math:`\leq T`.
-            stop_grad_steps: Steps whose predicted noise is a constant: they have no graph of the model, and the gradient through
-                them is only that of the latent's own path.
+            stop_grad_steps: Steps whose network output is a constant: they have no graph of the model, and the gradient through
+                them is only that of the latent's own path, see :meth:`~rlr.models.DiffusionModel.skip`.
             first: The evaluation of the network in :math:`x_\mathrm{start}`, where it is known.
 
         Returns:
@@ -203,8 +203,8 @@ class Chain(nn.Module):
         with torch.no_grad():
             denoised = self.denoise(x, t, condition)
         if x.requires_grad:
-            # the added term is zero and has the gradient of x̂₀ = (x_t − σ_t ẑ) / α_t with constant ẑ
-            denoised = denoised + (x - x.detach()) / self.grid.alphas[t]
+            # the added term is zero and has the gradient of x̂₀ = a x_t + b F with a constant output F of the network
+            denoised = denoised + self.model.skip(self.grid.times[t]) * (x - x.detach())
         return self.sampler.transition(denoised, x, t, self.grid)
 
     def _step(self, x: Tensor, t: int, condition: Condition) -> Gaussian:

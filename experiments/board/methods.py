@@ -61,6 +61,11 @@ ENTRIES = (
     Entry(method("DRaFT-LV", "tiny_draft_lv"), A),
     Entry(method("DRTune", "tiny_drtune"), A),
     Entry(method("REINFORCE", "tiny_reinforce"), A),
-    Entry(method("REINFORCE", "tiny_reinforce", *groups(), samples=32), B, decisive=True),
-    Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B, decisive=True),
+    Entry(method("look-ahead RLR, critic", "tiny_look_ahead_check", *groups(), samples=32), B, decisive=True),
+    Entry(method("AWM", "tiny_awm", *groups(), samples=32), B, decisive=True),
+    Entry(method("DiffusionNFT", "tiny_nft", *groups(), samples=32), B, decisive=True),
+    Entry(method("RAM", "tiny_ram", *groups(), samples=32), B, decisive=True),
+    Entry(method("GRPO", "tiny_grpo", updates_per_round=2, samples=32), B, decisive=True),
+    Entry(method("REINFORCE", "tiny_reinforce", *groups(), samples=32), B),
+    Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B),
 )

@@ -290,6 +290,7 @@ class Sampled:
     def __init__(self, name: str) -> None:
         self.name = name
         self._state: Callable[[int], None] | None = None
+        self._made = 0
 
     def __call__(self, made: int, total: int) -> None:
         # the first call of a new pass over the set has the fewest samples

@@ -1,4 +1,4 @@
-"""The command line: ``python train.py {fit,validate,test,predict,export,analyze} --config FILE`` and ``{page,compare} RUN``."""
+"""The command line: ``rlr COMMAND --config FILE`` and ``rlr {page,compare} RUN``, or ``python train.py`` in its place."""
 
 import os
 import sys
@@ -10,6 +10,7 @@ from rlr.cli.error_messages import sentence
 from rlr.cli.on_runs import on_runs
 from rlr.cli.output import tolerate_output
 from rlr.cli.run_folder import with_run
+from rlr.cli.shipped import with_shipped
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import ON_RUNS, check_command, import_classes, usage
 from rlr.io.terminal import TERMINAL
@@ -51,7 +52,7 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
                 raise SystemExit(0 if args else 2)
             if args[0] in ON_RUNS:
                 return on_runs(args)
-            args = with_run(args)
+            args = with_run(with_shipped(args))
             with TERMINAL.alive():
                 TERMINAL.status("importing torch and Lightning")
                 check_command(args)

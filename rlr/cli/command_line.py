@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,34 +25,32 @@ from rlr.callbacks import (
     EMA,
     BestCheckpoint,
     Checkpointing,
-    Evaluation,
-    Listener,
+    LoRAFolder,
     MetricsFile,
     PredictionWriter,
-    Preview,
     ProgressLine,
     RunConfig,
     RunPage,
     SafeCheckpointIO,
-    SampleGrid,
     UnusedAverage,
 )
 from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
+from rlr.cli.card import card_of
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.error_messages import explain
-from rlr.cli.export import check_empty, export
+from rlr.cli.export import check_empty, choose, export
 from rlr.cli.interrupts import sigterm_raises
+from rlr.cli.paged import PAGED, samples_to_show
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
 from rlr.cli.settings import check_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
-from rlr.data import PromptData
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
@@ -90,9 +87,6 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
 # the line of progress takes the place of bars for each file of a model
 transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
-
-PAGED = ("fit", "test")
-"""The commands after which the page of the run is written."""
 
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
@@ -141,11 +135,11 @@ class CLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
-        # the first argument of each is made from the config's module
-        for name, function, first in ((EXPORT, export, "model"), (ANALYZE, analyze, "training")):
+        # these arguments are made from the config's module
+        for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
-            own_parser.add_function_arguments(function, skip={first})
+            own_parser.add_function_arguments(function, skip={*made})
             self._subcommand_parsers[name] = own_parser
             parser._subcommands_action.add_subcommand(name, own_parser, help=COMMANDS[name])
 
@@ -159,8 +153,8 @@ class CLI(LightningCLI):
     def _names(self) -> list[str]:
         """The classes that take time to build."""
         arguments = self.config[self.subcommand].model.get("init_args") or {}
-        given = [arguments.get(name) for name in ("model", "reward") if arguments.get(name)]
-        return [item.class_path.rpartition(".")[2] for item in given] or ["the model"]
+        given = [str((arguments.get(name) or {}).get("class_path", "")) for name in ("model", "reward")]
+        return [path.rpartition(".")[2] for path in given if path] or ["the model"]
 
     @property
     def _speaks(self) -> bool:
@@ -195,10 +189,14 @@ class CLI(LightningCLI):
 
     def _export(self) -> None:
         config = self.config[EXPORT]
-        check_empty(Path(config.folder))
+        if config.folder is not None:
+            check_empty(Path(config.folder))
+        choose(config.to, config.exporter)
         model = build(config.model.get("init_args", {}).get("model"), DiffusionModel, "model.model")
-        exporter = build(config.exporter, Exporter, "exporter")
-        self.exported = export(model, exporter, config.folder, config.ckpt_path, config.use_average)
+        exporter = None if config.exporter is None else build(config.exporter, Exporter, "exporter")
+        card = card_of(config.as_dict(), Path(config.ckpt_path))
+        asked = {name: config[name] for name in ("folder", "ckpt_path", "to", "use_average", "push")}
+        self.exported = export(model, exporter=exporter, card=card, **asked)
         sys.stdout.write("".join(f"{path}\n" for path in self.exported))
 
     def _analyze(self) -> None:
@@ -233,7 +231,7 @@ class CLI(LightningCLI):
             self._text = self._resolved()
         place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
         self._summary = summary(config.as_dict(), str(self.subcommand), self.run.folder)
-        if self._speaks and rank_zero_only.rank == 0:
+        if self._speaks and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             say(self._summary)
 
     def _resolved(self) -> str:
@@ -247,7 +245,8 @@ class CLI(LightningCLI):
         """Parses the arguments, and keeps the names of the config files, which jsonargparse drops where it interpolates."""
         options = list(read_options(args[1:])) if isinstance(args, list | tuple) else []
         # as the user wrote it, where the process was started for this command
-        self.line = shlex.join(["python", *sys.argv]) if sys.argv[1:2] == list(args)[:1] else ""
+        program = ["python", sys.argv[0]] if sys.argv[0].endswith(".py") else ["rlr"]
+        self.line = shlex.join([*program, *sys.argv[1:]]) if sys.argv[1:2] == list(args)[:1] else ""
         self.files = [option.text for option in options if option.name in CONFIG and option.text]
         super().parse_arguments(parser, args)
 
@@ -269,39 +268,10 @@ class CLI(LightningCLI):
         folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
         return [*others, MetricsFile(folder, self._resumed is not None)]
 
-    def _paged(self, config: dict[str, Any]) -> list[Callback]:
-        """The callbacks that make the page of a run, and the samples on it."""
-        if self.subcommand not in PAGED:
-            return []
-        given = _listed(config["callbacks"])
-        scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
-        shown = self._shown(given) if scorable and not config["fast_dev_run"] else []
-        return [*shown, RunPage(self.run.folder, str(self.subcommand), self.line, self._summary)]
-
-    def _shown(self, given: Sequence[Callback]) -> list[Callback]:
-        """Adds a grid of samples to the evaluations of a config, or returns a callback that samples where there are none."""
-        testing = self.subcommand == "test"
-        evaluations = [c for c in given if isinstance(c, Evaluation) and (testing or c.every is not None)]
-        if any(c.displays for c in evaluations) or any(isinstance(c, Preview) for c in given):
-            return []
-        if evaluations:
-            evaluations[0].displays.append(SampleGrid())
-            return []
-        if testing:
-            return [Evaluation(displays=[SampleGrid()])]
-        # a listener needs an evaluation of the user's own
-        return [] if any(isinstance(c, Listener) for c in given) else [Preview(self._split())]
-
-    def _split(self) -> str:
-        """The validation, or the training where there are no such prompts or no such file."""
-        try:
-            return "val" if self.datamodule.read("val") else "train"
-        except (OSError, ValueError):
-            return "train"
-
     def _further(self, config: dict[str, Any]) -> list[Callback]:
         """The callbacks that a config need not name."""
         given = _listed(config["callbacks"])
+        sampled = not config["fast_dev_run"]
         for callback in given:
             if isinstance(callback, ModelCheckpoint) and not isinstance(callback, Checkpointing | BestCheckpoint):
                 # Lightning's default depends on the loggers
@@ -316,12 +286,15 @@ class CLI(LightningCLI):
         if self._speaks and not any(isinstance(c, ProgressBar) for c in given):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
-            wanted.append(RunConfig(self.run.folder / CONFIG_FILE, self._text))
+            wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text), LoRAFolder(self.run.folder)]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):
             wanted.append(UnusedAverage())
-        return [*wanted, *self._paged(config)]
+        if self.subcommand in PAGED:
+            wanted += samples_to_show(self.subcommand, self.model, self.datamodule, given) if sampled else []
+            wanted.append(RunPage(self.run.folder, self.subcommand, self.line, self._summary))
+        return wanted
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

@@ -53,7 +53,7 @@ class LookAhead:
         path_weight: The weight :math:`\lambda_\mathrm{path} \geq 0` of the pathwise half.
         stride: The largest number of steps of the chain that one step of the prediction :math:`\hat x_0(x_j)` covers, at least 1.
             The prediction has :math:`n = \lceil j / \mathrm{stride} \rceil` deterministic steps, at the cost of :math:`n - 1`
-            passes forward and backward a segment. By default it has one step, which tells little of the reward in early steps.
+            passes forward and backward a segment. By default it has one step, which predicts little of the reward in early steps.
         start_value: Whether :math:`c(x_{j+h})` is a feature, at the cost of one more score of the first segment.
         increments: Whether :math:`D_j` is a feature, at the cost of one pass forward and one score a segment.
         value: The function :math:`c` of the prediction; by default the reward itself.

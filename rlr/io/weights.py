@@ -100,7 +100,7 @@ def checksum(state: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}\n".encode())
-        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(state[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -118,7 +118,7 @@ class Updater:
         if self.optimization.term_weights is not None:
             self._weigh(accumulator, failure)
         else:
-            self._average([weight.grad for weight in self._with_gradients()])
+            self._average(self._gradients_to_average())
         if failure is None:
             optimizer.step()
             overflow = self._scale > 1 and accumulator.failure() is not None
@@ -126,13 +126,13 @@ class Updater:
                 self.module.lr_schedulers().step()  # type: ignore[union-attr]
         optimizer.zero_grad()
 
-    def _with_gradients(self) -> list[nn.Parameter]:
-        """Returns the weights; with several ranks each has a gradient, because all ranks must average the same ones."""
+    def _gradients_to_average(self) -> list[Tensor]:
+        """Returns the gradients; with several ranks each weight has one, because all ranks must average the same ones."""
         weights = self.weights()
         if self.module.trainer.world_size > 1:
             for weight in weights:
                 weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        return [weight for weight in weights if weight.grad is not None]
+        return [weight.grad for weight in weights if weight.grad is not None]
 
     def _average(self, gradients: Sequence[Tensor]) -> None:
         """Averages gradients over ranks, in place."""

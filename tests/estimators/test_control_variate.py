@@ -255,7 +255,7 @@ def test_the_explained_share_is_logged_by_state() -> None:
         estimate(estimator, curved(), wavy, 64, seed)
     shares = estimator.metrics()
     assert list(shares) == [f"explained/{j}" for j in range(1, T)]
-    # the fewer steps are left, the more of the reward the prediction tells
+    # the fewer steps are left, the more of the reward is predicted
     assert shares["explained/1"] > shares["explained/3"] > shares["explained/5"] > 0
 
 

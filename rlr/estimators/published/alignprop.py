@@ -1,6 +1,6 @@
 r"""AlignProp: backpropagation through the whole chain, with the output of the network a constant in random steps.
 
-The path of the latent :math:`x_T \to \dots \to x_0` is never cut. Whether the predicted noise :math:`\hat z_t` has a gradient is
+The path of the latent :math:`x_T \to \dots \to x_0` is never cut. Whether the output of the network has a gradient is
 drawn in each step, and late steps keep it more often than early steps:
 
 .. math:: P(\text{step } t \text{ keeps its gradient}) = \frac{T - t + 1}{T + 1}, \qquad \text{half of the steps on average.}
