@@ -98,8 +98,11 @@ def change(found: Comparison) -> str:
 def _tiles(record: Record) -> list[Tiles]:
     compared = list(comparisons(record))
     tiles = [
-        (f"{label} · {name} ({stage})", *cells(found)[:2], change(found)) for stage, name, label, found in compared[:4]
-    ]
+        (f"{label} · {name} ({stage})", *cells(found)[:2], change(found))
+        for stage, name, label, found in compared
+        # the raw scale alone
+        if label in record.results[stage]["sets"][name].get("scores", {})
+    ][:4]
     values = record.series("reward/mean").finite().values
     if len(values) > 1:
         window = max(1, len(values) // 10)
@@ -116,7 +119,7 @@ READING = (
 
 
 def _lead(record: Record) -> str:
-    summary = next((c["summary"] for c in reversed(record.commands) if c.get("summary")), "")
+    summary = _summary(record)
     found = next(comparisons(record), None)
     done = f"{record.updates} update{'s'[: record.updates != 1]}"
     planned = int(record.config.get("trainer", {}).get("max_steps") or -1)
@@ -125,7 +128,14 @@ def _lead(record: Record) -> str:
         stage, name, label, compared = found
         before, after, *_ = cells(compared)
         parts.append(f"{label} on {name} ({stage}): {before} before and {after} after {done} ({change(compared)}).")
-    return " ".join(filter(None, [*parts, summary])) or f"{done}."
+    return " ".join(filter(None, parts)) or summary or f"{done}."
+
+
+def _summary(record: Record) -> str:
+    """Returns what the last ``fit`` did, in words."""
+    return str(
+        next((c["summary"] for c in reversed(record.commands) if c.get("summary") and c.get("command") == "fit"), "")
+    )
 
 
 def _tables(record: Record) -> Iterator[Table]:
@@ -184,7 +194,7 @@ def _facts(record: Record) -> dict[str, str]:
     """Returns device, date, commit and versions of the last ``fit``, or of the last command."""
     fits = [command for command in record.commands if command.get("command") == "fit"] or record.commands
     last = fits[-1] if fits else next(iter(record.results.values()), {})
-    shown = {name: last.get(name) for name in ("device", "date", "commit")}
+    shown = {"what": _summary(record)} | {name: last.get(name) for name in ("device", "date", "commit")}
     versions = last.get("versions")
     if isinstance(versions, Mapping):
         shown["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
