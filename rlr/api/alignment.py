@@ -98,17 +98,18 @@ def align(
     found = method_of(method)
     scored = _reward(reward, model.size, prompts)
     kind = ImageAlignment if model.size.frames is None else VideoAlignment
-    changes: dict[str, Any] = {
-        name: value for name, value in {"accumulate": accumulate, "lr": lr}.items() if value is not None
-    }
-    optimization = replace(found.optimization, **changes)
-    estimator = found.estimator(scored.differentiable)
-    module = kind(model, sampler or own(), scored, estimator, optimization, seed=seed)
+    optimization = _changed(found.optimization, accumulate=accumulate, lr=lr)
+    module = kind(model, sampler or own(), scored, found.estimator(scored.differentiable), optimization, seed=seed)
     data = _data(prompts, batch_size, seed)
     history = _fit(module, data, updates, folder)
-    facts = {"estimator": type(estimator).__name__, **_facts(optimization, module.chain, data)}
+    facts = {"estimator": type(module.estimator).__name__, **_facts(optimization, module.chain, data)}
     card = Card(scored.label, {**facts, "updates": updates, "seed": seed})
     return Aligned(module.chain, card, history, None if isinstance(pipe, DiffusionModel) else pipe)
+
+
+def _changed(optimization: Optimization, **values: Any) -> Optimization:
+    """Returns the settings with the values that are not None."""
+    return replace(optimization, **{name: value for name, value in values.items() if value is not None})
 
 
 def _model(pipe: Any, guidance: float | None) -> tuple[DiffusionModel, Callable[[], Sampler]]:

@@ -1,6 +1,7 @@
 """The line of progress has the numbers of the run."""
 
 import re
+from itertools import groupby
 
 import pytest
 
@@ -48,7 +49,9 @@ def test_validation_and_evaluation_state_what_is_left(shown):
     validated = [line.split(" · ")[0] for line in lines if line.startswith("validating")]
     assert validated == [f"validating, batch {k}/3" for k in (1, 2, 3)]
     evaluated = [line for line in lines if line.startswith("evaluating Prompts, sample")]
-    assert [line.split(" · ")[0].split(" ")[-1] for line in evaluated] == ["2/6", "4/6", "6/6"] * (len(evaluated) // 3)
+    # a slow machine states a count twice
+    counts = [count for count, _ in groupby(line.split(" · ")[0].split(" ")[-1] for line in evaluated)]
+    assert counts == ["2/6", "4/6", "6/6"] * (len(counts) // 3)
     assert evaluated[-1].endswith(" · 0 s left")
 
 
