@@ -15,7 +15,6 @@ from torch import Tensor
 from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
 from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
-from rlr.chain import Chain
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
 from rlr.io.terminal import TERMINAL
@@ -102,8 +101,7 @@ def align(
     module = kind(model, sampler or own(), scored, found.estimator(scored.differentiable), optimization, seed=seed)
     data = _data(prompts, batch_size, seed)
     history = _fit(module, data, updates, folder)
-    facts = {"estimator": type(module.estimator).__name__, **_facts(optimization, module.chain, data)}
-    card = Card(scored.label, {**facts, "updates": updates, "seed": seed})
+    card = Card(scored.label, {**_facts(module, data), "updates": updates, "seed": seed})
     return Aligned(module.chain, card, history, None if isinstance(pipe, DiffusionModel) else pipe)
 
 
@@ -141,12 +139,13 @@ def _reward(reward: Reward | Function, size: Size, prompts: Sequence[str] | Prom
     return FunctionReward(reward, shape=(*frames, 3, size.height, size.width), prompts=texts[:2])
 
 
-def _facts(optimization: Optimization, chain: Chain, data: PromptData) -> dict[str, object]:
-    sampler = chain.sampler
+def _facts(module: Alignment, data: PromptData) -> dict[str, object]:
+    sampler = module.chain.sampler
     return {
+        "estimator": type(module.estimator).__name__,
         "sampler": f"{type(sampler).__name__}, {sampler.steps} steps",
-        "lr": optimization.lr,
-        "batch": f"{data.batch_size} × {optimization.accumulate}",
+        "lr": module.optimization.lr,
+        "batch": f"{data.batch_size} × {module.optimization.accumulate}",
     }
 
 
