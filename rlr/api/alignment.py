@@ -71,14 +71,12 @@ def align(
 ) -> Aligned:
     """Trains a model to raise a reward.
 
-    The networks of a pipeline are used as they are: afterwards the pipeline itself makes aligned images. Training runs on the
-    accelerator if there is one, and the model stays there.
+    The pipeline itself makes aligned images afterwards. The model is moved to the accelerator if there is one.
 
     Args:
         pipe: A ``StableDiffusionPipeline`` or ``StableDiffusion3Pipeline``, of which a LoRA is trained, or a model of
             this library, such as ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
-        reward: A reward, or a function of images in [0, 1] and prompts that returns one number an image; see
-            :class:`~rlr.rewards.FunctionReward`.
+        reward: A reward, or a function of images in [0, 1] and prompts for :class:`~rlr.rewards.FunctionReward`.
         prompts: Training prompts, or a data set.
         method: The name of a method: half_order, rlr, first_order, alignprop, draft_lv, refl or ddpo, or an estimator.
         updates: The number of updates.
@@ -96,13 +94,18 @@ def align(
     model, own = _model(pipe, guidance)
     found = method_of(method)
     scored = _reward(reward, model.size, prompts)
-    kind = ImageAlignment if model.size.frames is None else VideoAlignment
     optimization = _changed(found.optimization, accumulate=accumulate, lr=lr)
-    module = kind(model, sampler or own(), scored, found.estimator(scored.differentiable), optimization, seed=seed)
+    module = _kind(model)(
+        model, sampler or own(), scored, found.estimator(scored.differentiable), optimization, seed=seed
+    )
     data = _data(prompts, batch_size, seed)
     history = _fit(module, data, updates, folder)
     card = Card(scored.label, {**_facts(module, data), "updates": updates, "seed": seed})
     return Aligned(module.chain, card, history, None if isinstance(pipe, DiffusionModel) else pipe)
+
+
+def _kind(model: DiffusionModel) -> type[Alignment]:
+    return ImageAlignment if model.size.frames is None else VideoAlignment
 
 
 def _changed(optimization: Optimization, **values: Any) -> Optimization:
