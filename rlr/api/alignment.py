@@ -92,12 +92,10 @@ def align(
         ValueError: If the pipeline is of an unknown class, or the parts do not fit each other.
     """
     model, own = _model(pipe, guidance)
-    found = method_of(method)
-    scored = _reward(reward, model.size, prompts)
+    found, scored = method_of(method), _reward(reward, model.size, prompts)
+    estimator = found.estimator(scored.differentiable)
     optimization = _changed(found.optimization, accumulate=accumulate, lr=lr)
-    module = _kind(model)(
-        model, sampler or own(), scored, found.estimator(scored.differentiable), optimization, seed=seed
-    )
+    module = _kind(model)(model, sampler or own(), scored, estimator, optimization, seed=seed)
     data = _data(prompts, batch_size, seed)
     history = _fit(module, data, updates, folder)
     card = Card(scored.label, {**_facts(module, data), "updates": updates, "seed": seed})
