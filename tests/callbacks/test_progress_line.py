@@ -13,8 +13,10 @@ from tests.modules.toy import WORDS, align, run
 
 
 @pytest.fixture
-def shown(monkeypatch):
+def shown(monkeypatch, tmp_path):
     """Returns a function that runs something and returns the lines that a terminal has shown, in turn."""
+    # a trainer without a folder of its own writes to the working directory
+    monkeypatch.chdir(tmp_path)
     stream = Stream(live=True)
     monkeypatch.setattr(TERMINAL, "_stream", stream)
 
