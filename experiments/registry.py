@@ -3,6 +3,7 @@
 from experiments.base import Experiment
 from experiments.board.board import BoardA, BoardB
 from experiments.board.tuning import BoardTuningA, BoardTuningB
+from experiments.cost.slopes import Slopes
 from experiments.paper.cost import Cost
 from experiments.paper.figure3 import Figure3
 from experiments.paper.figure4 import Figure4
@@ -29,6 +30,7 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Table5,
     Table6,
     Tails,
+    Slopes,
     BoardTuningA,
     BoardA,
     BoardTuningB,

@@ -10,6 +10,9 @@ from rlr.lazy import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rlr.api import Aligned as Aligned
+    from rlr.api import align as align
+    from rlr.api import load as load
     from rlr.callbacks import CMMD as CMMD
     from rlr.callbacks import EMA as EMA
     from rlr.callbacks import Checkpointing as Checkpointing
@@ -122,6 +125,7 @@ if TYPE_CHECKING:
     from rlr.rewards import EvenlySpaced as EvenlySpaced
     from rlr.rewards import FrameChoice as FrameChoice
     from rlr.rewards import FrameReward as FrameReward
+    from rlr.rewards import FunctionReward as FunctionReward
     from rlr.rewards import HPSv2 as HPSv2
     from rlr.rewards import HPSVersion as HPSVersion
     from rlr.rewards import ImageReward as ImageReward

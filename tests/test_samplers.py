@@ -23,7 +23,8 @@ STOCHASTIC = [CPS(20, 0.6), DDIM(20, 0.0), DDIM(20, 0.3), DDIM(20, 1.0), Ancestr
 
 
 def identify(sampler: Sampler) -> str:
-    return f"{type(sampler).__name__}({', '.join(str(v) for k, v in vars(sampler).items() if k != 'steps')})"
+    values = (identify(v) if isinstance(v, Sampler) else str(v) for k, v in vars(sampler).items() if k != "steps")
+    return f"{type(sampler).__name__}({', '.join(values)})"
 
 
 def affine(step: Callable[[Tensor], Tensor]) -> tuple[float, float]:

@@ -78,7 +78,7 @@ class Bench:
         estimator = case.make()
         rollout = estimator.rollout(self.chain, self.prompts, self.noises, self.objective, SEED)
         for term in estimator.terms(rollout):
-            term.loss.backward()
+            term.backward()
             del term
         self.optimizer.step()
         self.optimizer.zero_grad()

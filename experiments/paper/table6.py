@@ -168,7 +168,7 @@ class Updates:
                 term = next(terms, None)
             if term is None:
                 break
-            term.loss.backward()
+            term.backward()
             del term  # its graph must be gone before the next is built
         optimizer.step()
         optimizer.zero_grad()

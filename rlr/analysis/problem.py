@@ -53,7 +53,7 @@ class Estimand(ABC):
         rollout = estimator.rollout(self.chain, batch.prompts, batch.noises, batch.objective, batch.seed)
         terms = estimator.terms(rollout)
         while (term := self._next(terms)) is not None:
-            term.loss.backward()
+            term.backward()
             del term  # its graph must be gone before the next is built
         return torch.cat([-weight.grad.flatten() for weight in weights if weight.grad is not None])
 

@@ -1,4 +1,4 @@
-"""The command line: ``python train.py {fit,validate,test,predict,export,analyze} --config FILE``."""
+"""The command line: ``rlr {fit,validate,test,predict,export,analyze} --config FILE``, or ``python train.py`` in its place."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from rlr.cli.config_files import ConfigError, expand_home_in_option
 from rlr.cli.error_messages import sentence
 from rlr.cli.output import tolerate_output
 from rlr.cli.run_folder import with_run
+from rlr.cli.shipped import with_shipped
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import check_command, import_classes, usage
 from rlr.io.terminal import TERMINAL
@@ -48,7 +49,7 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
             if not args or args[0] in ("-h", "--help"):
                 sys.stdout.write(usage())
                 raise SystemExit(0 if args else 2)
-            args = with_run(args)
+            args = with_run(with_shipped(args))
             with TERMINAL.alive():
                 TERMINAL.status("importing torch and Lightning")
                 check_command(args)

@@ -32,12 +32,13 @@ from rlr.callbacks import (
     UnusedAverage,
 )
 from rlr.cli.analyze import analyze, training_gradient
+from rlr.cli.card import card_of
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.error_messages import explain
-from rlr.cli.export import check_empty, export
+from rlr.cli.export import check_empty, choose, export
 from rlr.cli.interrupts import sigterm_raises
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
@@ -130,11 +131,11 @@ class CLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
-        # the first argument of each is made from the config's module
-        for name, function, first in ((EXPORT, export, "model"), (ANALYZE, analyze, "training")):
+        # these arguments are made from the config's module
+        for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
-            own_parser.add_function_arguments(function, skip={first})
+            own_parser.add_function_arguments(function, skip=made)
             self._subcommand_parsers[name] = own_parser
             parser._subcommands_action.add_subcommand(name, own_parser, help=COMMANDS[name])
 
@@ -180,10 +181,14 @@ class CLI(LightningCLI):
 
     def _export(self) -> None:
         config = self.config[EXPORT]
-        check_empty(Path(config.folder))
+        if config.folder is not None:
+            check_empty(Path(config.folder))
+        choose(config.to, config.exporter)
         model = build(config.model.get("init_args", {}).get("model"), DiffusionModel, "model.model")
-        exporter = build(config.exporter, Exporter, "exporter")
-        self.exported = export(model, exporter, config.folder, config.ckpt_path, config.use_average)
+        exporter = None if config.exporter is None else build(config.exporter, Exporter, "exporter")
+        card = card_of(config.as_dict(), Path(config.ckpt_path))
+        asked = {name: config[name] for name in ("folder", "ckpt_path", "to", "use_average", "push")}
+        self.exported = export(model, exporter=exporter, card=card, **asked)
         sys.stdout.write("".join(f"{path}\n" for path in self.exported))
 
     def _analyze(self) -> None:

@@ -160,7 +160,7 @@ def known_options(command: str) -> dict[str, Parameter | Class]:
     given = function_parameters(f"rlr.cli.{command}", command) if own_function else method_parameters(trainer, command)
     for name, parameter in given.items():
         # the command line builds these itself
-        if name not in ("model", "datamodule") and "dataloaders" not in name:
+        if name not in ("model", "datamodule", "card") and "dataloaders" not in name:
             own[name] = parameter
     return own
 

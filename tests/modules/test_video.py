@@ -23,9 +23,10 @@ from rlr.estimators import (
     ZerothOrder,
 )
 from rlr.models import Guidance, Size
-from rlr.modules import Alignment, ImageAlignment, Objective, VideoAlignment, memory
+from rlr.modules import Alignment, ImageAlignment, VideoAlignment, memory
 from rlr.modules.checks import check_training
 from rlr.modules.memory import Offload
+from rlr.objective import Objective
 from rlr.rewards import (
     AllFrames,
     Brightness,
