@@ -6,8 +6,9 @@ from typing import Any
 
 from griffe import Extension, Object
 
-BLOCK = re.compile(r"^( *)\.\. math::[ ]*\n((?:[ \t]*\n|\1 +\S.*(?:\n|\Z))+)", re.MULTILINE)
+BLOCK = re.compile(r"^( *)\.\. math::[ ]*(.*)\n?((?:[ \t]*\n|\1 +\S.*(?:\n|\Z))*)", re.MULTILINE)
 FORMULA = re.compile(r":math:`([^`]+)`")
+LINE = re.compile(r"^( *)\| (.*)$", re.MULTILINE)
 ROLE = re.compile(r":(?:py:)?(?:attr|class|data|func|meth|mod):`(~?)([^`]+)`")
 
 
@@ -20,15 +21,17 @@ class RestMarkup(Extension):
 
 
 def markdown(text: str) -> str:
-    """Returns a docstring with ``$…$`` for formulas, ``$$…$$`` for blocks of them, and code for roles."""
+    """Returns a docstring with ``$…$`` for formulas, ``$$…$$`` for displayed ones, and code for roles."""
     text = BLOCK.sub(_block, text)
     text = FORMULA.sub(lambda match: f"${' '.join(match[1].split())}$", text)
+    # a block of lines keeps its breaks
+    text = LINE.sub(r"\1\2<br>", text)
     return ROLE.sub(_role, text)
 
 
 def _block(match: re.Match[str]) -> str:
     """Returns a block of a formula, indented as the directive was."""
-    indent, body = match[1], dedent(match[2]).strip()
+    indent, body = match[1], f"{match[2]}\n{dedent(match[3])}".strip()
     lines = ["", "$$", *(line for line in body.splitlines() if line.strip()), "$$", "", ""]
     return "\n".join(indent + line if line else line for line in lines)
 
