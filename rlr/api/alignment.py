@@ -98,12 +98,13 @@ def align(
     found = method_of(method)
     scored = _reward(reward, model.size, prompts)
     kind = ImageAlignment if model.size.frames is None else VideoAlignment
-    changes = {name: value for name, value in {"accumulate": accumulate, "lr": lr}.items() if value is not None}
+    changes: dict[str, Any] = {
+        name: value for name, value in {"accumulate": accumulate, "lr": lr}.items() if value is not None
+    }
     optimization = replace(found.optimization, **changes)
     estimator = found.estimator(scored.differentiable)
     module = kind(model, sampler or own(), scored, estimator, optimization, seed=seed)
-    given = isinstance(prompts, PromptData)
-    data = prompts if given else Prompts(train=list(prompts), batch_size=batch_size, seed=seed)
+    data = _data(prompts, batch_size, seed)
     history = _fit(module, data, updates, folder)
     facts = {"estimator": type(estimator).__name__, **_facts(optimization, module.chain, data)}
     card = Card(scored.label, {**facts, "updates": updates, "seed": seed})
@@ -121,6 +122,12 @@ def _model(pipe: Any, guidance: float | None) -> tuple[DiffusionModel, Callable[
             f"{type(pipe).__name__}"
         )
     return Guidance(family.model(pipe), family.guidance if guidance is None else guidance), family.sampler
+
+
+def _data(prompts: Sequence[str] | PromptData, batch_size: int, seed: int) -> PromptData:
+    return (
+        prompts if isinstance(prompts, PromptData) else Prompts(train=list(prompts), batch_size=batch_size, seed=seed)
+    )
 
 
 def _reward(reward: Reward | Function, size: Size, prompts: Sequence[str] | PromptData) -> Reward:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlr.callbacks.loggers import show_image as show_image
     from rlr.callbacks.loggers import show_table as show_table
     from rlr.callbacks.loggers import show_video as show_video
+    from rlr.callbacks.lora_folder import LoRAFolder as LoRAFolder
     from rlr.callbacks.metrics_file import MetricsFile as MetricsFile
     from rlr.callbacks.prediction import PredictionWriter as PredictionWriter
     from rlr.callbacks.progress_line import ProgressLine as ProgressLine

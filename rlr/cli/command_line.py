@@ -18,12 +18,14 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlr.callbacks import (
     EMA,
     BestCheckpoint,
     Checkpointing,
     Evaluation,
+    LoRAFolder,
     MetricsFile,
     PredictionWriter,
     ProgressLine,
@@ -47,7 +49,6 @@ from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
 from rlr.data import PromptData
-from rlr.distributed import rank
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
@@ -135,7 +136,7 @@ class CLI(LightningCLI):
         for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
-            own_parser.add_function_arguments(function, skip=made)
+            own_parser.add_function_arguments(function, skip={*made})
             self._subcommand_parsers[name] = own_parser
             parser._subcommands_action.add_subcommand(name, own_parser, help=COMMANDS[name])
 
@@ -222,7 +223,7 @@ class CLI(LightningCLI):
             self.run.check_free(self._resumed)
             self._text = self._resolved()
         place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
-        if self._speaks and rank() == 0:
+        if self._speaks and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             say(summary(config.as_dict(), str(self.subcommand), self.run.folder))
 
     def _resolved(self) -> str:
@@ -273,7 +274,7 @@ class CLI(LightningCLI):
         if self._speaks and not any(isinstance(c, ProgressBar) for c in given):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
-            wanted.append(RunConfig(self.run.folder / CONFIG_FILE, self._text))
+            wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text), LoRAFolder(self.run.folder)]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):

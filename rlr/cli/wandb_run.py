@@ -5,8 +5,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
 from rlr.cli.run_folder import Run
-from rlr.distributed import rank
 from rlr.io.atomic import write_whole
 
 PROJECT = "rlr"
@@ -40,6 +41,6 @@ def _identity(file: Path, resumed: bool) -> str:
     if resumed and file.is_file():
         return file.read_text(encoding="utf-8").strip()
     new = secrets.token_hex(4)
-    if rank() == 0:
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         write_whole(file, f"{new}\n".encode())
     return new
