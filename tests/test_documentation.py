@@ -75,8 +75,8 @@ def test_the_reference_has_a_page_of_every_package_of_parts() -> None:
 
 def commands(page: str) -> list[list[str]]:
     """The command lines of a page, word by word."""
-    blocks = re.findall(r"```\n(.*?)```", read(page), re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", read(page), re.DOTALL | re.MULTILINE)
+    lines = "".join(block for language, block in fenced if not language).replace("\\\n", " ").splitlines()
     return [shlex.split(line) for line in lines if line.strip() and not line.startswith(("for ", "done"))]
 
 
@@ -253,7 +253,6 @@ def test_formulas_become_mathml() -> None:
 
 
 @needs_site
-@pytest.mark.slow
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
