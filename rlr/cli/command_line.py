@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import diffusers
+import huggingface_hub
 import jsonargparse
 import transformers
 import yaml
@@ -87,6 +88,8 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
 # the line of progress takes the place of bars for each file of a model
 transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
+# both hide the bars of downloads as well, which may take an hour
+huggingface_hub.utils.enable_progress_bars()
 
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
