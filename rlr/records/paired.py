@@ -80,7 +80,7 @@ def difference(reference: Group, group: Group, key: Key) -> Difference:
     means = [
         float(np.nanmean(np.where(counts, x.mean(0), math.nan))) if counts.any() else math.nan for x in (before, after)
     ]
-    found = Comparison(*means, round(means[1] - means[0], 12), low, high)
+    found = Comparison(means[0], means[1], round(means[1] - means[0], 12), low, high)
     error = math.hypot(*(standard_error([float(np.nanmean(run)) for run in x]) for x in (before, after)))
     return Difference(
         group.name, key, found, int(rows.sum()), error, _same_base(reference.records[0], group.records[0], key)

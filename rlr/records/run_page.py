@@ -98,7 +98,7 @@ def change(found: Comparison) -> str:
 def _tiles(record: Record) -> list[Tiles]:
     compared = list(comparisons(record))
     tiles = [
-        (f"{label} · {name} ({stage})", *cells(found)[:2], change(found))
+        (f"{label} · {name} ({stage})", cells(found)[0], cells(found)[1], change(found))
         for stage, name, label, found in compared
         # the raw scale alone
         if label in record.results[stage]["sets"][name].get("scores", {})

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
@@ -95,5 +96,5 @@ def _row(record: Record) -> Iterator[tuple[str, Any]]:
 
 
 def _numbers(key: str, numbers: Mapping[str, float]) -> Iterator[tuple[str, float]]:
-    yield key, numbers.get("aligned", numbers.get("mean"))  # type: ignore[misc]
+    yield key, numbers.get("aligned", numbers.get("mean", math.nan))
     yield from ((f"{key}_{part}", numbers[part]) for part in ("base", "difference", "low", "high") if part in numbers)
