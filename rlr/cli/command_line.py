@@ -24,6 +24,7 @@ from rlr.callbacks import (
     BestCheckpoint,
     Checkpointing,
     Evaluation,
+    KeptAdapter,
     MetricsFile,
     PredictionWriter,
     ProgressLine,
@@ -41,6 +42,7 @@ from rlr.cli.export import check_empty, export
 from rlr.cli.interrupts import sigterm_raises
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
+from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
@@ -216,7 +218,8 @@ class CLI(LightningCLI):
                 self._resumed = config.ckpt_path = "last"
             self.run.check_free(self._resumed)
             self._text = self._resolved()
-        place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
+            self._facts = facts(config.as_dict())
+        place(config, self.run, self.subcommand != "fit" or self._resumed is not None)
         if self._speaks and rank() == 0:
             say(summary(config.as_dict(), str(self.subcommand), self.run.folder))
 
@@ -268,7 +271,7 @@ class CLI(LightningCLI):
         if self._speaks and not any(isinstance(c, ProgressBar) for c in given):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
-            wanted.append(RunConfig(self.run.folder / CONFIG_FILE, self._text))
+            wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text, self._facts), KeptAdapter()]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):
