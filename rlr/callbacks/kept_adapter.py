@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 
 from rlr.callbacks.ema import ema_weights
 from rlr.callbacks.loggers import keep_files, updates
+from rlr.callbacks.lora_folder import exporter_of
 from rlr.models import DiffusionModel
-from rlr.models.export import DiffusersLoRA, Exporter, PeftAdapter
+from rlr.models.adapters import LoRA
 from rlr.models.latent import LatentDiffusion
 from rlr.models.wrapper import unwrap
 from rlr.modules.alignment import Alignment
@@ -33,8 +34,8 @@ class KeptAdapter(Callback):
         loggers = [logger for logger in trainer.loggers if keep_files.dispatch(type(logger)) is not _NOTHING]
         if not isinstance(pl_module, Alignment) or not loggers or not trainer.is_global_zero:
             return
-        facts = {"updates": updates(trainer, pl_module), "reward": pl_module.reward.label}
-        facts["running_reward"] = pl_module.progress.running
+        label, running = pl_module.reward.label, pl_module.progress.running
+        facts = {"updates": updates(trainer, pl_module), "reward": label, "running_reward": running}
         with TemporaryDirectory() as folder, ema_weights(trainer, pl_module):
             written = write_adapter(pl_module.chain.model, Path(folder))
             for logger in loggers if written else ():
@@ -44,20 +45,11 @@ class KeptAdapter(Callback):
 def write_adapter(model: DiffusionModel, folder: Path) -> bool:
     """Writes the trained weights of a model into an empty folder; returns whether they are small enough."""
     base = unwrap(model)
-    for exporter in (DiffusersLoRA(), PeftAdapter()):
-        if isinstance(base, LatentDiffusion) and _fits(exporter, base):
-            exporter.save(base, folder)
-            return True
+    if isinstance(base, LatentDiffusion) and isinstance(base.adapter, LoRA):
+        exporter_of(base).save(base, folder)
+        return True
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.trainable.items()}
     small = 0 < sum(weight.numel() for weight in weights.values()) <= LARGEST
     if small:
         save_file(weights, folder / WEIGHTS)
     return small
-
-
-def _fits(exporter: Exporter, model: LatentDiffusion) -> bool:
-    try:
-        exporter.check(model)
-    except ValueError:
-        return False
-    return True

@@ -5,9 +5,10 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
 from rlr.cli.run_folder import Run
 from rlr.cli.run_name import run_group, run_name
-from rlr.distributed import rank
 from rlr.io.atomic import write_whole
 
 PROJECT = "rlr"
@@ -46,6 +47,6 @@ def _kept(file: Path, new: str, resumed: bool) -> str:
     """Returns what the file of a resumed run holds; the first process keeps what is new in it."""
     if resumed and file.is_file():
         return file.read_text(encoding="utf-8").strip()
-    if rank() == 0:
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         write_whole(file, f"{new}\n".encode())
     return new
