@@ -462,7 +462,7 @@ def test_a_snippet_of_the_evaluation_page_runs(
         import wandb
 
         wandb.finish()
-        assert list((tmp_path / "runs" / "logged" / "wandb").glob("offline-run-*/files/media/images/*.png"))
+        assert list((tmp_path / "runs" / "logged" / "wandb").glob("offline-run-*/files/media/images/media/*.png"))
 
 
 def test_the_evaluation_page_lists_every_argument() -> None:
