@@ -114,6 +114,9 @@ if TYPE_CHECKING:
     from rlr.modules import Sampling as Sampling
     from rlr.modules import Shrinkage as Shrinkage
     from rlr.modules import VideoAlignment as VideoAlignment
+    from rlr.records.record import Record as Record
+    from rlr.records.table import RunTable as RunTable
+    from rlr.records.table import runs as runs
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames
     from rlr.rewards import AsIs as AsIs

@@ -131,6 +131,8 @@ def test_the_quickstart_ends_with_the_exported_lora(
     files = {kind: re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "yaml")}
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    # another test may have imported a module of this name
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     Path("mine.py").write_text(files["python"][0])
     Path("mine.yaml").write_text(files["yaml"][0])
     for words in commands("quickstart.md"):

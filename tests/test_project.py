@@ -410,6 +410,8 @@ def test_the_example_of_the_readme_trains(
     (tmp_path / "mine.yaml").write_text(config)
     (tmp_path / "prompts.txt").write_text("a red picture\na blue picture\n")
     monkeypatch.syspath_prepend(tmp_path)
+    # another test may have imported a module of this name
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     monkeypatch.chdir(tmp_path)
     folder = request.getfixturevalue("random_sd")()
     path = f"--model.init_args.model.init_args.model.init_args.path={folder}"

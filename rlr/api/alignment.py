@@ -15,7 +15,6 @@ from torch import Tensor
 from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
 from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
-from rlr.chain import Chain
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
 from rlr.io.terminal import TERMINAL
@@ -72,14 +71,12 @@ def align(
 ) -> Aligned:
     """Trains a model to raise a reward.
 
-    The networks of a pipeline are used as they are: afterwards the pipeline itself makes aligned images. Training runs on the
-    accelerator if there is one, and the model stays there.
+    The pipeline itself makes aligned images afterwards. The model is moved to the accelerator if there is one.
 
     Args:
         pipe: A ``StableDiffusionPipeline`` or ``StableDiffusion3Pipeline``, of which a LoRA is trained, or a model of
             this library, such as ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
-        reward: A reward, or a function of images in [0, 1] and prompts that returns one number an image; see
-            :class:`~rlr.rewards.FunctionReward`.
+        reward: A reward, or a function of images in [0, 1] and prompts for :class:`~rlr.rewards.FunctionReward`.
         prompts: Training prompts, or a data set.
         method: The name of a method: half_order, rlr, first_order, alignprop, draft_lv, refl or ddpo, or an estimator.
         updates: The number of updates.
@@ -95,20 +92,23 @@ def align(
         ValueError: If the pipeline is of an unknown class, or the parts do not fit each other.
     """
     model, own = _model(pipe, guidance)
-    found = method_of(method)
-    scored = _reward(reward, model.size, prompts)
-    kind = ImageAlignment if model.size.frames is None else VideoAlignment
-    changes: dict[str, Any] = {
-        name: value for name, value in {"accumulate": accumulate, "lr": lr}.items() if value is not None
-    }
-    optimization = replace(found.optimization, **changes)
+    found, scored = method_of(method), _reward(reward, model.size, prompts)
     estimator = found.estimator(scored.differentiable)
-    module = kind(model, sampler or own(), scored, estimator, optimization, seed=seed)
+    optimization = _changed(found.optimization, accumulate=accumulate, lr=lr)
+    module = _kind(model)(model, sampler or own(), scored, estimator, optimization, seed=seed)
     data = _data(prompts, batch_size, seed)
     history = _fit(module, data, updates, folder)
-    facts = {"estimator": type(estimator).__name__, **_facts(optimization, module.chain, data)}
-    card = Card(scored.label, {**facts, "updates": updates, "seed": seed})
+    card = Card(scored.label, {**_facts(module, data), "updates": updates, "seed": seed})
     return Aligned(module.chain, card, history, None if isinstance(pipe, DiffusionModel) else pipe)
+
+
+def _kind(model: DiffusionModel) -> type[Alignment]:
+    return ImageAlignment if model.size.frames is None else VideoAlignment
+
+
+def _changed(optimization: Optimization, **values: Any) -> Optimization:
+    """Returns the settings with the values that are not None."""
+    return replace(optimization, **{name: value for name, value in values.items() if value is not None})
 
 
 def _model(pipe: Any, guidance: float | None) -> tuple[DiffusionModel, Callable[[], Sampler]]:
@@ -140,12 +140,13 @@ def _reward(reward: Reward | Function, size: Size, prompts: Sequence[str] | Prom
     return FunctionReward(reward, shape=(*frames, 3, size.height, size.width), prompts=texts[:2])
 
 
-def _facts(optimization: Optimization, chain: Chain, data: PromptData) -> dict[str, object]:
-    sampler = chain.sampler
+def _facts(module: Alignment, data: PromptData) -> dict[str, object]:
+    sampler = module.chain.sampler
     return {
+        "estimator": type(module.estimator).__name__,
         "sampler": f"{type(sampler).__name__}, {sampler.steps} steps",
-        "lr": optimization.lr,
-        "batch": f"{data.batch_size} × {optimization.accumulate}",
+        "lr": module.optimization.lr,
+        "batch": f"{data.batch_size} × {module.optimization.accumulate}",
     }
 
 

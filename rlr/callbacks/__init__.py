@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from rlr.callbacks.lora_folder import LoRAFolder as LoRAFolder
     from rlr.callbacks.metrics_file import MetricsFile as MetricsFile
     from rlr.callbacks.prediction import PredictionWriter as PredictionWriter
+    from rlr.callbacks.preview import Preview as Preview
     from rlr.callbacks.progress_line import ProgressLine as ProgressLine
     from rlr.callbacks.run_config import RunConfig as RunConfig
+    from rlr.callbacks.run_page import RunPage as RunPage
     from rlr.callbacks.unused_average import UnusedAverage as UnusedAverage
     from rlr.callbacks.vbench import VBenchEvaluation as VBenchEvaluation
     from rlr.evaluation import CMMD as CMMD

@@ -13,9 +13,11 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from rlr.callbacks.ema import ema_weights
 from rlr.callbacks.loggers import log_numbers, now, show_image, show_table, show_video, updates
 from rlr.callbacks.prompt_sets import sample_sets
+from rlr.callbacks.sample_files import write_samples
 from rlr.callbacks.weights import ReferenceWeights
 from rlr.data.prompts import PromptData
 from rlr.evaluation.evaluator import Display, Drawing, Evaluated, Evaluator, View
+from rlr.evaluation.history import append_history
 from rlr.evaluation.images import png
 from rlr.evaluation.metrics import Metric, as_metrics, parts
 from rlr.evaluation.provenance import provenance
@@ -131,7 +133,7 @@ class Evaluation(Scheduled):
         if metrics is not None and not metrics and not displays:
             raise ValueError("Evaluation: expected a metric or a display, found none; name one, or leave metrics out")
         self.prompts, self.metrics = prompts, None if metrics is None else as_metrics(metrics)
-        self.displays = displays or []
+        self.displays = list(displays or [])
         self.samples, self.limit, self.split, self.seed, self.folder = samples, limit, split, seed, folder
         self.results: Results | None = None
         """The latest."""
@@ -208,6 +210,8 @@ class Evaluation(Scheduled):
             if results.measured:
                 results.write(self._folder(trainer) / ("test" if trainer.testing else "fit"))
             self._draw(trainer, module, evaluators, found)
+        if trainer.is_global_zero and results.measured and not trainer.testing:
+            append_history(self._folder(trainer) / "fit", results)
         numbers = results.metrics()
         log_numbers(trainer, module, numbers)
         # for callbacks that monitor a number
@@ -216,12 +220,16 @@ class Evaluation(Scheduled):
             for logger in trainer.loggers:
                 for name in results.sets:
                     show_table(logger, f"evaluation/{name}", results.table(name), now(module))
-            say(f"\n{results.text()}\n")
+            self.state(results)
         if show:
             self._warn(evaluators, results)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Listener):
                 callback.on_evaluation(trainer, module, results)
+
+    def state(self, results: Results) -> None:
+        """Prints the tables."""
+        say(f"\n{results.text()}\n")
 
     def _facts(self, trainer: Trainer, module: Alignment) -> dict[str, object]:
         metrics = as_metrics(parts(module.reward)) if self.metrics is None else self.metrics
@@ -237,12 +245,16 @@ class Evaluation(Scheduled):
     ) -> None:
         for display in self.displays:
             folder = Path(display.folder or Path(trainer.default_root_dir) / "samples")
+            # those of a test are of other prompts, and do not replace those of the training
+            folder = folder / "test" if trainer.testing else folder
             for name, evaluator in evaluators.items():
                 metric = next((metric for metric in evaluator.metrics if metric.per_sample), None)
                 update, fps = updates(trainer, module), module.chain.model.size.fps
                 view = View(evaluator.samples, update, metric, found[name], self._base.get(name), fps)
                 place = folder if len(evaluators) == 1 else folder / name
-                self._show(trainer, module, place / f"{update:06d}", display.draw(view))
+                drawing = display.draw(view)
+                self._show(trainer, module, place / f"{update:06d}", drawing)
+                write_samples(place / "last", name, drawing, fps)
 
     def _show(self, trainer: Trainer, module: Alignment, stem: Path, drawing: Drawing) -> None:
         """Writes a drawing, and passes it to the loggers."""

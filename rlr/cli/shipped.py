@@ -23,7 +23,7 @@ def shipped(name: str) -> Path:
     """Returns a config by its name, such as ``tiny_rlr`` or ``video/tiny_rlr``.
 
     Raises:
-        ConfigError: If there is none of this name.
+        ConfigError: If there is no config of this name.
     """
     files = {str(file.relative_to(folder()).with_suffix("")): file for file in sorted(folder().rglob("*.yaml"))}
     # images last, so that their names stand

@@ -159,7 +159,7 @@ class Alignment(Sampling):
         measured = {**report.terms, **self.estimator.metrics(), **group_metrics(groups)}
         shared: dict[str, Any] = {**self._divergence(rollouts, profiler), **measured}
         self.log_dict(shared, sync_dist=True, batch_size=n)
-        counts = {"samples": float(self.progress.samples), "reward_calls": float(self.progress.reward_calls)}
+        counts = {name: float(getattr(self.progress, name)) for name in ("updates", "samples", "reward_calls")}
         counts["samples_per_second"] = n * self.trainer.world_size / sum(profiler.seconds.values())
         self.log_dict({**report.gradients, **dict(profiler.metrics()), **counts}, batch_size=n)
 

@@ -261,3 +261,13 @@ def test_odd_clips_are_refused_in_a_sentence(tmp_path):
 def test_the_toy_decodes_only_what_it_is_asked_for():
     model, x = Sparing(), torch.randn(1, 2, FRAMES, 2, 2)
     assert torch.equal(model.decode(x, [2]), model.decode(x)[:, [2]])
+
+
+def test_each_sample_of_the_latest_drawing_has_its_own_file(logged):
+    folder, _ = logged
+    content = json.loads((folder / "samples" / "last" / "samples.json").read_text())
+    assert (content["suffix"], content["update"]) == (".mp4", 2)
+    names = [name for card in content["samples"] for name in card["files"].values()]
+    assert len(names) == len(set(names)) == 4
+    for name in names:
+        assert len(read_video(folder / "samples" / "last" / f"{name}.mp4").frames) == FRAMES

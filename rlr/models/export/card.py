@@ -32,7 +32,7 @@ class Card:
     Args:
         reward: The reward, such as ``PickScore``.
         settings: Settings of the training by name.
-        numbers: Tables of the evaluation, in Markdown; empty where there was none.
+        numbers: Tables of the evaluation, in Markdown; empty without an evaluation.
     """
 
     reward: str = ""

@@ -30,7 +30,7 @@ def exporter_of(name: str) -> Exporter:
     """Returns the exporter of a short name.
 
     Raises:
-        ValueError: If there is none of this name.
+        ValueError: If there is no format of this name.
     """
     if name not in FORMATS:
         raise ValueError(f"to: expected one of {', '.join(FORMATS)}, got {name!r}")

@@ -30,7 +30,7 @@ def push(folder: Path, name: str, private: bool = True) -> str:
         The address of the repository.
 
     Raises:
-        ValueError: If the name is none.
+        ValueError: If it is not a name of a repository.
         OSError: If the hub refuses.
     """
     check_name(name)
