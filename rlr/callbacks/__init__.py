@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from rlr.callbacks.evaluation import Listener as Listener
     from rlr.callbacks.evaluation import Scheduled as Scheduled
     from rlr.callbacks.hacking_alarm import HackingAlarm as HackingAlarm
+    from rlr.callbacks.kept_adapter import KeptAdapter as KeptAdapter
+    from rlr.callbacks.loggers import keep_files as keep_files
     from rlr.callbacks.loggers import show_image as show_image
+    from rlr.callbacks.loggers import show_samples as show_samples
     from rlr.callbacks.loggers import show_table as show_table
     from rlr.callbacks.loggers import show_video as show_video
     from rlr.callbacks.lora_folder import LoRAFolder as LoRAFolder

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from rlr.callbacks.ema import ema_weights
-from rlr.callbacks.loggers import log_numbers, now, show_image, show_table, show_video, updates
+from rlr.callbacks.loggers import log_numbers, show_image, show_samples, show_table, show_video, updates
 from rlr.callbacks.prompt_sets import sample_sets
 from rlr.callbacks.sample_files import write_samples
 from rlr.callbacks.weights import ReferenceWeights
@@ -23,6 +23,7 @@ from rlr.evaluation.metrics import Metric, as_metrics, parts
 from rlr.evaluation.provenance import provenance
 from rlr.evaluation.report import say
 from rlr.evaluation.results import Results
+from rlr.evaluation.sample_table import sample_table
 from rlr.evaluation.statistics import Comparison
 from rlr.io.atomic import write_whole
 from rlr.io.terminal import counted
@@ -216,16 +217,28 @@ class Evaluation(Scheduled):
         log_numbers(trainer, module, numbers)
         # for callbacks that monitor a number
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in numbers.items()})
-        if show and trainer.is_global_zero and results.measured:
-            for logger in trainer.loggers:
-                for name in results.sets:
-                    show_table(logger, f"evaluation/{name}", results.table(name), now(module))
-            self.state(results)
+        if show and trainer.is_global_zero:
+            self._tabulate(trainer, module, found, results)
+            if results.measured:
+                self.state(results)
         if show:
             self._warn(evaluators, results)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Listener):
                 callback.on_evaluation(trainer, module, results)
+
+    def _tabulate(self, trainer: Trainer, module: Alignment, found: Mapping[str, Evaluated], results: Results) -> None:
+        """Passes tables of the measurements, and of the samples that are shown, to the loggers."""
+        step, fps = updates(trainer, module), module.chain.model.size.fps
+        for name, evaluator in self._evaluators(trainer, module).items():
+            base = self._base.get(name)
+            shown = base.pixels if base else None
+            table = sample_table(evaluator.samples, results.sets[name], found[name].pixels, shown, fps)
+            for logger in trainer.loggers:
+                if results.sets[name]:
+                    show_table(logger, f"tables/{name}", results.table(name), step)
+                if table.rows:
+                    show_samples(logger, f"tables/samples/{name}", table, step)
 
     def state(self, results: Results) -> None:
         """Prints the tables."""
@@ -263,9 +276,9 @@ class Evaluation(Scheduled):
             write_video(stem.with_suffix(".mp4"), drawing.video.frames, drawing.video.fps)
         for logger in trainer.loggers:
             if drawing.video:
-                show_video(logger, "samples", drawing.video, now(module))
+                show_video(logger, "media/samples", drawing.video, updates(trainer, module))
             else:
-                show_image(logger, "samples", drawing.image, now(module))
+                show_image(logger, "media/samples", drawing.image, updates(trainer, module))
 
     def _warn(self, evaluators: Mapping[str, Evaluator], results: Results) -> None:
         """Warns of what a metric finds alarming."""

@@ -26,6 +26,7 @@ from rlr.callbacks import (
     EMA,
     BestCheckpoint,
     Checkpointing,
+    KeptAdapter,
     LoRAFolder,
     MetricsFile,
     PredictionWriter,
@@ -48,6 +49,7 @@ from rlr.cli.interrupts import sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
+from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
@@ -232,7 +234,8 @@ class CLI(LightningCLI):
                 self._resumed = config.ckpt_path = "last"
             self.run.check_free(self._resumed)
             self._text = self._resolved()
-        place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
+            self._facts = facts(config.as_dict())
+        place(config, self.run, self.subcommand != "fit" or self._resumed is not None)
         self._summary = summary(config.as_dict(), str(self.subcommand), self.run.folder)
         if self._speaks and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             say(self._summary)
@@ -289,7 +292,8 @@ class CLI(LightningCLI):
         if self._speaks and not any(isinstance(c, ProgressBar) for c in given):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
-            wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text), LoRAFolder(self.run.folder)]
+            wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text, self._facts)]
+            wanted += [LoRAFolder(self.run.folder), KeptAdapter()]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):

@@ -30,7 +30,11 @@ def on_runs(arguments: Sequence[str]) -> list[Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python train.py", add_help=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    runs: Any = {"nargs": "+", "metavar": "RUN", "help": "the folder of a run, or a pattern such as 'runs/*'"}
+    runs: dict[str, Any] = {
+        "nargs": "+",
+        "metavar": "RUN",
+        "help": "the folder of a run, or a pattern such as 'runs/*'",
+    }
     page = commands.add_parser(
         "page", description="Write index.html in the folders of runs, from the files that are there."
     )

@@ -77,9 +77,10 @@ def difference(reference: Group, group: Group, key: Key) -> Difference:
     counts = np.isfinite(change)
     rows = np.isfinite(change).any(1)
     low, high = interval(change, np.random.default_rng(0)) if rows.sum() > 1 else (math.nan, math.nan)
-    shared = [np.where(counts, x.mean(0), math.nan) for x in (before, after)]
-    first, second = (float(np.nanmean(x)) if counts.any() else math.nan for x in shared)
-    found = Comparison(first, second, round(second - first, 12), low, high)
+    means = [
+        float(np.nanmean(np.where(counts, x.mean(0), math.nan))) if counts.any() else math.nan for x in (before, after)
+    ]
+    found = Comparison(means[0], means[1], round(means[1] - means[0], 12), low, high)
     error = math.hypot(*(standard_error([float(np.nanmean(run)) for run in x]) for x in (before, after)))
     return Difference(
         group.name, key, found, int(rows.sum()), error, _same_base(reference.records[0], group.records[0], key)

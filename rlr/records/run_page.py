@@ -97,12 +97,12 @@ def change(found: Comparison) -> str:
 
 def _tiles(record: Record) -> list[Tiles]:
     compared = list(comparisons(record))
-    tiles: list[tuple[str, str, str, str]] = []
-    for stage, name, label, found in compared:
+    tiles = [
+        (f"{label} · {name} ({stage})", cells(found)[0], cells(found)[1], change(found))
+        for stage, name, label, found in compared
         # the raw scale alone
-        if label in record.results[stage]["sets"][name].get("scores", {}) and len(tiles) < 4:
-            before, after, *_ = cells(found)
-            tiles.append((f"{label} · {name} ({stage})", before, after, change(found)))
+        if label in record.results[stage]["sets"][name].get("scores", {})
+    ][:4]
     values = record.series("reward/mean").finite().values
     if len(values) > 1:
         window = max(1, len(values) // 10)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
@@ -94,6 +95,6 @@ def _row(record: Record) -> Iterator[tuple[str, Any]]:
     yield from ((f"config/{key}", value) for key, value in flat(record.config).items())
 
 
-def _numbers(key: str, numbers: Mapping[str, float | None]) -> Iterator[tuple[str, float | None]]:
-    yield key, numbers["aligned"] if "aligned" in numbers else numbers.get("mean")
+def _numbers(key: str, numbers: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    yield key, numbers.get("aligned", numbers.get("mean", math.nan))
     yield from ((f"{key}_{part}", numbers[part]) for part in ("base", "difference", "low", "high") if part in numbers)

@@ -105,7 +105,7 @@ def test_the_picture_is_the_middle_frame(logged):
 
 def test_wandb_offline_plays_it(logged):
     folder, video = logged
-    (path,) = (folder / "wandb").glob("offline-run-*/files/media/videos/samples_*.mp4")
+    (path,) = (folder / "wandb").glob("offline-run-*/files/media/videos/media/samples_*.mp4")
     assert torch.equal(read_video(path).frames, video.frames)
 
 
@@ -120,7 +120,7 @@ def test_tensorboard_shows_a_sheet(logged):
 
     folder, video = logged
     events = EventAccumulator(str(folder / "board" / "version_0"), {"images": 0}).Reload()
-    (image,) = events.Images("samples")
+    (image,) = events.Images("media/samples")
     height, width = video.frames.shape[2:]
     assert image.width * image.height == FRAMES * width * height
     assert image.step == 2
