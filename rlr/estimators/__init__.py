@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rlr.estimators.control_variate import LookAhead as LookAhead
     from rlr.estimators.critic import Critic as Critic
     from rlr.estimators.divergence import Penalty as Penalty
+    from rlr.estimators.drawing import Drawing as Drawing
+    from rlr.estimators.drawing import SegmentsByNorm as SegmentsByNorm
+    from rlr.estimators.drawing import UniformSegments as UniformSegments
     from rlr.estimators.first_order import AllSteps as AllSteps
     from rlr.estimators.first_order import Depth as Depth
     from rlr.estimators.first_order import FirstOrder as FirstOrder
