@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rlr.estimators.advantages import LeaveOneOut as LeaveOneOut
     from rlr.estimators.advantages import RunningMean as RunningMean
     from rlr.estimators.advantages import Zero as Zero
+    from rlr.estimators.antithetic import Antithetic as Antithetic
     from rlr.estimators.base import Estimator as Estimator
     from rlr.estimators.base import Term as Term
     from rlr.estimators.coefficients import Coefficients as Coefficients
