@@ -15,7 +15,11 @@ PROMPTS ?=
 SAMPLES ?=
 VIDEOS ?=
 
-.PHONY: help install lock lint format test test-slow demo demo-video bench eval-vbench vbench-weights clean
+# of dashboard
+ENTITY ?=
+PROJECT ?= rlr
+
+.PHONY: help install lock lint format test test-slow demo demo-video bench eval-vbench vbench-weights dashboard docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "%-15s %s\n", $$1, $$2}'
@@ -31,7 +35,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 lock: ## resolve requirements.lock again from pyproject.toml: versions and hashes, no addresses
 	.ci/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 pyproject.toml \
-		--group dev --group vbench --group decord -o requirements.lock >/dev/null
+		--all-extras --group dev --group vbench --group docs --group dashboard -o requirements.lock >/dev/null
 
 lint: install ## ruff, import-linter and mypy
 	.venv/bin/ruff check
@@ -70,6 +74,12 @@ eval-vbench: install ## VBench of RUN=runs/mine or CKPT (CONFIG, PROMPTS, SAMPLE
 vbench-weights: install ## what each dimension of VBench loads, where it goes, and whether it is there
 	@$(PYTHON) -m rlr.cli.vbench weights $(ARGS)
 
+dashboard: install ## workspace and report in Weights & Biases: ENTITY=my-team PROJECT=mine (needs wandb-workspaces)
+	$(PYTHON) -m rlr.cli.dashboard --entity "$(ENTITY)" --project "$(PROJECT)" $(ARGS)
+
+docs: install ## the documentation in the folder site, which opens from disk; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict $(ARGS)
+
 clean: ## delete caches and builds, but neither .venv nor runs
-	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
+	rm -rf dist build site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

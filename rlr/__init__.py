@@ -10,6 +10,9 @@ from rlr.lazy import lazy_names
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from rlr.api import Aligned as Aligned
+    from rlr.api import align as align
+    from rlr.api import load as load
     from rlr.callbacks import CMMD as CMMD
     from rlr.callbacks import EMA as EMA
     from rlr.callbacks import Checkpointing as Checkpointing
@@ -111,6 +114,9 @@ if TYPE_CHECKING:
     from rlr.modules import Sampling as Sampling
     from rlr.modules import Shrinkage as Shrinkage
     from rlr.modules import VideoAlignment as VideoAlignment
+    from rlr.records.record import Record as Record
+    from rlr.records.table import RunTable as RunTable
+    from rlr.records.table import runs as runs
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames
     from rlr.rewards import AsIs as AsIs
@@ -122,6 +128,7 @@ if TYPE_CHECKING:
     from rlr.rewards import EvenlySpaced as EvenlySpaced
     from rlr.rewards import FrameChoice as FrameChoice
     from rlr.rewards import FrameReward as FrameReward
+    from rlr.rewards import FunctionReward as FunctionReward
     from rlr.rewards import HPSv2 as HPSv2
     from rlr.rewards import HPSVersion as HPSVersion
     from rlr.rewards import ImageReward as ImageReward

@@ -71,7 +71,7 @@ class Objective:
         scores = selection.score(pixels, prompts)
         if scores.values.shape != (len(prompts),):
             raise ValueError(
-                f"the reward {type(self.reward).__name__} returned scores of shape {tuple(scores.values.shape)} for "
+                f"the reward {self.reward.label} returned scores of shape {tuple(scores.values.shape)} for "
                 f"{len(prompts)} prompts and pixels of shape {tuple(pixels.shape)}; expected one score a sample, "
                 f"({len(prompts)},)"
             )
@@ -86,7 +86,7 @@ class Objective:
                 f"{type(self.model).__name__}.decode returned pixels that are not finite",
                 pixels.flatten(1).isfinite().all(1),
             ),
-            (f"the reward {type(self.reward).__name__} returned scores that are not finite", scores.values.isfinite()),
+            (f"the reward {self.reward.label} returned scores that are not finite", scores.values.isfinite()),
         ):
             bad = (~finite).nonzero().flatten().tolist()
             if bad:
@@ -101,7 +101,7 @@ class Objective:
         self._constant = self._constant + 1 if constant else 0
         if self._constant == self.patience:
             warnings.warn(
-                f"the reward {type(self.reward).__name__} gave all samples of a round the same score "
+                f"the reward {self.reward.label} gave all samples of a round the same score "
                 f"({float(rewards[0]):g}) {self.patience} times in a row, and equal scores teach nothing; "
                 "check the reward, or use larger batches",
                 stacklevel=2,

@@ -103,9 +103,10 @@ def test_the_lock_names_no_address() -> None:
 def test_the_lock_holds_every_dependency() -> None:
     locked = set(requirements())
     groups = PROJECT["dependency-groups"]
-    wanted = [*PROJECT["project"]["dependencies"], *groups["dev"], *groups["vbench"], *groups["decord"]]
-    # decord itself is replaced by decord2, whose wheels fit
-    names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-") for line in wanted} - {"decord"}
+    extras = [line for lines in PROJECT["project"]["optional-dependencies"].values() for line in lines]
+    wanted = [*PROJECT["project"]["dependencies"], *extras, *(line for lines in groups.values() for line in lines)]
+    # an extra may name another one
+    names = {re.split(r"[^A-Za-z0-9._-]", line)[0].lower().replace("_", "-") for line in wanted} - {"rlr"}
     assert names <= locked
 
 
@@ -115,7 +116,7 @@ def test_the_changelog_gives_a_reason_for_every_dependency() -> None:
         name.strip() for line in re.findall(r"^- ([a-z][\w ,-]*):", text, re.MULTILINE) for name in line.split(",")
     }
     groups = PROJECT["dependency-groups"]
-    wanted = [*PROJECT["project"]["dependencies"], *groups["dev"], *groups["vbench"]]
+    wanted = [*PROJECT["project"]["dependencies"], *(line for lines in groups.values() for line in lines)]
     assert {re.split(r"[^A-Za-z0-9._-]", line)[0] for line in wanted} <= listed
 
 
@@ -196,6 +197,26 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
     weights = sum(size for name, size in inside.items() if name.startswith("rlr/toy/assets/"))
     assert weights <= 22 * 2**20
     assert not any(name.split("/")[0] in ("tests", "runs", "configs", "experiments") for name in inside)
+    shipped = {f"rlr/{p.relative_to(ROOT).as_posix()}" for p in tracked("configs")}
+    assert shipped == {name for name in inside if name.startswith("rlr/configs/")}
+    scripts = next(name for name in inside if name.endswith("entry_points.txt"))
+    with zipfile.ZipFile(wheel) as archive:
+        assert "rlr = rlr.__main__:console" in archive.read(scripts).decode()
+
+
+def test_the_core_imports_nothing_of_an_extra() -> None:
+    """Everything but the server of rewards imports where the packages of the extras are missing."""
+    code = (
+        "import sys, pkgutil, importlib\n"
+        "for name in ('av', 'decord', 'starlette', 'uvicorn', 'vbench', 'cv2', 'clip', 'easydict', 'pyiqa'):\n"
+        "    sys.modules[name] = None\n"
+        "import rlr\n"
+        "for module in pkgutil.walk_packages(rlr.__path__, 'rlr.'):\n"
+        "    if module.name not in ('rlr.rewards.remote.server', 'rlr.__main__') and '__main__' not in module.name:\n"
+        "        importlib.import_module(module.name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def tables(page: str) -> dict[str, dict[str, str]]:
@@ -372,7 +393,7 @@ def test_the_example_of_an_exporter_exports(
         f"--trainer.default_root_dir={tmp_path}",
     ]
     main(["fit", *small, "--model.optimization.lr=0.1"])
-    checkpoint = f"--ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"
+    checkpoint = f"--ckpt_path={tmp_path / 'last.ckpt'}"
     exporter = f"--exporter={example.__name__}.PlainWeights"
     main(["export", *small, checkpoint, exporter, f"--folder={tmp_path / 'plain'}"])
     assert (tmp_path / "plain" / "weights.safetensors").is_file()
@@ -389,6 +410,8 @@ def test_the_example_of_the_readme_trains(
     (tmp_path / "mine.yaml").write_text(config)
     (tmp_path / "prompts.txt").write_text("a red picture\na blue picture\n")
     monkeypatch.syspath_prepend(tmp_path)
+    # another test may have imported a module of this name
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
     monkeypatch.chdir(tmp_path)
     folder = request.getfixturevalue("random_sd")()
     path = f"--model.init_args.model.init_args.model.init_args.path={folder}"
@@ -439,7 +462,7 @@ def test_a_snippet_of_the_evaluation_page_runs(
         import wandb
 
         wandb.finish()
-        assert list((tmp_path / "runs" / "logged" / "wandb").glob("offline-run-*/files/media/images/*.png"))
+        assert list((tmp_path / "runs" / "logged" / "wandb").glob("offline-run-*/files/media/images/media/*.png"))
 
 
 def test_the_evaluation_page_lists_every_argument() -> None:

@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     from rlr.callbacks.evaluation import Listener as Listener
     from rlr.callbacks.evaluation import Scheduled as Scheduled
     from rlr.callbacks.hacking_alarm import HackingAlarm as HackingAlarm
+    from rlr.callbacks.kept_adapter import KeptAdapter as KeptAdapter
+    from rlr.callbacks.loggers import keep_files as keep_files
     from rlr.callbacks.loggers import show_image as show_image
+    from rlr.callbacks.loggers import show_samples as show_samples
     from rlr.callbacks.loggers import show_table as show_table
     from rlr.callbacks.loggers import show_video as show_video
+    from rlr.callbacks.lora_folder import LoRAFolder as LoRAFolder
     from rlr.callbacks.metrics_file import MetricsFile as MetricsFile
     from rlr.callbacks.prediction import PredictionWriter as PredictionWriter
+    from rlr.callbacks.preview import Preview as Preview
     from rlr.callbacks.progress_line import ProgressLine as ProgressLine
     from rlr.callbacks.run_config import RunConfig as RunConfig
+    from rlr.callbacks.run_page import RunPage as RunPage
     from rlr.callbacks.unused_average import UnusedAverage as UnusedAverage
     from rlr.callbacks.vbench import VBenchEvaluation as VBenchEvaluation
     from rlr.evaluation import CMMD as CMMD

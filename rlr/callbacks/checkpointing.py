@@ -130,7 +130,7 @@ class Checkpointing(ModelCheckpoint):
             self._written = self.clock()
         if self._keeps:
             # all ranks together, as the state of a round is gathered
-            self._kept = _copied(trainer._checkpoint_connector.dump_checkpoint(weights_only=False))
+            self._kept = _copied(trainer._checkpoint_connector.dump_checkpoint(False))
 
     def _due(self, trainer: Trainer) -> bool:
         # one batch may bring several updates, and pass the one to write after

@@ -11,16 +11,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from rlr.callbacks.ema import ema_weights
-from rlr.callbacks.loggers import log_numbers, now, show_image, show_table, show_video, updates
+from rlr.callbacks.loggers import log_numbers, show_image, show_samples, show_table, show_video, updates
 from rlr.callbacks.prompt_sets import sample_sets
+from rlr.callbacks.sample_files import write_samples
 from rlr.callbacks.weights import ReferenceWeights
 from rlr.data.prompts import PromptData
 from rlr.evaluation.evaluator import Display, Drawing, Evaluated, Evaluator, View
+from rlr.evaluation.history import append_history
 from rlr.evaluation.images import png
 from rlr.evaluation.metrics import Metric, as_metrics, parts
 from rlr.evaluation.provenance import provenance
 from rlr.evaluation.report import say
 from rlr.evaluation.results import Results
+from rlr.evaluation.sample_table import sample_table
 from rlr.evaluation.statistics import Comparison
 from rlr.io.atomic import write_whole
 from rlr.io.terminal import counted
@@ -131,7 +134,7 @@ class Evaluation(Scheduled):
         if metrics is not None and not metrics and not displays:
             raise ValueError("Evaluation: expected a metric or a display, found none; name one, or leave metrics out")
         self.prompts, self.metrics = prompts, None if metrics is None else as_metrics(metrics)
-        self.displays = displays or []
+        self.displays = list(displays or [])
         self.samples, self.limit, self.split, self.seed, self.folder = samples, limit, split, seed, folder
         self.results: Results | None = None
         """The latest."""
@@ -208,20 +211,38 @@ class Evaluation(Scheduled):
             if results.measured:
                 results.write(self._folder(trainer) / ("test" if trainer.testing else "fit"))
             self._draw(trainer, module, evaluators, found)
+        if trainer.is_global_zero and results.measured and not trainer.testing:
+            append_history(self._folder(trainer) / "fit", results)
         numbers = results.metrics()
         log_numbers(trainer, module, numbers)
         # for callbacks that monitor a number
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in numbers.items()})
-        if show and trainer.is_global_zero and results.measured:
-            for logger in trainer.loggers:
-                for name in results.sets:
-                    show_table(logger, f"evaluation/{name}", results.table(name), now(module))
-            say(f"\n{results.text()}\n")
+        if show and trainer.is_global_zero:
+            self._tabulate(trainer, module, found, results)
+            if results.measured:
+                self.state(results)
         if show:
             self._warn(evaluators, results)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Listener):
                 callback.on_evaluation(trainer, module, results)
+
+    def _tabulate(self, trainer: Trainer, module: Alignment, found: Mapping[str, Evaluated], results: Results) -> None:
+        """Passes tables of the measurements, and of the samples that are shown, to the loggers."""
+        step, fps = updates(trainer, module), module.chain.model.size.fps
+        for name, evaluator in self._evaluators(trainer, module).items():
+            base = self._base.get(name)
+            shown = base.pixels if base else None
+            table = sample_table(evaluator.samples, results.sets[name], found[name].pixels, shown, fps)
+            for logger in trainer.loggers:
+                if results.sets[name]:
+                    show_table(logger, f"tables/{name}", results.table(name), step)
+                if table.rows:
+                    show_samples(logger, f"tables/samples/{name}", table, step)
+
+    def state(self, results: Results) -> None:
+        """Prints the tables."""
+        say(f"\n{results.text()}\n")
 
     def _facts(self, trainer: Trainer, module: Alignment) -> dict[str, object]:
         metrics = as_metrics(parts(module.reward)) if self.metrics is None else self.metrics
@@ -237,12 +258,16 @@ class Evaluation(Scheduled):
     ) -> None:
         for display in self.displays:
             folder = Path(display.folder or Path(trainer.default_root_dir) / "samples")
+            # those of a test are of other prompts, and do not replace those of the training
+            folder = folder / "test" if trainer.testing else folder
             for name, evaluator in evaluators.items():
                 metric = next((metric for metric in evaluator.metrics if metric.per_sample), None)
                 update, fps = updates(trainer, module), module.chain.model.size.fps
                 view = View(evaluator.samples, update, metric, found[name], self._base.get(name), fps)
                 place = folder if len(evaluators) == 1 else folder / name
-                self._show(trainer, module, place / f"{update:06d}", display.draw(view))
+                drawing = display.draw(view)
+                self._show(trainer, module, place / f"{update:06d}", drawing)
+                write_samples(place / "last", name, drawing, fps)
 
     def _show(self, trainer: Trainer, module: Alignment, stem: Path, drawing: Drawing) -> None:
         """Writes a drawing, and passes it to the loggers."""
@@ -251,9 +276,9 @@ class Evaluation(Scheduled):
             write_video(stem.with_suffix(".mp4"), drawing.video.frames, drawing.video.fps)
         for logger in trainer.loggers:
             if drawing.video:
-                show_video(logger, "samples", drawing.video, now(module))
+                show_video(logger, "media/samples", drawing.video, updates(trainer, module))
             else:
-                show_image(logger, "samples", drawing.image, now(module))
+                show_image(logger, "media/samples", drawing.image, updates(trainer, module))
 
     def _warn(self, evaluators: Mapping[str, Evaluator], results: Results) -> None:
         """Warns of what a metric finds alarming."""

@@ -14,6 +14,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from rlr.callbacks.loggers import show_image, show_table, show_video
 from rlr.io.atomic import write_whole
 
+UPDATE = "reward/mean"
+"""What the row of an update has."""
+
 
 class MetricsFile(CSVLogger):
     """Writes ``metrics.csv`` in a folder, one row each time something is logged; a resumed run continues the file.
@@ -78,8 +81,12 @@ class Rows(ExperimentWriter):
         with self._file.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows, self.metrics_keys = list(reader), list(reader.fieldnames or [])
+        # what another callback logs before the first update has the step of the checkpoint, whose row is kept
+        update = UPDATE in metrics
         kept = [
-            row for row in rows if _step(row) < step or (_step(row) == step and not any(row.get(k) for k in metrics))
+            row
+            for row in rows
+            if _step(row) < step or (_step(row) == step and not update and not any(row.get(k) for k in metrics))
         ]
         text = io.StringIO()
         writer = csv.DictWriter(text, self.metrics_keys)

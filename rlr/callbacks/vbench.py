@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from rlr.callbacks.evaluation import Scheduled, at_least
-from rlr.callbacks.loggers import log_numbers, now, show_table, show_video, updates
+from rlr.callbacks.loggers import log_numbers, show_table, show_video, updates
 from rlr.data.vbench import VBenchPrompts
 from rlr.evaluation.evaluator import Evaluator
 from rlr.evaluation.report import say
@@ -100,11 +100,12 @@ class VBenchEvaluation(Scheduled):
         return Judge(weights.cache(self.weights), module.device.type, module.device.index)
 
     def _show(self, trainer: Trainer, module: Alignment, videos: PromptSet, folder: Path, report: Report) -> None:
+        step = updates(trainer, module)
         for logger in trainer.loggers:
-            show_table(logger, "vbench", report.table, now(module))
+            show_table(logger, "tables/vbench", report.table, step)
             for k, prompt in enumerate(videos.first(self.limit, 1).dimensions_of):
                 path = folder / "videos" / VideoName(prompt, 0).file
-                show_video(logger, f"vbench/{k}", read_video(path), now(module))
+                show_video(logger, f"media/vbench/{k}", read_video(path), step)
         say(f"\n{report.text()}\n")
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python train.py {fit,validate,test,predict,export,analyze} --config FILE``."""
+"""The command line: ``rlr COMMAND --config FILE`` and ``rlr {page,compare} RUN``, or ``python train.py`` in its place."""
 
 import os
 import sys
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rlr.cli.config_files import ConfigError, expand_home_in_option
 from rlr.cli.error_messages import sentence
+from rlr.cli.on_runs import on_runs
 from rlr.cli.output import tolerate_output
 from rlr.cli.run_folder import with_run
+from rlr.cli.shipped import with_shipped
 from rlr.cli.source_index import named_anywhere
-from rlr.cli.static_check import check_command, import_classes, usage
+from rlr.cli.static_check import ON_RUNS, check_command, import_classes, usage
 from rlr.io.terminal import TERMINAL
 
 if TYPE_CHECKING:
@@ -48,7 +50,9 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
             if not args or args[0] in ("-h", "--help"):
                 sys.stdout.write(usage())
                 raise SystemExit(0 if args else 2)
-            args = with_run(args)
+            if args[0] in ON_RUNS:
+                return on_runs(args)
+            args = with_run(with_shipped(args))
             with TERMINAL.alive():
                 TERMINAL.status("importing torch and Lightning")
                 check_command(args)

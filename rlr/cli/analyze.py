@@ -58,8 +58,7 @@ def analyze(
         memory_gib: The memory beyond weights to recommend an estimator for, and up to which full backpropagation is tried; by
             default no limit, and what is free.
     """
-    if ckpt_path is not None:
-        load_trained(training.chain.model, SafeCheckpointIO().load_checkpoint(ckpt_path)["state_dict"], ckpt_path)
+    _load(training, ckpt_path)
     peak_bytes = None if memory_gib is None else memory_gib * 2**30
     own = f"{type(training.module.estimator).__name__} of the config"
     offered = {} if estimators else candidates(training.chain.steps, training.differentiable)
@@ -73,6 +72,12 @@ def analyze(
     if folder is not None:
         write(analysis, Path(folder))
     return analysis
+
+
+def _load(training: TrainingGradient, ckpt_path: str | None) -> None:
+    """Loads the trained weights of a checkpoint."""
+    if ckpt_path is not None:
+        load_trained(training.chain.model, SafeCheckpointIO().load_checkpoint(ckpt_path)["state_dict"], ckpt_path)
 
 
 def _reference(training: TrainingGradient, peak_bytes: float | None) -> Yardstick:

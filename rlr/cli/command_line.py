@@ -3,6 +3,7 @@
 import inspect
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import diffusers
+import huggingface_hub
 import jsonargparse
 import transformers
 import yaml
@@ -18,41 +20,47 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlr.callbacks import (
     EMA,
     BestCheckpoint,
     Checkpointing,
-    Evaluation,
+    KeptAdapter,
+    LoRAFolder,
     MetricsFile,
     PredictionWriter,
     ProgressLine,
     RunConfig,
+    RunPage,
     SafeCheckpointIO,
     UnusedAverage,
 )
+from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
+from rlr.cli.card import card_of
 from rlr.cli.class_changes import drop_arguments_with_their_class
 from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.error_messages import explain
-from rlr.cli.export import check_empty, export
+from rlr.cli.export import check_empty, choose, export
 from rlr.cli.interrupts import sigterm_raises
+from rlr.cli.paged import PAGED, samples_to_show
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
+from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
-from rlr.data import PromptData
-from rlr.distributed import rank
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
 from rlr.models import DiffusionModel
 from rlr.models.export import Exporter
 from rlr.modules import Alignment
+from rlr.records.record import Record
 
 # `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -82,6 +90,8 @@ for _name in ("lightning.pytorch", "lightning.fabric"):
 # the line of progress takes the place of bars for each file of a model
 transformers.utils.logging.disable_progress_bar()
 diffusers.utils.logging.disable_progress_bar()
+# both hide the bars of downloads as well, which may take an hour
+huggingface_hub.utils.enable_progress_bars()
 
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
@@ -130,11 +140,11 @@ class CLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
-        # the first argument of each is made from the config's module
-        for name, function, first in ((EXPORT, export, "model"), (ANALYZE, analyze, "training")):
+        # these arguments are made from the config's module
+        for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
-            own_parser.add_function_arguments(function, skip={first})
+            own_parser.add_function_arguments(function, skip={*made})
             self._subcommand_parsers[name] = own_parser
             parser._subcommands_action.add_subcommand(name, own_parser, help=COMMANDS[name])
 
@@ -170,6 +180,10 @@ class CLI(LightningCLI):
             if subcommand == "fit" and self.trainer.is_global_zero and (self.run.folder / LAST).is_file():
                 error.add_note(f"continue with: {self.run.resuming}")
             raise
+        finally:
+            # an interrupted run has a page, too
+            if subcommand in PAGED and self.trainer.is_global_zero and Record.is_one(self.run.folder):
+                make_page(self.run.folder)
         if self._speaks and self.trainer.is_global_zero:
             self._end(subcommand)
 
@@ -180,10 +194,14 @@ class CLI(LightningCLI):
 
     def _export(self) -> None:
         config = self.config[EXPORT]
-        check_empty(Path(config.folder))
+        if config.folder is not None:
+            check_empty(Path(config.folder))
+        choose(config.to, config.exporter)
         model = build(config.model.get("init_args", {}).get("model"), DiffusionModel, "model.model")
-        exporter = build(config.exporter, Exporter, "exporter")
-        self.exported = export(model, exporter, config.folder, config.ckpt_path, config.use_average)
+        exporter = None if config.exporter is None else build(config.exporter, Exporter, "exporter")
+        card = card_of(config.as_dict(), Path(config.ckpt_path))
+        asked = {name: config[name] for name in ("folder", "ckpt_path", "to", "use_average", "push")}
+        self.exported = export(model, exporter=exporter, card=card, **asked)
         sys.stdout.write("".join(f"{path}\n" for path in self.exported))
 
     def _analyze(self) -> None:
@@ -216,9 +234,11 @@ class CLI(LightningCLI):
                 self._resumed = config.ckpt_path = "last"
             self.run.check_free(self._resumed)
             self._text = self._resolved()
-        place(config.trainer, self.run, self.subcommand != "fit" or self._resumed is not None)
-        if self._speaks and rank() == 0:
-            say(summary(config.as_dict(), str(self.subcommand), self.run.folder))
+            self._facts = facts(config.as_dict())
+        place(config, self.run, self.subcommand != "fit" or self._resumed is not None)
+        self._summary = summary(config.as_dict(), str(self.subcommand), self.run.folder)
+        if self._speaks and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            say(self._summary)
 
     def _resolved(self) -> str:
         """The config of this run, without what belongs to the command alone."""
@@ -230,6 +250,9 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, and keeps the names of the config files, which jsonargparse drops where it interpolates."""
         options = list(read_options(args[1:])) if isinstance(args, list | tuple) else []
+        # as the user wrote it, where the process was started for this command
+        program = ["python", sys.argv[0]] if sys.argv[0].endswith(".py") else ["rlr"]
+        self.line = shlex.join([*program, *sys.argv[1:]]) if sys.argv[1:2] == list(args)[:1] else ""
         self.files = [option.text for option in options if option.name in CONFIG and option.text]
         super().parse_arguments(parser, args)
 
@@ -254,6 +277,7 @@ class CLI(LightningCLI):
     def _further(self, config: dict[str, Any]) -> list[Callback]:
         """The callbacks that a config need not name."""
         given = _listed(config["callbacks"])
+        sampled = not config["fast_dev_run"]
         for callback in given:
             if isinstance(callback, ModelCheckpoint) and not isinstance(callback, Checkpointing | BestCheckpoint):
                 # Lightning's default depends on the loggers
@@ -268,14 +292,15 @@ class CLI(LightningCLI):
         if self._speaks and not any(isinstance(c, ProgressBar) for c in given):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
-            wanted.append(RunConfig(self.run.folder / CONFIG_FILE, self._text))
+            wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text, self._facts)]
+            wanted += [LoRAFolder(self.run.folder), KeptAdapter()]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):
             wanted.append(UnusedAverage())
-        scorable = isinstance(self.model, Alignment) and isinstance(self.datamodule, PromptData)
-        if self.subcommand == "test" and scorable and not any(isinstance(c, Evaluation) for c in given):
-            wanted.append(Evaluation())
+        if self.subcommand in PAGED:
+            wanted += samples_to_show(self.subcommand, self.model, self.datamodule, given) if sampled else []
+            wanted.append(RunPage(self.run.folder, self.subcommand, self.line, self._summary))
         return wanted
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The last lines of a command: what rose by how much, where the results are, and what to type next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,22 @@ def _change(command: str, trainer: Any, module: Any, first: float | None) -> Ite
         yield f"{label} {first:.4g} → {now:.4g} ({now - first:+.2g}) on the training prompts, in {updates}"
     stage = {"validate": "val", "test": "test"}.get(command, "val")
     value = trainer.callback_metrics.get(f"{stage}/reward")
-    if command != "predict" and value is not None:
+    if command == "test" and value is None:
+        yield from _compared(label, trainer.callback_metrics)
+    elif command != "predict" and value is not None:
         yield f"{label} {float(value):.4g} on the prompts of {'the validation' if stage == 'val' else 'the test'}"
+
+
+def _compared(label: str, metrics: Mapping[str, Any]) -> Iterator[str]:
+    """The reward that an evaluation has measured, with that of the base model where it is known."""
+    names = [
+        name for name in metrics if name.startswith("evaluation/") and name.endswith(f"/{label.replace(' ', '_')}")
+    ]
+    for name in names[:1]:
+        value, change = float(metrics[name]), metrics.get(f"{name}_difference")
+        base = "" if change is None else f"{value - float(change):.4g} → "
+        gain = "" if change is None else f" ({float(change):+.2g})"
+        yield f"{label} {base}{value:.4g}{gain} on {name.split('/')[1]}"
 
 
 def _place(command: str, trainer: Any, run: Run) -> str:

@@ -117,6 +117,9 @@ def with_run(arguments: Sequence[str]) -> list[str]:
         raise ConfigError(f"--resume: expected the command fit, got {command}; leave it out")
     if folder is not None:
         rest = _of_folder(command, Run(Path(folder)), rest, resumed)
+    if name is None and command == "fit" and folder is None and not any(word.startswith(ROOT) for word in rest):
+        name = _of_agent()
+        resumed = resumed or (name is not None and Run(_place(name)).begun)
     if name is not None:
         rest.append(f"{ROOT}={_place(name)}")
     return [command, *rest, *([f"{CHECKPOINT}=last"] if resumed else [])]
@@ -150,6 +153,12 @@ def _without(words: Sequence[str], option: str) -> tuple[list[str], str | None]:
         else:
             rest.append(word)
     return rest, value
+
+
+def _of_agent() -> str | None:
+    """Returns the name of a run that an agent of a sweep of W&B has started; the agent starts it again after a pre-emption."""
+    sweep, run = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    return f"sweep-{sweep}/{run}" if sweep and run else None
 
 
 def _place(name: str) -> Path:

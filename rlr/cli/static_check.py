@@ -36,7 +36,13 @@ COMMANDS = {
     EXPORT: "write the trained weights in the format of another program",
     ANALYZE: "measure bias, variance and cost of gradient estimators, and recommend one",
 }
-"""The commands and what they do."""
+"""The commands on a config and what they do."""
+
+ON_RUNS = {
+    "page": "write the page of a finished or interrupted run again",
+    "compare": "compare runs: curves, paired differences, images",
+}
+"""The commands on the folders of runs, which need no config."""
 
 USAGE = """usage: python train.py COMMAND --config FILE [--OPTION VALUE ...]
 
@@ -52,7 +58,7 @@ FLAGS = ("help", "print_config")
 
 def usage() -> str:
     """Returns what ``--help`` prints without a command."""
-    return USAGE.format(commands="\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items()))
+    return USAGE.format(commands="\n".join(f"  {name:<9} {text}" for name, text in (COMMANDS | ON_RUNS).items()))
 
 
 def check_command(arguments: Sequence[str]) -> None:
@@ -63,7 +69,7 @@ def check_command(arguments: Sequence[str]) -> None:
     """
     command = arguments[0]
     if command not in COMMANDS:
-        raise ConfigError(f"there is no command {command!r}; {nearest(command, list(COMMANDS))}")
+        raise ConfigError(f"there is no command {command!r}; {nearest(command, [*COMMANDS, *ON_RUNS])}")
     options = list(read_options(arguments[1:]))
     known = known_options(command)
     if not known:
@@ -160,7 +166,7 @@ def known_options(command: str) -> dict[str, Parameter | Class]:
     given = function_parameters(f"rlr.cli.{command}", command) if own_function else method_parameters(trainer, command)
     for name, parameter in given.items():
         # the command line builds these itself
-        if name not in ("model", "datamodule") and "dataloaders" not in name:
+        if name not in ("model", "datamodule", "card") and "dataloaders" not in name:
             own[name] = parameter
     return own
 

@@ -111,9 +111,11 @@ class RunningRegression(Coefficients):
     def _fit(self, j: int, prior_mean: tuple[float, ...]) -> Tensor:
         a = prior = torch.tensor(prior_mean, dtype=torch.float64)
         p = len(prior)
-        if not self.seen[j]:
+        # a resumed run may have other features than before
+        fitting = [rows for rows in self.seen[j] if rows.shape[1] == p + 1]
+        if not fitting:
             return prior
-        rows = torch.cat(list(self.seen[j]))
+        rows = torch.cat(fitting)
         f, r = rows[:, :p], rows[:, p]
         for _ in range(2):
             # the variance of the rest, first under the prior and then under the first fit

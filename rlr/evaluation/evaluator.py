@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -55,10 +55,19 @@ class View(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """An image, with a video where samples are videos."""
+    """An image, with a video where samples are videos, and the samples by themselves.
+
+    Args:
+        image: The image.
+        video: The video.
+        samples: Pixels in [0, 1] by the name of their file without a suffix.
+        facts: What is known of them, as plain data, for ``samples.json``.
+    """
 
     image: Image.Image
     video: Video | None = None
+    samples: Mapping[str, Tensor] = {}
+    facts: Mapping[str, object] = {}
 
 
 class Display(ABC):

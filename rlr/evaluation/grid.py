@@ -16,7 +16,8 @@ class SampleGrid(Display):
     r"""Draws the first sample of each of the first prompts of a set.
 
     The image goes to ``folder/000050.png``, named by the number of updates, and to every logger that shows images. Of videos, the
-    image shows the middle frames, and ``000050.mp4`` beside it plays the samples side by side; the loggers get that one.
+    image shows the middle frames, and ``000050.mp4`` beside it plays the samples side by side; the loggers get that one. ``last``
+    has each sample of the latest drawing in its own file, and their prompts and scores in ``samples.json``.
 
     Args:
         number: The number of prompts.
@@ -37,7 +38,25 @@ class SampleGrid(Display):
         frames = {(name, row): _frames(one.pixels[row]) for name, one in shown.items() for row in rows}
         images = [self._frame(view, shown, frames, at) for at in range(len(next(iter(frames.values()))))]
         video = None if view.fps is None else Video(film(images), view.fps)
-        return Drawing(images[len(images) // 2], video)
+        samples = {_file(row, name): one.pixels[row] for name, one in shown.items() for row in rows}
+        return Drawing(images[len(images) // 2], video, samples, self._facts(view, shown))
+
+    def _facts(self, view: View, shown: dict[str, Evaluated]) -> dict[str, object]:
+        """Returns prompts, files and scores of the samples as plain data."""
+        labels = [label for label, values in view.now.values.items() if values.shape == _shape(view.samples)]
+        cards = [
+            {
+                "prompt": view.samples.prompts[row // view.samples.samples],
+                "seed": view.samples.seed_of(row),
+                "files": {name or "aligned": _file(row, name) for name in shown},
+                "scores": {
+                    name or "aligned": {label: _score(one, label, row, view.samples) for label in labels}
+                    for name, one in shown.items()
+                },
+            }
+            for row in self.rows(view.samples)
+        ]
+        return {"update": view.update, "fps": view.fps, "metrics": labels, "samples": cards}
 
     def _frame(
         self,
@@ -62,12 +81,27 @@ class SampleGrid(Display):
 
 def caption(name: str, metric: Metric | None, found: Evaluated, row: int, samples: SampleSet) -> str:
     """Returns the name of a model with the score of its sample, raw and on published scales."""
-    values = None if metric is None else found.values.get(metric.label)
-    if metric is None or values is None or values.shape != (len(samples.prompts), samples.samples):
+    score = None if metric is None else _score(found, metric.label, row, samples)
+    if metric is None or score is None:
         return name
-    score = values[divmod(row, samples.samples)].item()
     scaled = (f"{scale} {factor * score:#.4g}" for scale, factor in metric.scales.items())
     return f"{name} {', '.join([f'{score:#.4g}', *scaled])}".strip()
+
+
+def _score(found: Evaluated, label: str, row: int, samples: SampleSet) -> float | None:
+    """Returns the value of a sample; None of a metric that has no value for each sample."""
+    values = found.values.get(label)
+    return (
+        values[divmod(row, samples.samples)].item() if values is not None and values.shape == _shape(samples) else None
+    )
+
+
+def _shape(samples: SampleSet) -> tuple[int, int]:
+    return len(samples.prompts), samples.samples
+
+
+def _file(row: int, model: str) -> str:
+    return f"{row:03d}-{model or 'aligned'}"
 
 
 def _frames(pixels: Tensor) -> list[Image.Image]:

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import jinja2
 
+from rlr.evaluation.plots import Plots
 from rlr.evaluation.statistics import Comparison, Estimate
 from rlr.io.terminal import TERMINAL
 
@@ -129,14 +130,16 @@ class Media:
     """An image or a video inside a page.
 
     Args:
-        content: The content of a PNG or mp4 file.
+        content: The content of the file.
         text: The text for readers who do not see it.
         type: The media type.
+        enlarged: Whether it has so few pixels that each is shown as a square.
     """
 
     content: bytes
     text: str = ""
     type: str = "image/png"
+    enlarged: bool = False
 
     @property
     def inline(self) -> str:
@@ -146,11 +149,12 @@ class Media:
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs, or with ``code`` a command."""
+    """Paragraphs, or with ``code`` a command; with a ``summary``, what is in ``code`` is folded under it."""
 
     title: str
     paragraphs: Sequence[str] = ()
     code: str = ""
+    summary: str = ""
     kind: ClassVar[str] = "text"
 
 
@@ -176,12 +180,12 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample with its name and score, and whether it is right."""
+    """A sample with its name and score, and whether it is right, where that is known."""
 
     media: Media
     name: str
     score: str
-    right: bool
+    right: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,44 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Card:
+    """Samples of one prompt, and the numbers by which a gallery sorts it.
+
+    Args:
+        prompt: The prompt.
+        samples: The samples.
+        values: A number for each key of the gallery; None where there is no such number.
+    """
+
+    prompt: str
+    samples: Sequence[Sample]
+    values: Sequence[float | None] = ()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Samples under their prompts, which a reader sorts and filters.
+
+    Args:
+        title: What is shown.
+        cards: The prompts.
+        keys: What to sort by, such as ``change of PickScore``; a change also filters, by its sign.
+        note: What a reader has to know.
+    """
+
+    title: str
+    cards: Sequence[Card]
+    keys: Sequence[str] = ()
+    note: str = ""
+    kind: ClassVar[str] = "gallery"
+
+    @property
+    def columns(self) -> int:
+        """The most samples of a prompt."""
+        return max((len(card.samples) for card in self.cards), default=1)
+
+
+@dataclass(frozen=True)
 class Facts:
     """Names and texts."""
 
@@ -213,7 +255,7 @@ class Facts:
     kind: ClassVar[str] = "facts"
 
 
-Block = Table | Text | Chart | Tiles | Samples | Facts
+Block = Table | Text | Chart | Plots | Tiles | Samples | Gallery | Facts
 
 
 def page(title: str, lead: str, blocks: Sequence[Block]) -> str:

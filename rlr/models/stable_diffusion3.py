@@ -1,6 +1,6 @@
 r"""Stable Diffusion 3 and 3.5 from folders in diffusers' layout, local or on the hub."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import (
@@ -14,11 +14,13 @@ from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
+from rlr.models.loaded import loaded_pipeline
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.sd3_text import SD3Prompts
 from rlr.schedules import FlowMatch, Schedule, dynamic_shift
 
+KIND = "a Stable Diffusion 3"
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 PARTS = ("transformer", "vae", *ENCODERS, "tokenizer", "tokenizer_2", "tokenizer_3", "scheduler")
 TARGETS = tuple(
@@ -78,20 +80,60 @@ class StableDiffusion3(ImageLatentDiffusion):
         tokens: int = 256,
         text: TextPlacement | None = None,
     ) -> None:
-        folder = ModelFolder(path, "a Stable Diffusion 3", PARTS, revision, variant)
+        folder = ModelFolder(path, KIND, PARTS, revision, variant)
+        self._build(folder, trainable, getattr(torch, dtype), t5, tokens, text)
+        self.vae_slicing = vae_slicing
+        self.size = self._size(size)
+        self.latent_shape(self.size)
+        if checkpointing:
+            self.transformer.enable_gradient_checkpointing()
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: StableDiffusion3Pipeline,
+        trainable: Trainable | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> Self:
+        """Returns the model of a pipeline in memory; T5 is used if the pipeline has it.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
+        the pipeline itself makes the aligned images after training.
+
+        Args:
+            pipe: The pipeline.
+            trainable: The weights of the transformer that are trained; by default as in the class.
+            size: The pixels of a side, or height and width; by default those of training.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
+        """
+        model = cls.__new__(cls)
+        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
+        t5 = getattr(pipe, "text_encoder_3", None) is not None
+        model._build(folder, trainable, folder.part("transformer").dtype, t5, 256, None)
+        model.vae_slicing = False
+        model.size = model._size(size)
+        model.latent_shape(model.size)
+        return model
+
+    def _build(
+        self,
+        folder: ModelFolder,
+        trainable: Trainable | None,
+        number: torch.dtype,
+        t5: bool,
+        tokens: int,
+        text: TextPlacement | None,
+    ) -> None:
+        """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
-        number = getattr(torch, dtype)
         transformer = folder.network(self.network_class, "transformer", torch_dtype=number)
         _check_scheduler(scheduler)
         vae = load_autoencoder(folder, number, transformer.config.in_channels)
         prompts = SD3Prompts(folder, number, transformer.config.joint_attention_dim, t5, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(32, 64), {"transformer": transformer}, TARGETS)
         self.folder, self.scheduler = folder, scheduler
-        self.vae_slicing = vae_slicing
-        self.size = self._size(size)
-        self.latent_shape(self.size)
-        if checkpointing:
-            self.transformer.enable_gradient_checkpointing()
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         config = self.transformer.config

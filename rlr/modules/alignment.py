@@ -159,9 +159,20 @@ class Alignment(Sampling):
         measured = {**report.terms, **self.estimator.metrics(), **group_metrics(groups)}
         shared: dict[str, Any] = {**self._divergence(rollouts, profiler), **measured}
         self.log_dict(shared, sync_dist=True, batch_size=n)
-        counts = {"samples": float(self.progress.samples), "reward_calls": float(self.progress.reward_calls)}
+        counts = {name: float(getattr(self.progress, name)) for name in ("updates", "samples", "reward_calls")}
         counts["samples_per_second"] = n * self.trainer.world_size / sum(profiler.seconds.values())
         self.log_dict({**report.gradients, **dict(profiler.metrics()), **counts}, batch_size=n)
+        self._log_step()
+
+    def _log(self, stage: str) -> bool:
+        logged = super()._log(stage)
+        if logged:
+            self._log_step()
+        return logged
+
+    def _log_step(self) -> None:
+        """Logs the step of all that is logged with it, the number of updates; Lightning would count batches from 0."""
+        self.log("step", float(self.trainer.global_step or self.progress.updates), batch_size=1)
 
     def _divergence(self, rollouts: list[Rollout], profiler: Profiler) -> dict[str, Tensor]:
         """Returns the divergence of the round from the base model's paths, every ``log_kl_every`` rounds without a penalty."""

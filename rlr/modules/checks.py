@@ -41,7 +41,7 @@ def check_training(model: DiffusionModel, reward: Reward, estimator: Estimator, 
     """
     if estimator.differentiable and not reward.differentiable:
         raise ValueError(
-            f"{type(estimator).__name__} as configured backpropagates the reward, and {type(reward).__name__} has no "
+            f"{type(estimator).__name__} as configured backpropagates the reward, and {reward.label} has no "
             "gradient; use a differentiable reward, or an estimator of half- and zeroth-order terms alone, such as "
             "HalfOrder without control, or with LookAhead(value=StandIn(…)) or LookAhead(value=Critic(…)) for its control"
         )

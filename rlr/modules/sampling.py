@@ -151,10 +151,12 @@ class Sampling(LightningModule):
             each = values.flatten(1).mean(1) if values.ndim > 1 else values
             self._means.add(name.replace(" ", "_"), each.where(prediction.rewards.isfinite(), torch.nan))
 
-    def _log(self, stage: str) -> None:
+    def _log(self, stage: str) -> bool:
+        """Logs the means; returns whether there are any."""
         means = {f"{stage}/{name}": value for name, value in self._means.reduce().items()}
         # the means are equal on all ranks already, and so is their average
         self.log_dict(means, prog_bar=True, sync_dist=True, batch_size=1)
+        return bool(means)
 
 
 @torch.no_grad()

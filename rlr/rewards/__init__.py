@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlr.rewards.frames import FrameChoice as FrameChoice
     from rlr.rewards.frames import FrameReward as FrameReward
     from rlr.rewards.frames import RandomFrame as RandomFrame
+    from rlr.rewards.function import FunctionReward as FunctionReward
     from rlr.rewards.jpeg import JPEGCompressibility as JPEGCompressibility
     from rlr.rewards.jpeg import JPEGIncompressibility as JPEGIncompressibility
     from rlr.rewards.networks.aesthetic import Aesthetic as Aesthetic

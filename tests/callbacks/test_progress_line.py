@@ -1,6 +1,7 @@
 """The line of progress has the numbers of the run."""
 
 import re
+from itertools import groupby
 
 import pytest
 
@@ -12,8 +13,10 @@ from tests.modules.toy import WORDS, align, run
 
 
 @pytest.fixture
-def shown(monkeypatch):
+def shown(monkeypatch, tmp_path):
     """Returns a function that runs something and returns the lines that a terminal has shown, in turn."""
+    # a trainer without a folder of its own writes to the working directory
+    monkeypatch.chdir(tmp_path)
     stream = Stream(live=True)
     monkeypatch.setattr(TERMINAL, "_stream", stream)
 
@@ -48,7 +51,9 @@ def test_validation_and_evaluation_state_what_is_left(shown):
     validated = [line.split(" · ")[0] for line in lines if line.startswith("validating")]
     assert validated == [f"validating, batch {k}/3" for k in (1, 2, 3)]
     evaluated = [line for line in lines if line.startswith("evaluating Prompts, sample")]
-    assert [line.split(" · ")[0].split(" ")[-1] for line in evaluated] == ["2/6", "4/6", "6/6"] * (len(evaluated) // 3)
+    # a slow machine states a count twice
+    counts = [count for count, _ in groupby(line.split(" · ")[0].split(" ")[-1] for line in evaluated)]
+    assert counts == ["2/6", "4/6", "6/6"] * (len(counts) // 3)
     assert evaluated[-1].endswith(" · 0 s left")
 
 

@@ -114,7 +114,12 @@ def test_loggers_get_scores_table_and_clips(judge, tmp_path):
     assert "vbench/subject_consistency" in text
     assert "vbench/weighted_average" in text
     media = tmp_path / "logs" / "lightning_logs" / "version_0" / "media"
-    assert (media / "vbench_000004.csv").read_text().splitlines()[-1].startswith('"after 4 updates, 3 videos",25.00')
+    assert (
+        (media / "tables" / "vbench_000004.csv")
+        .read_text()
+        .splitlines()[-1]
+        .startswith('"after 4 updates, 3 videos",25.00')
+    )
     assert sorted(path.name for path in (media / "vbench").iterdir()) == [f"{k}_000004.mp4" for k in range(3)]
 
 

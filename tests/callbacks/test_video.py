@@ -105,7 +105,7 @@ def test_the_picture_is_the_middle_frame(logged):
 
 def test_wandb_offline_plays_it(logged):
     folder, video = logged
-    (path,) = (folder / "wandb").glob("offline-run-*/files/media/videos/samples_*.mp4")
+    (path,) = (folder / "wandb").glob("offline-run-*/files/media/videos/media/samples_*.mp4")
     assert torch.equal(read_video(path).frames, video.frames)
 
 
@@ -120,7 +120,7 @@ def test_tensorboard_shows_a_sheet(logged):
 
     folder, video = logged
     events = EventAccumulator(str(folder / "board" / "version_0"), {"images": 0}).Reload()
-    (image,) = events.Images("samples")
+    (image,) = events.Images("media/samples")
     height, width = video.frames.shape[2:]
     assert image.width * image.height == FRAMES * width * height
     assert image.step == 2
@@ -261,3 +261,13 @@ def test_odd_clips_are_refused_in_a_sentence(tmp_path):
 def test_the_toy_decodes_only_what_it_is_asked_for():
     model, x = Sparing(), torch.randn(1, 2, FRAMES, 2, 2)
     assert torch.equal(model.decode(x, [2]), model.decode(x)[:, [2]])
+
+
+def test_each_sample_of_the_latest_drawing_has_its_own_file(logged):
+    folder, _ = logged
+    content = json.loads((folder / "samples" / "last" / "samples.json").read_text())
+    assert (content["suffix"], content["update"]) == (".mp4", 2)
+    names = [name for card in content["samples"] for name in card["files"].values()]
+    assert len(names) == len(set(names)) == 4
+    for name in names:
+        assert len(read_video(folder / "samples" / "last" / f"{name}.mp4").frames) == FRAMES

@@ -16,7 +16,7 @@ class Sums(Exporter):
     def __init__(self, digits: int = 6) -> None:
         self.digits = digits
 
-    def write(self, model: DiffusionModel, folder: Path) -> list[Path]:
+    def write(self, model: DiffusionModel, folder: Path, card: object = None) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "sums.txt"
         sums = {name: weight.detach().double().sum().item() for name, weight in model.trainable.items()}

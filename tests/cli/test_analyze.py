@@ -56,7 +56,7 @@ def test_the_same_seed_gives_the_same_numbers(config, tmp_path):
 def test_the_weights_of_a_checkpoint_are_analyzed(config, tmp_path):
     path, few = config(LARGER), "--estimators={one: FirstOrder}"
     trained = fit(path, tmp_path).model
-    checkpoint = tmp_path / "out" / "checkpoints" / "last.ckpt"
+    checkpoint = tmp_path / "out" / "last.ckpt"
     before = analyze(path, tmp_path, few)
     after = analyze(path, tmp_path, few, f"--ckpt_path={checkpoint}")
     assert before.analyzed.survey.rows[1].accuracy != after.analyzed.survey.rows[1].accuracy

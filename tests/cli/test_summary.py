@@ -1,5 +1,6 @@
 """What a command says before and after its work."""
 
+import re
 from pathlib import Path
 
 from rlr.cli import main
@@ -68,7 +69,8 @@ def test_a_command_states_what_it_does_and_ends_with_the_next_one(config, tmp_pa
     main(["test", str(out)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [f"evaluation {out / 'evaluation'}", f"next: python train.py predict {out}"]
-    assert any(line.startswith("Level ") and "on the prompts of the test" in line for line in lines[-4:])
+    # of the base model, of the aligned one, and the difference
+    assert any(re.fullmatch(r"Level \S+ → \S+ \(\S+\) on Prompts", line) for line in lines[-4:])
     main(["predict", str(out)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [f"samples {out / 'predictions' / 'last'}", f"next: python train.py export {out}"]

@@ -248,6 +248,15 @@ def test_a_resumed_control_variate_goes_on_as_the_uninterrupted_one() -> None:
     assert torch.equal(estimate(whole, chain, wavy, 8, 3), estimate(part, chain, wavy, 8, 3))
 
 
+def test_a_resumed_run_may_have_other_features() -> None:
+    chain = curved()
+    before, after = (HalfOrder(1, control=LookAhead(start_value=start, increments=True)) for start in (True, False))
+    estimate(before, chain, wavy, 8, 0)
+    after.load_state_dict(before.state_dict())
+    fresh = HalfOrder(1, control=LookAhead(start_value=False, increments=True))
+    assert torch.equal(estimate(after, chain, wavy, 8, 1), estimate(fresh, chain, wavy, 8, 1))
+
+
 def test_the_explained_share_is_logged_by_state() -> None:
     estimator = HalfOrderRLR(1, None, control=LookAhead())
     for seed in range(8):

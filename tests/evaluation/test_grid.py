@@ -85,7 +85,11 @@ def test_each_sample_has_its_prompt_above_and_its_score_below(tmp_path):
 
 def test_draws_every_n_updates_and_at_the_end(tmp_path):
     draw(tmp_path, 5, number=1, every=2)
-    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["000002.png", "000004.png", "000005.png"]
+    assert sorted(path.name for path in (tmp_path / "samples").glob("*.png")) == [
+        "000002.png",
+        "000004.png",
+        "000005.png",
+    ]
 
 
 def test_draws_the_average(tmp_path):

@@ -161,9 +161,9 @@ def test_a_full_disk_leaves_the_older_file(tmp_path, monkeypatch):
 def test_missing_packages_are_named(tmp_path, monkeypatch, no_decord):
     write_video(tmp_path / "a.mp4", clip(), 8)
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ModuleNotFoundError, match="pip install av"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rlr\[video\]'"):
         write_video(tmp_path / "b.mp4", clip(), 8)
-    with pytest.raises(ModuleNotFoundError, match="pip install av"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rlr\[video\]'"):
         read_video(tmp_path / "a.mp4")
 
 

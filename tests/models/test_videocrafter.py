@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from rlr.chain import Chain
 from rlr.io.weights import blank, fill
 from rlr.models import Frozen, Guidance, LoRA, VideoCrafter
-from rlr.models.videocrafter.keys import unet_layout, vae_layout
+from rlr.models.layout import vae_layout
+from rlr.models.videocrafter.keys import unet_layout
 from rlr.models.videocrafter.network import UNetConfig, build_unet, call
 from rlr.models.videocrafter.positions import RelativeAttention
 from rlr.models.videocrafter.recompute import recompute

@@ -356,7 +356,7 @@ def test_what_does_not_go_together_is_said_at_once(build, says):
 
 def test_a_reward_of_frames_without_gradient_is_refused_in_training_alone():
     module = align_clips(reward=FrameReward(Hard()))
-    with pytest.raises(ValueError, match=r"Replay .* FrameReward has no gradient"):
+    with pytest.raises(ValueError, match=r"Replay .* Hard has no gradient"):
         check_training(module.chain.model, module.reward, module.estimator, Trainer(accelerator="cpu", logger=False))
 
 

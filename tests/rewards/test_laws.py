@@ -21,6 +21,7 @@ from rlr.rewards import (
     DoubledRange,
     EvenlySpaced,
     FrameReward,
+    FunctionReward,
     HPSv2,
     ImageReward,
     JPEGCompressibility,
@@ -86,6 +87,14 @@ def scaled() -> Combine:
     return reward
 
 
+def redness(samples, prompts):
+    return samples[:, 0].mean((1, 2))
+
+
+def contrast(samples, prompts):
+    return samples.numpy().std((1, 2, 3)) + [float(len(prompt)) for prompt in prompts]
+
+
 @contextmanager
 def remote():
     with serving(pick()) as url:
@@ -117,6 +126,8 @@ CASES = {
     "combine": Case(Combine, True, (-10, 10), lambda: both(Brightness())),
     "combine with a black box": Case(Combine, True, (-20, 20), lambda: both(JPEGCompressibility())),
     "combine, running z-score": Case(Combine, True, (-10, 10), scaled),
+    "function": Case(FunctionReward, False, (0, 1), lambda: FunctionReward(redness)),
+    "function of NumPy": Case(FunctionReward, True, (0, 60), lambda: FunctionReward(contrast)),
     "remote": Case(Remote, True, (-M, M), remote),
     "frames": Case(FrameReward, True, (-M, M), lambda: FrameReward(pick()), C),
     "frames, two of a black box": Case(

@@ -339,7 +339,7 @@ def test_training_stops_when_scores_stay_away():
             pytest.warns(UserWarning, match="skipped"),
             pytest.raises(
                 FloatingPointError,
-                match=r"reward Remote returned .* not finite.*this is update 3 in a row",
+                match=r"reward Failing returned .* not finite.*this is update 3 in a row",
             ),
         ):
             run(module, prompts(4), 9)

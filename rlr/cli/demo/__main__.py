@@ -10,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-CONFIG = "configs/image/tiny_rlr.yaml"
+CONFIG = "configs/image/tiny_look_ahead.yaml"
 
 
 def parser() -> ArgumentParser:
@@ -22,10 +22,10 @@ def parser() -> ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results (%(default)s)")
     parser.add_argument("--config", default=CONFIG, help="what is aligned and how (%(default)s)")
-    parser.add_argument("--updates", type=int, default=180, help="number of updates (%(default)s)")
+    parser.add_argument("--updates", type=int, default=90, help="number of updates (%(default)s)")
     parser.add_argument("--prompts", type=int, default=240, help="number of held-out prompts (%(default)s)")
     parser.add_argument("--samples", type=int, default=2, help="samples of each, two or more (%(default)s)")
-    parser.add_argument("--every", type=int, default=30, help="updates between two looks at the curves (%(default)s)")
+    parser.add_argument("--every", type=int, default=15, help="updates between two looks at the curves (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of prompts, noises and training (%(default)s)")
     return parser
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlr.io.atomic import new_folder
+from rlr.io.atomic import new_folder, write_whole
 from rlr.models.adapters import LoRA
 from rlr.models.base import DiffusionModel
+from rlr.models.export.card import CARD, Card
 from rlr.models.latent import LatentDiffusion
 from rlr.models.wrapper import unwrap
 
@@ -24,12 +25,13 @@ class Exporter(ABC):
     images of the reloaded model are those of the model in memory and not those of the base model.
     """
 
-    def write(self, model: DiffusionModel, folder: str | Path) -> list[Path]:
+    def write(self, model: DiffusionModel, folder: str | Path, card: Card | None = None) -> list[Path]:
         """Writes a new folder.
 
         Args:
             model: The trained model; guidance and other wrappers are taken off.
             folder: The folder, which must not exist or be empty.
+            card: The facts of the training for a model card, ``README.md``; by default none is written.
 
         Returns:
             The files that were written.
@@ -43,6 +45,8 @@ class Exporter(ABC):
         with new_folder(target) as part:
             self.save(base, part)
             self._verify(base, part)
+            if card:
+                write_whole(part / CARD, self._card(base, card, target.name).encode())
         return sorted(file for file in target.rglob("*") if file.is_file())
 
     def check(self, model: LatentDiffusion) -> None:  # noqa: B027 - a hook
@@ -55,6 +59,22 @@ class Exporter(ABC):
     @abstractmethod
     def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
         """Returns the denoiser that the other program reads from the folder; ``network`` is a fresh one of the base model."""
+
+    def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
+        """Returns Python code that loads a folder, for the model card; by default none.
+
+        Args:
+            model: The model.
+            base: The base model: a name on the hub, or a path.
+            folder: The folder.
+        """
+        return ""
+
+    def _card(self, model: LatentDiffusion, card: Card, folder: str) -> str:
+        # a card may be published, and the place of a folder on this machine is nobody's business
+        base = Path(model.source).name if Path(model.source).exists() else model.source
+        kind = (type(self).__doc__ or "").partition("\n")[0].replace("``", "`")
+        return card.text(base, f"Format `{type(self).__name__}`: {kind}", self.usage(model, base, folder))
 
     @torch.no_grad()
     def _verify(self, model: LatentDiffusion, folder: Path) -> None:
@@ -81,6 +101,16 @@ def check_lora(model: LatentDiffusion, exporter: Exporter) -> None:
         raise ValueError(
             f"{type(exporter).__name__} writes a LoRA, and the trained weights of this {type(model).__name__} are "
             f"{type(model.adapter).__name__}; use Merged for a diffusers model, OfficialVideoCrafter for a VideoCrafter"
+        )
+
+
+def check_unet(model: LatentDiffusion, exporter: Exporter) -> None:
+    """Raises ValueError if a model is not a Stable Diffusion 1.x or 2.x."""
+    model.pipeline_class()
+    if "unet" not in model.networks():
+        raise ValueError(
+            f"{type(exporter).__name__} writes a Stable Diffusion 1.x or 2.x, and the model is a {type(model).__name__}; use "
+            "DiffusersLoRA, ComfyUI or Merged"
         )
 
 

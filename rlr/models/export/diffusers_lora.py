@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from rlr.models.adapters import ADAPTER
 from rlr.models.export.base import Exporter, check_lora
+from rlr.models.export.kohya import load_by_diffusers
 from rlr.models.folder import silenced
 from rlr.models.latent import LatentDiffusion
 
@@ -34,3 +35,6 @@ class DiffusersLoRA(Exporter):
         with silenced(["diffusers.loaders.lora_base"]):
             model.pipeline(network).load_lora_weights(folder)
         return network
+
+    def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
+        return load_by_diffusers(model, base, f'"{folder}"')

@@ -27,3 +27,11 @@ class Merged(Exporter):
         (name,) = model.networks()
         again: Any = type(network).from_pretrained(folder / name, torch_dtype=model.dtype)
         return again.to(model.device).eval()
+
+    def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
+        name = model.pipeline_class().__name__
+        return (
+            f"import torch\nfrom diffusers import {name}\n\n"
+            f'pipe = {name}.from_pretrained("{folder}", torch_dtype=torch.float16).to("cuda")\n'
+            'pipe("a photo of a cat").images[0].save("cat.png")'
+        )

@@ -31,3 +31,11 @@ class PeftAdapter(Exporter):
         PeftModel.from_pretrained(network, str(folder))
         # peft adds the layers to the network itself
         return network
+
+    def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
+        (part,), network = model.networks(), type(model.network).__name__
+        return (
+            f"from diffusers import {network}\nfrom peft import PeftModel\n\n"
+            f'network = {network}.from_pretrained("{base}", subfolder="{part}")\n'
+            f'PeftModel.from_pretrained(network, "{folder}")'
+        )

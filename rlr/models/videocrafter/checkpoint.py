@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from rlr.io.weights import blank, compare, fill, map_state, write_state
 from rlr.models.adapters import merged
+from rlr.models.layout import Layout, vae_layout
 from rlr.models.videocrafter.architecture import CONFIG, Architecture
 from rlr.models.videocrafter.buffers import read_schedule, write_buffers
-from rlr.models.videocrafter.keys import Layout, unet_layout, vae_layout
+from rlr.models.videocrafter.keys import unet_layout
 from rlr.models.videocrafter.text import TextTower
 from rlr.schedules import DiscreteSchedule
 

@@ -75,7 +75,7 @@ class DOODL(Sampling):
             )
         if not reward.differentiable:
             raise ValueError(
-                f"DOODL backpropagates the reward, and {type(reward).__name__} has no gradient; use a differentiable one"
+                f"DOODL backpropagates the reward, and {reward.label} has no gradient; use a differentiable one"
             )
         reward.check(video=model.size.frames is not None)
         super().__init__(Chain(model, DDIM(steps, eta=0.0)), reward, seed)
@@ -164,7 +164,7 @@ class DOODL(Sampling):
     def _check(self, gradient: Tensor, k: int) -> None:
         if not gradient.isfinite().all():
             raise FloatingPointError(
-                f"the gradient of the reward {type(self.reward).__name__} in the latent is not finite in iteration "
+                f"the gradient of the reward {self.reward.label} in the latent is not finite in iteration "
                 f"{k + 1} of {self.iterations}; load the model with dtype: float32 or bfloat16, or set scale lower"
             )
 

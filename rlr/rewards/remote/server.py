@@ -15,13 +15,19 @@ from importlib.metadata import version
 from typing import Any, NoReturn
 
 import torch
-import uvicorn
 from jsonargparse import ArgumentParser, auto_cli
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import Route
+except ImportError as error:
+    raise ModuleNotFoundError(
+        f"a server of rewards needs starlette and uvicorn ({error}); pip install 'rlr[serve]'"
+    ) from error
 
 from rlr.lazy import import_names
 from rlr.rewards.base import Reward

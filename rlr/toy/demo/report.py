@@ -126,7 +126,7 @@ class Report:
         found, right = self._found(name), self._right(i, name)
         pixels = found.pixels[i * self.samples.samples]
         text = f"{name}: {self.samples.prompts[i]} ({'right' if right else 'wrong'})"
-        media = Media(png(self.world.still(pixels)), text) if still else self.world.media(pixels, text)
+        media = Media(png(self.world.still(pixels)), text, enlarged=True) if still else self.world.media(pixels, text)
         return Sample(media, name, f"{found.values['reward'][i, 0].item():.2f}", right)
 
     def _cards(self, count: int) -> list[Card]:

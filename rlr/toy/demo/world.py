@@ -74,7 +74,7 @@ class World(ABC):
 
     def media(self, pixels: Tensor, text: str) -> Media:
         """Returns a sample as a page shows it, with a text for readers who do not see it."""
-        return Media(png(self.still(pixels)), text)
+        return Media(png(self.still(pixels)), text, enlarged=True)
 
     def sheet(self, cards: Sequence[Card], title: str) -> Image.Image:
         """Draws the stills of samples side by side."""

@@ -1,0 +1,56 @@
+"""The model of a finished run."""
+
+import csv
+from pathlib import Path
+
+import torch
+import yaml
+
+from rlr.api.aligned import Aligned
+from rlr.chain import Chain
+from rlr.cli.card import card_of
+from rlr.cli.command_line import build
+from rlr.cli.export import read_weights
+from rlr.cli.run_folder import LAST, Run
+from rlr.cli.source_index import named_anywhere
+from rlr.cli.static_check import import_classes
+from rlr.models import DiffusionModel
+from rlr.samplers import Sampler
+
+METRICS = "metrics.csv"
+"""The file of a run with the numbers of its updates."""
+
+
+def load(folder: str | Path, checkpoint: str = LAST, device: str | torch.device | None = None) -> Aligned:
+    """Returns the aligned model of a run, with its sampler and the numbers of its updates.
+
+    The weights are those of the average where an EMA has kept one. Reward, estimator and data are not built.
+
+    Args:
+        folder: The folder of the run, which ``fit`` has written.
+        checkpoint: The name of the checkpoint in it, ``last.ckpt`` or ``best.ckpt``.
+        device: The device; by default the accelerator, if there is one.
+
+    Raises:
+        ValueError: If the folder holds no run, or no such checkpoint.
+    """
+    run = Run(Path(folder))
+    config = yaml.safe_load(run.config.read_text("utf-8"))
+    path = run.checkpoint(checkpoint)
+    # classes get the short names that a config may hold
+    import_classes(named_anywhere([]))
+    arguments = config["model"].get("init_args") or {}
+    model = build(arguments.get("model"), DiffusionModel, "model.model")
+    sampler = build(arguments.get("sampler"), Sampler, "model.sampler")
+    read_weights(model, str(path))
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    chain = Chain(model.eval(), sampler).to(device or found or "cpu")
+    return Aligned(chain, card_of(config, path), _history(run.folder / METRICS))
+
+
+def _history(file: Path) -> list[dict[str, float]]:
+    """Returns the rows of a file of metrics without the empty cells."""
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]

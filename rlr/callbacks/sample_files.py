@@ -1,0 +1,44 @@
+"""The samples of an evaluation, each in its own file."""
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from rlr.evaluation.evaluator import Drawing
+from rlr.evaluation.images import film, png, to_image
+from rlr.evaluation.results import plain
+from rlr.io.atomic import write_whole
+from rlr.io.video import write_video
+
+NAME = "samples.json"
+
+
+def write_samples(folder: Path, name: str, drawing: Drawing, fps: float | None) -> None:
+    """Writes the samples of a drawing, and then ``samples.json``, which names only files that are there.
+
+    Pixels that are not finite are magenta.
+
+    Args:
+        folder: The folder.
+        name: The name of the set of prompts.
+        drawing: The drawing.
+        fps: Frames per second of videos; None for images.
+    """
+    if drawing.samples:
+        for stem, pixels in drawing.samples.items():
+            _write(folder / f"{stem}{suffix(fps)}", pixels, fps)
+        content = plain({"set": name, "suffix": suffix(fps), **drawing.facts})
+        write_whole(folder / NAME, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+
+
+def suffix(fps: float | None) -> str:
+    """Returns the suffix of the files of samples."""
+    return ".png" if fps is None else ".mp4"
+
+
+def _write(file: Path, pixels: Tensor, fps: float | None) -> None:
+    if fps is None:
+        write_whole(file, png(to_image(pixels)))
+    else:
+        write_video(file, film([to_image(frame) for frame in pixels]), fps)

@@ -1,0 +1,74 @@
+"""The facts of a run for the model card of its export: settings of the config, and the results of the evaluation."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlr.evaluation.report import ALONE, COMPARED, Table, cells
+from rlr.evaluation.statistics import Comparison, Estimate
+from rlr.models.export import Card
+
+SHOWN = ("model", "sampler", "reward", "estimator", "penalty", "optimization", "seed")
+"""The arguments of the module that a card states, in this order."""
+
+
+def card_of(config: Mapping[str, Any], checkpoint: Path) -> Card:
+    """Returns the card of a run.
+
+    Args:
+        config: The config of the training, as plain data.
+        checkpoint: The checkpoint; the evaluation is in a folder ``evaluation`` in its folder or the one above.
+    """
+    arguments = (config.get("model") or {}).get("init_args") or {}
+    settings = {name: _words(arguments[name]) for name in SHOWN if arguments.get(name) is not None}
+    steps = (config.get("trainer") or {}).get("max_steps", -1)
+    settings |= {"updates": steps} if steps > 0 else {}
+    return Card(_class_name(arguments.get("reward")), settings, results(checkpoint))
+
+
+def results(checkpoint: Path) -> str:
+    """Returns the tables of the newest evaluation of a run in Markdown, and when and on what it was made; empty without one."""
+    roots = [folder / "evaluation" for folder in checkpoint.resolve().parents[:2]]
+    files = [file for root in roots for file in root.glob("*/results.json")]
+    if not files:
+        return ""
+    content = json.loads(max(files, key=lambda file: file.stat().st_mtime).read_text("utf-8"))
+    tables = [_table(name, found).markdown() for name, found in content["sets"].items()]
+    made = ", ".join(str(content[key]) for key in ("device", "date") if content.get(key))
+    note = f"After {content['update']} updates{f', on {made}' if made else ''}. Intervals are bootstraps over prompts."
+    return "\n\n".join([*tables, note])
+
+
+def _table(name: str, found: Mapping[str, Any]) -> Table:
+    values = {row: _value(numbers) for row, numbers in found["results"].items()}
+    compared = all(isinstance(value, Comparison) for value in values.values())
+    title = f"{name}: {len(found['prompts'])} prompts"
+    return Table(
+        title, (title, *(COMPARED if compared else ALONE)), [(row, *cells(value)) for row, value in values.items()]
+    )
+
+
+def _value(numbers: Mapping[str, float | None]) -> Comparison | Estimate:
+    # JSON has no NaN
+    known = {name: float("nan") if number is None else number for name, number in numbers.items()}
+    return Comparison(**known) if "base" in known else Estimate(**known)
+
+
+def _class_name(value: Any) -> str:
+    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, Mapping) and "class_path" in value else ""
+
+
+def _words(value: Any) -> str:
+    """Returns a part of a config as a call, such as ``DDIM(steps=50, eta=1.0)``; arguments that are null are left out."""
+    if isinstance(value, Mapping):
+        name = _class_name(value)
+        inner = value.get("init_args") or {} if name else value
+        return f"{name}({', '.join(_arguments(inner))})"
+    return Path(value).name if isinstance(value, str) and Path(value).is_dir() else str(value)
+
+
+def _arguments(values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if value is not None:
+            yield f"{name}={_words(value)}"

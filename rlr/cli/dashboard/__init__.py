@@ -1,0 +1,1 @@
+"""The dashboard of a project in Weights & Biases: ``python -m rlr.cli.dashboard --help``."""

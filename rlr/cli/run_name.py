@@ -1,0 +1,65 @@
+"""What a run is called, and which runs differ from it only in their seeds."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PLACES = ("default_root_dir", "logger", "enable_progress_bar")
+"""Settings of the trainer that say where a run is written and what it prints."""
+SEEDS = ("seed_everything", "seed")
+
+
+def facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what runs are filtered and grouped by, in short: classes, learning rate, batch, updates and seed.
+
+    Args:
+        config: A resolved config; what it does not have is left out.
+    """
+    arguments = _arguments(config.get("model"))
+    model = arguments.get("model")
+    found = {
+        "estimator": _class(arguments.get("estimator")),
+        "reward": _class(arguments.get("reward")),
+        # a guidance holds the model
+        "base": _class(_arguments(model).get("model")) or _class(model),
+        "sampler": _class(arguments.get("sampler")),
+        "lr": (arguments.get("optimization") or {}).get("lr"),
+        "batch": _arguments(config.get("data")).get("batch_size"),
+        "updates": (config.get("trainer") or {}).get("max_steps"),
+        "seed": config.get("seed_everything"),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def run_name(folder: Path, config: Mapping[str, Any]) -> str:
+    """Returns the name of a run: that of its folder, and its seed where the folder does not state one."""
+    seed = config.get("seed_everything")
+    return folder.name if seed is None or "seed" in folder.name else f"{folder.name} seed {seed}"
+
+
+def run_group(config: Mapping[str, Any]) -> str:
+    """Returns the name of the group of a run, which runs share whose configs differ only in seeds and places.
+
+    It is estimator, reward and base model, with the first digits of the SHA-256 of all settings.
+    """
+    settings = json.dumps(_without_seeds(config), sort_keys=True, default=str)
+    known = facts(config)
+    words = [str(known[name]) for name in ("estimator", "reward", "base") if name in known]
+    return " ".join([*words, hashlib.sha256(settings.encode()).hexdigest()[:6]])
+
+
+def _without_seeds(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_seeds(v) for k, v in value.items() if k not in (*SEEDS, *PLACES)}
+    return [_without_seeds(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _arguments(value: Any) -> Mapping[str, Any]:
+    return (value.get("init_args") or {}) if isinstance(value, Mapping) else {}
+
+
+def _class(value: Any) -> str | None:
+    path = value.get("class_path") if isinstance(value, Mapping) else None
+    return path.rpartition(".")[2] if path else None

@@ -1,0 +1,58 @@
+"""Reading a LoRA that another program has trained."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+from diffusers.loaders import SD3LoraLoaderMixin, StableDiffusionLoraLoaderMixin
+from torch import nn
+
+from rlr.models.folder import UNREADABLE
+from rlr.models.integrity import check_file
+
+LOADERS: dict[type[nn.Module], Any] = {
+    UNet2DConditionModel: StableDiffusionLoraLoaderMixin,
+    SD3Transformer2DModel: SD3LoraLoaderMixin,
+}
+"""What reads the files of a network's LoRA."""
+PREFIXES: dict[type[nn.Module], str] = {UNet2DConditionModel: "unet", SD3Transformer2DModel: "transformer"}
+"""What the names of a network's layers begin with in a file."""
+
+
+def load_lora(network: Any, path: str, adapter: str) -> None:
+    """Adds the LoRA of a file to a network, with the file's ranks, scales and layers.
+
+    Args:
+        network: A U-Net or a transformer of diffusers.
+        path: A ``.safetensors`` file under the names of diffusers or of kohya's scripts.
+        adapter: The name of the adapter in peft.
+
+    Raises:
+        ValueError: If the file cannot be read, or holds no LoRA of this network.
+    """
+    kind, file = type(network), Path(path).expanduser()
+    if kind not in LOADERS:
+        raise ValueError(f"LoRA.start reads a LoRA of a Stable Diffusion, and the network is a {kind.__name__}")
+    check_file(file)
+    prefix = PREFIXES[kind]
+    try:
+        state, alphas, metadata = _read(kind, file)
+        others = sorted(name for name in state if not name.startswith(f"{prefix}."))
+        if len(others) == len(state):
+            raise ValueError(f"no name in it begins with {prefix!r}")
+        network.load_lora_adapter(state, prefix, network_alphas=alphas, metadata=metadata, adapter_name=adapter)
+    except UNREADABLE as error:
+        cause = str(error).strip().split("\n")[0].rstrip(".")
+        raise ValueError(
+            f"LoRA.start: expected a LoRA of a {kind.__name__} under the names of diffusers or kohya, got {file} ({cause})"
+        ) from error
+    if others:
+        warnings.warn(f"{file}: {len(others)} weights of other parts are not read, such as {others[0]!r}", stacklevel=3)
+
+
+def _read(kind: type[nn.Module], file: Path) -> tuple[dict[str, Any], Any, Any]:
+    options = {"weight_name": file.name, "return_lora_metadata": True}
+    # the loader of Stable Diffusion 3 returns no alphas
+    state, *alphas, metadata = LOADERS[kind].lora_state_dict(str(file.parent), **options)
+    return state, alphas[0] if alphas else None, metadata

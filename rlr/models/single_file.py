@@ -1,0 +1,90 @@
+"""Parts of a Stable Diffusion in one file of its authors' layout, as diffusers reads it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import nn
+
+from rlr.models.folder import LOGGERS, UNREADABLE, ModelFolder, silenced
+from rlr.models.integrity import check_file
+
+ENDINGS = (".safetensors", ".ckpt")
+"""The endings of single files."""
+NETWORKS = ("unet", "vae", "text_encoder")
+"""The parts whose weights are in the file."""
+CONFIG = "config"
+"""The folder beside a file that :class:`~rlr.models.export.SingleFile` writes."""
+
+
+@dataclass(frozen=True)
+class ModelFile(ModelFolder):
+    """One file with the weights of U-Net, autoencoder and text encoder.
+
+    Args:
+        configuration: A folder in diffusers' layout, or its name on the hub, whose configurations and tokenizer belong to the
+            file. By default the folder ``config`` beside the file, or else what diffusers recognizes the weights as.
+    """
+
+    configuration: str | None = None
+
+    def config(self, kind: Any, part: str) -> dict[str, Any]:
+        found = self._part(part).config
+        return found.to_dict() if hasattr(found, "to_dict") else dict(found)
+
+    def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
+        network: nn.Module = self._part(part)
+        if not isinstance(network, kind):
+            raise ValueError(f"{self.path}: expected {self.kind}, found a {type(network).__name__} as its {part}")
+        missing = [name for name, weight in network.state_dict(keep_vars=True).items() if weight.is_meta]
+        if missing:
+            raise ValueError(
+                f"{self.path} lacks weights of the {type(network).__name__}: {missing[0]!r} ({len(missing)} in all); download "
+                "the file again, or set config to the folder of its configurations"
+            )
+        (number,) = dtype.values()
+        return nn.Module.to(network, number)
+
+    def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
+        return self._part(part)
+
+    def pipeline(self) -> str | None:
+        return None
+
+    def fingerprint(self, part: str) -> str:
+        facts = Path(self.path).stat()
+        return f"{Path(self.path).resolve()} {part} {facts.st_size} {facts.st_mtime_ns}"
+
+    def files(self, part: str) -> str:
+        return self.path
+
+    def _part(self, part: str) -> Any:
+        """Returns one part, read by diffusers; the others are left out."""
+        check_file(Path(self.path))
+        others = {name: None for name in (*NETWORKS, "safety_checker", "feature_extractor") if name != part}
+        try:
+            with silenced(LOGGERS):
+                pipeline = StableDiffusionPipeline.from_single_file(self.path, config=self._configuration(), **others)
+        except UNREADABLE as error:
+            # a weight that the file lacks stays without content
+            cause = "it lacks weights" if "meta tensor" in str(error) else str(error).strip().split("\n")[0].rstrip(".")
+            raise ValueError(
+                f"{self.path}: expected {self.kind} in its authors' layout, and diffusers cannot read its {part} ({cause}); set "
+                "config to a folder of its configurations and its tokenizer in diffusers' layout"
+            ) from error
+        return getattr(pipeline, part)
+
+    def _configuration(self) -> str | None:
+        beside = Path(self.path).parent / CONFIG
+        return self.configuration or (str(beside) if (beside / "model_index.json").is_file() else None)
+
+
+def open_model(
+    path: str, kind: str, parts: tuple[str, ...], revision: str | None, variant: str | None, config: str | None
+) -> ModelFolder:
+    """Returns the source of a Stable Diffusion: one file, or a folder, local or on the hub."""
+    if Path(path).suffix in ENDINGS:
+        return ModelFile(path, kind, parts, configuration=config)
+    return ModelFolder(path, kind, parts, revision, variant)

@@ -1,0 +1,1 @@
+"""What the folder of a run holds, read without torch: tables of runs, the page of a run, and comparisons of runs."""

@@ -1,0 +1,201 @@
+"""The files of a run as one object."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rlr.records.series import Series
+
+CONFIG, METRICS, FACTS, HISTORY, SAMPLES = ("config.yaml", "metrics.csv", "run.json", "history.csv", "samples.json")
+"""The files that a record is made of: of the run, and of each evaluation and each set of samples."""
+UPDATES = "updates"
+"""The column of ``metrics.csv`` that says how many updates a row has seen."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The folder of a run.
+
+    A file that does not exist is read as one that holds nothing: the run may have been interrupted, or be of another kind.
+
+    Args:
+        folder: The folder.
+    """
+
+    folder: Path
+
+    @staticmethod
+    def is_one(folder: Path) -> bool:
+        """Whether a folder holds a run: its config, its metrics or results of it."""
+        evaluations = ("evaluation/test/results.json", "evaluation/fit/results.json")
+        return any((folder / name).is_file() for name in (CONFIG, METRICS, *evaluations))
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config of the ``fit``."""
+        try:
+            found = yaml.safe_load(self.config_text) if self.config_text else None
+        except yaml.YAMLError as error:
+            file = self.folder / CONFIG
+            raise ValueError(f"{file}: expected YAML, found something else ({error}); remove the file") from error
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def config_text(self) -> str:
+        """The config as it is written."""
+        file = self.folder / CONFIG
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the commands on the folder have noted: command, date, device, commit, versions."""
+        found = _json(self.folder / FACTS)
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def commands(self) -> list[dict[str, Any]]:
+        """The facts of each command, in order."""
+        return [command for command in self.facts.get("commands", []) if isinstance(command, dict)]
+
+    @cached_property
+    def rows(self) -> list[dict[str, float]]:
+        """The rows of ``metrics.csv``, each with the number of updates that the weights had seen."""
+        rows, updates = [], 0.0
+        for row in _table(self.folder / METRICS):
+            known = {name: number for name, text in row.items() if name and (number := _number(text)) is not None}
+            if UPDATES in known:
+                updates = known[UPDATES]
+            elif "reward/mean" in known or "samples" in known:
+                # of a module that does not state its updates, the batches
+                updates = known.get("step", updates) + 1
+            rows.append({**known, UPDATES: updates})
+        return rows
+
+    @property
+    def keys(self) -> list[str]:
+        """The names of all series of ``metrics.csv``."""
+        return sorted({name for row in self.rows for name in row} - {"step", "epoch", UPDATES})
+
+    def series(self, name: str) -> Series:
+        """Returns the values of a column against the updates."""
+        return Series.of((row[UPDATES], row[name]) for row in self.rows if name in row)
+
+    @property
+    def updates(self) -> int:
+        """The number of updates."""
+        seen = [row[UPDATES] for row in self.rows]
+        return int(max([*seen, *(float(result.get("update") or 0) for result in self.results.values())], default=0))
+
+    @cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """The latest evaluation of each stage, ``fit`` and ``test``, as ``results.json`` holds it."""
+        files = {stage: self.folder / "evaluation" / stage / "results.json" for stage in ("test", "fit")}
+        found = {stage: _json(file) for stage, file in files.items()}
+        return {stage: value for stage, value in found.items() if isinstance(value, dict) and value.get("sets")}
+
+    @cached_property
+    def history(self) -> list[dict[str, str]]:
+        """All evaluations of the ``fit``, a row for each measurement, as ``history.csv`` holds them."""
+        return _table(self.folder / "evaluation" / "fit" / HISTORY)
+
+    @cached_property
+    def sheets(self) -> list["Sheet"]:
+        """The sets of samples, those of a ``test`` first."""
+        files = sorted((self.folder / "samples").glob(f"**/{SAMPLES}"), key=lambda file: "test" not in file.parts)
+        sheets = [Sheet(file.parent, content) for file in files if isinstance(content := _json(file), dict)]
+        return [sheet for sheet in sheets if sheet.cards]
+
+    @property
+    def reward(self) -> str:
+        """What the trained reward is called."""
+        names = [name.removeprefix("reward/") for name in self.keys if name.startswith("reward/")]
+        return next((name for name in names if name not in ("mean", "std")), "reward")
+
+    @property
+    def spread(self) -> float | None:
+        """The median of the reward's standard deviation between the samples of a round."""
+        found = sorted(value for value in self.series("reward/std").values if math.isfinite(value))
+        return found[len(found) // 2] or None if found else None
+
+    def has(self, name: str) -> bool:
+        """Whether a file or a folder is there that holds something."""
+        path = self.folder / name
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Samples of one set of prompts, of the base model and of the present one.
+
+    Args:
+        folder: The folder of the files.
+        content: What ``samples.json`` holds.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @property
+    def set(self) -> str:
+        """The name of the set of prompts."""
+        return str(self.content.get("set", ""))
+
+    @property
+    def update(self) -> int:
+        """After how many updates."""
+        return int(self.content.get("update") or 0)
+
+    def file(self, card: Mapping[str, Any], model: str) -> Path | None:
+        """Returns the file of a sample of ``base`` or ``aligned``; None where it does not exist."""
+        name = card["files"].get(model)
+        file = self.folder / f"{name}{self.content.get('suffix', '.png')}"
+        return file if name and file.is_file() else None
+
+    @property
+    def labels(self) -> list[str]:
+        """The measurements that each sample has."""
+        return [str(label) for label in self.content.get("metrics", [])]
+
+    @property
+    def cards(self) -> Sequence[Mapping[str, Any]]:
+        """The prompts with their samples."""
+        found = self.content.get("samples", [])
+        return (
+            [card for card in found if isinstance(card, dict) and card.get("files")] if isinstance(found, list) else []
+        )
+
+
+def _json(file: Path) -> Any:
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: expected JSON, found something else ({error}); remove the file") from error
+
+
+def _table(file: Path) -> list[dict[str, str]]:
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8", errors="replace") as opened:
+        return list(csv.DictReader(opened))
+
+
+def _number(text: str | None) -> float | None:
+    """Returns the number that a cell holds; None for an empty one and for text."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None

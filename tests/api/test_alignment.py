@@ -1,0 +1,143 @@
+"""Alignment from Python: the pipeline, the function, the result."""
+
+import warnings
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusion3Pipeline, StableDiffusionPipeline
+from PIL import Image
+
+from rlr import DDIM, Brightness, FirstOrder, LoRA, Prompts, StableDiffusion, align
+from rlr.api import METHODS
+from rlr.api.methods import method_of
+from rlr.cli import main
+from rlr.modules.sampling import sample
+
+PROMPTS = ["a red circle", "a blue square", "two circles"]
+
+
+def redness(images, prompts):
+    return images[:, 0].mean((1, 2)) - images[:, 2].mean((1, 2))
+
+
+@pytest.fixture
+def pipe(random_sd):
+    return StableDiffusionPipeline.from_pretrained(random_sd())
+
+
+@pytest.fixture(scope="module")
+def result(random_sd):
+    pipe = StableDiffusionPipeline.from_pretrained(random_sd())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        return align(pipe, redness, PROMPTS, "first_order", 12, sampler=DDIM(4), accumulate=1, lr=0.02, guidance=2.0)
+
+
+def test_the_reward_of_new_samples_rises(result):
+    assert [row["update"] for row in result.history] == list(range(1, 13))
+    after, before = (redness(result.pixels(PROMPTS, seed=5, base=base), PROMPTS) for base in (False, True))
+    assert (after > before).all()
+    assert result.history[-1]["reward/mean"] > result.history[0]["reward/mean"]
+
+
+def test_images_of_one_prompt_and_of_several(result):
+    one, several = result.sample("a red circle", seed=3), result.sample(PROMPTS, seed=3)
+    assert isinstance(one, Image.Image)
+    assert [image.size for image in several] == [(32, 32)] * 3
+    assert one.tobytes() == several[0].tobytes()
+    assert one.tobytes() != result.sample("a red circle", seed=4).tobytes()
+    assert one.tobytes() != result.sample("a red circle", seed=3, base=True).tobytes()
+
+
+def test_the_pipeline_itself_makes_the_aligned_images(result, random_sd, tmp_path):
+    result.save_lora(tmp_path / "lora")
+    again = StableDiffusionPipeline.from_pretrained(random_sd())
+    again.load_lora_weights(tmp_path / "lora")
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = []
+    for pipe in (result.pipe, again, StableDiffusionPipeline.from_pretrained(random_sd())):
+        pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+        pipe.set_progress_bar_config(disable=True)
+        images.append(pipe("a red circle", latents=noise, num_inference_steps=4, output_type="pt").images)
+    torch.testing.assert_close(images[0], images[1], rtol=0, atol=1e-4)
+    assert (images[0] - images[2]).abs().max() > 1e-3
+    text = (tmp_path / "lora" / "README.md").read_text()
+    assert "aligned with redness" in text
+    assert "| estimator | FirstOrder |" in text
+    with pytest.raises(ValueError, match="to: expected one of diffusers"):
+        result.export(tmp_path / "x", to="nothing")
+
+
+def test_the_weights_are_those_of_the_command_line(random_sd, pipe, tmp_path):
+    config = tmp_path / "same.yaml"
+    config.write_text(f"""
+model:
+  class_path: ImageAlignment
+  init_args:
+    model:
+      class_path: Guidance
+      init_args: {{model: {{class_path: StableDiffusion, init_args: {{path: {random_sd()}}}}}, scale: 5.0}}
+    sampler: {{class_path: DDIM, init_args: {{steps: 4}}}}
+    reward: Brightness
+    estimator: FirstOrder
+    optimization: {{lr: 0.01, clip_norm: 1.0, accumulate: 2}}
+data: {{class_path: Prompts, init_args: {{train: [a red circle, a blue square, two circles], batch_size: 2}}}}
+trainer: {{accelerator: cpu, max_epochs: -1, max_steps: 3, enable_progress_bar: false, default_root_dir: {tmp_path / "out"}}}
+""")
+    module = main(["fit", f"--config={config}"]).model
+    options = {"updates": 3, "batch_size": 2, "accumulate": 2, "lr": 0.01, "sampler": DDIM(4)}
+    found = align(pipe, Brightness(), PROMPTS, "first_order", **options)
+    expected, weights = module.chain.model.trainable, found.chain.model.trainable
+    assert expected.keys() == weights.keys()
+    assert all(torch.equal(expected[name], weights[name]) for name in expected)
+    assert torch.equal(sample(module.chain, ["a"], [1]), sample(found.chain, ["a"], [1]))
+
+
+def test_a_model_a_data_set_and_an_estimator_are_taken_as_they_are(random_sd, tmp_path):
+    model = StableDiffusion(str(random_sd()), LoRA(2))
+    data = Prompts(train=PROMPTS, batch_size=3)
+    estimator = FirstOrder(2)
+    found = align(
+        model, Brightness(), data, estimator, 2, accumulate=1, sampler=DDIM(4), guidance=2.0, folder=tmp_path / "f"
+    )
+    assert found.pipe is None
+    assert found.chain.model.model is model
+    assert found.card.settings["batch"] == "3 × 1"
+    assert sorted(file.name for file in (tmp_path / "f").iterdir()) == ["last.ckpt", "metrics.csv"]
+
+
+def test_nothing_is_written_or_printed_without_a_folder(pipe, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+    align(
+        pipe, lambda images, prompts: images.numpy().mean((1, 2, 3)), PROMPTS, updates=1, accumulate=1, sampler=DDIM(6)
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().out == ""
+
+
+def test_methods_by_name(pipe):
+    kinds = {name: type(method.estimator(True)).__name__ for name, method in METHODS.items()}
+    assert kinds["half_order"] == "HalfOrderRLR"
+    assert len(set(kinds.values())) == len(kinds)
+    assert type(METHODS["half_order"].estimator(False)).__name__ == "HalfOrder"
+    assert not METHODS["half_order"].estimator(False).differentiable
+    with pytest.raises(
+        ValueError, match=r"method: expected one of half_order, rlr, .*, or an Estimator, got 'half-order'"
+    ):
+        method_of("half-order")
+
+
+def test_mistakes(pipe, random_sd3):
+    with pytest.raises(
+        ValueError, match=r"align: expected a StableDiffusionPipeline or StableDiffusion3Pipeline, .* got a str"
+    ):
+        align("CompVis/stable-diffusion-v1-4", redness, PROMPTS)
+    with pytest.raises(ValueError, match="align: expected training prompts, got none"):
+        align(pipe, redness, [])
+    black_box = lambda images, prompts: [0.5] * len(prompts)  # noqa: E731
+    other = StableDiffusion3Pipeline.from_pretrained(random_sd3())
+    with pytest.raises(
+        ValueError, match="FirstOrder as configured backpropagates the reward, and FunctionReward has no"
+    ):
+        align(other, black_box, PROMPTS, "first_order", updates=1)

@@ -1,0 +1,51 @@
+"""Shipped configs by name, and the console command."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlr.cli.config_files import ConfigError
+from rlr.cli.shipped import folder, shipped, with_shipped
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_config_has_a_name_and_images_come_first():
+    assert folder() == ROOT / "configs"
+    assert shipped("tiny_rlr") == ROOT / "configs" / "image" / "tiny_rlr.yaml"
+    assert shipped("video/tiny_rlr") == ROOT / "configs" / "video" / "tiny_rlr.yaml"
+    assert shipped("vc2_rlr_aes") == ROOT / "configs" / "video" / "vc2_rlr_aes.yaml"
+    for file in folder().rglob("*.yaml"):
+        assert shipped(str(file.relative_to(folder()).with_suffix(""))) == file
+
+
+def test_a_name_stands_wherever_a_config_may():
+    path = str(shipped("tiny_rlr"))
+    given = ["fit", "@tiny_rlr", "--config", "@tiny_rlr", "--config=@tiny_rlr", "-c", "@tiny_rlr", "--model.reward=@x"]
+    expected = ["fit", "--config", path, "--config", path, f"--config={path}", "-c", path, "--model.reward=@x"]
+    assert with_shipped(given) == expected
+
+
+def test_an_unknown_name_is_a_sentence():
+    with pytest.raises(ConfigError, match="there is no shipped config @tiny_rl; did you mean 'tiny_rlr'"):
+        with_shipped(["fit", "@tiny_rl"])
+
+
+@pytest.mark.parametrize("command", [["-m", "rlr"], [str(ROOT / "train.py")]])
+def test_the_command_runs_from_anywhere_and_exits_with_zero(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    call = [sys.executable, *command, "fit", "@tiny_rlr", "--print_config"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "HalfOrderRLR" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_console_command_returns_nothing(monkeypatch):
+    # a script exits with what its function returns
+    from rlr import __main__
+
+    monkeypatch.setattr(__main__, "main", lambda: object())
+    assert __main__.console() is None
