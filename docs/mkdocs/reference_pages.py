@@ -7,6 +7,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 PACKAGES = {
+    "python": ["rlr.api"],
     "estimators": ["rlr.estimators"],
     "rewards": ["rlr.rewards"],
     "models": ["rlr.models"],

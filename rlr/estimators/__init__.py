@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rlr.estimators.advantages import LeaveOneOut as LeaveOneOut
     from rlr.estimators.advantages import RunningMean as RunningMean
     from rlr.estimators.advantages import Zero as Zero
+    from rlr.estimators.antithetic import Antithetic as Antithetic
     from rlr.estimators.base import Estimator as Estimator
     from rlr.estimators.base import Term as Term
     from rlr.estimators.coefficients import Coefficients as Coefficients
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from rlr.estimators.control_variate import LookAhead as LookAhead
     from rlr.estimators.critic import Critic as Critic
     from rlr.estimators.divergence import Penalty as Penalty
+    from rlr.estimators.drawing import Drawing as Drawing
+    from rlr.estimators.drawing import SegmentsByNorm as SegmentsByNorm
+    from rlr.estimators.drawing import UniformSegments as UniformSegments
     from rlr.estimators.first_order import AllSteps as AllSteps
     from rlr.estimators.first_order import Depth as Depth
     from rlr.estimators.first_order import FirstOrder as FirstOrder

@@ -43,17 +43,28 @@ class LeaveOneOut(Baseline):
     References:
         | Buy 4 REINFORCE Samples, Get a Baseline for Free! (Kool et al., 2019)
         | https://openreview.net/forum?id=r1lgTGL5DE
+
+    Args:
+        together: The number :math:`k` of samples side by side that share noise and are left out together: 2 for the pairs of
+            :class:`~rlr.estimators.antithetic.Antithetic`.
+
+    Raises:
+        ValueError: If :math:`k` is less than 1.
     """
+
+    def __init__(self, together: int = 1) -> None:
+        self.together = _checked(together, "LeaveOneOut")
 
     def advantages(self, rewards: Tensor) -> Tensor:
         everyone = gather(rewards)
-        n = everyone.numel()
-        if n < 2:
+        n, k = everyone.numel(), self.together
+        if n < 2 * k or len(rewards) % k:
+            needed = "two samples" if k == 1 else f"at least two blocks of {k} samples"
             raise ValueError(
-                "a leave-one-out baseline needs two samples, and the batch has one; "
-                "set data.batch_size >= 2 or use the baseline RunningMean"
+                f"a leave-one-out baseline needs {needed}, and the batch has {'one' if n == 1 else n}; set data.batch_size >= "
+                f"{2 * k}, a multiple of {k}, or use the baseline RunningMean"
             )
-        return (rewards - everyone.mean()) * n / (n - 1)
+        return leave_out(rewards, everyone.mean(), n, k)
 
 
 class GroupLeaveOneOut(Baseline):
@@ -62,15 +73,20 @@ class GroupLeaveOneOut(Baseline):
     The samples of a prompt stand side by side in the batch of a rank, :math:`n` at a time.
 
     Args:
-        samples: The number :math:`n \geq 2` of samples of a prompt, ``data.samples_per_prompt``.
+        samples: The number :math:`n \geq 2 k` of samples of a prompt, ``data.samples_per_prompt``, a multiple of :math:`k`.
+        together: The number :math:`k` of samples that are left out together, as in :class:`LeaveOneOut`.
 
     Raises:
-        ValueError: If :math:`n` is less than 2.
+        ValueError: If :math:`n` or :math:`k` does not fit.
     """
 
-    def __init__(self, samples: int) -> None:
-        if samples < 2:
-            raise ValueError(f"GroupLeaveOneOut.samples: expected at least 2 samples of a prompt, got {samples}")
+    def __init__(self, samples: int, together: int = 1) -> None:
+        self.together = _checked(together, "GroupLeaveOneOut")
+        if samples < 2 * together or samples % together:
+            raise ValueError(
+                f"GroupLeaveOneOut.samples: expected at least {2 * together} samples of a prompt, a multiple of {together}, got "
+                f"{samples}"
+            )
         self.samples = samples
 
     def advantages(self, rewards: Tensor) -> Tensor:
@@ -81,7 +97,28 @@ class GroupLeaveOneOut(Baseline):
                 "data.samples_per_prompt"
             )
         groups = rewards.view(-1, n)
-        return ((groups - groups.mean(1, keepdim=True)) * n / (n - 1)).flatten()
+        return leave_out(groups, groups.mean(1, keepdim=True), n, self.together).flatten()
+
+
+def leave_out(rewards: Tensor, mean: Tensor, n: int, k: int) -> Tensor:
+    r"""Returns the differences of rewards from the mean of the samples of other blocks, with the shape of ``rewards``.
+
+    With :math:`B_i` the sum over the block of sample :math:`i` it is :math:`R_i - \frac{n \bar R - B_i}{n - k}`.
+
+    Args:
+        rewards: The :math:`R_i`, whose last dimension holds blocks of :math:`k` samples side by side.
+        mean: The mean :math:`\bar R` of all :math:`n` samples.
+        n: The number of samples.
+        k: The number of samples of a block.
+    """
+    blocks = rewards.unflatten(-1, (-1, k)).sum(-1).repeat_interleave(k, -1)
+    return ((rewards - mean) * n + (blocks - k * rewards)) / (n - k)
+
+
+def _checked(together: int, owner: str) -> int:
+    if together < 1:
+        raise ValueError(f"{owner}.together: expected at least 1 sample, got {together}")
+    return together
 
 
 class RunningMean(Baseline):

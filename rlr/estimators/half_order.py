@@ -8,15 +8,15 @@ depends on the weights through all :math:`h` steps, and
 estimates :math:`g_{j+h} + \dots + g_{j+1}` without bias, from the value of the reward alone. :math:`h = 1` is REINFORCE.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead, Predictions
+from rlr.estimators.drawing import Drawing, UniformSegments
 from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered, partition
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
@@ -47,14 +47,15 @@ class HalfOrder(Estimator):
 
     Args:
         length: The length :math:`h \geq 1` of a segment.
-        segments: The number :math:`m` of segments that one update draws, without replacement; each term is then multiplied by
-            :math:`n / m` for :math:`n` segments in all. By default all segments.
+        segments: The number :math:`m` of segments that one update draws, without replacement. By default all :math:`n`.
         skip_last: The number of last steps of the chain that other terms cover; this one covers steps
             :math:`T, \dots,` ``skip_last`` + 1.
         baseline: The baseline; by default :class:`~rlr.estimators.advantages.LeaveOneOut`.
         control: A control variate, which needs a differentiable reward; None for no control variate.
         step_range: The first and the last of the steps to cover (of 50 steps, ``[33, 17]`` is the middle third); by default all
             but the ``skip_last`` last. The gradients of other steps are then not estimated.
+        drawing: How the :math:`m` segments are drawn; by default :class:`~rlr.estimators.drawing.UniformSegments`, which multiplies
+            their terms by :math:`n / m`.
     """
 
     def __init__(
@@ -65,11 +66,17 @@ class HalfOrder(Estimator):
         baseline: Baseline | None = None,
         control: LookAhead | None = None,
         step_range: StepRange | None = None,
+        drawing: Drawing | None = None,
     ) -> None:
         if length < 1 or skip_last < 0 or (segments is not None and segments < 1):
             raise ValueError(
                 "HalfOrder needs length >= 1, segments >= 1 and skip_last >= 0, "
                 f"and got length={length}, segments={segments}, skip_last={skip_last}"
+            )
+        if drawing is not None and segments is None:
+            raise ValueError(
+                f"HalfOrder.drawing: {type(drawing).__name__} draws some of the segments, and segments=None covers all of them; "
+                "set segments to the number to draw, or leave out drawing"
             )
         self.length = length
         self.segments = segments
@@ -77,6 +84,7 @@ class HalfOrder(Estimator):
         self.baseline = baseline or LeaveOneOut()
         self.control = control
         self.step_range = step_range
+        self.drawing = drawing or UniformSegments()
 
     @property
     def differentiable(self) -> bool:
@@ -93,24 +101,29 @@ class HalfOrder(Estimator):
 
     def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
         """Yields one term a segment, times ``weight``."""
-        segments, factor = self.draw(rollout)
-        yield from self.terms_of(segments, rollout, weight * factor)
+        yield from self.terms_of(self.draw(rollout), rollout, weight)
 
     def terms_of(
         self,
-        segments: Sequence[Segment],
+        segments: Mapping[Segment, float],
         rollout: Rollout,
         weight: float = 1.0,
         predictions: Predictions | None = None,
     ) -> Iterator[Term]:
-        """Yields one term for each of the given segments, times ``weight``.
+        """Yields one term for each of the given segments, times its factor and ``weight``.
 
         Args:
-            segments: The segments.
+            segments: The segments, and the factor on the term of each.
             rollout: The rollout.
             weight: A factor on the terms.
             predictions: The predictions of the control variate, where some are known already.
         """
+        terms = _scaled(self._terms(list(segments), rollout, weight, predictions), segments)
+        yield from self.drawing.watch(terms, segments, rollout.chain.model.trainable.values())
+
+    def _terms(
+        self, segments: Sequence[Segment], rollout: Rollout, weight: float, predictions: Predictions | None
+    ) -> Iterator[Term]:
         if self.control is not None:
             predictions = predictions or Predictions(self.control, rollout, segments)
             yield from self.control.terms(predictions, segments, self.baseline, weight)
@@ -119,30 +132,36 @@ class HalfOrder(Estimator):
         for segment in segments:
             yield half_order(rollout, advantages, segment, weight)
 
-    def draw(self, rollout: Rollout) -> tuple[list[Segment], float]:
-        r"""Returns the segments of an update, and the factor :math:`n / m` on their terms."""
+    def draw(self, rollout: Rollout) -> dict[Segment, float]:
+        """Returns the segments of an update, and the factor on the term of each."""
         everything = self.partition(rollout.chain)
-        chosen = self._choose(everything, rollout)
-        return chosen, len(everything) / len(chosen)
+        if self.segments is None or self.segments >= len(everything):
+            return dict.fromkeys(everything, 1.0)
+        return self.drawing.draw(everything, self.segments, rollout.generator(Stream.SEGMENT))
 
     def partition(self, chain: Chain) -> list[Segment]:
         """Returns the segments that cover the chain, or the range of it."""
         return partition(*covered(chain, self.skip_last, self.step_range), self.length)
-
-    def _choose(self, segments: list[Segment], rollout: Rollout) -> list[Segment]:
-        if self.segments is None or self.segments >= len(segments):
-            return segments
-        order = torch.randperm(len(segments), generator=rollout.generator(Stream.SEGMENT))
-        return [segments[i] for i in sorted(order[: self.segments].tolist())]
 
     def metrics(self) -> dict[str, float]:
         return self.control.metrics() if self.control else {}
 
     def state_dict(self) -> dict[str, object]:
         control = {"control": self.control.state_dict()} if self.control else {}
-        return {"baseline": self.baseline.state_dict(), **control}
+        drawing = {"drawing": state} if (state := self.drawing.state_dict()) else {}
+        return {"baseline": self.baseline.state_dict(), **control, **drawing}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.baseline.load_state_dict(state["baseline"])  # type: ignore[arg-type]
         if self.control:
             self.control.load_state_dict(state["control"])  # type: ignore[arg-type]
+        if self.drawing.state_dict():
+            self.drawing.load_state_dict(state["drawing"])  # type: ignore[arg-type]
+
+
+def _scaled(terms: Iterator[Term], segments: Mapping[Segment, float]) -> Iterator[Term]:
+    """Yields the terms of segments, each times its segment's factor."""
+    factors = {segment.steps: factor for segment, factor in segments.items()}
+    for term in terms:
+        yield term.scaled(factors[term.steps])
+        del term  # its graph must be gone before the next is built

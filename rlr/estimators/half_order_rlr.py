@@ -1,10 +1,10 @@
 r"""Half-order RLR: first order on the last steps, half order on a random part of a partition of the others.
 
-.. math:: \hat g = \nabla_{\theta_{1 \dots k}} R(x_0) + \frac{n}{m} \sum_{i = 1}^{m}
+.. math:: \hat g = \nabla_{\theta_{1 \dots k}} R(x_0) + \sum_{i = 1}^{m} \frac{1}{m \, p_i}
     (R - b) \, \nabla_{\theta_{S_i}} \log \mathcal{N}(x_{j_i}; M(x_{j_i + h}), \sigma_{j_i + 1}^2)
 
-with :math:`S_1, \dots, S_m` drawn without replacement from the :math:`n` segments of steps :math:`T, \dots, k + 1`. The
-estimate has no zeroth order and is unbiased.
+with :math:`S_1, \dots, S_m` drawn without replacement from the :math:`n` segments of steps :math:`T, \dots, k + 1`, by default with
+:math:`p_i = 1 / n`. The estimate has no zeroth order and is unbiased.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from rlr.chain import Chain
 from rlr.estimators.advantages import Baseline
 from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead, Predictions
+from rlr.estimators.drawing import Drawing
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
 from rlr.estimators.sample_clip import SampleClip
@@ -43,6 +44,7 @@ class HalfOrderRLR(Estimator):
         step_range: The first and the last step that half order covers, such as those of one stage of a staged prompt; by
             default all that first order does not cover. The gradients of other steps are then not estimated.
         clip: Bounds the gradient of the reward of each sample in the first-order term; the control variate has one of its own.
+        drawing: How the :math:`m` segments are drawn; by default :class:`~rlr.estimators.drawing.UniformSegments`.
     """
 
     def __init__(
@@ -56,13 +58,14 @@ class HalfOrderRLR(Estimator):
         half_weight: float = 1.0,
         step_range: StepRange | None = None,
         clip: SampleClip | None = None,
+        drawing: Drawing | None = None,
     ) -> None:
         if steps < 1:
             raise ValueError(
                 f"HalfOrderRLR.steps: expected at least 1, got {steps}; to leave out first order, use HalfOrder"
             )
         self.steps = steps
-        self.half = HalfOrder(length, segments, steps, baseline, control, step_range)
+        self.half = HalfOrder(length, segments, steps, baseline, control, step_range, drawing)
         self.first_weight = first_weight
         self.half_weight = half_weight
         self.clip = clip
@@ -75,15 +78,15 @@ class HalfOrderRLR(Estimator):
         self.half.check(chain)
 
     def terms(self, rollout: Rollout) -> Iterator[Term]:
-        segments, factor = self.half.draw(rollout)
+        segments = self.half.draw(rollout)
         control = self.half.control
         if control is None:
             yield first_order(rollout, self.steps, self.first_weight, clip=self.clip)
-            yield from self.half.terms_of(segments, rollout, self.half_weight * factor)
+            yield from self.half.terms_of(segments, rollout, self.half_weight)
             return
-        predictions = Predictions(control, rollout, segments)
+        predictions = Predictions(control, rollout, list(segments))
         yield self._first(rollout, predictions)
-        yield from self.half.terms_of(segments, rollout, self.half_weight * factor, predictions)
+        yield from self.half.terms_of(segments, rollout, self.half_weight, predictions)
 
     def _first(self, rollout: Rollout, predictions: Predictions) -> Term:
         """Returns the first-order term, by the value of the control variate where the reward has no gradient."""

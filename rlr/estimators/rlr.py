@@ -142,7 +142,7 @@ class RLR(Estimator):
             yield first_order(rollout, self.steps, self.first_weight)
         if self.half:
             segment = self.segment(rollout.chain, rollout.seed)
-            yield from self.half.terms_of([segment], rollout, self.half_weight)
+            yield from self.half.terms_of({segment: 1.0}, rollout, self.half_weight)
         if self.zeroth and (rest := self.rest(rollout.chain, rollout.seed)):
             yield self.zeroth.term(rest, rollout, self.zeroth_weight)
 

@@ -70,5 +70,6 @@ def check_stochastic(chain: Chain, stops: Iterable[int], owner: str) -> None:
             sampler = type(chain.sampler).__name__
             raise ValueError(
                 f"{owner} needs noise in step {j + 1}, and the sampler {sampler} has no noise there (σ = 0); "
-                f"set {sampler}'s eta (or noise level) above 0, or cover the last {j + 1} steps with first order"
+                f"set {sampler}'s eta (or noise level) above 0, or leave the last {j + 1} steps to first order, which "
+                f"HalfOrderRLR(steps={j + 1}) covers and HalfOrder(skip_last={j + 1}) leaves out"
             )

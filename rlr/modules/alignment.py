@@ -171,7 +171,7 @@ class Alignment(Sampling):
         return logged
 
     def _log_step(self) -> None:
-        """Sets the step of what is logged with it to the number of updates, where Lightning would count batches from 0."""
+        """Logs the step of all that is logged with it, the number of updates; Lightning would count batches from 0."""
         self.log("step", float(self.trainer.global_step or self.progress.updates), batch_size=1)
 
     def _divergence(self, rollouts: list[Rollout], profiler: Profiler) -> dict[str, Tensor]:

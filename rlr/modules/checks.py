@@ -43,7 +43,7 @@ def check_training(model: DiffusionModel, reward: Reward, estimator: Estimator, 
         raise ValueError(
             f"{type(estimator).__name__} as configured backpropagates the reward, and {reward.label} has no "
             "gradient; use a differentiable reward, or an estimator of half- and zeroth-order terms alone, such as "
-            "HalfOrder without control"
+            "HalfOrder without control, or with LookAhead(value=StandIn(…)) or LookAhead(value=Critic(…)) for its control"
         )
     if not model.trainable:
         raise ValueError(f"{type(model).__name__} has no trainable weights; add a LoRA to it, or unfreeze weights")

@@ -332,7 +332,7 @@ def test_the_table_shows_raw_and_published_scales(stated):
 
 def test_files_hold_what_the_table_shows(stated):
     evaluation, _, folder, _ = stated
-    assert sorted(path.name for path in folder.iterdir()) == ["results.csv", "results.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["history.csv", "results.csv", "results.json"]
     content = json.loads((folder / "results.json").read_text())
     rows = list(csv.DictReader((folder / "results.csv").open()))
     assert {"update", "seed", "date", "device", "commit", "versions", "metrics", "checkpoint"} <= set(content)

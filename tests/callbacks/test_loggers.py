@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import wandb
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
@@ -31,6 +32,8 @@ def logged(tmp_path_factory):
         data = Prompts(list(WORDS), val=list(WORDS[:3]), batch_size=4)
         run(align(), data, 2, callbacks=callbacks, logger=loggers, default_root_dir=folder)
         loggers[0].experiment.finish()
+        # the service of W&B writes its last records when it ends
+        wandb.teardown()
         yield folder, evaluation.results
 
 

@@ -65,10 +65,13 @@ def test_a_command_states_what_it_does_and_ends_with_the_next_one(config, tmp_pa
     )
     assert lines[-4].startswith("Level ")
     assert lines[-4].endswith("on the training prompts, in 3 updates")
-    assert lines[-2:] == [f"checkpoint {out / 'last.ckpt'}", f"next: python train.py test {out}"]
+    *places, last = lines[-2].split(" · ")
+    assert places[0] == f"page {out / 'index.html'}"
+    assert [last, lines[-1]] == [f"checkpoint {out / 'last.ckpt'}", f"next: python train.py test {out}"]
     main(["test", str(out)])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2:] == [f"evaluation {out / 'evaluation'}", f"next: python train.py predict {out}"]
+    *_, last = lines[-2].split(" · ")
+    assert [last, lines[-1]] == [f"evaluation {out / 'evaluation'}", f"next: python train.py predict {out}"]
     # of the base model, of the aligned one, and the difference
     assert any(re.fullmatch(r"Level \S+ → \S+ \(\S+\) on Prompts", line) for line in lines[-4:])
     main(["predict", str(out)])

@@ -46,10 +46,9 @@ class Separate(HalfOrderRLR):
     def terms(self, rollout: Rollout):  # type: ignore[no-untyped-def]
         from rlr.estimators.first_order import first_order
 
-        segments, factor = self.half.draw(rollout)
         yield first_order(rollout, self.steps, self.first_weight)
-        for segment in segments:
-            yield from self.half.terms_of([segment], rollout, self.half_weight * factor)
+        for segment, factor in self.half.draw(rollout).items():
+            yield from self.half.terms_of({segment: factor}, rollout, self.half_weight)
 
 
 @pytest.mark.parametrize("length", [1, 2])

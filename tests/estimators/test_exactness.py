@@ -174,7 +174,7 @@ class Unweighted(HalfOrder):
     """Sabotage: a drawn segment does not stand for those left out."""
 
     def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
-        yield from self.terms_of(self._choose(self.partition(rollout.chain), rollout), rollout, weight)
+        yield from self.terms_of(dict.fromkeys(self.draw(rollout), 1.0), rollout, weight)
 
 
 class PlainRegression(HalfOrder):

@@ -22,6 +22,7 @@ from rlr.estimators import (
     LeaveOneOutRegression,
     LookAhead,
     RunningMean,
+    SegmentsByNorm,
     SharedDirection,
     Term,
     UniformSteps,
@@ -54,6 +55,7 @@ SEVERAL_TERMS = {
     "half-order RLR": (HalfOrderRLR(2, None), 2),
     "half order": (HalfOrder(1), 1),
     "half order, look-ahead": (HalfOrder(2, control=LookAhead()), 2),
+    "half order, drawn by norm": (HalfOrder(1, 3, drawing=SegmentsByNorm()), 1),
 }
 
 
@@ -146,7 +148,13 @@ def test_metrics_of_a_round_add_up_to_their_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    "estimator", [HalfOrderRLR(2, None), DDPO(1, minibatch=2, statistics=Unscaled())], ids=["mean", "replay"]
+    "estimator",
+    [
+        HalfOrderRLR(2, None),
+        HalfOrderRLR(1, 4, drawing=SegmentsByNorm()),
+        DDPO(1, minibatch=2, statistics=Unscaled()),
+    ],
+    ids=["mean", "drawn by norm", "replay"],
 )
 def test_in_a_round_too_a_graph_is_gone_before_the_next_is_built(estimator: Estimator) -> None:
     """Also without a backward pass, which would empty a graph whoever holds it."""

@@ -122,7 +122,7 @@ def test_the_page_plays_the_films_and_needs_no_other_file(finished: Path) -> Non
 
 
 def test_the_other_prompts_stand_still_in_strips(finished: Path, base) -> None:
-    inside = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="base', page(finished))
+    inside = re.findall(r'<img[^>]* src="data:image/png;base64,([^"]+)" alt="base', page(finished))
     assert len(inside) == PROMPTS - 12
     shown = Image.open(io.BytesIO(base64.b64decode(inside[0])))
     assert shown.tobytes() == Videos(8.0).still(base[1][12, 0]).tobytes()
