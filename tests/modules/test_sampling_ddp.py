@@ -46,7 +46,11 @@ def test_two_processes_find_the_mean_of_one(tmp_path, command, number, batch_siz
     (one,) = logged(tmp_path / "one", align(model=AffineModel()), data, command)
     two = logged(tmp_path / "two", align(model=AffineModel()), data, command, strategy="ddp_fork", devices=2)
     assert len(two) == 2
-    assert one.keys() == {f"{'val' if command == 'validate' else 'test'}/{name}" for name in ("reward", "Level")}
+    # the step of the log beside the two numbers
+    assert one.keys() == {
+        "step",
+        *(f"{'val' if command == 'validate' else 'test'}/{name}" for name in ("reward", "Level")),
+    }
     for rank in two:
         assert rank == pytest.approx(one, rel=1e-6)
 
