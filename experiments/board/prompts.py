@@ -1,4 +1,4 @@
-"""Held-out prompts of the board and of its tuning: no two are the same, and the demo has none of them."""
+"""Held-out prompts of the board and of its tuning: no two are the same, and the demo uses other ones."""
 
 from abc import abstractmethod
 from functools import cache

@@ -92,7 +92,7 @@ class Survey:
         rounds: The number :math:`n` of estimates of each estimator.
         reference_draws: The number of draws of the reference.
         normalized: Whether each draw was divided by its norm.
-        error: The relative standard error of :math:`\|g\|^2`; infinite where the draws do not tell it from zero.
+        error: The relative standard error of :math:`\|g\|^2`; infinite where the draws do not distinguish it from zero.
         failures: Why estimators are missing, by name.
     """
 
@@ -147,7 +147,7 @@ class Recorder:
         return [*self.yardstick.compared, *self.estimators]
 
     def probe(self, name: str, estimator: Estimator, optional: bool = False) -> None:
-        """Measures the memory of an estimate; an ``optional`` estimator that does not fit the chain, batch or device is noted.
+        """Measures the memory of an estimate; an ``optional`` estimator that does not fit the chain, batch or device is recorded.
 
         Raises:
             ValueError: If an estimator that is not optional does not fit the chain or the batch.

@@ -39,7 +39,7 @@ class TrainingGradient(Estimand):
         self.chain = module.chain
         data.prepare_data()
         data.setup("fit")
-        # a stream goes on where its last pass ended
+        # a stream continues where its last pass ended
         self._stream: Iterator[Any] = joined.from_iterable(repeat(data.train_dataloader()))
         self._prompts: list[list[str]] = []
         self._initialize_statistics()

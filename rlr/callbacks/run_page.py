@@ -17,7 +17,7 @@ from rlr.records.run_page import write_page
 
 
 class RunPage(Callback, Listener):
-    """Notes the command, and writes the page of the run after every evaluation.
+    """Records the command, and writes the page of the run after every evaluation.
 
     Args:
         folder: The folder of the run.

@@ -108,7 +108,7 @@ USELESS = (
     ".*LightningCLI's args parameter.*",
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",  # the folder of the run, which holds its config and metrics
-    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # sampling needs none of them
+    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # sampling does not need them
     ".*The dirpath has changed from.*",  # a run that was moved
     ".*Couldn't infer the batch indices.*",  # a prediction holds its own numbers
     ".*LeafSpec.*is deprecated.*",

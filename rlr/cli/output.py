@@ -26,7 +26,7 @@ def _tolerant(stream: Any) -> Any:
 
 
 class TolerantStream(io.TextIOWrapper):
-    """A text stream that goes on into the null device once nobody reads it, and takes the place of the line of progress."""
+    """A text stream that switches to the null device once its reader is gone, and replaces the progress line."""
 
     def write(self, text: str) -> int:
         TERMINAL.clear()

@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
     from rlr.estimators.published.drtune import DRTune as DRTune
     from rlr.estimators.published.grpo import GRPO as GRPO
-    from rlr.estimators.published.grpo import LikelihoodRatio as LikelihoodRatio
-    from rlr.estimators.published.grpo import NormalizedRatio as NormalizedRatio
     from rlr.estimators.published.leapalign import LeapAlign as LeapAlign
     from rlr.estimators.published.nft import DiffusionNFT as DiffusionNFT
     from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
     from rlr.estimators.published.ram import RAM as RAM
     from rlr.estimators.published.refl import ReFL as ReFL
+    from rlr.estimators.ratios import LikelihoodRatio as LikelihoodRatio
+    from rlr.estimators.ratios import NormalizedRatio as NormalizedRatio
     from rlr.estimators.rlr import RLR as RLR
     from rlr.estimators.sample_clip import SampleClip as SampleClip
     from rlr.estimators.statistics import Divisor as Divisor

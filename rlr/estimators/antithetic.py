@@ -32,6 +32,8 @@ class Antithetic(Estimator):
         estimator: The estimator. Its baseline, where it has one that averages other samples, leaves out two of them together.
     """
 
+    shares_rollouts = False
+
     def __init__(self, estimator: Estimator) -> None:
         self.estimator = estimator
 

@@ -9,7 +9,7 @@ unbiased for the sum of their gradients.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -57,6 +57,9 @@ def no_terms(rollout: Rollout) -> Iterator[Term]:
 
 class Estimator(ABC):
     r"""A gradient estimator: it yields surrogate losses one at a time, so that only one graph is alive at once."""
+
+    shares_rollouts: ClassVar[bool] = True
+    """Whether it learns from rollouts of the current weights, recorded and sampled as by this class, as other estimators do."""
 
     @property
     def differentiable(self) -> bool:

@@ -9,7 +9,6 @@ smallest where :math:`a^\top f + b` is the best linear prediction of the reward.
 """
 
 from abc import ABC, abstractmethod
-from collections import defaultdict, deque
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from rlr.distributed import gather, rank
 from rlr.estimators.advantages import Baseline
+from rlr.estimators.recent import Recent
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ConstantCoefficients(Coefficients):
 
     Args:
         a: The coefficients of the features, in the order of :class:`~rlr.estimators.control_variate.LookAhead`: of
-            :math:`c(x_j)`, of :math:`c(x_{j+h})` and of the increments. Those that are not given are 0.
+            :math:`c(x_j)`, of :math:`c(x_{j+h})` and of the increments, as far as they are features; those not given are 0.
     """
 
     def __init__(self, a: tuple[float, ...] = (1.0,)) -> None:
@@ -92,9 +92,8 @@ class RunningRegression(Coefficients):
             raise ValueError(
                 f"RunningRegression: expected window >= 1 and prior_std > 0, got window={window}, prior_std={prior_std}"
             )
-        self.window = window
         self.prior_std = prior_std
-        self.seen: dict[int, deque[Tensor]] = defaultdict(lambda: deque(maxlen=self.window))
+        self.seen = Recent(window)
 
     def advantages(self, j: int, rewards: Tensor, features: Features, baseline: Baseline) -> tuple[Tensor, Tensor]:
         f = features.values
@@ -106,13 +105,13 @@ class RunningRegression(Coefficients):
     def _remember(self, j: int, rows: Tensor) -> None:
         finite = rows[rows.isfinite().all(1)].detach().double().cpu()
         if len(finite) > 1:
-            self.seen[j].append(finite - finite.mean(0))
+            self.seen.add(j, finite - finite.mean(0))
 
     def _fit(self, j: int, prior_mean: tuple[float, ...]) -> Tensor:
         a = prior = torch.tensor(prior_mean, dtype=torch.float64)
         p = len(prior)
         # a resumed run may have other features than before
-        fitting = [rows for rows in self.seen[j] if rows.shape[1] == p + 1]
+        fitting = [rows for rows in self.seen.of(j) if rows.shape[1] == p + 1]
         if not fitting:
             return prior
         rows = torch.cat(fitting)
@@ -125,12 +124,10 @@ class RunningRegression(Coefficients):
         return a
 
     def state_dict(self) -> dict[str, object]:
-        return {"seen": {j: list(rows) for j, rows in self.seen.items()}}
+        return {"seen": self.seen.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        self.seen.clear()
-        for j, rows in state["seen"].items():  # type: ignore[attr-defined]
-            self.seen[j].extend(rows)
+        self.seen.load_state_dict(state["seen"])  # type: ignore[arg-type]
 
 
 class LeaveOneOutRegression(Coefficients):

@@ -25,7 +25,6 @@ The control variate processes the segments from the end of the chain to its star
 """
 
 import math
-from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -36,6 +35,7 @@ from rlr.distributed import gather
 from rlr.estimators.advantages import Baseline
 from rlr.estimators.base import Term
 from rlr.estimators.coefficients import Coefficients, Features, RunningRegression
+from rlr.estimators.recent import Recent
 from rlr.estimators.sample_clip import SampleClip
 from rlr.estimators.segments import Segment
 from rlr.estimators.values import OwnReward, Value
@@ -257,16 +257,17 @@ class ExplainedVariance:
     """
 
     def __init__(self, window: int = 16) -> None:
-        self.seen: dict[int, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=window))
+        self.seen = Recent(window)
 
     def observe(self, j: int, rewards: Tensor, advantages: Tensor) -> None:
         """Adds a rollout."""
         r, a = gather(rewards).flatten().double(), gather(advantages).flatten().double()
         n = len(r)
         # a leave-one-out advantage is n / (n - 1) times the distance from the mean
-        self.seen[j].append((a.square().sum().item(), ((r - r.mean()) * n / max(n - 1, 1)).square().sum().item()))
+        whole = (r - r.mean()) * n / max(n - 1, 1)
+        self.seen.add(j, torch.stack([a.square().sum(), whole.square().sum()]).cpu())
 
     def metrics(self) -> dict[str, float]:
         """Returns the shares by log name."""
-        sums = {j: [sum(column) for column in zip(*rows, strict=True)] for j, rows in sorted(self.seen.items())}
+        sums = {j: torch.stack(self.seen.of(j)).sum(0).tolist() for j in self.seen.states()}
         return {f"explained/{j}": 1 - left / whole for j, (left, whole) in sums.items() if whole > 0}

@@ -9,6 +9,8 @@ With guidance, :math:`\hat x_0` is the guided prediction. The authors of these m
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from rlr.estimators.forward_process import ForwardProcess, Noised
 from rlr.estimators.matching_errors import mean_square
 from rlr.estimators.old_policy import DecayRamp, OldPolicy
 from rlr.estimators.replay import Minibatch, ReplayEstimator
-from rlr.estimators.statistics import Statistics
+from rlr.estimators.statistics import Statistics, clipped_advantages
 from rlr.models.base import Condition
 from rlr.rollout import Rollout
 
@@ -38,6 +40,10 @@ class MatchingEstimator(ReplayEstimator):
         epochs: The number of passes over a round.
         minibatch: The number of samples of one backward pass; by default the number of samples of a batch.
     """
+
+    shares_rollouts = True
+    of_old_policy: ClassVar[bool] = False
+    """Whether rollouts are samples of the old policy."""
 
     def __init__(
         self,
@@ -76,12 +82,11 @@ class MatchingEstimator(ReplayEstimator):
             )
 
     def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:  # type: ignore[override]
-        return chain.sample(condition, noises)
+        with self.old.within(chain.model) if self.of_old_policy else nullcontext():
+            return chain.sample(condition, noises)
 
     def advantages(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
-        found = self.statistics.advantages([r.prompts for r in rollouts], [r.rewards for r in rollouts])
-        clip = self.advantage_clip
-        return found if clip is None else [a.clamp(-clip, clip) for a in found]
+        return clipped_advantages(self.statistics, rollouts, self.advantage_clip)
 
     def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
         """Yields the terms of each update of a round; afterwards the old policy follows the current one."""

@@ -69,7 +69,7 @@ class OldPolicy:
             self.weights = {name: weight.detach().clone() for name, weight in model.trainable.items()}
 
     def moved(self) -> None:
-        """Notes an update."""
+        """Counts an update."""
         self._copied = False
         self.updates += 1
 

@@ -21,8 +21,9 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.distributed import gather
 from rlr.estimators.base import Term
-from rlr.estimators.replay import Minibatch, Recorded, ReplayEstimator, mean_log_prob
-from rlr.estimators.statistics import Statistics
+from rlr.estimators.ratios import LikelihoodRatio, Ratio
+from rlr.estimators.replay import Minibatch, Recorded, ReplayEstimator
+from rlr.estimators.statistics import Statistics, clipped_advantages
 from rlr.estimators.surrogates import Surrogate
 from rlr.gaussian import Gaussian
 from rlr.rollout import Rollout
@@ -41,6 +42,7 @@ class Proximal(ReplayEstimator):
         surrogate: The loss of a step.
         statistics: The statistics that turn rewards into advantages.
         advantage_clip: The largest absolute value of an advantage; None does not clip.
+        ratio: The ratio of the likelihoods of a step; by default ``LikelihoodRatio()``.
     """
 
     label: str
@@ -54,11 +56,13 @@ class Proximal(ReplayEstimator):
         surrogate: Surrogate,
         statistics: Statistics,
         advantage_clip: float | None,
+        ratio: Ratio | None = None,
     ) -> None:
         super().__init__(num_minibatches, epochs, minibatch)
         self.surrogate = surrogate
         self.statistics = statistics
         self.advantage_clip = advantage_clip
+        self.ratio = ratio or LikelihoodRatio()
         self._changes: list[Tensor] = []
         self._first: list[Tensor] = []
         self._warned = False
@@ -80,24 +84,12 @@ class Proximal(ReplayEstimator):
     def scale(self, chain: Chain, t: int) -> float:
         r"""Returns the factor on the loss of step :math:`t`, :math:`1 / T'` for the mean over steps."""
 
-    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`\ell_t` with a graph and :math:`\ell_t^0`, with shape :math:`(b)`.
-
-        Args:
-            transition: The transition of step :math:`t` under the current weights.
-            trajectory: The recorded trajectory.
-            t: The step.
-        """
-        return mean_log_prob(transition, trajectory.states[t - 1]), trajectory.log_probs[t - 1]
-
     def penalize(self, chain: Chain, transition: Gaussian, trajectory: Recorded, t: int) -> Tensor | None:
         r"""Returns what is added to the loss of each sample in step :math:`t`, with shape :math:`(b)`; by default nothing."""
         return None
 
     def advantages(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
-        found = self.statistics.advantages([r.prompts for r in rollouts], [r.rewards for r in rollouts])
-        clip = self.advantage_clip
-        return found if clip is None else [a.clamp(-clip, clip) for a in found]
+        return clipped_advantages(self.statistics, rollouts, self.advantage_clip)
 
     def minibatch_terms(self, minibatch: Minibatch) -> Iterator[Term]:
         chain = minibatch.rollout.chain
@@ -115,7 +107,7 @@ class Proximal(ReplayEstimator):
         n, whole = len(minibatch.rollout), minibatch.trajectory
         trajectory = whole if len(rows) == n else whole.select(rows)
         transition = chain.replay(trajectory, t, t - 1)
-        now, then = self.logarithms(transition, trajectory, t)
+        now, then = self.ratio.logarithms(transition, trajectory, t)
         self._note((now - then).detach(), minibatch.fresh)
         advantages = minibatch.advantages[rows.to(minibatch.advantages.device)]
         loss = self.scale(chain, t) * self.surrogate.loss(advantages, now, then).sum() / n

@@ -88,6 +88,8 @@ class ReplayEstimator(Estimator):
         minibatch: The number of samples of one backward pass; by default that of a batch.
     """
 
+    shares_rollouts = False
+
     def __init__(self, num_minibatches: int, epochs: int, minibatch: int | None) -> None:
         for name, value in (("num_minibatches", num_minibatches), ("epochs", epochs), ("minibatch", minibatch)):
             if value is not None and value < 1:

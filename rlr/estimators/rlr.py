@@ -64,6 +64,8 @@ class RLR(Estimator):
             order covers the remaining steps, so the estimate stays unbiased.
     """
 
+    shares_rollouts = False
+
     def __init__(
         self,
         length: int = 4,

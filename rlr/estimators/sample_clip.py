@@ -9,12 +9,11 @@ that direction. Clipping each *sample* bounds its share:
 The estimate is then biased: samples with a steep reward count less.
 """
 
-from collections import defaultdict, deque
-
 import torch
 from torch import Tensor
 
 from rlr.distributed import gather
+from rlr.estimators.recent import Recent
 
 
 class SampleClip:
@@ -36,8 +35,7 @@ class SampleClip:
                 f"SampleClip: expected quantile in (0, 1] and window >= 1, got quantile={quantile}, window={window}"
             )
         self.quantile = quantile
-        self.window = window
-        self.seen: dict[int, deque[Tensor]] = defaultdict(lambda: deque(maxlen=self.window))
+        self.seen = Recent(window)
 
     def __call__(self, j: int, gradients: Tensor) -> Tensor:
         r"""Returns the clipped gradients.
@@ -48,17 +46,15 @@ class SampleClip:
         """
         norms = gradients.flatten(1).norm(dim=1)
         everyone = gather(norms.detach()).flatten().double().cpu()
-        known = torch.cat(list(self.seen[j]) or [everyone])
-        self.seen[j].append(everyone[everyone.isfinite()])
+        known = torch.cat(self.seen.of(j) or [everyone])
+        self.seen.add(j, everyone[everyone.isfinite()])
         factor = (known.quantile(self.quantile).to(norms) / norms.clamp_min(1e-30)).clamp(max=1)
         return gradients * factor.view(-1, *[1] * (gradients.ndim - 1))
 
     def state_dict(self) -> dict[str, object]:
         """Returns the norms that are kept from one update to the next."""
-        return {"seen": {j: list(norms) for j, norms in self.seen.items()}}
+        return {"seen": self.seen.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Restores what :meth:`state_dict` returned."""
-        self.seen.clear()
-        for j, norms in state["seen"].items():  # type: ignore[attr-defined]
-            self.seen[j].extend(norms)
+        self.seen.load_state_dict(state["seen"])  # type: ignore[arg-type]

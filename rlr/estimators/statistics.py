@@ -17,6 +17,7 @@ from torch import Tensor
 from rlr.distributed import gather, gather_texts, rank
 from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.groups import Groups
+from rlr.rollout import Rollout
 
 
 class Statistics(ABC):
@@ -193,6 +194,18 @@ class GroupStatistics(Statistics):
         found = groups.deviations * (n / (n - 1) if self.leave_one_out else 1)
         found = found if self.divisor is None else found / self.divisor.of(groups)
         return [own.to(r.dtype) for own, r in zip(groups.own(found), rewards, strict=True)]
+
+
+def clipped_advantages(statistics: Statistics, rollouts: Sequence[Rollout], limit: float | None) -> list[Tensor]:
+    r"""Returns the advantages of each rollout of a round, with shape :math:`(B)`.
+
+    Args:
+        statistics: The statistics.
+        rollouts: The rollouts.
+        limit: The largest absolute value of an advantage; None does not clip.
+    """
+    found = statistics.advantages([r.prompts for r in rollouts], [r.rewards for r in rollouts])
+    return found if limit is None else [a.clamp(-limit, limit) for a in found]
 
 
 def _moments_of_round(rewards: Tensor) -> tuple[float, float]:

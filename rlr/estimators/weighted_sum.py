@@ -7,16 +7,9 @@ the reward. Where the summands cover disjoint sets of steps without bias and all
 
 from collections.abc import Iterator, Sequence
 
-from torch import Tensor
-
-from rlr.chain import Chain, Trajectory
+from rlr.chain import Chain
 from rlr.estimators.base import Estimator, Term, TermSource, no_terms
-from rlr.estimators.matching import MatchingEstimator
-from rlr.models.base import Condition
 from rlr.rollout import Rollout
-
-PLAIN = (Estimator.record, MatchingEstimator.record)
-"""How estimators record rollouts of the current weights that any other one can read, too."""
 
 
 class Sum(Estimator):
@@ -34,6 +27,8 @@ class Sum(Estimator):
             or needs rollouts of its own, as DDPO, one-point zeroth order and the methods with an old policy do.
     """
 
+    shares_rollouts = False
+
     def __init__(self, estimators: list[Estimator], weights: list[float] | None = None) -> None:
         weights = [1.0] * len(estimators) if weights is None else weights
         if len(estimators) < 2 or len(weights) != len(estimators) or not min(weights) > 0:
@@ -47,7 +42,7 @@ class Sum(Estimator):
                     f"Sum: expected estimators with one update a round, got {name} with {updates}; set its num_minibatches "
                     "and epochs to 1"
                 )
-            if type(estimator).record not in PLAIN:
+            if not estimator.shares_rollouts:
                 raise ValueError(
                     f"Sum: expected estimators that share rollouts, got {name}, which needs its own; use AWM"
                 )
@@ -61,9 +56,6 @@ class Sum(Estimator):
     def check(self, chain: Chain) -> None:
         for estimator in self.estimators:
             estimator.check(chain)
-
-    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:
-        return chain.sample(condition, noises)
 
     def terms(self, rollout: Rollout) -> Iterator[Term]:
         for estimator, weight in zip(self.estimators, self.weights, strict=True):

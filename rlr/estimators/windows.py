@@ -53,7 +53,7 @@ class RandomWindow(Window):
 
 
 class SlidingWindow(Window):
-    r"""A window that moves down the chain as training goes on, and stays at its end (``progressive`` in MixGRPO).
+    r"""A window that moves down the chain during training, and stays at its end (``progressive`` in MixGRPO).
 
     References:
         | MixGRPO: Unlocking Flow-based GRPO Efficiency with Mixed ODE-SDE (Li et al., 2025)

@@ -47,6 +47,8 @@ class ZerothOrder(Estimator):
             noises, which costs a second pass of the chain.
     """
 
+    shares_rollouts = False
+
     def __init__(
         self,
         directions: int = 1,

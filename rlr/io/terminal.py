@@ -96,7 +96,7 @@ class Terminal:
             self.stream.write(text)
             self.stream.flush()
         except (ValueError, OSError):
-            # nobody reads it any more, and the run must not fail for that
+            # its reader is gone, and the run must not fail for that
             self._active = 0
 
 

@@ -88,7 +88,7 @@ class Optimization:
                 raise ValueError(f"optimization.{name}: expected a number of at least 0, got {getattr(self, name)}")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"optimization.betas: expected two numbers in [0, 1), got {self.betas}")
-        # a norm of 0 would scale every gradient to 0, and training would go on without a word
+        # a norm of 0 would scale every gradient to 0, and training would continue silently
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(
                 f"optimization.clip_norm: expected a positive number, got {self.clip_norm}; set null not to clip"

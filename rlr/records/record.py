@@ -60,7 +60,7 @@ class Record:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the commands on the folder have noted: command, date, device, commit, versions."""
+        """What the commands on the folder have recorded: command, date, device, commit, versions."""
         found = _json(self.folder / FACTS)
         return found if isinstance(found, dict) else {}
 

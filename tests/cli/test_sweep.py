@@ -1,4 +1,4 @@
-"""A sweep is every combination of its values, each in a folder of its own, and goes on where it was left."""
+"""A sweep is every combination of its values, each in a folder of its own, and continues where it was left."""
 
 from pathlib import Path
 

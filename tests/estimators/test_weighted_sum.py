@@ -7,6 +7,7 @@ from torch import Tensor
 from rlr.estimators import (
     AWM,
     DDPO,
+    Antithetic,
     DecayRamp,
     DiffusionNFT,
     Estimator,
@@ -81,6 +82,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path) -> None:  # type: i
         (lambda: Sum([path(), awm(num_minibatches=2)]), "got AWM with 2; set its num_minibatches and epochs to 1"),
         (lambda: Sum([path(), DiffusionNFT()]), "got DiffusionNFT, which needs its own"),
         (lambda: Sum([path(), DDPO(1)]), "got DDPO, which needs its own"),
+        (lambda: Sum([path(), Antithetic(path())]), "got Antithetic, which needs its own"),
     ],
 )
 def test_summands_that_do_not_fit_are_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Samples stand beside their own prompt and scores."""
+"""Samples are listed beside their own prompt and scores."""
 
 import math
 

@@ -222,7 +222,7 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[str]], Iterator[Panel]]], ...
     ("Reward", "Training reward and held-out measurements against updates, seconds and reward calls.", _rewards),
     ("Gold against proxy", "A bend downwards: the model games the reward that it is trained on.", gold),
     ("Gain over the base model", "Paired differences on the same noise.", _gains),
-    ("Divergence and diversity", "Diversity that falls while the reward rises: samples become alike.", _diversity),
+    ("Divergence and diversity", "Diversity that falls while the reward rises: samples become similar.", _diversity),
     ("Groups", "A group without spread has no gradient.", _each("group/")),
     (
         "Gradient",

@@ -9,7 +9,7 @@ from rlr.cli.dashboard.layout import Gallery, Panel, Plot, Section
 NAME = "rlr"
 """The name of workspace and report."""
 COLUMNS = ("estimator", "reward", "base", "lr", "batch", "seed")
-"""The settings that stand beside the names of runs."""
+"""The settings that are shown beside the names of runs."""
 WIDTH, HEIGHT = 24, 8
 """The width of a report, and the height of a plot, in the units of its grid."""
 

@@ -13,7 +13,6 @@ direct form of the penalty; without these the gradient is that of REINFORCE divi
 the window's steps.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -23,61 +22,15 @@ from rlr.chain import Chain
 from rlr.estimators.base import Term, TermSource, no_terms
 from rlr.estimators.divergence import base_mean, noisy_steps
 from rlr.estimators.proximal import Proximal
-from rlr.estimators.replay import Minibatch, Recorded, mean_log_prob
+from rlr.estimators.ratios import Ratio
+from rlr.estimators.replay import Minibatch, Recorded
 from rlr.estimators.statistics import GroupStatistics, RoundStd, Statistics
 from rlr.estimators.surrogates import ImportanceRatio, Surrogate
 from rlr.estimators.windows import Window
 from rlr.gaussian import Gaussian
 from rlr.rollout import Objective, Rollout
 from rlr.samplers import Windowed
-from rlr.schedules import Grid
 from rlr.seeding import Stream, spawn
-
-
-class Ratio(ABC):
-    r"""A choice of the logarithms :math:`\ell_t - \ell_t^0` of the ratio, and of the weights of the steps."""
-
-    @abstractmethod
-    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`\ell_t` with a graph and :math:`\ell_t^0`, see :meth:`~rlr.estimators.proximal.Proximal.logarithms`."""
-
-    def weight(self, grid: Grid, t: int) -> float:
-        r"""Returns the weight of step :math:`t`, by default 1."""
-        return 1.0
-
-
-class LikelihoodRatio(Ratio):
-    r"""The ratio of the likelihoods, each a mean over dimensions.
-
-    With the recorded noise :math:`z` its logarithm is :math:`\overline{z (\mu - \mu_0)} / \sigma - \overline{(\mu - \mu_0)^2} / 2
-    \sigma^2`, whose mean is negative and larger in steps with less noise.
-    """
-
-    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
-        return mean_log_prob(transition, trajectory.states[t - 1]), trajectory.log_probs[t - 1]
-
-
-class NormalizedRatio(Ratio):
-    r"""GRPO-Guard's ratio, whose logarithm :math:`\overline{z (\mu - \mu_0)}` has the mean 0 and one scale in all steps.
-
-    The published code adds :math:`\overline{(\mu - \mu_0)^2} / 2 \sigma^2` to the logarithm of the likelihood ratio and multiplies
-    the sum by :math:`\sigma`, which is the same. The loss of a step is divided by its length :math:`\tau_t - \tau_{t-1}` with
-    :math:`\tau = \sigma / (\alpha + \sigma)`, the time of a rectified flow.
-
-    References:
-        | GRPO-Guard: Mitigating Implicit Over-Optimization in Flow Matching via Regulated Clipping (Wang et al., 2025)
-        | https://arxiv.org/abs/2510.22319
-    """
-
-    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
-        noises = trajectory.noises[t - 1]
-        recorded = trajectory.states[t - 1] - transition.std * noises
-        now = (noises * (transition.mean - recorded)).flatten(1).mean(1)
-        return now, torch.zeros_like(now)
-
-    def weight(self, grid: Grid, t: int) -> float:
-        start, stop = (grid.sigmas[k] / (grid.alphas[k] + grid.sigmas[k]) for k in (t, t - 1))
-        return 1 / (start - stop)
 
 
 class GRPO(Proximal):
@@ -119,12 +72,11 @@ class GRPO(Proximal):
     ) -> None:
         surrogate = surrogate or ImportanceRatio()
         statistics = statistics or GroupStatistics(RoundStd(), leave_one_out=False)
-        super().__init__(num_minibatches, epochs, minibatch, surrogate, statistics, advantage_clip)
+        super().__init__(num_minibatches, epochs, minibatch, surrogate, statistics, advantage_clip, ratio)
         if kl < 0 or skip_last < 0:
             raise ValueError(f"GRPO needs kl >= 0 and skip_last >= 0, and got {kl} and {skip_last}")
         self.skip_last = skip_last
         self.kl = kl
-        self.ratio = ratio or LikelihoodRatio()
         self.window = window
         self.rounds = 0
         self._seed = 0
@@ -170,9 +122,6 @@ class GRPO(Proximal):
 
     def scale(self, chain: Chain, t: int) -> float:
         return self.ratio.weight(chain.grid, t) / len(self._steps(chain))
-
-    def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
-        return self.ratio.logarithms(transition, trajectory, t)
 
     def penalize(self, chain: Chain, transition: Gaussian, trajectory: Recorded, t: int) -> Tensor | None:
         if not self.kl:

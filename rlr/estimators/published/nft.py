@@ -21,13 +21,11 @@ Bias: the update improves the policy in the direction of the reward with a step 
 
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
 from rlr.estimators.forward_process import ForwardProcess, Noised
 from rlr.estimators.matching import MatchingEstimator
 from rlr.estimators.matching_errors import MatchingError, NormalizedError
 from rlr.estimators.old_policy import DecayRamp
 from rlr.estimators.statistics import GroupStatistics, RoundStd, Statistics
-from rlr.models.base import Condition
 
 
 class DiffusionNFT(MatchingEstimator):
@@ -50,6 +48,9 @@ class DiffusionNFT(MatchingEstimator):
         epochs: The number of passes over a round.
         minibatch: The number of samples of one backward pass; by default the number of samples of a batch.
     """
+
+    of_old_policy = True
+    shares_rollouts = False
 
     def __init__(
         self,
@@ -79,10 +80,6 @@ class DiffusionNFT(MatchingEstimator):
         self.beta = beta
         self.scale = advantage_clip
         self.error = error or NormalizedError()
-
-    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:  # type: ignore[override]
-        with self.old.within(chain.model):
-            return super().record(chain, condition, noises, seed)
 
     def losses(self, noised: Noised, prediction: Tensor, advantages: Tensor, fresh: bool) -> Tensor:
         old, beta, c = self.old_prediction(noised, prediction), self.beta, self.scale

@@ -44,6 +44,8 @@ class OfficialRLR(Estimator):
         statistics: The statistics that turn rewards into advantages; by default the batch's mean and standard deviation.
     """
 
+    shares_rollouts = False
+
     def __init__(
         self,
         draws: int = 1,

@@ -19,13 +19,11 @@ loss is not that of :math:`E[R]`.
 
 from torch import Tensor
 
-from rlr.chain import Chain, Trajectory
 from rlr.estimators.forward_process import ForwardProcess, Noised
 from rlr.estimators.matching import MatchingEstimator, reference
 from rlr.estimators.matching_errors import MatchingError, VelocityError
 from rlr.estimators.old_policy import DecayRamp
 from rlr.estimators.statistics import GroupStatistics, GroupStd, Statistics
-from rlr.models.base import Condition
 
 
 class RAM(MatchingEstimator):
@@ -47,6 +45,9 @@ class RAM(MatchingEstimator):
         epochs: The number of passes over a round.
         minibatch: The number of samples of one backward pass; by default the number of samples of a batch.
     """
+
+    of_old_policy = True
+    shares_rollouts = False
 
     def __init__(
         self,
@@ -78,10 +79,6 @@ class RAM(MatchingEstimator):
     @property
     def needs_reference(self) -> bool:
         return True
-
-    def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:  # type: ignore[override]
-        with self.old.within(chain.model):
-            return super().record(chain, condition, noises, seed)
 
     def losses(self, noised: Noised, prediction: Tensor, advantages: Tensor, fresh: bool) -> Tensor:
         weights = self.multiplier * advantages.view(-1, *[1] * (prediction.ndim - 1))

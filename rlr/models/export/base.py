@@ -71,7 +71,7 @@ class Exporter(ABC):
         return ""
 
     def _card(self, model: LatentDiffusion, card: Card, folder: str) -> str:
-        # a card may be published, and the place of a folder on this machine is nobody's business
+        # a card may be published, and the path of a folder on this machine is private
         base = Path(model.source).name if Path(model.source).exists() else model.source
         kind = (type(self).__doc__ or "").partition("\n")[0].replace("``", "`")
         return card.text(base, f"Format `{type(self).__name__}`: {kind}", self.usage(model, base, folder))

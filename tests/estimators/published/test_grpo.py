@@ -34,7 +34,7 @@ D, T, BATCH = 2, 6, 8
 
 
 class Referenced(Affine):
-    """The affine model with other weights of before training."""
+    """The affine model with other weights before training."""
 
     @contextmanager
     def reference(self) -> Iterator[None]:

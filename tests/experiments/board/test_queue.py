@@ -1,4 +1,4 @@
-"""The queue measures every run once, in its order, and goes on after failures and kills."""
+"""The queue measures every run once, in its order, and continues after failures and kills."""
 
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
