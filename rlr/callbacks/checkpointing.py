@@ -4,6 +4,7 @@ import errno
 import os
 import time
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from rlr.io.weights import check_file, is_zip, read_archive, save_whole
+from rlr.models.swapped import swapped
+from rlr.modules.alignment import Alignment
 from rlr.modules.checkpoint import REMEDY, check_like, check_training_state
 
 LAUNCHER = ".temp.ckpt"
@@ -23,6 +26,21 @@ LAUNCHER = ".temp.ckpt"
 
 MOST_KEPT = 64_000_000
 """The most trained weights of which a copy is kept for the case of an interrupt; with Adam's moments, 768 MB in float32."""
+
+
+class OnWrite(ABC):
+    """A callback that follows the checkpoints that are written; a copy of the state in the main memory is not written."""
+
+    @abstractmethod
+    def on_write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Called on the first process when a checkpoint has been written, with the weights that it holds."""
+
+
+def written(trainer: Trainer) -> None:
+    """Calls the callbacks that follow checkpoints."""
+    for callback in trainer.callbacks if trainer.is_global_zero else ():  # type: ignore[attr-defined]
+        if isinstance(callback, OnWrite):
+            callback.on_write(trainer, trainer.lightning_module)
 
 
 class Checkpointing(ModelCheckpoint):
@@ -128,9 +146,11 @@ class Checkpointing(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
             self._written = self.clock()
+            written(trainer)
         if self._keeps:
             # all ranks together, as the state of a round is gathered
-            self._kept = _copied(trainer._checkpoint_connector.dump_checkpoint(False))
+            state = trainer._checkpoint_connector.dump_checkpoint(False)
+            self._kept = _copied(state) if trainer.is_global_zero else None
 
     def _due(self, trainer: Trainer) -> bool:
         # one batch may bring several updates, and pass the one to write after
@@ -142,6 +162,7 @@ class Checkpointing(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+            written(trainer)
         self._kept = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -152,6 +173,9 @@ class Checkpointing(ModelCheckpoint):
         try:
             path = os.path.join(str(self.dirpath), f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
             trainer.strategy.checkpoint_io.save_checkpoint(kept, path)
+            if isinstance(pl_module, Alignment):
+                with swapped(pl_module.chain.model, kept["state_dict"]):
+                    written(trainer)
         except OSError as error:
             # the exception that ended the run is the one to report
             warnings.warn(str(error), stacklevel=2)

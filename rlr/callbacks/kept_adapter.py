@@ -1,18 +1,16 @@
 """The trained weights, kept with the run of a logger when training ends."""
 
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from safetensors.torch import save_file
 
 from rlr.callbacks.ema import ema_weights
 from rlr.callbacks.loggers import keep_files, updates
-from rlr.callbacks.lora_folder import exporter_of
+from rlr.callbacks.lora_folder import lora_exporter, trained_lora
+from rlr.io.weights import write_state
 from rlr.models import DiffusionModel
-from rlr.models.adapters import LoRA
-from rlr.models.latent import LatentDiffusion
-from rlr.models.wrapper import unwrap
 from rlr.modules.alignment import Alignment
 
 WEIGHTS = "weights.safetensors"
@@ -36,20 +34,28 @@ class KeptAdapter(Callback):
             return
         label, running = pl_module.reward.label, pl_module.progress.running
         facts = {"updates": updates(trainer, pl_module), "reward": label, "running_reward": running}
-        with TemporaryDirectory() as folder, ema_weights(trainer, pl_module):
-            written = write_adapter(pl_module.chain.model, Path(folder))
-            for logger in loggers if written else ():
-                keep_files(logger, "adapter", Path(folder), facts)
+        try:
+            with TemporaryDirectory() as folder, ema_weights(trainer, pl_module):
+                written = write_adapter(pl_module.chain.model, Path(folder))
+                for logger in loggers if written else ():
+                    keep_files(logger, "adapter", Path(folder), facts)
+        # a logger may raise anything, and the last checkpoint is still to be written
+        except Exception as error:
+            warnings.warn(
+                f"the adapter was not passed to the loggers ({type(error).__name__}: {error}); `export` writes it from the "
+                "checkpoint",
+                stacklevel=2,
+            )
 
 
 def write_adapter(model: DiffusionModel, folder: Path) -> bool:
     """Writes the trained weights of a model into an empty folder; returns whether they are small enough."""
-    base = unwrap(model)
-    if isinstance(base, LatentDiffusion) and isinstance(base.adapter, LoRA):
-        exporter_of(base).save(base, folder)
+    lora = trained_lora(model)
+    if lora is not None:
+        lora_exporter(lora).save(lora, folder)
         return True
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.trainable.items()}
     small = 0 < sum(weight.numel() for weight in weights.values()) <= LARGEST
     if small:
-        save_file(weights, folder / WEIGHTS)
+        write_state(folder / WEIGHTS, weights)
     return small

@@ -87,30 +87,32 @@ class TrainingState:
         """
         if not self._read:
             return
+        # a checkpoint may be older than the weights of terms, and its estimator checks its own state
+        expected = {name: value for name, value in self.state_dict().items() if name != "term_weights"}
+        check_like({**expected, "estimator": {}}, self._read, origin, STATE)
         written, own = self._read["estimator_class"], type(self.estimator).__name__
-        check_like({**self.state_dict(), "estimator": {}, "term_weights": {}}, self._read, origin, STATE)
-        if written != own:
+        if written == own:
+            self._resume_estimator(origin)
+        else:
             warnings.warn(
                 f"{origin} was written with the estimator {written}; the run continues with the estimator {own}, which starts "
                 "without a state",
                 stacklevel=2,
             )
-            self._resume_rest()
-            return
+        self.reward.load_statistics(self._read["reward"])
+        self.updater.failures = self._read["failures"]
+
+    def _resume_estimator(self, origin: str) -> None:
+        """Takes up what belongs to the estimator: its state, and the moments of its terms."""
         try:
             self.estimator.load_state_dict(self._read["estimator"])
         except KeyError as error:
             raise ValueError(
-                f"{origin} was written with another {own}: it holds no state {error}, which this run's needs; {REMEDY}"
+                f"{origin} was written with another {type(self.estimator).__name__}: it holds no state {error}, which this run's "
+                f"needs; {REMEDY}"
             ) from error
-        if self._shrinkage and self._read["term_weights"]:
-            self._shrinkage.load_state_dict(self._read["term_weights"])
-        self._resume_rest()
-
-    def _resume_rest(self) -> None:
-        """Takes up the statistics of the reward and the count of skipped updates."""
-        self.reward.load_statistics(self._read["reward"])
-        self.updater.failures = self._read["failures"]
+        if self._shrinkage and (moments := self._read.get("term_weights")):
+            self._shrinkage.load_state_dict(moments)
 
     def restore(self, sample: Sampler) -> None:
         """Takes up, once, what building the run has used up or dropped: random states, and the rollouts of a round.

@@ -148,14 +148,17 @@ class Updater:
         assert shrinkage is not None
         # in one order on all ranks, which must average the same tensors
         names = sorted({name for names in gather_objects(list(accumulator.kinds)) for name in names})
-        zeros = [torch.zeros_like(weight) for weight in self.weights()]
-        kinds = {name: accumulator.kinds.setdefault(name, [zero.clone() for zero in zeros]) for name in names}
+        for name in set(names) - accumulator.kinds.keys():
+            accumulator.kinds[name] = [torch.zeros_like(weight) for weight in self.weights()]
+        kinds = {name: accumulator.kinds[name] for name in names}
         for gradients in kinds.values():
             self._average(gradients)
-        self._factors = {name: shrinkage.weights().get(name, 1.0) for name in kinds}
+        known, scale = shrinkage.weights(), self._scale
+        self._factors = {name: known.get(name, 1.0) for name in names}
         accumulator.weigh(self._factors)
-        if failure is None:
-            shrinkage.observe({name: [g / self._scale for g in gradients] for name, gradients in kinds.items()})
+        # a float16 gradient may overflow until its scale is found; all ranks have the same ones here
+        if failure is None and all(bool(g.isfinite().all()) for gradients in kinds.values() for g in gradients):
+            shrinkage.observe({name: [g / scale for g in gradients] for name, gradients in kinds.items()})
 
     def clip(self) -> None:
         """Clips the gradient; to be called when a scaled gradient has been unscaled."""
@@ -183,7 +186,8 @@ class Updater:
         return scaler.get_scale() if scaler is not None else 1.0
 
     def _gradients(self, accumulator: GradientAccumulator) -> Iterator[tuple[str, Tensor]]:
-        yield from accumulator.metrics(self._scale)
+        if self.optimization.log_terms:
+            yield from accumulator.metrics(self._scale)
         for name, factor in self._factors.items():
             yield f"weight/{name}", torch.tensor(factor)
         if self._norm is not None:

@@ -7,10 +7,11 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from rlr.callbacks import Checkpointing, SafeCheckpointIO
+from rlr.callbacks.checkpointing import OnWrite
 from rlr.io.atomic import write_whole
 from tests.modules.toy import AffineModel, Replay, align, prompts, run, weights
 
@@ -331,3 +332,45 @@ def test_the_law_of_types_can_fail(trained, tmp_path, monkeypatch):
     checkpoint = torch.load(trained[1], weights_only=True)
     put(checkpoint, ("optimizer_states", 0, "state", 0, "exp_avg"), None)
     assert not is_sentence(outcome(foreign(tmp_path, checkpoint), tmp_path / "out"))
+
+
+class Follower(Callback, OnWrite):
+    """Counts the written checkpoints, and keeps the weights of each."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_write(self, trainer, pl_module):
+        self.seen.append((trainer.global_step, weights(pl_module)))
+
+
+def test_callbacks_follow_written_checkpoints_and_not_copies_in_memory(tmp_path):
+    follower, settings = Follower(), saving(tmp_path, every=2)
+    settings["callbacks"].append(follower)
+    run(align(), prompts(), 5, **settings)
+    assert [step for step, _ in follower.seen] == [2, 4, 5]
+
+
+def test_after_an_interrupt_they_see_the_weights_of_the_written_state(tmp_path):
+    follower, settings = Follower(), saving(tmp_path, every=50)
+    settings["callbacks"].append(follower)
+    module = align()
+
+    def torn(*arguments, **named):
+        with torch.no_grad():
+            for weight in module.weights:
+                weight += 1
+        raise KeyboardInterrupt
+
+    class Interrupt(Callback):
+        def on_train_batch_start(self, trainer, pl_module, *arguments):
+            if trainer.global_step == 2:
+                torn()
+
+    settings["callbacks"].append(Interrupt())
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(module, prompts(), 5, **settings)
+    ((_, seen),) = follower.seen
+    written = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(seen, torch.cat([written[name].flatten() for name in module.chain.model.trainable]))
+    assert not torch.equal(seen, weights(module))

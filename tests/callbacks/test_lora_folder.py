@@ -32,7 +32,7 @@ def change(module: ImageAlignment, size: float) -> None:
 
 
 def save(module: ImageAlignment, folder: Path) -> None:
-    LoRAFolder(folder).on_save_checkpoint(TRAINER, module, {})  # type: ignore[arg-type]
+    LoRAFolder(folder).on_write(TRAINER, module)  # type: ignore[arg-type]
 
 
 def test_is_written_with_a_checkpoint_and_read_by_diffusers(module, tmp_path) -> None:
