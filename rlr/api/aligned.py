@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rlr.chain import Chain
+from rlr.evaluation.images import to_image
 from rlr.models.export import Card, exporter_of
 from rlr.modules.sampling import sample
 from rlr.seeding import Stream, spawn
@@ -43,7 +43,7 @@ class Aligned:
             Pillow's images; of a video model, pixels in [0, 1] with shape :math:`(F, 3, H, W)`.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        found = [_image(pixels) if pixels.ndim == 3 else pixels for pixels in self.pixels(texts, seed, base)]
+        found = [to_image(pixels) if pixels.ndim == 3 else pixels for pixels in self.pixels(texts, seed, base)]
         return found[0] if isinstance(prompts, str) else found
 
     def pixels(self, prompts: Sequence[str], seed: int = 0, base: bool = False) -> Tensor:
@@ -87,7 +87,3 @@ class Aligned:
     def _pixels(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         rows = [sample(self.chain, [prompt], [seed]) for prompt, seed in zip(prompts, seeds, strict=True)]
         return torch.cat(rows).cpu()
-
-
-def _image(pixels: Tensor) -> Image.Image:
-    return Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy())

@@ -15,6 +15,7 @@ from torch import Tensor
 from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
 from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
+from rlr.cli.run_folder import LAST
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
 from rlr.io.terminal import TERMINAL
@@ -89,7 +90,7 @@ def align(
         seed: Decides all noise and the order of the prompts.
 
     Raises:
-        ValueError: If the pipeline is of an unknown class, or the parts do not fit each other.
+        ValueError: If the pipeline is of an unknown class, the parts do not fit each other, or the folder holds a run.
     """
     model, own = _model(pipe, guidance)
     found, scored = method_of(method), _reward(reward, model.size, prompts)
@@ -169,6 +170,7 @@ def _fit(module: Alignment, data: PromptData, updates: int, folder: str | Path |
     places: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
     callbacks: list[Callback] = [history, ProgressLine()]
     if folder is not None:
+        _check_free(Path(folder))
         callbacks.append(Checkpointing(dirpath=str(folder)))
         places = {"logger": MetricsFile(Path(folder), False), "plugins": [SafeCheckpointIO()]}
     with _quiet(), TERMINAL.alive():
@@ -187,6 +189,11 @@ def _fit(module: Alignment, data: PromptData, updates: int, folder: str | Path |
     # the trainer has moved the module to the CPU
     module.to(trainer.strategy.root_device)
     return history.rows
+
+
+def _check_free(folder: Path) -> None:
+    if (folder / LAST).exists():
+        raise ValueError(f"align: expected a folder without a run, found {folder / LAST}; name another folder")
 
 
 @contextmanager

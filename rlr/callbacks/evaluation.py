@@ -2,8 +2,9 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -172,16 +173,16 @@ class Evaluation(Scheduled):
             return
         with reference.restored(), sampling(trainer, module), self._on_device(module):
             folder = self._folder(trainer)
-            evaluators = self._evaluators(trainer, module).items()
-            self._base = {name: evaluator.base(module.chain, folder) for name, evaluator in evaluators}
+            evaluators = self._evaluators(trainer, module)
+            self._base = {name: evaluator.base(module.chain, folder) for name, evaluator in evaluators.items()}
         if trainer.global_step == 0 and not trainer.testing:
-            self._report(trainer, module, self._base, show=False)
+            self._report(trainer, module, evaluators, self._base, show=False)
 
     def evaluate(self, trainer: Trainer, module: Alignment) -> None:
         with self._on_device(module):
-            evaluators = self._evaluators(trainer, module).items()
-            found = {name: evaluator.evaluate(module.chain) for name, evaluator in evaluators}
-        self._report(trainer, module, found)
+            evaluators = self._evaluators(trainer, module)
+            found = {name: evaluator.evaluate(module.chain) for name, evaluator in evaluators.items()}
+        self._report(trainer, module, evaluators, found)
 
     @contextmanager
     def _on_device(self, module: Alignment) -> Iterator[None]:
@@ -197,12 +198,21 @@ class Evaluation(Scheduled):
         sets = sample_sets(trainer, self.prompts, split, self.samples, self.limit, self.seed)
         metrics = as_metrics(parts(module.reward)) if self.metrics is None else self.metrics
         shown = {name: {row for d in self.displays for row in d.rows(samples)} for name, samples in sets.items()}
-        return {name: Evaluator(samples, metrics, shown[name], Sampled(name)) for name, samples in sets.items()}
+        return {
+            name: Evaluator(samples, metrics, shown[name], partial(counted, f"evaluating {name}, sample"))
+            for name, samples in sets.items()
+        }
 
     # ------------------------------------------------------------------ what is written and shown
 
-    def _report(self, trainer: Trainer, module: Alignment, found: Mapping[str, Evaluated], show: bool = True) -> None:
-        evaluators = self._evaluators(trainer, module)
+    def _report(
+        self,
+        trainer: Trainer,
+        module: Alignment,
+        evaluators: Mapping[str, Evaluator],
+        found: Mapping[str, Evaluated],
+        show: bool = True,
+    ) -> None:
         sets = {name: evaluators[name].measurements(now, self._base.get(name)) for name, now in found.items()}
         prompts = {name: evaluator.samples.prompts for name, evaluator in evaluators.items()}
         self.results = results = Results(updates(trainer, module), sets, prompts, self._facts(trainer, module))
@@ -218,7 +228,7 @@ class Evaluation(Scheduled):
         # for callbacks that monitor a number
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in numbers.items()})
         if show and trainer.is_global_zero:
-            self._tabulate(trainer, module, found, results)
+            self._tabulate(trainer, module, evaluators, found, results)
             if results.measured:
                 self.state(results)
         if show:
@@ -227,10 +237,17 @@ class Evaluation(Scheduled):
             if isinstance(callback, Listener):
                 callback.on_evaluation(trainer, module, results)
 
-    def _tabulate(self, trainer: Trainer, module: Alignment, found: Mapping[str, Evaluated], results: Results) -> None:
+    def _tabulate(
+        self,
+        trainer: Trainer,
+        module: Alignment,
+        evaluators: Mapping[str, Evaluator],
+        found: Mapping[str, Evaluated],
+        results: Results,
+    ) -> None:
         """Passes tables of the measurements, and of the samples that are shown, to the loggers."""
         step, fps = updates(trainer, module), module.chain.model.size.fps
-        for name, evaluator in self._evaluators(trainer, module).items():
+        for name, evaluator in evaluators.items():
             base = self._base.get(name)
             shown = base.pixels if base else None
             table = sample_table(evaluator.samples, results.sets[name], found[name].pixels, shown, fps)
@@ -291,26 +308,6 @@ class Evaluation(Scheduled):
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(self.folder or Path(trainer.default_root_dir) / "evaluation")
-
-
-class Sampled:
-    """States how many samples of a set are made.
-
-    Args:
-        name: The name of the set.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._state: Callable[[int], None] | None = None
-        self._made = 0
-
-    def __call__(self, made: int, total: int) -> None:
-        # the first call of a new pass over the set has the fewest samples
-        if self._state is None or made <= self._made:
-            self._state = counted(f"evaluating {self.name}, sample", total)
-        self._made = made
-        self._state(made)
 
 
 def _alignment(module: LightningModule, callback: str = "an evaluation") -> Alignment:

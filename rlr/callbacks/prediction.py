@@ -32,6 +32,11 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.folder = folder
 
+    def place(self, trainer: Trainer) -> Path:
+        """Returns the folder of the predictions of the trainer's checkpoint."""
+        name = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else ""
+        return Path(self.folder or Path(trainer.default_root_dir) / "predictions" / name)
+
     def write_on_batch_end(
         self,
         trainer: Trainer,
@@ -42,9 +47,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        checkpoint = str(trainer.ckpt_path) if trainer.ckpt_path else None
-        name = Path(checkpoint).stem if checkpoint else ""
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "predictions" / name)
+        checkpoint, folder = str(trainer.ckpt_path) if trainer.ckpt_path else None, self.place(trainer)
         for i, number in enumerate(prediction.indices):
             reward = prediction.rewards[i].item()
             facts = {

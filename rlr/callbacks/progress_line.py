@@ -59,10 +59,6 @@ class ProgressLine(ProgressBar):
         total = sum(batches) if isinstance(batches, list) else batches
         self._state = counted(f"{what}, batch", int(total)) if math.isfinite(total) else None
 
-    def _batch(self, batch_idx: int) -> None:
-        if self._enabled and self._state:
-            self._state(batch_idx + 1)
-
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin("validating", trainer.num_val_batches)
 
@@ -73,19 +69,18 @@ class ProgressLine(ProgressBar):
         self._begin("sampling", trainer.num_predict_batches)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self._batch(batch_idx)
+        if self._enabled and self._state:
+            self._state(batch_idx + 1)
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
-    ) -> None:
-        self._batch(batch_idx)
-
-    def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
-    ) -> None:
-        self._batch(batch_idx)
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def _status(self, text: str) -> None:
         if self._enabled:

@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 
 from rlr.data.prompts import PromptData
 from rlr.evaluation.samples import SampleSet
+from rlr.records.record import TRAINING
 
 
 def sample_sets(
@@ -17,6 +18,8 @@ def sample_sets(
     seed: int = 0,
 ) -> dict[str, SampleSet]:
     """Returns samples of the prompts of a split of every set, by default of the run's own data under the name of its class.
+
+    The training prompts of the run's own data have a name of their own, because results on them are not those of held-out prompts.
 
     Args:
         trainer: The trainer.
@@ -30,7 +33,7 @@ def sample_sets(
         ValueError: If the run's data are no prompts, or a set has none in that split.
     """
     found = {}
-    for name, data in (_own(trainer) if sets is None else sets).items():
+    for name, data in (_own(trainer, split) if sets is None else sets).items():
         prompts = data.read(split)[:limit]
         if not prompts:
             raise ValueError(
@@ -41,10 +44,10 @@ def sample_sets(
     return found
 
 
-def _own(trainer: Trainer) -> dict[str, PromptData]:
+def _own(trainer: Trainer, split: str) -> dict[str, PromptData]:
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(data, PromptData):
         raise ValueError(
             f"evaluation: expected prompts as the run's data, found {type(data).__name__}; set prompts of the evaluation"
         )
-    return {type(data).__name__: data}
+    return {TRAINING if split == "train" else type(data).__name__: data}

@@ -1,9 +1,9 @@
 """The last lines of a command: what rose by how much, where the results are, and what to type next."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from rlr.callbacks.prediction import PredictionWriter
 from rlr.cli.run_folder import BEST, LAST, Run
 from rlr.modules.alignment import Alignment
 
@@ -61,12 +61,7 @@ def _place(command: str, trainer: Any, run: Run) -> str:
     """Returns where the results are, those that there are."""
     found = [f"{name} {run.folder / file}" for name, file in RESULTS.items() if (run.folder / file).exists()]
     if command == "predict":
-        found = [f"samples {_predictions(trainer, run)}"]
+        found = [f"samples {c.place(trainer)}" for c in trainer.callbacks if isinstance(c, PredictionWriter)]
     if command == "fit":
         found += [f"checkpoint {run.folder / file}" for file in (LAST, BEST) if (run.folder / file).is_file()][:1]
     return " · ".join(found) if found else f"run {run.folder}"
-
-
-def _predictions(trainer: Any, run: Run) -> Path:
-    name = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else ""
-    return run.folder / "predictions" / name

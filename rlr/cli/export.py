@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import cast
 
 from rlr.callbacks import EMA, SafeCheckpointIO
+from rlr.io.atomic import occupied
 from rlr.models import DiffusionModel
 from rlr.models.export import FORMATS, Card, Exporter, exporter_of, hub
 from rlr.models.export.hub import check_name
@@ -88,7 +89,7 @@ def choose(to: str | None, exporter: Exporter | None) -> Exporter:
 
 def check_empty(folder: Path) -> None:
     """Raises if files in a folder could be overwritten."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if occupied(folder):
         raise ValueError(
             f"folder: expected an empty or a new folder, found files in {folder}; name another one or empty it"
         )

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PLACES = ("default_root_dir", "logger", "enable_progress_bar")
-"""Settings of the trainer that say where a run is written and what it prints."""
-SEEDS = ("seed_everything", "seed")
+from rlr.records.groups import settings
 
 
 def facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,16 +42,10 @@ def run_group(config: Mapping[str, Any]) -> str:
 
     It is estimator, reward and base model, with the first digits of the SHA-256 of all settings.
     """
-    settings = json.dumps(_without_seeds(config), sort_keys=True, default=str)
+    own = json.dumps(settings(config), sort_keys=True, default=str)
     known = facts(config)
     words = [str(known[name]) for name in ("estimator", "reward", "base") if name in known]
-    return " ".join([*words, hashlib.sha256(settings.encode()).hexdigest()[:6]])
-
-
-def _without_seeds(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without_seeds(v) for k, v in value.items() if k not in (*SEEDS, *PLACES)}
-    return [_without_seeds(item) for item in value] if isinstance(value, list | tuple) else value
+    return " ".join([*words, hashlib.sha256(own.encode()).hexdigest()[:6]])
 
 
 def _arguments(value: Any) -> Mapping[str, Any]:

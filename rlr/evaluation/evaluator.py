@@ -94,7 +94,8 @@ class Evaluator:
         samples: The samples.
         metrics: The metrics, each with its own label.
         shown: The rows of samples to keep for displays.
-        progress: Called with the number of samples that are made and that of all, on this rank.
+        progress: Called when a pass begins with the number of its samples on this rank; returns a function that is called with the
+            number of those made so far.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Evaluator:
         samples: SampleSet,
         metrics: Sequence[Metric],
         shown: Collection[int] = (),
-        progress: Callable[[int, int], None] = lambda made, total: None,
+        progress: Callable[[int], Callable[[int], None]] = lambda total: lambda made: None,
     ) -> None:
         self.samples, self.metrics, self.progress = samples, list(metrics), progress
         self._shown = frozenset(shown)
@@ -155,6 +156,7 @@ class Evaluator:
 
     def _begin(self) -> None:
         self._pixels, self._made = {}, []
+        self._state = self.progress(len(self.samples.rows(rank(), world_size())))
         for metric in self.metrics:
             metric.begin(self.samples)
 
@@ -162,7 +164,7 @@ class Evaluator:
         """Makes the samples of this rank that are not made yet, and computes the metrics."""
         rows = self.samples.rows(rank(), world_size())
         missing = [row for row in rows if row not in set(self._made)]
-        self._take(self.samples.batches(chain, missing), len(rows))
+        self._take(self.samples.batches(chain, missing))
         values: dict[str, Tensor] = {}
         for metric in self.metrics:
             values |= {metric.label: metric.compute(), **metric.parts()}
@@ -175,7 +177,7 @@ class Evaluator:
             self._keep(batch)
         return self._gathered()
 
-    def _take(self, batches: Iterable[SampleBatch], total: int) -> None:
+    def _take(self, batches: Iterable[SampleBatch]) -> None:
         for batch in batches:
             self._made += batch.rows
             self._keep(batch)
@@ -183,7 +185,7 @@ class Evaluator:
             if finite.rows:
                 for metric in self.metrics:
                     metric.update(finite)
-            self.progress(len(self._made), total)
+            self._state(len(self._made))
 
     def _keep(self, batch: SampleBatch) -> None:
         for row, pixels in zip(batch.rows, batch.pixels, strict=True):
@@ -206,7 +208,7 @@ class Evaluator:
     def _probe(self, chain: Chain) -> dict[str, list[float]]:
         """Makes and measures the samples of the first prompt, and returns their colors and first values."""
         batches = list(self.samples.first(1).batches(chain))
-        self._take(batches, len(self.samples.rows(0, world_size())))
+        self._take(batches)
         colors = torch.cat([batch.pixels.double().mean((-1, -2)).flatten() for batch in batches]).tolist()
         return {"colors": colors, **{metric.label: metric.head() for metric in self.metrics}}
 

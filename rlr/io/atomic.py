@@ -46,6 +46,11 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def occupied(path: Path) -> bool:
+    """Returns whether a path is a file, or a folder that holds something."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder ``NAME.PID.part``, and moves it to its own path when the block ends.
@@ -58,7 +63,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: If the folder holds files, or is a file.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if occupied(path):
         raise FileExistsError(f"{path} exists and is not empty; name a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned_parts(path)

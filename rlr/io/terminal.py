@@ -31,7 +31,7 @@ class Terminal:
     ) -> None:
         self._stream, self.clock, self.period = stream, clock, period
         self._lock = threading.RLock()
-        self._active = 0
+        self._active = False
         self._text, self._since, self._shown = "", 0.0, float("-inf")
         self._open = False
         """Whether the cursor is behind our line."""
@@ -66,11 +66,14 @@ class Terminal:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """Within, a thread writes a sign of life when nothing else does."""
+        """Within, a thread writes a sign of life when nothing else does; an inner block changes nothing."""
+        if self._active:
+            yield
+            return
         stop = threading.Event()
         thread = threading.Thread(target=self._beat_until, args=(stop,), daemon=True)
         # what takes a moment needs no line in a file
-        self._active, self._shown = self._active + 1, self.clock()
+        self._active, self._shown = True, self.clock()
         thread.start()
         try:
             yield
@@ -78,7 +81,7 @@ class Terminal:
             stop.set()
             thread.join()
             self.clear()
-            self._active, self._text = self._active - 1, ""
+            self._active, self._text = False, ""
 
     def _beat_until(self, stop: threading.Event) -> None:
         while not stop.wait(1.0):
@@ -97,7 +100,7 @@ class Terminal:
             self.stream.flush()
         except (ValueError, OSError):
             # its reader is gone, and the run must not fail for that
-            self._active = 0
+            self._active = False
 
 
 TERMINAL = Terminal()

@@ -6,7 +6,7 @@ from typing import Any
 
 from rlr.evaluation.plots import Line, Plot
 from rlr.evaluation.scales import Amount, Bounded, Level, Scale
-from rlr.records.record import Record
+from rlr.records.record import TRAINING, Record
 from rlr.records.series import Series
 
 COST = {
@@ -45,20 +45,17 @@ def _training(record: Record) -> Iterator[Line]:
 
 def _held_out(record: Record) -> Iterator[Line]:
     """Yields the trained reward on the prompts of evaluations, or else on those of the validation."""
-    found = [(name, rows) for name, rows in measured(record).items() if name[1] == record.reward]
+    found = [(name, rows) for name, rows in record.measured.items() if name[1] == record.reward]
     for color, ((name, _), rows) in enumerate(found, 1):
-        yield evaluated(f"held-out prompts ({name})", rows, color)
+        yield evaluated(prompts_called(name), rows, color)
     series = record.series("val/reward").finite()
     if not found and len(series):
         yield Line("validation prompts", series.at, series.values, color=1, points=True)
 
 
-def measured(record: Record) -> dict[tuple[str, str], list[Mapping[str, str]]]:
-    """Returns the rows of each measurement, by the set of prompts and its label."""
-    found: dict[tuple[str, str], list[Mapping[str, str]]] = {}
-    for row in record.history:
-        found.setdefault((row.get("prompts", ""), row.get("measurement", "")), []).append(row)
-    return found
+def prompts_called(name: str) -> str:
+    """Returns what a plot calls the prompts of a set."""
+    return name if name == TRAINING else f"held-out prompts ({name})"
 
 
 def evaluated(name: str, rows: Sequence[Mapping[str, str]], color: int) -> Line:
@@ -83,8 +80,8 @@ def _cell(row: Mapping[str, str], key: str) -> float:
 def other_plots(record: Record) -> list[Plot]:
     """Returns the measurements on held-out prompts besides the trained reward, such as diversity."""
     return [
-        _measurement(f"{label} on {name}", evaluated("held-out prompts", rows, 1), scale_of(record, name, label))
-        for (name, label), rows in measured(record).items()
+        _measurement(f"{label} on {name}", evaluated(prompts_called(name), rows, 1), scale_of(record, name, label))
+        for (name, label), rows in record.measured.items()
         if label != record.reward
     ]
 

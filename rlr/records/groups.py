@@ -41,10 +41,9 @@ def _flat(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
-def settings(record: Record) -> dict[str, Any]:
-    """Returns the settings of a run that make it what it is: all but seeds and places."""
-    found = flat(record.config).items()
-    return {name: item for name, item in found if not _seed(name) and not name.startswith(PLACES)}
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a config that make a run what it is: all but seeds and places."""
+    return {name: item for name, item in flat(config).items() if not _seed(name) and not name.startswith(PLACES)}
 
 
 def _seed(name: str) -> bool:
@@ -55,7 +54,11 @@ def grouped(records: Sequence[Record]) -> list[Group]:
     """Returns the groups of runs, in the order in which their first runs are given; a run without a config stays by itself."""
     parts: dict[str, list[Record]] = {}
     for record in records:
-        key = repr(sorted(settings(record).items(), key=lambda item: item[0])) if record.config else str(record.folder)
+        key = (
+            repr(sorted(settings(record.config).items(), key=lambda item: item[0]))
+            if record.config
+            else str(record.folder)
+        )
         parts.setdefault(key, []).append(record)
     names = [_name(members) for members in parts.values()]
     unique = [
@@ -79,7 +82,7 @@ def _name(records: Sequence[Record]) -> str:
 
 def differing(groups: Sequence[Group]) -> dict[str, list[str]]:
     """Returns the settings in which groups differ, each with its value in every group."""
-    found = [settings(group.records[0]) for group in groups]
+    found = [settings(group.records[0].config) for group in groups]
     names = dict.fromkeys(name for one in found for name in one)
     table = {name: [_text(one.get(name)) for one in found] for name in names}
     return {name: texts for name, texts in table.items() if len(set(texts)) > 1}

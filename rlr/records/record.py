@@ -19,6 +19,10 @@ UPDATES = "updates"
 """The column of ``metrics.csv`` that says how many updates a row has seen."""
 
 
+TRAINING = "training prompts"
+"""What evaluations call a run's own training prompts; all other sets of prompts are held out."""
+
+
 @dataclass(frozen=True)
 class Record:
     """The folder of a run.
@@ -64,7 +68,7 @@ class Record:
         found = _json(self.folder / FACTS)
         return found if isinstance(found, dict) else {}
 
-    @property
+    @cached_property
     def commands(self) -> list[dict[str, Any]]:
         """The facts of each command, in order."""
         return [command for command in self.facts.get("commands", []) if isinstance(command, dict)]
@@ -83,7 +87,7 @@ class Record:
             rows.append({**known, UPDATES: updates})
         return rows
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         """The names of all series of ``metrics.csv``."""
         return sorted({name for row in self.rows for name in row} - {"step", "epoch", UPDATES})
@@ -92,7 +96,7 @@ class Record:
         """Returns the values of a column against the updates."""
         return Series.of((row[UPDATES], row[name]) for row in self.rows if name in row)
 
-    @property
+    @cached_property
     def updates(self) -> int:
         """The number of updates."""
         seen = [row[UPDATES] for row in self.rows]
@@ -111,19 +115,27 @@ class Record:
         return _table(self.folder / "evaluation" / "fit" / HISTORY)
 
     @cached_property
+    def measured(self) -> dict[tuple[str, str], list[dict[str, str]]]:
+        """The rows of :attr:`history` of each measurement, by the set of prompts and its label."""
+        found: dict[tuple[str, str], list[dict[str, str]]] = {}
+        for row in self.history:
+            found.setdefault((row.get("prompts", ""), row.get("measurement", "")), []).append(row)
+        return found
+
+    @cached_property
     def sheets(self) -> list["Sheet"]:
         """The sets of samples, those of a ``test`` first."""
         files = sorted((self.folder / "samples").glob(f"**/{SAMPLES}"), key=lambda file: "test" not in file.parts)
         sheets = [Sheet(file.parent, content) for file in files if isinstance(content := _json(file), dict)]
         return [sheet for sheet in sheets if sheet.cards]
 
-    @property
+    @cached_property
     def reward(self) -> str:
         """What the trained reward is called."""
         names = [name.removeprefix("reward/") for name in self.keys if name.startswith("reward/")]
         return next((name for name in names if name not in ("mean", "std")), "reward")
 
-    @property
+    @cached_property
     def spread(self) -> float | None:
         """The median of the reward's standard deviation between the samples of a round."""
         found = sorted(value for value in self.series("reward/std").values if math.isfinite(value))

@@ -8,7 +8,7 @@ import numpy as np
 
 from rlr.evaluation.plots import Line, Plot
 from rlr.evaluation.scales import Amount, Level, Scale
-from rlr.records.curves import evaluated, measured, scale_of
+from rlr.records.curves import evaluated, scale_of
 from rlr.records.groups import Group
 from rlr.records.record import Record
 from rlr.records.series import Series
@@ -85,7 +85,7 @@ def curves(groups: Sequence[Group]) -> list[Curve]:
     )
     validation = Curve("Reward on validation prompts", lambda r: r.series("val/reward"), Level(spread))
     divergence = Curve("Divergence from the base model (KL)", lambda r: r.series("kl/path"), Amount(), smooth=True)
-    held_out = [_held_out(key, records) for key in dict.fromkeys(key for record in records for key in measured(record))]
+    held_out = [_held_out(key, records) for key in dict.fromkeys(key for record in records for key in record.measured)]
     wanted = [*held_out, validation, training, divergence]
     return [curve for curve in wanted if any(len(curve.get(record).finite()) for record in records)]
 
@@ -94,10 +94,10 @@ def _held_out(key: tuple[str, str], records: Sequence[Record]) -> Curve:
     name, label = key
 
     def get(record: Record) -> Series:
-        line = evaluated(label, measured(record).get(key, []), 0)
+        line = evaluated(label, record.measured.get(key, []), 0)
         return Series.of(zip(line.at, line.values, strict=True))
 
-    first = next(record for record in records if key in measured(record))
+    first = next(record for record in records if key in record.measured)
     return Curve(f"{label} on {name}", get, scale_of(first, name, label))
 
 
