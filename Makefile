@@ -56,7 +56,7 @@ test: install ## the tests, without those marked slow, gpu or weights
 test-slow: install ## the tests that take more than a minute
 	$(PYTHON) -m pytest -m slow $(ARGS)
 
-demo: install ## align the built-in model with RLR on this machine's CPU; results in runs/demo
+demo: install ## align the built-in model on this machine's CPU; results in runs/demo
 	$(PYTHON) -m rlr.cli.demo $(ARGS)
 
 demo-video: install ## the same for videos: align the built-in text-to-video model; results in runs/demo-video

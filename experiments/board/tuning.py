@@ -58,7 +58,7 @@ def rule(track: Track) -> str:
     """Returns the rule of selection, for the page."""
     return (
         f"One run of seed {SEED} for each method and value, on captions that neither the board nor the demo uses. Every method "
-        f"has the same number of tries, each of {track.tuning_samples} samples. The score of a try is the mean of the "
+        f"gets the same number of tries, each of {track.tuning_samples} samples. The score of a try is the mean of the "
         "held-out reward after a half, three quarters and all of the run; the largest score is selected, and of equal ones "
         f"that of the smallest value. If it is at the edge of the grid, up to {EXTENSIONS} further values follow, each "
         "about three times as large or as small. A dash is a try that was not measured, −∞ a reward that is not finite."
