@@ -119,6 +119,42 @@ class Chain(nn.Module):
         r"""Returns :math:`\hat x_0(x_t)`, with the shape of ``x``."""
         return self.model.denoise(x, self.grid.times[t], condition.at(t))
 
+    def denoise_recomputed(self, x: Tensor, t: int, condition: Condition) -> Tensor:
+        r"""Returns :math:`\hat x_0(x_t)` with gradient; with ``checkpoint`` its graph keeps only the state."""
+        if not self.checkpoint:
+            return self.denoise(x, t, condition)
+        return checkpoint(lambda x: self.denoise(x, t, condition), x, use_reentrant=False)
+
+    def skipped(self, x: Tensor, t: int, inside: Tensor | None = None) -> Tensor:
+        r"""Returns :math:`a_t (x - \lfloor x \rfloor)`, a zero with the gradient that :math:`\hat x_0` passes around the network.
+
+        In :math:`\hat x_0 = a_t x_t + b_t F(x_t)` it is the gradient at a constant output :math:`F`.
+
+        Args:
+            x: The state :math:`x_t`, with shape :math:`(B, *)`.
+            t: The step :math:`t`.
+            inside: What takes the place of :math:`\lfloor x \rfloor`: a tensor of the value of ``x``, through which a part of the
+                gradient is passed elsewhere; by default the constant ``x.detach()``.
+        """
+        return self.model.skip(self.grid.times[t]) * (x - (x.detach() if inside is None else inside))
+
+    def leap(self, denoised: Tensor, x: Tensor, t: int, s: int) -> Tensor:
+        r"""Returns the state :math:`x_s` that follows from :math:`x_t` in one deterministic step.
+
+        .. math:: \hat x_{s|t} = \alpha_s \hat x_0 + \sigma_s \hat z, \qquad
+            \hat z = \frac{x_t - \alpha_t \hat x_0}{\sigma_t}
+
+        On a rectified flow this is :math:`x_t - (\sigma_t - \sigma_s) v`.
+
+        Args:
+            denoised: The estimate :math:`\hat x_0(x_t)`, with shape :math:`(B, *)`.
+            x: The state :math:`x_t`, with shape :math:`(B, *)`.
+            t: The number of the state, :math:`t \geq 1`.
+            s: The number of the predicted state, :math:`s \geq 0`.
+        """
+        noise = (x - self.grid.alphas[t] * denoised) / self.grid.sigmas[t]
+        return self.grid.alphas[s] * denoised + self.grid.sigmas[s] * noise
+
     def transition(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
         r"""Returns :math:`p_\theta(x_{t-1} \mid x_t)` for ``x`` :math:`= x_t`."""
         return self.sampler.transition(self.denoise(x, t, condition), x, t, self.grid)
@@ -163,7 +199,7 @@ class Chain(nn.Module):
         r"""Evaluates the network in the recorded state :math:`x_t`, with a gradient in the state and in the weights."""
         with torch.enable_grad():
             x = trajectory.states[t].detach().requires_grad_()
-            return Evaluation(t, x, self._denoise(x, t, trajectory.condition))
+            return Evaluation(t, x, self.denoise_recomputed(x, t, trajectory.condition))
 
     def replay(
         self,
@@ -203,18 +239,11 @@ class Chain(nn.Module):
         with torch.no_grad():
             denoised = self.denoise(x, t, condition)
         if x.requires_grad:
-            # the added term is zero and has the gradient of x̂₀ = a x_t + b F with a constant output F of the network
-            denoised = denoised + self.model.skip(self.grid.times[t]) * (x - x.detach())
+            denoised = denoised + self.skipped(x, t)
         return self.sampler.transition(denoised, x, t, self.grid)
 
     def _step(self, x: Tensor, t: int, condition: Condition) -> Gaussian:
-        return self.sampler.transition(self._denoise(x, t, condition), x, t, self.grid)
-
-    def _denoise(self, x: Tensor, t: int, condition: Condition) -> Tensor:
-        r"""Returns :math:`\hat x_0(x_t)`; with ``checkpoint`` its graph keeps only the state."""
-        if not self.checkpoint:
-            return self.denoise(x, t, condition)
-        return checkpoint(lambda x: self.denoise(x, t, condition), x, use_reentrant=False)
+        return self.sampler.transition(self.denoise_recomputed(x, t, condition), x, t, self.grid)
 
     def look_ahead(self, x: Tensor, t: int, condition: Condition) -> Tensor:
         r"""Returns the one-step prediction :math:`\hat x_0(x_t)` of the final latent, with the shape of ``x``.
@@ -226,8 +255,8 @@ class Chain(nn.Module):
     def refine(self, denoised: Tensor, x: Tensor, t: int, condition: Condition, steps: int = 1) -> Tensor:
         r"""Returns a prediction of the final latent by :math:`n` deterministic steps, the first of which is known.
 
-        The :math:`n` steps go from :math:`t` to 0 in parts of nearly equal length. Each sets
-        :math:`x_s = \alpha_s \hat x_0(x_t) + \sigma_s \hat z(x_t)`, as DDIM with :math:`\eta = 0` does.
+        The :math:`n` steps go from :math:`t` to 0 in parts of nearly equal length. Each is a :meth:`leap`, as of DDIM with
+        :math:`\eta = 0`.
 
         Args:
             denoised: The estimate :math:`\hat x_0(x_t)`, with shape :math:`(B, *)`; with :math:`n = 1` it is the prediction.
@@ -238,7 +267,6 @@ class Chain(nn.Module):
         """
         n = min(steps, t)
         for s in [round(t * (n - i) / n) for i in range(1, n)]:
-            noise = (x - self.grid.alphas[t] * denoised) / self.grid.sigmas[t]
-            x, t = self.grid.alphas[s] * denoised + self.grid.sigmas[s] * noise, s
+            x, t = self.leap(denoised, x, t, s), s
             denoised = self.denoise(x, t, condition)
         return denoised

@@ -30,7 +30,6 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator, Term
-from rlr.estimators.published.leap import denoise, leap
 from rlr.estimators.segments import StepRange
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
@@ -122,7 +121,7 @@ class DirectAlign(Estimator):
         chain, grid, trajectory = rollout.chain, rollout.chain.grid, rollout.trajectory
         x, epsilon = trajectory.states[0], trajectory.states[chain.steps]
         noised = grid.alphas[t] * x + grid.sigmas[t] * epsilon
-        moved = leap(chain, denoise(chain, noised, t, trajectory.condition), noised, t, s)
+        moved = chain.leap(chain.denoise_recomputed(noised, t, trajectory.condition), noised, t, s)
         return (moved - grid.sigmas[s] * epsilon) / grid.alphas[s]
 
     def _range(self, chain: Chain) -> StepRange:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator, Term
-from rlr.estimators.published.leap import denoise, leap, pin
+from rlr.estimators.published.backprop import capped, pin
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
@@ -84,26 +84,21 @@ class DRTune(Estimator):
         trained, m = self.draw(rollout)
         kept = [t for t in trained if t >= m]
         rewards = rollout.score_recorded(self._predict(rollout, set(kept), kept[0], m))
-        raised = rewards if self.ceiling is None else rewards.clamp(max=self.ceiling)
-        yield Term("first_order", -self.weight * raised.mean(), tuple(kept))
+        yield Term("first_order", -self.weight * capped(rewards, self.ceiling).mean(), tuple(kept))
 
     def _predict(self, rollout: Rollout, trained: set[int], first: int, m: int) -> Tensor:
         r"""Returns :math:`\hat x_{0|m}`; no weight acts before step ``first``."""
         chain, states = rollout.chain, rollout.trajectory.states
         x = states[first]
         for t in range(first, m, -1):
-            denoised = self._denoised(rollout, x, t) if t in trained else self._passed_on(chain, x, t)
+            denoised = self._denoised(rollout, x, t) if t in trained else chain.skipped(x, t)
             # the mean is linear in x̂₀ and x: its gradient needs no value of x̂₀, and the value of the state is recorded
             x = pin(states[t - 1], chain.sampler.transition(denoised, x, t, chain.grid).mean)
         with torch.set_grad_enabled(m in trained):
-            denoised = denoise(chain, states[m], m, rollout.trajectory.condition)
-        return leap(chain, denoised + self._passed_on(chain, x, m), x, m, 0)
+            denoised = chain.denoise_recomputed(states[m], m, rollout.trajectory.condition)
+        return chain.leap(denoised + chain.skipped(x, m), x, m, 0)
 
     def _denoised(self, rollout: Rollout, x: Tensor, t: int) -> Tensor:
         """Returns the estimate of a trained step, with the gradients of the weights and of the latent's own path."""
         chain, trajectory = rollout.chain, rollout.trajectory
-        return denoise(chain, trajectory.states[t], t, trajectory.condition) + self._passed_on(chain, x, t)
-
-    def _passed_on(self, chain: Chain, x: Tensor, t: int) -> Tensor:
-        r"""Returns 0, with the gradient of :math:`\hat x_0` at a constant output of the network."""
-        return chain.model.skip(chain.grid.times[t]) * (x - x.detach())
+        return chain.denoise_recomputed(trajectory.states[t], t, trajectory.condition) + chain.skipped(x, t)

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator, Term
-from rlr.estimators.published.leap import denoise, leap, pin
+from rlr.estimators.published.backprop import capped, pin
+from rlr.models.base import Condition
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
@@ -80,26 +81,24 @@ class LeapAlign(Estimator):
         k, j = self.draw(rollout)
         x0, similarity = self._leaps(rollout, k, j)
         rewards = rollout.score_recorded(x0)
-        raised = rewards if self.ceiling is None else rewards.clamp(max=self.ceiling)
-        loss = -self.weight * (similarity * raised).mean()
+        loss = -self.weight * (similarity * capped(rewards, self.ceiling)).mean()
         yield Term("first_order", loss, (k, j), {"leapalign/similarity": similarity.mean()})
 
     def _leaps(self, rollout: Rollout, k: int, j: int) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`x_0'`, and :math:`w` with shape :math:`(B)`."""
         chain, states, condition = rollout.chain, rollout.trajectory.states, rollout.trajectory.condition
-        predicted_j = leap(chain, denoise(chain, states[k], k, condition), states[k], k, j)
+        predicted_j = chain.leap(chain.denoise_recomputed(states[k], k, condition), states[k], k, j)
         x = pin(states[j], predicted_j)
-        predicted_0 = leap(chain, self._discounted(chain, x, j, rollout), x, j, 0)
+        predicted_0 = chain.leap(self._discounted(chain, x, j, condition), x, j, 0)
         distances = self._distance(predicted_j, states[j]) + self._distance(predicted_0, states[0])
         return pin(states[0], predicted_0), 1 / distances
 
-    def _discounted(self, chain: Chain, x: Tensor, j: int, rollout: Rollout) -> Tensor:
+    def _discounted(self, chain: Chain, x: Tensor, j: int, condition: Condition) -> Tensor:
         r"""Returns :math:`\hat x_0(x_j')`, with the gradient through the network's input times :math:`\gamma`."""
         constant = x.detach()
         inside = constant + self.discount * (x - constant)
-        denoised = denoise(chain, inside, j, rollout.trajectory.condition)
-        # x̂₀ = a x + b F: the part of a that the network's input does not pass on; its value is 0
-        return denoised + chain.model.skip(chain.grid.times[j]) * (x - inside)
+        # x̂₀ = a x + b F: the part of a that the network's input does not pass on
+        return chain.denoise_recomputed(inside, j, condition) + chain.skipped(x, j, inside)
 
     def _distance(self, predicted: Tensor, x: Tensor) -> Tensor:
         r"""Returns :math:`\max(d, \tau)`, with shape :math:`(B)` and without a graph."""

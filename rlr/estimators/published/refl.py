@@ -11,6 +11,7 @@ import torch
 
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator, Term
+from rlr.estimators.published.backprop import capped
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
@@ -57,5 +58,4 @@ class ReFL(Estimator):
         t = self.step(rollout)
         # the published code reports the rewards of predictions, so these are recorded
         rewards = rollout.score_recorded(rollout.predict(t))
-        raised = rewards if self.ceiling is None else rewards.clamp(max=self.ceiling)
-        yield Term("first_order", -self.weight * raised.mean(), (t,))
+        yield Term("first_order", -self.weight * capped(rewards, self.ceiling).mean(), (t,))
