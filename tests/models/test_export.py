@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 import torch
+import yaml
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from huggingface_hub.errors import HfHubHTTPError
 from peft import PeftModel
@@ -325,6 +326,10 @@ def test_a_model_card_states_reward_numbers_settings_and_licenses(random_sd: Fol
         assert "| estimator | RLR \\| 3 |" in text
         assert "Reward ImageReward: see https://github.com/THUDM/ImageReward" in text
         assert str(tmp_path) not in text
+        header = yaml.safe_load(text.split("---\n")[1])
+        assert header["library_name"] == ("peft" if name == "peft" else "diffusers")
+        assert header["pipeline_tag"] == "text-to-image"
+        assert ("lora" in header["tags"]) is (name in ("diffusers", "peft", "kohya", "comfyui"))
         compile(text.partition("```python\n")[2].partition("```")[0], name, "exec")
     known = card.text("CompVis/stable-diffusion-v1-4", "", "")
     assert known.startswith("---\nbase_model: CompVis/stable-diffusion-v1-4\nlicense: creativeml-openrail-m\n")

@@ -8,7 +8,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from rlr.models import Architecture, Frozen, FullWeights, Guidance, LoRA, VideoCrafter
-from rlr.models.export import DiffusersLoRA, Merged, OfficialVideoCrafter, PeftAdapter
+from rlr.models.export import Card, DiffusersLoRA, Merged, OfficialVideoCrafter, PeftAdapter
 from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import export_official
 from rlr.models.videocrafter.network import build_unet, call
@@ -66,8 +66,9 @@ def test_a_model_written_whole_computes_what_it_did(
     base = estimate(model)
     shift(model, 0.05)
     trained = estimate(model)
-    files = OfficialVideoCrafter().write(model, tmp_path / "whole")
-    assert [file.name for file in files] == ["config.json", "merges.txt.gz", "model.ckpt"]
+    files = OfficialVideoCrafter().write(model, tmp_path / "whole", Card())
+    assert [file.name for file in files] == ["README.md", "config.json", "merges.txt.gz", "model.ckpt"]
+    assert files[0].read_text().startswith("---\npipeline_tag: text-to-video\ntags: [rlr]\n---\n")
     again = VideoCrafter(str(tmp_path / "whole"), trainable=Frozen())
     torch.testing.assert_close(estimate(again), trained, rtol=1e-4, atol=1e-4)
     assert (trained - base).abs().max() > 0.01

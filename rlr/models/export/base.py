@@ -1,6 +1,7 @@
 """What every exporter does: write a new folder, read it with the other program, compare, and only then keep it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ class Exporter(ABC):
 
     The folder is written under another name, read again by the program that the format is for, and renamed when the
     images of the reloaded model are those of the model in memory and not those of the base model.
+
+    Attributes:
+        library: The library on the hub that reads the format; None if there is none.
+        tags: The tags of the format on the hub.
     """
+
+    library: str | None = "diffusers"
+    tags: Sequence[str] = ()
 
     def write(self, model: DiffusionModel, folder: str | Path, card: Card | None = None) -> list[Path]:
         """Writes a new folder.
@@ -74,7 +82,13 @@ class Exporter(ABC):
         # a card may be published, and the path of a folder on this machine is private
         base = Path(model.source).name if Path(model.source).exists() else model.source
         kind = (type(self).__doc__ or "").partition("\n")[0].replace("``", "`")
-        return card.text(base, f"Format `{type(self).__name__}`: {kind}", self.usage(model, base, folder))
+        task = "text-to-image" if model.size.frames is None else "text-to-video"
+        return card.text(
+            base,
+            f"Format `{type(self).__name__}`: {kind}",
+            self.usage(model, base, folder),
+            {"library_name": self.library, "pipeline_tag": task, "tags": f"[{', '.join([*self.tags, 'rlr'])}]"},
+        )
 
     @torch.no_grad()
     def _verify(self, model: LatentDiffusion, folder: Path) -> None:

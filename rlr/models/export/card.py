@@ -39,17 +39,18 @@ class Card:
     settings: Mapping[str, object] = field(default_factory=dict)
     numbers: str = ""
 
-    def text(self, base: str, kind: str, usage: str) -> str:
+    def text(self, base: str, kind: str, usage: str, hub: Mapping[str, str | None] | None = None) -> str:
         """Returns the content of the card.
 
         Args:
             base: The base model: a name on the hub, or a path.
             kind: What the folder holds.
             usage: Python code that loads it.
+            hub: What the hub lists it under, such as ``pipeline_tag``; entries of None are left out.
         """
         title = f"{Path(base).name} aligned with {self.reward}" if self.reward else f"{Path(base).name}, aligned"
         parts = [
-            _header(base),
+            _header(base, hub or {}),
             f"# {title}",
             kind,
             _use(usage),
@@ -78,10 +79,9 @@ class Card:
         return "## Licenses\n\n" + "\n".join(lines)
 
 
-def _header(base: str) -> str:
-    facts = ["library_name: diffusers", "pipeline_tag: text-to-image", "tags: [lora, rlr]"]
-    if base in BASES:
-        facts = [f"base_model: {base}", f"license: {BASES[base]}", *facts]
+def _header(base: str, hub: Mapping[str, str | None]) -> str:
+    known = {"base_model": base, "license": BASES[base]} if base in BASES else {}
+    facts = [f"{name}: {value}" for name, value in {**known, **hub}.items() if value]
     return "\n".join(["---", *facts, "---"])
 
 

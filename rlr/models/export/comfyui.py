@@ -1,22 +1,16 @@
 """A LoRA under names of ComfyUI's key map."""
 
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rlr.models.adapters import Addition, additions
-from rlr.models.export.base import Exporter, check_lora
-from rlr.models.export.kohya import FILE, load_by_diffusers
-from rlr.models.folder import silenced
+from rlr.models.adapters import ATTENTION, Addition, additions
+from rlr.models.export.lora_file import LoRAFile
 from rlr.models.latent import LatentDiffusion
 
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
-"""The layers of an attention, which have names of their own in the map of a U-Net."""
 
-
-class ComfyUI(Exporter):
+class ComfyUI(LoRAFile):
     r"""Writes ``lora.safetensors``, which the node *Load LoRA* reads.
 
     A layer of a U-Net is named ``unet.….attn1.processor.to_q_lora.up.weight``, or ``unet.….lora.up.weight`` outside
@@ -27,10 +21,6 @@ class ComfyUI(Exporter):
         | model_lora_keys_unet in comfy/lora.py of https://github.com/comfyanonymous/ComfyUI
     """
 
-    def check(self, model: LatentDiffusion) -> None:
-        check_lora(model, self)
-        model.pipeline_class()
-
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         (prefix,) = model.networks()
         names = _unet_names if prefix == "unet" else _transformer_names
@@ -38,20 +28,13 @@ class ComfyUI(Exporter):
         for addition in additions(model.network):
             down, up = names(addition)
             state |= {f"{prefix}.{down}": addition.down, f"{prefix}.{up}": addition.scaled_up}
-        save_file(state, folder / FILE, {"format": "pt"})
-
-    def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
-        with silenced(["diffusers.loaders.lora_base"]):
-            model.pipeline(network).load_lora_weights(folder, weight_name=FILE)
-        return network
-
-    def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
-        return load_by_diffusers(model, base, f'"{folder}", weight_name="{FILE}"')
+        save_file(state, folder / self.file, {"format": "pt"})
 
 
 def _unet_names(addition: Addition) -> tuple[str, str]:
     """Returns the names of the down and the up weight without their prefix."""
-    for projection in PROJECTIONS:
+    # the layers of an attention have names of their own in the map of a U-Net
+    for projection in ATTENTION:
         if addition.name.endswith(f".{projection}"):
             parent = addition.name.removesuffix(f".{projection}")
             layer = f"{parent}.processor.{projection.removesuffix('.0')}_lora"

@@ -1,23 +1,20 @@
 """A LoRA under the names of kohya's scripts, which AUTOMATIC1111's web UI, ComfyUI and diffusers read."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from rlr.models.adapters import additions
-from rlr.models.export.base import Exporter, check_lora, check_unet
-from rlr.models.folder import silenced
+from rlr.models.export.base import check_unet
+from rlr.models.export.lora_file import LoRAFile
 from rlr.models.latent import LatentDiffusion
 
-FILE = "lora.safetensors"
-"""The file that is written."""
 WIDTH = 1024
 """The width of the text embeddings of Stable Diffusion 2.x."""
 
 
-class Kohya(Exporter):
+class Kohya(LoRAFile):
     r"""Writes ``lora.safetensors`` with ``lora_unet_….lora_down.weight``, ``….lora_up.weight`` and ``….alpha`` of each layer.
 
     The name of a layer is that in diffusers with ``_`` in the place of each ``.``. Readers add
@@ -28,7 +25,7 @@ class Kohya(Exporter):
     """
 
     def check(self, model: LatentDiffusion) -> None:
-        check_lora(model, self)
+        super().check(model)
         check_unet(model, self)
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
@@ -46,23 +43,4 @@ class Kohya(Exporter):
             "ss_network_alpha": str(first.alpha),
             "ss_v2": str(model.network.config.cross_attention_dim == WIDTH),
         }
-        save_file(state, folder / FILE, {"format": "pt", **facts})
-
-    def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
-        with silenced(["diffusers.loaders.lora_base"]):
-            model.pipeline(network).load_lora_weights(folder, weight_name=FILE)
-        return network
-
-    def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
-        return load_by_diffusers(model, base, f'"{folder}", weight_name="{FILE}"')
-
-
-def load_by_diffusers(model: LatentDiffusion, base: str, source: str) -> str:
-    """Returns Python code that loads a LoRA into the pipeline of diffusers; ``source`` is the argument of the loader."""
-    name = model.pipeline_class().__name__
-    return (
-        f"import torch\nfrom diffusers import {name}\n\n"
-        f'pipe = {name}.from_pretrained("{base}", torch_dtype=torch.float16).to("cuda")\n'
-        f"pipe.load_lora_weights({source})\n"
-        'pipe("a photo of a cat").images[0].save("cat.png")'
-    )
+        save_file(state, folder / self.file, {"format": "pt", **facts})

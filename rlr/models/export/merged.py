@@ -5,6 +5,7 @@ from typing import Any
 
 from rlr.models.adapters import merged
 from rlr.models.export.base import Exporter
+from rlr.models.export.lora_file import use_pipeline
 from rlr.models.latent import LatentDiffusion
 
 
@@ -29,9 +30,4 @@ class Merged(Exporter):
         return again.to(model.device).eval()
 
     def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
-        name = model.pipeline_class().__name__
-        return (
-            f"import torch\nfrom diffusers import {name}\n\n"
-            f'pipe = {name}.from_pretrained("{folder}", torch_dtype=torch.float16).to("cuda")\n'
-            'pipe("a photo of a cat").images[0].save("cat.png")'
-        )
+        return use_pipeline(model, f'from_pretrained("{folder}", torch_dtype=torch.float16)')

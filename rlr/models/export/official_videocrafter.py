@@ -13,6 +13,8 @@ from rlr.models.videocrafter.model import CHECKPOINT, MERGES, VideoCrafter
 class OfficialVideoCrafter(Exporter):
     """Writes ``model.ckpt`` as the authors' programs open it, and ``config.json``; a LoRA is added to the weights."""
 
+    library = None
+
     def check(self, model: LatentDiffusion) -> None:
         if not isinstance(model, VideoCrafter):
             raise ValueError(

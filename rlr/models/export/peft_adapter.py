@@ -17,6 +17,9 @@ PREFIX = "base_model.model."
 class PeftAdapter(Exporter):
     """Writes ``adapter_config.json`` and ``adapter_model.safetensors``, which ``PeftModel.from_pretrained`` reads."""
 
+    library = "peft"
+    tags = ("lora",)
+
     def check(self, model: LatentDiffusion) -> None:
         check_lora(model, self)
 

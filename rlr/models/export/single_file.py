@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from rlr.models.adapters import merged
 from rlr.models.export.base import Exporter, check_unet
+from rlr.models.export.lora_file import use_pipeline
 from rlr.models.folder import silenced
 from rlr.models.latent import LatentDiffusion
 from rlr.models.original import original_state
@@ -49,12 +50,8 @@ class SingleFile(Exporter):
         return again.unet.to(model.device).eval()
 
     def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
-        name = model.pipeline_class().__name__
-        return (
-            f"import torch\nfrom diffusers import {name}\n\n"
-            f'pipe = {name}.from_single_file("{folder}/{FILE}", config="{folder}/{CONFIG}", torch_dtype=torch.float16)\n'
-            'pipe.to("cuda")("a photo of a cat").images[0].save("cat.png")'
-        )
+        source = f'"{folder}/{FILE}", config="{folder}/{CONFIG}"'
+        return use_pipeline(model, f"from_single_file({source}, torch_dtype=torch.float16)")
 
 
 def _save_config(part: Any, folder: Path) -> None:
