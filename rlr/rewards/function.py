@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from rlr.rewards.base import Reward, as_scores
@@ -18,7 +19,7 @@ class FunctionReward(Reward):
 
     Whether the function has a gradient is found by one trial: it is called with noise, and its scores are
     differentiated. It has one if the gradient exists and is not zero in every pixel. A function that refuses pixels with
-    ``requires_grad``, as one of NumPy does, is called without.
+    ``requires_grad``, as one of NumPy does, is called without, and a message states why.
 
     Args:
         function: Takes pixels in [0, 1] with shape :math:`(B, 3, H, W)`, or :math:`(B, F, 3, H, W)` of videos, and
@@ -69,17 +70,25 @@ class FunctionReward(Reward):
 
     def _try(self, shape: Sequence[int], prompts: Sequence[str]) -> bool:
         """Returns whether the function has a gradient, found on the first device on which it runs."""
-        failures: list[Exception] = []
         noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
         texts = [prompts[k % len(prompts)] for k in range(2)]
+        failed = Exception()
+        # the function is not ours and may raise anything
         with torch.random.fork_rng(devices=[]):
             for device in _devices(self.function):
-                for trial in (self._has_gradient, self._without_gradient):
-                    try:
-                        return trial(noise.to(device), texts)
-                    except Exception as error:
-                        failures.append(error)
-        raise self._failed(failures[-1], noise.shape, texts)
+                pixels = noise.to(device)
+                try:
+                    return self._has_gradient(pixels, texts)
+                except Exception as error:
+                    refused = error
+                try:
+                    self._run_without_gradient(pixels, texts)
+                except Exception as error:
+                    failed = error
+                else:
+                    self._report_no_gradient(refused)
+                    return False
+        raise self._failed(failed, noise.shape, texts)
 
     @torch.enable_grad()
     def _has_gradient(self, noise: Tensor, prompts: Sequence[str]) -> bool:
@@ -92,9 +101,15 @@ class FunctionReward(Reward):
         return slope is not None and bool((slope != 0).any())
 
     @torch.no_grad()
-    def _without_gradient(self, noise: Tensor, prompts: Sequence[str]) -> bool:
+    def _run_without_gradient(self, noise: Tensor, prompts: Sequence[str]) -> None:
         self._scores(noise.detach(), prompts)
-        return False
+
+    def _report_no_gradient(self, error: Exception) -> None:
+        # usual for a function of NumPy; a mistake in a function of torch would otherwise be lost
+        rank_zero_info(
+            f"the reward {self.name} has no gradient: with pixels that require one it raises {type(error).__name__}: {error}; "
+            "state differentiable=False if that is meant"
+        )
 
     def _failed(self, error: Exception, shape: Sequence[int], prompts: Sequence[str]) -> Exception:
         if isinstance(error, ValueError) and str(error).startswith(f"the reward {self.name}: "):

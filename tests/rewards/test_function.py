@@ -64,6 +64,18 @@ def test_the_scores_and_the_gradient_are_those_of_the_function(function, differe
     assert torch.equal(pixels.detach(), PIXELS)
 
 
+def test_why_a_function_has_no_gradient_is_stated(caplog):
+    with caplog.at_level("INFO"):
+        FunctionReward(array)
+        assert "array has no gradient" in caplog.text
+        assert "Can't call numpy() on Tensor that requires grad" in caplog.text
+        caplog.clear()
+        for function in (mean, numbers, steps):
+            FunctionReward(function)
+        FunctionReward(array, differentiable=False)
+        assert caplog.text == ""
+
+
 def test_a_gradient_that_is_zero_everywhere_is_none():
     assert not FunctionReward(steps).differentiable
     assert not FunctionReward(lambda images, prompts: images.detach().mean((1, 2, 3))).differentiable
