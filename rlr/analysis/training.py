@@ -81,5 +81,5 @@ class TrainingGradient(Estimand):
     def _initialize_statistics(self) -> None:
         """Gives a reward that scales by running statistics those of one batch, as a training does."""
         if self.module.reward.statistics():
-            with torch.no_grad():
+            with torch.no_grad(), self.precision():
                 self.module.reward.update_statistics(self.rollout(0).scores)

@@ -66,7 +66,8 @@ def analyze(
     seconds = 60 * minutes if draws is None else float("inf")
     reference = _reference(training, peak_bytes)
     found = survey(training, compared, reference, MOST if draws is None else draws, seconds, offered, progress)
-    shares = explained([training.rollout(number) for number in range(found.rounds)])
+    with training.precision():
+        shares = explained([training.rollout(number) for number in range(found.rounds)])
     facts = _facts(training, found.rounds, seed, ckpt_path)
     analysis = Analysis(found, shares, own, seconds_per_update, peak_bytes, facts)
     if folder is not None:

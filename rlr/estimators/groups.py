@@ -6,6 +6,7 @@ prompt from it. ``data.samples_per_prompt`` gives each prompt its :math:`n` samp
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -42,22 +43,22 @@ class Groups:
         numbers = torch.tensor([known[text] for text in texts], device=everyone.device)
         return cls(everyone, numbers, tuple(len(r) for r in rewards))
 
-    @property
+    @cached_property
     def counts(self) -> Tensor:
         r"""The number :math:`n` of samples of each group, with shape :math:`(G)`."""
         return self.numbers.bincount()
 
-    @property
+    @cached_property
     def means(self) -> Tensor:
         r"""The mean reward of each group, with shape :math:`(G)`."""
         return self._sums(self.rewards) / self.counts
 
-    @property
+    @cached_property
     def stds(self) -> Tensor:
         r"""The standard deviation (with :math:`1 / n`) of each group, with shape :math:`(G)`."""
         return (self._sums(self.deviations.square()) / self.counts).sqrt()
 
-    @property
+    @cached_property
     def constant(self) -> Tensor:
         r"""Whether all rewards of a group are equal, with shape :math:`(G)`."""
         low, high = (
@@ -65,7 +66,7 @@ class Groups:
         )
         return low == high
 
-    @property
+    @cached_property
     def deviations(self) -> Tensor:
         r"""The difference of each reward from the mean of its group, with shape :math:`(N)`."""
         return self.rewards - self.means[self.numbers]

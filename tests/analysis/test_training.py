@@ -1,5 +1,8 @@
 """The gradient of an alignment: its batches are those of its training prompts, and its memory is measured."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 
 from rlr.analysis.memory import available_bytes, peak_memory, predicted_full_memory
@@ -63,6 +66,27 @@ def test_running_statistics_begin_with_a_batch() -> None:
     training(reward=scaled)
     after = scaled.statistics()
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_every_evaluation_is_in_the_precision_of_the_training() -> None:
+    inside, seen = [], []
+
+    @contextmanager
+    def precision() -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.pop()
+
+    class Watched(Level):
+        def forward(self, samples: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+            seen.append(bool(inside))
+            return super().forward(samples, prompts)
+
+    scaled = Combine({"one": Watched(), "other": Level()}, {"one": 1.0, "other": 0.5}, RunningZScore())
+    found = TrainingGradient(align(reward=scaled), prompts(batch_size=4), precision=precision)
+    found.estimate(FirstOrder(2), 0)
+    assert seen
+    assert all(seen)
 
 
 def test_the_memory_of_full_backpropagation_follows_from_two_steps() -> None:
