@@ -41,13 +41,24 @@ class RunPage(Callback, Listener):
 
 
 def keep(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Adds the facts of a command to ``run.json``; a file of another form is replaced."""
-    try:
-        commands = Record(folder).commands
-    except ValueError:
-        commands = []
-    content = {"commands": [*commands, dict(facts)]}
+    """Adds the facts of a command to ``run.json``; a file of another form is moved to ``run.json.damaged``."""
+    content = {"commands": [*_commands(folder), dict(facts)]}
     write_whole(folder / FACTS, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+
+
+def _commands(folder: Path) -> list[dict[str, Any]]:
+    file = folder / FACTS
+    try:
+        found = Record(folder).commands
+    except ValueError:
+        found = []
+    if not found and file.exists():
+        aside = file.with_name(f"{FACTS}.damaged")
+        file.replace(aside)
+        warnings.warn(
+            f"{file}: expected the commands of a run, found something else; it is kept as {aside}", stacklevel=3
+        )
+    return found
 
 
 def make_page(folder: Path) -> None:

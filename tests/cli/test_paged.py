@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rlr.callbacks import Evaluation, HackingAlarm, Preview, SampleGrid
+from rlr.callbacks.run_page import keep
 from rlr.cli import main
 from rlr.cli.paged import samples_to_show
 from rlr.data import Prompts
@@ -122,3 +123,16 @@ def test_a_resumed_run_replaces_the_evaluations_that_it_repeats(config, tmp_path
     assert [row["update"] for row in csv.DictReader(file.open())] == ["0", "1", "2", "3", "4"]
     facts = json.loads((tmp_path / "out" / "run.json").read_text())
     assert [command["command"] for command in facts["commands"]] == ["fit", "fit"]
+
+
+@pytest.mark.parametrize("content", ['{"commands": [', "[1]"])
+def test_a_damaged_list_of_commands_is_kept_beside_the_new_one(tmp_path, content):
+    keep(tmp_path, {"command": "fit"})
+    keep(tmp_path, {"command": "test"})
+    assert [command["command"] for command in Record(tmp_path).commands] == ["fit", "test"]
+    assert not (tmp_path / "run.json.damaged").exists()
+    (tmp_path / "run.json").write_text(content)
+    with pytest.warns(UserWarning, match=r"it is kept as .*run\.json\.damaged"):
+        keep(tmp_path, {"command": "fit"})
+    assert (tmp_path / "run.json.damaged").read_text() == content
+    assert [command["command"] for command in Record(tmp_path).commands] == ["fit"]
