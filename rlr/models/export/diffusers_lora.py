@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict
 
@@ -14,7 +15,7 @@ from rlr.models.latent import LatentDiffusion
 class DiffusersLoRA(LoRAFile):
     """Writes ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` of the model's pipeline reads."""
 
-    file = None
+    file = LORA_WEIGHT_NAME_SAFE
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         layers: dict[str, Any] = {}

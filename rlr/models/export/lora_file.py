@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
+
 from rlr.models.export.base import Exporter, check_lora
 from rlr.models.folder import silenced
 from rlr.models.latent import LatentDiffusion
@@ -12,10 +14,10 @@ class LoRAFile(Exporter):
     """Writes one file, which ``load_lora_weights`` of the model's pipeline reads.
 
     Attributes:
-        file: The name of the file; None for the one that diffusers looks for by itself.
+        file: The name of the file.
     """
 
-    file: str | None = "lora.safetensors"
+    file: str = "lora.safetensors"
     tags = ("lora",)
 
     def check(self, model: LatentDiffusion) -> None:
@@ -29,7 +31,8 @@ class LoRAFile(Exporter):
         return network
 
     def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
-        source = f'"{folder}", weight_name="{self.file}"' if self.file else f'"{folder}"'
+        # diffusers finds a file of its own name
+        source = f'"{folder}"' if self.file == LORA_WEIGHT_NAME_SAFE else f'"{folder}", weight_name="{self.file}"'
         load = f'from_pretrained("{base}", torch_dtype=torch.float16)'
         return use_pipeline(model, load, f"pipe.load_lora_weights({source})\n")
 
