@@ -82,19 +82,21 @@ def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
     Raises:
         ValueError: If the last time exceeds :math:`N - 1`, where VideoCrafter's sampler fails too.
     """
-    times = _strided(steps, training_steps, offset)
-    if times[-1] >= training_steps:
-        counts = [n for n in range(1, training_steps + 1) if _strided(n, training_steps, offset)[-1] < training_steps]
+    last = _last(steps, training_steps, offset)
+    if last >= training_steps:
+        counts = [n for n in range(1, training_steps + 1) if _last(n, training_steps, offset) < training_steps]
         nearest = [*[n for n in counts if n < steps][-1:], *[n for n in counts if n > steps][:1]]
         raise ValueError(
-            f"a stride of {training_steps} // {steps} reaches time {int(times[-1])} of a schedule that ends at "
+            f"a stride of {training_steps} // {steps} reaches time {last} of a schedule that ends at "
             f"{training_steps - 1}; use {' or '.join(map(str, nearest))} steps"
         )
-    return times
-
-
-def _strided(steps: int, training_steps: int, offset: int) -> Tensor:
     return torch.arange(0, training_steps, training_steps // steps) + offset
+
+
+def _last(steps: int, training_steps: int, offset: int) -> int:
+    r"""Returns the largest :math:`i \lfloor N / T \rfloor + o` with :math:`i \lfloor N / T \rfloor < N`."""
+    stride = training_steps // steps
+    return (training_steps - 1) // stride * stride + offset
 
 
 class DiscreteSchedule(Schedule):
