@@ -117,6 +117,7 @@ if TYPE_CHECKING:
     from rlr.records.record import Record as Record
     from rlr.records.table import RunTable as RunTable
     from rlr.records.table import runs as runs
+    from rlr.rewards import OCR as OCR
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames
     from rlr.rewards import AsIs as AsIs
@@ -139,6 +140,7 @@ if TYPE_CHECKING:
     from rlr.rewards import PillowCropShortest as PillowCropShortest
     from rlr.rewards import Preprocessing as Preprocessing
     from rlr.rewards import RandomFrame as RandomFrame
+    from rlr.rewards import RapidText as RapidText
     from rlr.rewards import Relative as Relative
     from rlr.rewards import Remote as Remote
     from rlr.rewards import Reward as Reward

@@ -27,6 +27,9 @@ STEPS, OPTIMISED = (
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
 
+JUDGES = (".OCR", ".GenEval", ".VLMJudge")
+"""Rewards that find nothing in the samples of random weights."""
+
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT / "configs").as_posix()
@@ -214,7 +217,7 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     process = (estimator.get("process") or {}).get("init_args", {})
     if (process.get("step_range") or [0])[0] > steps:
         small.append("--model.init_args.estimator.init_args.process.init_args.step_range=[10, 3]")
-    if "Critic" in str(estimator):
+    if "Critic" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
     if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:
@@ -248,6 +251,9 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         small += [f"{reward}=PickScore", f"{reward}.init_args.path={FOLDER}"]
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
+    if data["class_path"].endswith(".PromptFile"):
+        (out / "prompts.txt").write_text("a cat\na dog\na bird\n")
+        small += [f"--data.init_args.{split}={out / 'prompts.txt'}" for split in ("train", "val")]
     return small
 
 

@@ -14,6 +14,7 @@ from torch import nn
 import rlr.rewards
 import rlr.toy.rewards
 from rlr.rewards import (
+    OCR,
     Aesthetic,
     Brightness,
     CLIPScore,
@@ -50,6 +51,9 @@ CLIPS = [
     "a blue cross moving up slowly",
     "a red heart shrinking",
 ]
+
+
+QUOTED = [f'a sign that says "{"a" * count}"' for count in (62, 70, 80, 90)]
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,11 @@ def contrast(samples, prompts):
     return samples.numpy().std((1, 2, 3)) + [float(len(prompt)) for prompt in prompts]
 
 
+def reading(images):
+    """Reads as many letters as the image is bright."""
+    return ["a" * round(60 * image.mean() / 255) for image in images]
+
+
 @contextmanager
 def remote():
     with serving(pick()) as url:
@@ -128,6 +137,7 @@ CASES = {
     "combine, running z-score": Case(Combine, True, (-10, 10), scaled),
     "function": Case(FunctionReward, False, (0, 1), lambda: FunctionReward(redness)),
     "function of NumPy": Case(FunctionReward, True, (0, 60), lambda: FunctionReward(contrast)),
+    "ocr": Case(OCR, True, (0, 1), lambda: OCR(reading), tuple(QUOTED)),
     "remote": Case(Remote, True, (-M, M), remote),
     "frames": Case(FrameReward, True, (-M, M), lambda: FrameReward(pick()), C),
     "frames, two of a black box": Case(
@@ -159,6 +169,7 @@ def renders():
         tuple(PICTURES): draw_pictures(PICTURES, seed=1).float() / 255,
         tuple(CLIPS): draw_clips([parse_clip(caption) for caption in CLIPS], 0).float() / 255,
     }
+    clean[tuple(QUOTED)] = clean[tuple(PICTURES)]
     generator = torch.Generator().manual_seed(0)
     return {
         key: (pixels + 0.02 * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)
