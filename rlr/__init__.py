@@ -130,6 +130,7 @@ if TYPE_CHECKING:
     from rlr.rewards import FrameChoice as FrameChoice
     from rlr.rewards import FrameReward as FrameReward
     from rlr.rewards import FunctionReward as FunctionReward
+    from rlr.rewards import GenEval as GenEval
     from rlr.rewards import HPSv2 as HPSv2
     from rlr.rewards import HPSVersion as HPSVersion
     from rlr.rewards import ImageReward as ImageReward

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
 PARTS = sorted((ROOT / "configs").glob("*/parts/*.yaml"))
 FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
+TABLES = [path for path in FRAGMENTS if path.stem != "geneval"]
 LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
 SAME = ("_hpsv2", "_aes", "_imagereward")
@@ -165,8 +166,22 @@ def test_a_value_that_is_lost_is_seen():
     assert not differences({"a": "DDIM"}, {"a": {"class_path": "rlr.samplers.DDIM", "init_args": {}}})
 
 
+def test_the_benchmark_of_geneval_is_parsed_over_an_alignment(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    fragments = [f"--config=configs/{name}.yaml" for name in ("image/sd35_grpo_geneval", "evaluation/geneval")]
+    with pytest.raises(SystemExit) as exit_:
+        main(["test", *fragments, "--print_config"])
+    assert exit_.value.code == 0
+    (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    (metric,) = callback["init_args"]["metrics"]
+    assert metric["class_path"].endswith(".GenEvalTasks")
+    # the benchmark's rule, whatever is trained for
+    assert metric["init_args"]["reward"]["init_args"]["rule"] is None
+    assert callback["init_args"]["samples"] == 4
+
+
 @pytest.mark.parametrize("stem", ["tiny_rlr", "sd14_rlr_jpeg", "sd21_ddpo_aes"])
-@pytest.mark.parametrize("path", FRAGMENTS, ids=name)
+@pytest.mark.parametrize("path", TABLES, ids=name)
 def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as exit_:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from rlr.rewards.frames import FrameReward as FrameReward
     from rlr.rewards.frames import RandomFrame as RandomFrame
     from rlr.rewards.function import FunctionReward as FunctionReward
+    from rlr.rewards.geneval.colors import CLIPColors as CLIPColors
+    from rlr.rewards.geneval.mask2former import Mask2Former as Mask2Former
+    from rlr.rewards.geneval.objects import Detection as Detection
+    from rlr.rewards.geneval.reward import GenEval as GenEval
+    from rlr.rewards.geneval.rules import Correct as Correct
+    from rlr.rewards.geneval.rules import Exact as Exact
+    from rlr.rewards.geneval.rules import PartialCredit as PartialCredit
+    from rlr.rewards.geneval.rules import Rule as Rule
     from rlr.rewards.jpeg import JPEGCompressibility as JPEGCompressibility
     from rlr.rewards.jpeg import JPEGIncompressibility as JPEGIncompressibility
     from rlr.rewards.networks.aesthetic import Aesthetic as Aesthetic

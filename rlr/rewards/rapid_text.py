@@ -24,6 +24,7 @@ class RapidText:
     """
 
     def __init__(self, threads: int | None = None, confidence: float = 0.5) -> None:
+        self.confidence = confidence
         try:
             import onnxruntime
             from rapidocr import RapidOCR

@@ -1,11 +1,14 @@
 """Laws of every reward: own prompt, equivariance, a gradient exactly where one is claimed, range, precision."""
 
 import inspect
+import json
 import pkgutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -19,14 +22,17 @@ from rlr.rewards import (
     Brightness,
     CLIPScore,
     Combine,
+    Detection,
     DoubledRange,
     EvenlySpaced,
     FrameReward,
     FunctionReward,
+    GenEval,
     HPSv2,
     ImageReward,
     JPEGCompressibility,
     JPEGIncompressibility,
+    PartialCredit,
     PickScore,
     Relative,
     Remote,
@@ -53,6 +59,7 @@ CLIPS = [
 ]
 
 
+COUNTED = [f"a photo of {count} cats" for count in (62, 70, 80, 90)]
 QUOTED = [f'a sign that says "{"a" * count}"' for count in (62, 70, 80, 90)]
 
 
@@ -104,6 +111,23 @@ def reading(images):
     return ["a" * round(60 * image.mean() / 255) for image in images]
 
 
+def finding(images):
+    """Finds as many cats as the image is bright."""
+    return [[Detection("cat", 0.9, (0, 0, 9, 9))] * len(text) for text in reading(images)]
+
+
+@contextmanager
+def geneval():
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "metadata.jsonl"
+        path.write_text("".join(json.dumps(asking(prompt)) + "\n" for prompt in COUNTED))
+        yield GenEval(str(path), finding, lambda image, objects, name: [], PartialCredit(), most=99)
+
+
+def asking(prompt):
+    return {"tag": "cats", "include": [{"class": "cat", "count": int(prompt.split()[3])}], "prompt": prompt}
+
+
 @contextmanager
 def remote():
     with serving(pick()) as url:
@@ -138,6 +162,7 @@ CASES = {
     "function": Case(FunctionReward, False, (0, 1), lambda: FunctionReward(redness)),
     "function of NumPy": Case(FunctionReward, True, (0, 60), lambda: FunctionReward(contrast)),
     "ocr": Case(OCR, True, (0, 1), lambda: OCR(reading), tuple(QUOTED)),
+    "geneval": Case(GenEval, True, (0, 1), geneval, tuple(COUNTED)),
     "remote": Case(Remote, True, (-M, M), remote),
     "frames": Case(FrameReward, True, (-M, M), lambda: FrameReward(pick()), C),
     "frames, two of a black box": Case(
@@ -169,7 +194,7 @@ def renders():
         tuple(PICTURES): draw_pictures(PICTURES, seed=1).float() / 255,
         tuple(CLIPS): draw_clips([parse_clip(caption) for caption in CLIPS], 0).float() / 255,
     }
-    clean[tuple(QUOTED)] = clean[tuple(PICTURES)]
+    clean[tuple(QUOTED)] = clean[tuple(COUNTED)] = clean[tuple(PICTURES)]
     generator = torch.Generator().manual_seed(0)
     return {
         key: (pixels + 0.02 * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)
