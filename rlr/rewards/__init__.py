@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     from rlr.rewards.geneval.rules import Rule as Rule
     from rlr.rewards.jpeg import JPEGCompressibility as JPEGCompressibility
     from rlr.rewards.jpeg import JPEGIncompressibility as JPEGIncompressibility
+    from rlr.rewards.judge.questions import AxisScores as AxisScores
+    from rlr.rewards.judge.questions import FinalScore as FinalScore
+    from rlr.rewards.judge.questions import Question as Question
+    from rlr.rewards.judge.questions import Scored as Scored
+    from rlr.rewards.judge.questions import VideoAxisScores as VideoAxisScores
+    from rlr.rewards.judge.questions import YesNo as YesNo
+    from rlr.rewards.judge.reward import VLMJudge as VLMJudge
     from rlr.rewards.networks.aesthetic import Aesthetic as Aesthetic
     from rlr.rewards.networks.clipscore import CLIPScore as CLIPScore
     from rlr.rewards.networks.hpsv2 import HPSv2 as HPSv2

@@ -3,15 +3,19 @@
 import inspect
 import json
 import pkgutil
+from base64 import b64decode
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import rlr.rewards
@@ -38,6 +42,7 @@ from rlr.rewards import (
     Remote,
     Reward,
     RunningZScore,
+    VLMJudge,
 )
 from rlr.rewards.base import Scores
 from rlr.rewards.networks.preprocessing import Preprocessing
@@ -45,6 +50,7 @@ from rlr.toy.data.scenes import draw_pictures
 from rlr.toy.rewards import DynamicCheck, ExactCheck, MotionCheck, TinyHPSv2, TinyPickScore
 from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import parse_clip
+from tests.data.completions import Completions, completion, running
 from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
 from tests.rewards.server import serving
@@ -134,6 +140,18 @@ def remote():
         yield Remote(url, batch=3)
 
 
+def opinion(content):
+    """A model that scores an image by its brightness and the words of its question."""
+    image = np.array(Image.open(BytesIO(b64decode(content[0]["image_url"]["url"].partition(",")[2]))))
+    return completion(f"Final Score: {1 + image.mean() / 255 + len(content[1]['text']) / 1000}")
+
+
+@contextmanager
+def judged():
+    with running(Completions((200, opinion))) as url:
+        yield VLMJudge(url, "m")
+
+
 C, M = tuple(CLIPS), 100.0
 CASES = {
     "brightness": Case(Brightness, False, (0, 1)),
@@ -163,6 +181,7 @@ CASES = {
     "function of NumPy": Case(FunctionReward, True, (0, 60), lambda: FunctionReward(contrast)),
     "ocr": Case(OCR, True, (0, 1), lambda: OCR(reading), tuple(QUOTED)),
     "geneval": Case(GenEval, True, (0, 1), geneval, tuple(COUNTED)),
+    "judge": Case(VLMJudge, True, (0, 1), judged),
     "remote": Case(Remote, True, (-M, M), remote),
     "frames": Case(FrameReward, True, (-M, M), lambda: FrameReward(pick()), C),
     "frames, two of a black box": Case(
