@@ -85,7 +85,7 @@ def test_what_cannot_be_is_refused() -> None:
     rollouts = two_rounds()
     with pytest.raises(ValueError, match=r"a reward with the part 'z', got the parts \['x', 'y'\]; use Combine"):
         DecoupledGroups({"z": 1.0}).of_rollouts(rollouts)
-    with pytest.raises(ValueError, match="DecoupledGroups.weights: expected a weight other than 0"):
+    with pytest.raises(ValueError, match=r"DecoupledGroups.weights: expected a weight other than 0"):
         DecoupledGroups({"x": 0.0})
     with pytest.raises(ValueError, match="passes their sum alone; use GRPO"):
         DecoupledGroups({"x": 1.0}).advantages([["a", "a"]], [torch.randn(2)])
