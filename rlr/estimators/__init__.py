@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rlr.estimators.first_order import GaussianSteps as GaussianSteps
     from rlr.estimators.first_order import UniformSteps as UniformSteps
     from rlr.estimators.forward_process import ForwardProcess as ForwardProcess
+    from rlr.estimators.gated_penalty import GatedPenalty as GatedPenalty
     from rlr.estimators.half_order import HalfOrder as HalfOrder
     from rlr.estimators.half_order_rlr import HalfOrderRLR as HalfOrderRLR
     from rlr.estimators.matching_errors import CleanError as CleanError

@@ -68,7 +68,7 @@ class Alignment(Sampling):
         self.optimization = optimization
         self.penalty = penalty
         self.updater = Updater(self, lambda: self.weights, optimization, memory)
-        self.state = TrainingState(estimator, reward, self.updater)
+        self.state = TrainingState(estimator, reward, self.updater, penalty)
         self._profiler = Profiler(self.device)
         self._check()
 
@@ -131,6 +131,8 @@ class Alignment(Sampling):
         """Makes the updates of a round."""
         report = StepReport()
         penalty = self.penalty.terms if self.penalty else no_terms
+        if self.penalty:
+            self.penalty.begin(rollouts, self.progress.batches // self.optimization.accumulate - 1)
         for terms in self.estimator.updates(rollouts, penalty):
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
