@@ -160,3 +160,21 @@ def test_it_trains_and_a_reference_that_moves_holds_back_less() -> None:
     assert 0 < lengths[0] < lengths[1] < lengths[2]
     assert moving.state.state_dict()["penalty"].keys() == moving.chain.model.trainable.keys()
     assert held.state.state_dict()["penalty"] == {}
+
+
+def test_a_resumed_run_has_the_reference_of_the_uninterrupted_one(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    whole, part, resumed = (module(3, 20.0) for _ in range(3))
+    run(whole, prompts(4), 8)
+    path = tmp_path / "part.ckpt"
+    run(part, prompts(4), 5).save_checkpoint(path)
+    run(resumed, prompts(4), 8, ckpt_path=path)
+    assert torch.equal(weights(whole), weights(resumed))
+    # the reference matters: without it the run goes elsewhere
+    state = torch.load(path, weights_only=False)
+    state["alignment"]["penalty"] = {}
+    torch.save(state, path)
+    forgetful = module(3, 20.0)
+    run(forgetful, prompts(4), 6, ckpt_path=path)
+    six = module(3, 20.0)
+    run(six, prompts(4), 6)
+    assert not torch.equal(weights(six), weights(forgetful))
