@@ -132,6 +132,7 @@ if TYPE_CHECKING:
     from rlr.rewards import FunctionReward as FunctionReward
     from rlr.rewards import GenEval as GenEval
     from rlr.rewards import HPSv2 as HPSv2
+    from rlr.rewards import HPSv3 as HPSv3
     from rlr.rewards import HPSVersion as HPSVersion
     from rlr.rewards import ImageReward as ImageReward
     from rlr.rewards import JPEGCompressibility as JPEGCompressibility

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rlr.rewards.networks.clipscore import CLIPScore as CLIPScore
     from rlr.rewards.networks.hpsv2 import HPSv2 as HPSv2
     from rlr.rewards.networks.hpsv2 import HPSVersion as HPSVersion
+    from rlr.rewards.networks.hpsv3 import HPSv3 as HPSv3
     from rlr.rewards.networks.imagereward import ImageReward as ImageReward
     from rlr.rewards.networks.pickscore import PickScore as PickScore
     from rlr.rewards.networks.preprocessing import CropShortest as CropShortest

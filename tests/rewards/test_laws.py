@@ -33,6 +33,7 @@ from rlr.rewards import (
     FunctionReward,
     GenEval,
     HPSv2,
+    HPSv3,
     ImageReward,
     JPEGCompressibility,
     JPEGIncompressibility,
@@ -54,6 +55,7 @@ from tests.data.completions import Completions, completion, running
 from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
 from tests.rewards.server import serving
+from tests.rewards.test_hpsv3 import write
 
 OFFICIAL = Preprocessing.official
 PICTURES = ["a red circle", "two blue squares", "a green triangle", "three red circles"]
@@ -140,6 +142,13 @@ def remote():
         yield Remote(url, batch=3)
 
 
+@contextmanager
+def hpsv3(way):
+    with TemporaryDirectory() as folder:
+        write(Path(folder))
+        yield HPSv3(folder, f"{folder}/base", way, "float32", pixels=4 * 28 * 28)
+
+
 def opinion(content):
     """A model that scores an image by its brightness and the words of its question."""
     image = np.array(Image.open(BytesIO(b64decode(content[0]["image_url"]["url"].partition(",")[2]))))
@@ -171,6 +180,8 @@ CASES = {
     "aes, official": Case(Aesthetic, False, (-10, 10), lambda: aes(preprocessing=OFFICIAL)),
     "imagereward": Case(ImageReward, True, (-5, 5), imagereward),
     "imagereward, official": Case(ImageReward, True, (-5, 5), lambda: imagereward(preprocessing=OFFICIAL)),
+    "hpsv3": Case(HPSv3, True, (-10, 10), lambda: hpsv3(Preprocessing.training)),
+    "hpsv3, official": Case(HPSv3, True, (-10, 10), lambda: hpsv3(OFFICIAL)),
     "doubled": Case(DoubledRange, True, (-M, M), lambda: DoubledRange(pick())),
     "doubled, a black box": Case(DoubledRange, False, (-10, -0.1), lambda: DoubledRange(JPEGCompressibility())),
     "relative": Case(Relative, True, (-M, M), lambda: Relative(pick(), ["red"], ["blue"])),
