@@ -73,6 +73,14 @@ def no_file(place: str, path: str) -> str:
     return f"{place}: there is no file {path}; check the path (it is relative to {Path.cwd()})"
 
 
+def no_module(place: str, name: str) -> str:
+    """The sentence for a module that does not exist."""
+    return (
+        f"{place}: expected a module that Python can import, found none named {name!r}; put its file beside train.py, or add its "
+        "folder to PYTHONPATH"
+    )
+
+
 def shown(value: Any) -> str:
     """Returns a value as YAML writes it, cut where it is long."""
     text = (
@@ -152,11 +160,7 @@ def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]
 
 
 def _module(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
-    place = f"{complaint.place}: " if complaint.place else ""
-    return (
-        f"{place}expected a module that Python can import, found none named {match[1]!r}; put its file beside train.py, or "
-        "add its folder to PYTHONPATH"
-    )
+    return no_module(complaint.place or "the config", match[1])
 
 
 SENTENCES = (

@@ -473,7 +473,13 @@ def test_the_traceback_is_there_for_who_asks(config, tmp_path, monkeypatch):
 
 def test_a_fault_of_the_program_keeps_its_traceback(config, tmp_path):
     with pytest.raises(ZeroDivisionError):
-        fit(config(("toy.Level", "faulty.Faulty")), tmp_path)
+        fit(config(("toy.AffineModel", "faulty.FaultyModel")), tmp_path)
+
+
+def test_a_fault_of_a_reward_is_one_sentence_with_its_line(config, refuse):
+    stated = refuse(f"--config={config(('toy.Level', 'faulty.Faulty'))}")
+    assert stated.startswith("error: the reward Faulty: expected scores, got KeyError: ")
+    assert re.search(r"\(\S+faulty\.py, line 15\); correct the reward, or set RLR_TRACEBACK=1", stated)
 
 
 def test_a_monitor_that_is_not_logged_is_one_sentence(config, refuse):
