@@ -15,6 +15,7 @@ from torch import Tensor
 from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
 from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
+from rlr.cli.mistakes import USELESS
 from rlr.cli.run_folder import LAST
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
@@ -29,9 +30,6 @@ from rlr.samplers import DDIM, FlowSDE, Sampler
 
 Function = Callable[[Tensor, Sequence[str]], Any]
 """Scores of images and prompts."""
-
-USELESS = (".*does not have many workers.*", ".*module.s. in eval mode.*", ".*LeafSpec.*is deprecated.*")
-"""Warnings about what is meant to be so."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ INTERPOLATION = (
 )
 """OmegaConf's messages on interpolations."""
 
+COMMANDS = r"(?:fit|validate|test|predict|export|analyze)\."
+"""The commands at the start of keys in messages of jsonargparse."""
+
 REMEDY = "correct it in the config or on the command line"
 
 
@@ -128,7 +131,7 @@ def read(message: str) -> Complaint:
 
 def _interpolation(match: re.Match[str]) -> str:
     key, resolver, place = match.groups()
-    place = re.sub(r"^(?:fit|validate|test|predict|export|analyze)\.|\.init_args", "", place)
+    place = re.sub(rf"^{COMMANDS}|\.init_args", "", place)
     if key:
         return (
             f"{place}: there is no key {key!r} to interpolate; write the whole way to it, such as model.init_args.seed"
@@ -155,7 +158,7 @@ def _type(match: re.Match[str], complaint: Complaint, options: Sequence[str]) ->
 
 
 def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
-    names = re.sub(r"\b(?:fit|validate|test|predict|export|analyze)\.", "", match[1].strip()).split(", ")
+    names = re.sub(rf"\b{COMMANDS}", "", match[1].strip()).split(", ")
     return missing(complaint.place, complaint.owner.rpartition(".")[2] or "the config", names)
 
 

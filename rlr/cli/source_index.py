@@ -76,8 +76,9 @@ class Module:
 
     def mentions(self, name: str) -> bool:
         """Whether the module may define a name beside its classes, as far as its text tells."""
-        own = self.name.partition(".")[0] == PACKAGE
-        return bool(re.search(rf"\b{re.escape(name)}\b", self.text)) or (not own and ("__getattr__" in self.text or "sys.modules" in self.text))
+        # our packages make names from what their text mentions
+        signs = "" if self.name.partition(".")[0] == PACKAGE else "|__getattr__|sys\\.modules"
+        return re.search(rf"\b{re.escape(name)}\b{signs}", self.text) is not None
 
     def resolve(self, name: str, depth: int = 0) -> "Class | None":
         """Returns the class that a name stands for in this module."""

@@ -69,6 +69,14 @@ class PromptData(LightningDataModule, ABC):
             self._splits[split] = self._kept(split, self.prompts(split))
         return self._splits[split]
 
+    def check(self, command: str) -> None:
+        """Raises what a command would raise for its prompts; called before a model is loaded.
+
+        Args:
+            command: ``fit``, ``validate``, ``test`` or ``predict``.
+        """
+        self._required({"fit": "train", "validate": "val"}.get(command, command))
+
     def _kept(self, split: str, prompts: Sequence[str]) -> list[str]:
         for number, prompt in enumerate(prompts, 1):
             check_text(prompt, f"prompt {number} of the split {split!r} of {type(self).__name__}")

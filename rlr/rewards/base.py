@@ -169,7 +169,9 @@ class Reward(nn.Module, ABC):
         try:
             found = super().__call__(samples, prompts)
         except MISTAKES as error:
-            if isinstance(error, FloatingPointError | torch.OutOfMemoryError) or self.label in str(error):
+            # inside a combination the part has stated its name
+            named = self.label in str(error) or str(error).startswith("the reward ")
+            if named or isinstance(error, FloatingPointError | torch.OutOfMemoryError):
                 raise
             raise ValueError(f"the reward {self.label}: {_fact(error)}") from error
         return as_scores(found, prompts, type(self).__name__).to(samples.device).where(finite, torch.nan)

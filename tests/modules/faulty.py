@@ -20,3 +20,10 @@ class FaultyModel(AffineModel):
 
     def decode(self, x: Tensor, frames: Sequence[int] | None = None) -> Tensor:
         return super().decode(x, frames) * (1 // 0)
+
+
+class Unloadable(AffineModel):
+    """A model that must not be loaded."""
+
+    def __init__(self, **settings: object) -> None:
+        raise AssertionError("the model is loaded")

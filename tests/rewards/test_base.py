@@ -81,7 +81,7 @@ def test_an_error_in_the_code_of_a_reward_names_the_reward_and_the_line(error, w
 
 
 def test_a_sentence_of_a_reward_gets_its_name():
-    with pytest.raises(ValueError, match="^the reward Raising: no such color$"):
+    with pytest.raises(ValueError, match=r"^the reward Raising: no such color$"):
         Raising(ValueError("no such color"))(torch.rand(2, 3, 2, 2), PROMPTS)
 
 
