@@ -1,6 +1,5 @@
 """``index.html`` and ``run.json`` in the folder of a run."""
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rlr.callbacks.evaluation import Listener
 from rlr.evaluation.provenance import provenance
 from rlr.evaluation.results import Results
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.records.record import FACTS, Record
 from rlr.records.run_page import write_page
 
@@ -42,8 +41,7 @@ class RunPage(Callback, Listener):
 
 def keep(folder: Path, facts: Mapping[str, Any]) -> None:
     """Adds the facts of a command to ``run.json``; a file of another form is moved to ``run.json.damaged``."""
-    content = {"commands": [*_commands(folder), dict(facts)]}
-    write_whole(folder / FACTS, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+    write_json(folder / FACTS, {"commands": [*_commands(folder), dict(facts)]})
 
 
 def _commands(folder: Path) -> list[dict[str, Any]]:

@@ -1,14 +1,13 @@
 """The samples of an evaluation, each in its own file."""
 
-import json
 from pathlib import Path
 
 from torch import Tensor
 
 from rlr.evaluation.evaluator import Drawing
 from rlr.evaluation.images import film, png, to_image
-from rlr.evaluation.results import plain
 from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.io.video import write_video
 
 NAME = "samples.json"
@@ -28,8 +27,7 @@ def write_samples(folder: Path, name: str, drawing: Drawing, fps: float | None) 
     if drawing.samples:
         for stem, pixels in drawing.samples.items():
             _write(folder / f"{stem}{suffix(fps)}", pixels, fps)
-        content = plain({"set": name, "suffix": suffix(fps), **drawing.facts})
-        write_whole(folder / NAME, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+        write_json(folder / NAME, {"set": name, "suffix": suffix(fps), **drawing.facts})
 
 
 def suffix(fps: float | None) -> str:

@@ -1,12 +1,12 @@
 """The facts of a run for the model card of its export: settings of the config, and the results of the evaluation."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rlr.evaluation.report import ALONE, COMPARED, Table, cells
 from rlr.evaluation.statistics import Comparison, Estimate
+from rlr.io.json_file import read_json
 from rlr.models.export import Card
 
 SHOWN = ("model", "sampler", "reward", "estimator", "penalty", "optimization", "seed")
@@ -33,7 +33,7 @@ def results(checkpoint: Path) -> str:
     files = [file for root in roots for file in root.glob("*/results.json")]
     if not files:
         return ""
-    content = json.loads(max(files, key=lambda file: file.stat().st_mtime).read_text("utf-8"))
+    content = read_json(max(files, key=lambda file: file.stat().st_mtime))
     tables = [_table(name, found).markdown() for name, found in content["sets"].items()]
     made = ", ".join(str(content[key]) for key in ("device", "date") if content.get(key))
     note = f"After {content['update']} updates{f', on {made}' if made else ''}. Intervals are bootstraps over prompts."

@@ -1,6 +1,7 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
 import inspect
+import json
 import logging
 import shlex
 import sys
@@ -46,7 +47,7 @@ from rlr.cli.parser import MODE, Parser, build
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
 from rlr.cli.run_name import facts
-from rlr.cli.settings import check_settings
+from rlr.cli.settings import check_settings, sampling_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
@@ -83,6 +84,7 @@ PARTS = ("seed_everything", "model", "data", "trainer")
 
 SIGTERM_STATUS = 143
 """The exit status of a process that SIGTERM has ended, 128 + 15."""
+
 
 class CLI(LightningCLI):
     """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
@@ -267,6 +269,13 @@ class CLI(LightningCLI):
             wanted += samples_to_show(self.subcommand, self.model, self.datamodule, given) if sampled else []
             wanted.append(RunPage(self.run.folder, self.subcommand, self.line, self._summary))
         return wanted
+
+    def before_predict(self) -> None:
+        """Tells the writer of predictions what they are made with, so that it goes on where another process has ended."""
+        config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionWriter):
+                callback.settings = sampling_settings(config)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

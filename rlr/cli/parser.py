@@ -20,6 +20,7 @@ MODE = "omegaconf+"
 read_bases(MODE)
 drop_arguments_with_their_class()
 
+
 class Parser(LightningArgumentParser):
     """Reports a mistake in one sentence instead of the usage of two hundred options."""
 

@@ -15,7 +15,16 @@ from rlr.rewards.isolation import finite_rows, isolate
 
 Number = TypeVar("Number", float, Tensor)
 
-MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a mistake in the code of a reward raises; errors of files and of the network state their own remedies."""
 
 

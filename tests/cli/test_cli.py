@@ -173,7 +173,8 @@ def test_predict_writes_pictures_with_their_story(config, tmp_path):
     checkpoint = tmp_path / "out" / "last.ckpt"
     aligned = main(["predict", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
     folder = tmp_path / "out" / "predictions" / "last"
-    assert sorted(path.name for path in folder.iterdir()) == ["00000.json", "00000.png", "00001.json", "00001.png"]
+    names = ["00000.json", "00000.png", "00001.json", "00001.png", "origin.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     story = json.loads((folder / "00001.json").read_text())
     assert story["prompt"] == "five"
     assert story["checkpoint"] == str(checkpoint)
@@ -496,10 +497,18 @@ PROMPTS = """  class_path: Prompts
     [
         ("test", {"class_path": "Prompts", "init_args": {"train": ["one"]}}, "Prompts has no prompts for 'test'; set"),
         ("predict", {"class_path": "Prompts", "init_args": {"train": ["one"]}}, "Prompts has no prompts for 'predict'"),
-        ("validate", {"class_path": "Prompts", "init_args": {"test": ["one"]}}, "Prompts has no prompts for 'val'; set"),
+        (
+            "validate",
+            {"class_path": "Prompts", "init_args": {"test": ["one"]}},
+            "Prompts has no prompts for 'val'; set",
+        ),
         ("fit", {"class_path": "Prompts", "init_args": {"val": ["one"]}}, "Prompts has no prompts for 'train'; set"),
         ("predict", {"class_path": "PromptFile", "init_args": {"predict": "p.csv", "column": "text"}}, "'text'"),
-        ("predict", {"class_path": "PromptFile", "init_args": {"predict": "none.csv"}}, "there is no prompt file none.csv"),
+        (
+            "predict",
+            {"class_path": "PromptFile", "init_args": {"predict": "none.csv"}},
+            "there is no prompt file none.csv",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else value["class_path"],
 )

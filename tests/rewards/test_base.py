@@ -74,7 +74,9 @@ KINDS = (KeyError, IndexError, TypeError, AttributeError, NameError, RuntimeErro
 @pytest.mark.parametrize("error", [*(kind("boom") for kind in KINDS), NotImplementedError()], ids=repr)
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: Combine({"a": x}, {"a": 1.0})], ids=["alone", "combined"])
 def test_an_error_in_the_code_of_a_reward_names_the_reward_and_the_line(error, wrap):
-    stated = rf"^the reward Raising: expected scores, got {type(error).__name__}: .*\(.*test_base.py, line \d+\); correct"
+    stated = (
+        rf"^the reward Raising: expected scores, got {type(error).__name__}: .*\(.*test_base.py, line \d+\); correct"
+    )
     with pytest.raises(ValueError, match=stated) as caught:
         wrap(Raising(error))(torch.rand(2, 3, 2, 2), PROMPTS)
     assert caught.value.__cause__ is error
@@ -85,7 +87,9 @@ def test_a_sentence_of_a_reward_gets_its_name():
         Raising(ValueError("no such color"))(torch.rand(2, 3, 2, 2), PROMPTS)
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("x"), ConnectionError("x"), FloatingPointError("x"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("x"), ConnectionError("x"), FloatingPointError("x"), KeyboardInterrupt()]
+)
 def test_errors_that_are_none_of_the_code_stay_as_they_are(error):
     with pytest.raises(type(error)) as caught:
         Raising(error)(torch.rand(2, 3, 2, 2), PROMPTS)

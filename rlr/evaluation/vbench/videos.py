@@ -83,11 +83,6 @@ class PromptSet(VideoSet):
         """The names of all videos of the set, in its order."""
         return [VideoName(prompt, number) for prompt in self.dimensions_of for number in range(self.samples)]
 
-    def missing(self, folder: Path) -> set[VideoName]:
-        """Returns the videos of the set that a folder does not hold."""
-        files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        return {name for name in self.names if name.file not in files}
-
     def first(self, number: int, samples: int) -> "PromptSet":
         """Returns the subset of the first ``number`` prompts of each dimension, with fewer samples of each."""
         wanted = {

@@ -1,6 +1,5 @@
 """The files of the demo: two images, a page, the numbers, and videos where there are some."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -9,10 +8,10 @@ from pathlib import Path
 from rlr.evaluation.evaluator import Evaluated
 from rlr.evaluation.images import Card, png
 from rlr.evaluation.report import COMPARED, Block, Chart, Facts, Media, Sample, Samples, Table, Text, Tiles, cells, page
-from rlr.evaluation.results import plain
 from rlr.evaluation.samples import SampleSet
 from rlr.evaluation.statistics import Comparison, compare
 from rlr.io.atomic import write_whole
+from rlr.io.json_file import to_json
 from rlr.toy.demo.curves import DARK, LIGHT, Curves, draw
 from rlr.toy.demo.world import World, show
 
@@ -87,7 +86,7 @@ class Report:
             "index.html": self._page(shown, light, dark).encode(),
             "before_after.png": png(self.world.sheet(self._cards(len(shown)), title)),
             "curves.png": light,
-            "results.json": f"{json.dumps(plain(self.numbers), indent=2, ensure_ascii=False)}\n".encode(),
+            "results.json": to_json(self.numbers),
         }
         further = self.world.files([[sample.media for sample in pair] for _, pair in shown])
         for name, content in {**files, **further}.items():

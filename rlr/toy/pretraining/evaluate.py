@@ -5,7 +5,6 @@ reconstructions of them (the ceiling of any sample) and on samples, these also f
 caption; then how often each learned reward prefers a caption to one with a single claim altered.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.evaluation.report import Table, say, written
 from rlr.evaluation.samples import SampleSet
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.models import Frozen, Guidance, StableDiffusion
 from rlr.rewards import Reward
 from rlr.samplers import DDIM
@@ -115,7 +114,7 @@ def table(title: str, shares: Shares, columns: Sequence[str]) -> str:
 def write(result: dict[str, Any], path: str | None) -> None:
     """Writes the numbers of a card to a file, if one is named."""
     if path:
-        write_whole(Path(path), (json.dumps(result, indent=1) + "\n").encode())
+        write_json(Path(path), result)
 
 
 def card(
