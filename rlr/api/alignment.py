@@ -15,8 +15,8 @@ from torch import Tensor
 from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
 from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
-from rlr.cli.user_errors import USELESS
 from rlr.cli.run_folder import LAST
+from rlr.cli.user_errors import USELESS
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
 from rlr.io.terminal import TERMINAL

@@ -6,18 +6,15 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
 
 from rlr.callbacks.ema import EMA
 from rlr.callbacks.origin import claim
+from rlr.callbacks.sample_files import suffix, write_sample
 from rlr.data.prompts import PromptData
-from rlr.evaluation.images import png, to_image
 from rlr.evaluation.provenance import identity
-from rlr.io.atomic import write_whole
 from rlr.io.hub import checksum
 from rlr.io.json_file import read_json, write_json
 from rlr.io.text import quote
-from rlr.io.video import write_video
 from rlr.models.staged import StagedPrompt
 from rlr.modules.sampling import Prediction, Sampling, finite
 
@@ -133,16 +130,8 @@ class PredictionWriter(BasePredictionWriter):
         write_json(stem.with_suffix(".json"), facts)
 
 
-def write_sample(stem: Path, pixels: Tensor, fps: float | None) -> None:
-    """Writes an image, or with ``fps`` a video, under its name without the suffix."""
-    if fps is None:
-        write_whole(stem.with_suffix(".png"), png(to_image(pixels)))
-    else:
-        write_video(stem.with_suffix(".mp4"), pixels, fps)
-
-
 def _media(file: Path) -> list[Path]:
-    return [file.with_suffix(suffix) for suffix in (".png", ".mp4")]
+    return [file.with_suffix(suffix(fps)) for fps in (None, 1.0)]
 
 
 def _stages(prompt: str) -> dict[str, object]:

@@ -35,7 +35,9 @@ class RunPage(Callback, Listener):
             keep(self.folder, {**facts, **provenance(trainer.strategy.root_device)})
 
     def on_evaluation(self, trainer: Trainer, pl_module: LightningModule, results: Results) -> None:
-        if trainer.is_global_zero:
+        # the command itself writes the page when it ends
+        ends = trainer.testing or trainer.should_stop or trainer.global_step == trainer.max_steps
+        if trainer.is_global_zero and not ends:
             make_page(self.folder)
 
 

@@ -1,4 +1,4 @@
-"""The samples of an evaluation, each in its own file."""
+"""Samples as files, each image or video in its own."""
 
 from pathlib import Path
 
@@ -16,8 +16,6 @@ NAME = "samples.json"
 def write_samples(folder: Path, name: str, drawing: Drawing, fps: float | None) -> None:
     """Writes the samples of a drawing, and then ``samples.json``, which names only files that are there.
 
-    Pixels that are not finite are magenta.
-
     Args:
         folder: The folder.
         name: The name of the set of prompts.
@@ -26,7 +24,7 @@ def write_samples(folder: Path, name: str, drawing: Drawing, fps: float | None) 
     """
     if drawing.samples:
         for stem, pixels in drawing.samples.items():
-            _write(folder / f"{stem}{suffix(fps)}", pixels, fps)
+            write_sample(folder / stem, pixels, fps)
         write_json(folder / NAME, {"set": name, "suffix": suffix(fps), **drawing.facts})
 
 
@@ -35,7 +33,9 @@ def suffix(fps: float | None) -> str:
     return ".png" if fps is None else ".mp4"
 
 
-def _write(file: Path, pixels: Tensor, fps: float | None) -> None:
+def write_sample(stem: Path, pixels: Tensor, fps: float | None) -> None:
+    """Writes an image, or with ``fps`` a video, under its name without the suffix; pixels that are not finite are magenta."""
+    file = stem.with_name(stem.name + suffix(fps))
     if fps is None:
         write_whole(file, png(to_image(pixels)))
     else:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlr.cli.config_parts import arguments_of, class_of
 from rlr.evaluation.report import ALONE, COMPARED, Table, cells
 from rlr.evaluation.statistics import Comparison, Estimate
 from rlr.io.json_file import read_json
@@ -20,11 +21,11 @@ def card_of(config: Mapping[str, Any], checkpoint: Path) -> Card:
         config: The config of the training, as plain data.
         checkpoint: The checkpoint; the evaluation is in a folder ``evaluation`` in its folder or the one above.
     """
-    arguments = (config.get("model") or {}).get("init_args") or {}
+    arguments = arguments_of(config.get("model"))
     settings = {name: _words(arguments[name]) for name in SHOWN if arguments.get(name) is not None}
     steps = (config.get("trainer") or {}).get("max_steps", -1)
     settings |= {"updates": steps} if steps > 0 else {}
-    return Card(_class_name(arguments.get("reward")), settings, results(checkpoint))
+    return Card(class_of(arguments.get("reward")) or "", settings, results(checkpoint))
 
 
 def results(checkpoint: Path) -> str:
@@ -55,16 +56,11 @@ def _value(numbers: Mapping[str, float | None]) -> Comparison | Estimate:
     return Comparison(**known) if "base" in known else Estimate(**known)
 
 
-def _class_name(value: Any) -> str:
-    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, Mapping) and "class_path" in value else ""
-
-
 def _words(value: Any) -> str:
     """Returns a part of a config as a call, such as ``DDIM(steps=50, eta=1.0)``; arguments that are null are left out."""
     if isinstance(value, Mapping):
-        name = _class_name(value)
-        inner = value.get("init_args") or {} if name else value
-        return f"{name}({', '.join(_arguments(inner))})"
+        name = class_of(value)
+        return f"{name or ''}({', '.join(_arguments(arguments_of(value) if name else value))})"
     return Path(value).name if isinstance(value, str) and Path(value).is_dir() else str(value)
 
 

@@ -38,6 +38,7 @@ from rlr.callbacks import (
 from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.card import card_of
+from rlr.cli.config_parts import arguments_of, class_of
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.export import check_empty, choose, export
@@ -123,9 +124,8 @@ class CLI(LightningCLI):
 
     def _names(self) -> list[str]:
         """The classes that take time to build."""
-        arguments = self.config[self.subcommand].model.get("init_args") or {}
-        given = [str((arguments.get(name) or {}).get("class_path", "")) for name in ("model", "reward")]
-        return [path.rpartition(".")[2] for path in given if path] or ["the model"]
+        arguments = arguments_of(self.config[self.subcommand].model.as_dict())
+        return [name for part in ("model", "reward") if (name := class_of(arguments.get(part)))] or ["the model"]
 
     @property
     def _speaks(self) -> bool:

@@ -118,7 +118,7 @@ class PromptSet(VideoSet):
         if len(absent) == count:
             raise ValueError(
                 f"none of the {len(there)} mp4 files in {folder} has the name of a video of the set, such as "
-                f"{absent[0].file!r}; give another folder, or judge any videos with --custom"
+                f"{absent[0].file!r}; set another folder, or judge any videos with --custom"
             )
         if absent and not self.partial:
             raise ValueError(
@@ -171,7 +171,5 @@ def find(folder: Path) -> dict[str, Path]:
             )
         found[path.name] = path
     if not found:
-        raise ValueError(
-            f"{folder} holds no mp4 file, and VBench judges no other; give another folder, or convert them"
-        )
+        raise ValueError(f"{folder} holds no mp4 file, and VBench judges no other; set another folder, or convert them")
     return found

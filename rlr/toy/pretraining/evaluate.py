@@ -35,11 +35,8 @@ BATCH = 50
 Shares = dict[str, dict[str, float]]
 
 
-def sample(
-    model: StableDiffusion, captions: Sequence[str], seed: int = 0, steps: int = 20, guidance: float = 4.0
-) -> Tensor:
-    """One image for each caption by DDIM, in [0, 1], (N, 3, 32, 32), on the noises of an evaluation."""
-    chain = Chain(Guidance(model, guidance), DDIM(steps, eta=0.0))
+def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
+    """One image or video for each caption, in [0, 1], (N, *), on the noises of an evaluation."""
     return torch.cat([batch.pixels for batch in SampleSet(captions, seed=seed, batch_size=BATCH).batches(chain)])
 
 
@@ -86,7 +83,7 @@ def evaluate(model: Path, rewards: Sequence[Reward], prompts: int, seed: int) ->
     pixels = {
         "real renders": real,
         "reconstructions": reconstruct(base, real),
-        "samples": sample(base, captions, seed),
+        "samples": sample(Chain(Guidance(base, 4.0), DDIM(20, eta=0.0)), captions, seed),
     }
     psnr = float(-10 * (pixels["reconstructions"] - real).square().mean().log10())
     preferences = {reward.label: preferences_of(reward, pixels, specs) for reward in rewards}
