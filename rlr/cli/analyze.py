@@ -39,9 +39,8 @@ def analyze(
 ) -> Analysis:
     """Measure bias, variance, direction and cost of gradient estimators.
 
-    Model, reward, sampler, batch size and prompts are those of the config; its penalty takes no part. Where the reward has a
-    gradient and the memory holds the graph of all steps, the reference is the mean of full backpropagation, else that of an
-    unbiased half-order estimator.
+    Model, reward, sampler, batch size and prompts are the config's; its penalty takes no part. The reference is the mean of full
+    backpropagation where the reward has a gradient and the memory holds the graph, else that of an unbiased half-order estimator.
 
     Args:
         training: The gradient.
