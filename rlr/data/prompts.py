@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule
 
 from rlr.data.cleaning import PromptFilter
 from rlr.data.files import check_text
-from rlr.data.stream import PromptPass, PromptStream
+from rlr.data.stream import PromptPass, PromptStream, never
 
 
 class PromptData(LightningDataModule, ABC):
@@ -54,7 +54,7 @@ class PromptData(LightningDataModule, ABC):
         self.seed = seed
         self.shuffle = shuffle
         self.keep = keep
-        self.finished: Callable[[str, int], bool] = lambda prompt, index: False
+        self.finished: Callable[[str, int], bool] = never
         """Whether a sample to predict, given by its prompt and index, is there already."""
         self._splits: dict[str, list[str]] = {}
 

@@ -113,6 +113,11 @@ class PromptStream:
         self.samples_read, self.prompts_read = counts  # type: ignore[assignment]
 
 
+def never(prompt: str, index: int) -> bool:
+    """Returns False: no sample is there already."""
+    return False
+
+
 class PromptPass:
     r"""Evaluation prompts: every prompt, ``repeat`` times side by side, once; rank :math:`r` has rows :math:`r + jW`.
 
@@ -139,11 +144,11 @@ class PromptPass:
         rank: int = 0,
         world: int = 1,
         numbers: Sequence[int] | None = None,
-        finished: Callable[[str, int], bool] | None = None,
+        finished: Callable[[str, int], bool] = never,
     ) -> None:
         self.prompts = prompts
         self.numbers = range(len(prompts)) if numbers is None else numbers
-        self.finished = finished or (lambda prompt, index: False)
+        self.finished = finished
         self.batch_size = batch_size
         self.repeat = repeat
         self.rows = range(rank, len(prompts) * repeat, world)
