@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -114,6 +115,19 @@ class ModelFolder:
                 raise OSError("its vocabulary is empty")
             _check_merges(tokenizer)
         return tokenizer
+
+    def index(self) -> dict[str, Any]:
+        """Returns the content of ``model_index.json``, empty if a local folder has none.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        file = Path(self.path) / "model_index.json"
+        if Path(self.path).is_dir() and not file.is_file():
+            return {}
+        with self._explained("model_index.json"):
+            content: dict[str, Any] = DiffusionPipeline.load_config(self.path, revision=self.revision)
+        return content
 
     def pipeline(self) -> str | None:
         """Returns the name of the pipeline's class that ``model_index.json`` states, or None."""
