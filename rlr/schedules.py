@@ -211,7 +211,7 @@ def from_reciprocal(steps: int, training_steps: int, smallest: float) -> Tensor:
 
 
 def unipc(steps: int, training_steps: int, smallest: float) -> Tensor:
-    r"""Returns the first :math:`T` of :math:`T + 1` levels evenly spaced from 1 down to :math:`1 / N` (diffusers' UniPC, for Wan)."""
+    r"""Returns the first :math:`T` of :math:`T + 1` levels evenly spaced from 1 down to :math:`1 / N` (UniPC, for Wan)."""
     return torch.linspace(1, 1 / training_steps, steps + 1, dtype=torch.float64)[:-1]
 
 

@@ -93,6 +93,10 @@ class LatentDiffusion(DiffusionModel):
         """Returns diffusers' own pipeline around a denoiser and an opened text encoder, or none."""
         return self.pipeline_class()
 
+    def for_pipeline(self, x: Tensor) -> Tensor:
+        """Returns latents in the layout in which the pipeline takes them; by default they are in it."""
+        return x
+
     @abstractmethod
     def fresh_network(self) -> Any:
         """Returns the denoiser of the base model, read from its file once more."""
@@ -100,11 +104,6 @@ class LatentDiffusion(DiffusionModel):
     @abstractmethod
     def preview(self, network: Any) -> Tensor:
         """Returns pixels that a denoiser of the model's class makes of a fixed prompt and noise, to compare two of them."""
-
-    def preview_latents(self) -> Tensor:
-        """Returns the fixed noise of :meth:`preview`, with shape :math:`(1, *)`."""
-        shape = (1, *self.latent_shape(self.size))
-        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
 
     def preview_by_pipeline(self, network: Any, names: Mapping[str, str], steps: int = 2, **options: Any) -> Tensor:
         """Returns :meth:`preview` as diffusers' pipeline makes it, in few steps and without guidance.
@@ -115,6 +114,9 @@ class LatentDiffusion(DiffusionModel):
             steps: The number of steps.
             options: Arguments of the pipeline, in the place of the usual ones.
         """
+        shape = (1, *self.latent_shape(self.size))
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        latents = self.for_pipeline(noise.to(self.device, self.dtype))
         tensors = self.encode(["a photo"]).tensors
         # masks stay as they are
         as_asked = (c.to(self.dtype) if c.is_floating_point() else c for c in map(tensors.__getitem__, names))
@@ -122,8 +124,7 @@ class LatentDiffusion(DiffusionModel):
         pipeline = self.pipeline(network)
         pipeline.set_progress_bar_config(disable=True)
         size = {"height": self.size.height, "width": self.size.width}
-        noise = {"latents": self.preview_latents()}
-        usual = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt", **size, **noise}
+        usual = {"latents": latents, "num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt", **size}
         pixels: Tensor = pipeline(**condition, **usual | options, return_dict=False)[0]
         return pixels
 

@@ -153,9 +153,11 @@ class QwenImage(ImageLatentDiffusion):
             transformer=network,
         )
 
+    def for_pipeline(self, x: Tensor) -> Tensor:
+        return pack(x)
+
     def preview(self, network: Any) -> Tensor:
-        names = {"text": "prompt_embeds"}
-        return self.preview_by_pipeline(network, names, guidance_scale=None, latents=pack(self.preview_latents()))
+        return self.preview_by_pipeline(network, {"text": "prompt_embeds"}, guidance_scale=None)
 
 
 def _prompts(folder: ModelFolder, dtype: torch.dtype, tokens: int, text: TextPlacement | None) -> LanguagePrompts:

@@ -190,11 +190,18 @@ def _check_scheduler(config: dict[str, Any]) -> None:
 
 def _experts(index: dict[str, Any], path: str) -> tuple[str, ...]:
     """Returns the names of the transformers that ``model_index.json`` states."""
+    if not index:
+        raise ValueError(
+            f"{path}: expected a model_index.json, which states how many transformers there are, found none; download the whole "
+            "folder"
+        )
     library, *_ = index.get("transformer_2") or (None,)
     if library is None:
         return ("transformer",)
     if not index.get("boundary_ratio"):
-        raise ValueError(f"{path}/model_index.json: expected a boundary_ratio, since it states two transformers, found none")
+        raise ValueError(
+            f"{path}/model_index.json: expected a boundary_ratio, since it states two transformers, found none"
+        )
     return ("transformer", "transformer_2")
 
 

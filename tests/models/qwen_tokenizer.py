@@ -24,7 +24,9 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
-    words.train_from_iterator([INSTRUCTION, "system\nuser\nassistant\n", "a red circle on the blue background"], trainer)
+    words.train_from_iterator(
+        [INSTRUCTION, "system\nuser\nassistant\n", "a red circle on the blue background"], trainer
+    )
     merges = [tuple(pair) for pair in json.loads(words.to_str())["model"]["merges"]]
     return Qwen2Tokenizer(
         vocab=words.get_vocab(),

@@ -37,7 +37,7 @@ def transformer() -> WanTransformer3DModel:
 
 
 def vae(patch: int | None = None) -> AutoencoderKLWan:
-    """Returns an autoencoder with a stride of 2 in time and space, as of Wan 2.1, or of 4 in space with patches, as of the 5B one."""
+    """Returns an autoencoder with a stride of 2 in time and space, as of Wan 2.1, or with patches besides, as of the 5B model."""
     return AutoencoderKLWan(
         base_dim=8,
         decoder_base_dim=8,
