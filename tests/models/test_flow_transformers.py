@@ -103,7 +103,7 @@ def test_checkpointing_changes_nothing(written: Written) -> None:
     family, folder = written
     found = []
     for checkpointing in (False, True):
-        model = shifted(family.build(folder, trainable=LoRA(2), checkpointing=checkpointing, vae_slicing=checkpointing))
+        model = shifted(family.build(folder, trainable=LoRA(2), checkpointing=checkpointing, vae_slicing=True))
         chain = Chain(family.guided(model, 4.0), FlowSDE(2, 0.7), checkpoint=checkpointing)
         trajectory = chain.sample(chain.encode(PROMPTS), chain.draw([1, 2]))
         x = chain.replay(trajectory, 2, 0).sample(trajectory.noises[0])
@@ -112,8 +112,9 @@ def test_checkpointing_changes_nothing(written: Written) -> None:
     plain, recomputed = found
     assert plain.keys() == recomputed.keys()
     assert sum(bool(gradient.abs().max() > 0) for gradient in plain.values()) > len(plain) / 2
+    largest = max(gradient.abs().max().item() for gradient in plain.values())
     for name, gradient in plain.items():
-        torch.testing.assert_close(recomputed[name], gradient, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(recomputed[name], gradient, rtol=0, atol=1e-5 * largest)
 
 
 def test_the_lora_is_off_at_first_and_in_float32(written: Written) -> None:
