@@ -170,7 +170,7 @@ def test_a_resumed_run_has_the_reference_of_the_uninterrupted_one(tmp_path) -> N
     run(resumed, prompts(4), 8, ckpt_path=path)
     assert torch.equal(weights(whole), weights(resumed))
     # the reference matters: without it the run goes elsewhere
-    state = torch.load(path, weights_only=False)
+    state = torch.load(path, weights_only=True)
     state["alignment"]["penalty"] = {}
     torch.save(state, path)
     forgetful = module(3, 20.0)
