@@ -53,7 +53,7 @@ from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
-from rlr.cli.wandb_run import place
+from rlr.cli.wandb_run import place, quieted
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
@@ -111,7 +111,7 @@ USELESS = (
     ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # sampling does not need them
     ".*The dirpath has changed from.*",  # a run that was moved
     ".*Couldn't infer the batch indices.*",  # a prediction holds its own numbers
-    ".*LeafSpec.*is deprecated.*",
+    ".*(LeafSpec|local_dir_use_symlinks).* is deprecated.*",  # what the libraries pass to each other
 )
 """Warnings about what is meant to be so."""
 
@@ -270,7 +270,7 @@ class CLI(LightningCLI):
         """The loggers: ``metrics.csv`` in the folder of the run for ``fit``, unless a config wants no logger."""
         if given is False or self.subcommand == "predict":
             return given or False
-        others = [logger for logger in _listed(given) if logger is not True]
+        others = [quieted(logger) for logger in _listed(given) if logger is not True]
         folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
         return [*others, MetricsFile(folder, self._resumed is not None)]
 

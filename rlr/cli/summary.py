@@ -48,7 +48,8 @@ def _training(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
     elif "lr" in optimization:
         yield f"lr {optimization['lr']:g}"
     if config["trainer"]["max_steps"] > 0:
-        yield f"{config['trainer']['max_steps']} updates"
+        updates = config["trainer"]["max_steps"]
+        yield f"{updates} update{'s'[: updates != 1]}"
 
 
 def _without_guidance(model: Any) -> tuple[Any, str]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlr.io.hub_connection import cache_if_offline
+
 CSV_FIELD = re.compile(r'("[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|)(,|\r\n|\n|\r|\Z)')
 """A field of RFC 4180 and what ends it. A quote inside a field that does not start with one stands for itself."""
 
@@ -210,7 +212,8 @@ def _download(source: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, repo_type="dataset", allow_patterns=list(patterns)))
+        with cache_if_offline():
+            return Path(snapshot_download(source, repo_type="dataset", allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"expected a folder, or a data set on the hub that can be downloaded, found {source!r}, which is neither; set a "

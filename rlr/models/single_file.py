@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from rlr.io.hub_connection import cache_if_offline
 from rlr.models.folder import LOGGERS, UNREADABLE, ModelFolder, silenced
 from rlr.models.integrity import check_file
 
@@ -63,10 +64,11 @@ class ModelFile(ModelFolder):
     def _part(self, part: str) -> Any:
         """Returns one part, read by diffusers; the others are left out."""
         check_file(Path(self.path))
+        configuration = self._configuration()
         others = {name: None for name in (*NETWORKS, "safety_checker", "feature_extractor") if name != part}
         try:
-            with silenced(LOGGERS):
-                pipeline = StableDiffusionPipeline.from_single_file(self.path, config=self._configuration(), **others)
+            with silenced(LOGGERS), cache_if_offline(configuration or ""):
+                pipeline = StableDiffusionPipeline.from_single_file(self.path, config=configuration, **others)
         except UNREADABLE as error:
             # a weight that the file lacks stays without content
             cause = "it lacks weights" if "meta tensor" in str(error) else str(error).strip().split("\n")[0].rstrip(".")
