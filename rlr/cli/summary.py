@@ -107,5 +107,7 @@ def _value(value: Any) -> str:
     if isinstance(value, str) and "/" in value:
         # of a path or a name on the hub, the last part says what it is
         return value.rstrip("/").rpartition("/")[2]
+    if inspect.isroutine(value):
+        return f"{value.__module__}.{value.__qualname__}"
     text = "null" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
