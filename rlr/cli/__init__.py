@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlr.cli.config_files import ConfigError, expand_home_in_option
@@ -69,6 +70,7 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
 
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)
+    warnings.formatwarning = _in_words
     try:
         return run(args, kind or CLI)
     except (*ERRORS, RuntimeError) as error:
@@ -83,6 +85,19 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
         if isinstance(left.__context__, KeyboardInterrupt):
             raise SystemExit(INTERRUPTED) from None
         raise
+
+
+FORMAT = warnings.formatwarning
+"""Python's own form of a warning, with the line of code that warns."""
+
+
+def _in_words(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Returns a warning of this package as a sentence; the code that warns says nothing to a user."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"warning: {message}\n"
+    return FORMAT(message, category, filename, lineno, line)
 
 
 def _fail(error: BaseException, notes: str = "") -> None:

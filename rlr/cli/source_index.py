@@ -62,6 +62,11 @@ class Module:
         return {node.name: Class(node, self) for node in found}
 
     @cached_property
+    def functions(self) -> set[str]:
+        """The names of the functions defined at the top of the module."""
+        return {node.name for node in statements(self.tree.body) if isinstance(node, ast.FunctionDef)}
+
+    @cached_property
     def imports(self) -> dict[str, tuple[str, str]]:
         """The module and the name there of each name imported from another module."""
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]

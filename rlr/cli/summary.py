@@ -80,8 +80,15 @@ def _words(value: Any) -> str:
 
 
 def _defaults(path: str) -> dict[str, Any]:
-    parameters = inspect.signature(import_object(path)).parameters
-    return {name: parameter.default for name, parameter in parameters.items()}
+    """Returns the defaults of the arguments, those that a class passes on to the next one included."""
+    kind = import_object(path)
+    defaults: dict[str, Any] = {}
+    for one in inspect.getmro(kind) if isinstance(kind, type) else (kind,):
+        parameters = inspect.signature(one).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD} | defaults
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return defaults
 
 
 def _same(value: Any, default: Any) -> bool:
