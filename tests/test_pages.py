@@ -158,7 +158,7 @@ def test_experiments_and_their_options_exist() -> None:
 
     found = commands("python", "experiments/run.py")
     names = {parse(words[2:], [e.name for e in EXPERIMENTS], sorted(SETTINGS)).name for words in found}
-    assert {"table1", "table2", "figure4", "tuning"} <= names
+    assert {"table1", "table2", "figure4"} <= names
 
 
 # ---------------------------------------------------------------- snippets

@@ -77,7 +77,8 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
         if not is_mistake(cause(error)):
             raise
         _fail(cause(error), _notes(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as left:
+        sys.stderr.write(_notes(left))
         raise SystemExit(INTERRUPTED) from None
     except SystemExit as left:
         sys.stderr.write(_notes(left))

@@ -45,7 +45,7 @@ from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.error_messages import explain
 from rlr.cli.export import check_empty, choose, export
-from rlr.cli.interrupts import sigterm_raises
+from rlr.cli.interrupts import exit_by, sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
@@ -98,9 +98,6 @@ PARTS = ("seed_everything", "model", "data", "trainer")
 
 ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
 """What is raised for a mistake of the user; anything else is a fault of the program, and keeps its traceback."""
-
-SIGTERM_STATUS = 143
-"""The exit status of a process that SIGTERM has ended, 128 + 15."""
 
 USELESS = (
     ".*module.s. in eval mode.*",  # all of ours are, on purpose
@@ -364,8 +361,8 @@ def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
             parser_kwargs={"parser_mode": MODE},
             args=arguments,
         )
-    except SIGTERMException:
-        raise SystemExit(SIGTERM_STATUS) from None
+    except SIGTERMException as error:
+        raise exit_by(error) from None
 
 
 def cause(error: BaseException) -> BaseException:

@@ -123,6 +123,8 @@ def test_nothing_is_wider_than_its_box(opened, folder, page, width):
         f"{boxes}.filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 200))"
     )
     assert opened.run(wide) == []
+    edges = "(t => [t.getBoundingClientRect().left, t.closest('svg').getBoundingClientRect().left])"
+    assert opened.run(f"[...document.querySelectorAll('svg text')].map({edges}).filter(([a, b]) => a < b - 0.5)") == []
     opened.call("Emulation.clearDeviceMetricsOverride")
 
 

@@ -54,13 +54,16 @@ def draw(curves: Curves, look: Look = LIGHT) -> bytes:
 
 def drawing(curves: Curves, look: Look) -> Figure:
     """Returns the figure: reward to the left, exact check to the right."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained", facecolor=look.paper)
+    figure = Figure(figsize=(10, 4.1), layout="constrained", facecolor=look.paper)
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     _reward(left, curves, look)
     _check(right, curves, look)
     for axes in (left, right):
         _style(axes, look)
+    # below both plots: within one it would cover lines
+    options = {"frameon": False, "labelcolor": look.faint, "fontsize": 9, "ncols": 3}
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", **options)
     return figure
 
 
@@ -88,7 +91,6 @@ def _line(axes: Axes, curves: Curves, name: str, look: Look) -> None:
     low, high = [value.base + value.low for value in found], [value.base + value.high for value in found]
     band = "95 % interval of the change since update 0"
     axes.fill_between(curves.updates, low, high, color=look.accent, alpha=0.2, linewidth=0, label=band)
-    axes.legend(frameon=False, labelcolor=look.faint, fontsize=9)
 
 
 def _style(axes: Axes, look: Look) -> None:
