@@ -59,10 +59,13 @@ def test_a_command_on_a_shipped_config_is_valid(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
+    printed = "--diff" if "--diff" in words else "--print_config"
     with pytest.raises(SystemExit) as end:
-        main([*words, "--print_config"])
+        main([*dict.fromkeys([*words, printed])])
     assert not end.value.code
-    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
+    stated = capsys.readouterr().out
+    assert printed == "--diff" or yaml.safe_load(stated)["model"]["class_path"]
+    assert printed != "--diff" or "model.estimator: rlr.HalfOrderRLR → rlr.HalfOrder\n" in stated
 
 
 def test_many_commands_are_found() -> None:

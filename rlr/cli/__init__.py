@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlr.cli.config_files import ConfigError, expand_home_in_option
+from rlr.cli.difference import DIFF, difference
 from rlr.cli.error_messages import sentence
 from rlr.cli.on_runs import on_runs
 from rlr.cli.output import tolerate_output
@@ -54,6 +55,9 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
             if args[0] in ON_RUNS:
                 return on_runs(args)
             args = with_run(with_shipped(args))
+            if DIFF in args:
+                sys.stdout.write(f"{difference([word for word in args if word != DIFF], main)}\n")
+                raise SystemExit(0)
             with TERMINAL.alive():
                 TERMINAL.status("importing torch and Lightning")
                 check_command(args)
