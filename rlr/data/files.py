@@ -236,7 +236,7 @@ def _download(source: str, patterns: Sequence[str], revision: str | None = None)
 
     try:
         with cache_if_offline():
-            options = {"repo_type": "dataset", "allow_patterns": list(patterns)}
+            options: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(patterns)}
             return Path(snapshot_download(source, **options, **({"revision": revision} if revision else {})))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
