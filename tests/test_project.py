@@ -111,6 +111,10 @@ def test_the_lock_holds_every_dependency() -> None:
     assert names <= locked
 
 
+def test_the_site_has_the_same_packages_as_an_extra_and_as_a_group() -> None:
+    assert PROJECT["project"]["optional-dependencies"]["docs"] == PROJECT["dependency-groups"]["docs"]
+
+
 def test_the_changelog_gives_a_reason_for_every_dependency() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     listed = {
