@@ -236,8 +236,9 @@ def _download(source: str, patterns: Sequence[str], revision: str | None = None)
 
     try:
         with cache_if_offline():
-            options: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(patterns)}
-            return Path(snapshot_download(source, **options, **({"revision": revision} if revision else {})))
+            return Path(
+                snapshot_download(source, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+            )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"expected a folder, or a data set on the hub that can be downloaded, found {source!r}, which is neither; set a "

@@ -117,8 +117,8 @@ def test_files_of_a_data_set_on_the_hub(tmp_path, monkeypatch):
     )
     assert [data.read(split) for split in ("train", "val")] == [["a cat", "a cow", "a dog"], ["a horse"]]
     assert asked == [
-        ("me/my.set", {"repo_type": "dataset", "allow_patterns": ["data/train-*.parquet"]}),
-        ("me/my.set", {"repo_type": "dataset", "allow_patterns": ["val.csv"], "revision": "v2"}),
+        ("me/my.set", {"repo_type": "dataset", "revision": None, "allow_patterns": ["data/train-*.parquet"]}),
+        ("me/my.set", {"repo_type": "dataset", "revision": "v2", "allow_patterns": ["val.csv"]}),
     ]
     with pytest.raises(FileNotFoundError, match=r"hf://datasets/me/my.set/no.txt: expected files of that name"):
         PromptFile(train="hf://datasets/me/my.set/no.txt")
