@@ -268,7 +268,7 @@ class CLI(LightningCLI):
         return wanted
 
     def before_predict(self) -> None:
-        """Tells the writer of predictions what they are made with, so that it goes on where another process has ended."""
+        """Passes the writer of predictions what they are made with, so that it goes on where another process has ended."""
         config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter):

@@ -80,7 +80,7 @@ class Module:
         return found
 
     def mentions(self, name: str) -> bool:
-        """Whether the module may define a name beside its classes, as far as its text tells."""
+        """Whether the module may define a name beside its classes, as far as its text states."""
         # our packages make names from what their text mentions
         signs = "" if self.name.partition(".")[0] == PACKAGE else "|__getattr__|sys\\.modules"
         return re.search(rf"\b{re.escape(name)}\b{signs}", self.text) is not None

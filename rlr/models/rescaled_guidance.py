@@ -41,7 +41,7 @@ class RescaledGuidance(Guidance):
         super().__init__(model, scale, negative, batched)
         if abs(model.skip(0.5) - 1) > 1e-9:
             raise ValueError(
-                f"RescaledGuidance: expected a rectified flow, found {type(model).__name__}, which is none; use Guidance"
+                f"RescaledGuidance: expected a rectified flow, found {type(model).__name__}, which is another model; use Guidance"
             )
         self.patch = patch
 
