@@ -45,6 +45,8 @@ def lines(page: str) -> Iterator[list[str]]:
 def commands(*starts: str) -> list[list[str]]:
     """The commands of all pages that start with words, each once."""
     found = [words for page in PAGES for words in lines(page) if words[: len(starts)] == [*starts]]
+    # … stands for the checkpoint of the reader
+    found = [words[: words.index("…") - 1] if "…" in words else words for words in found]
     return [list(words) for words in dict.fromkeys(map(tuple, found))]
 
 
@@ -201,7 +203,8 @@ def placed(text: str) -> dict[str, Any]:
     for key in reversed(("data",) if first == "writer" else PLACES.get(first, ())):
         content = {key: content}
     model = content.get("model", {})
-    if str(model.get("class_path", "")).startswith("Stable"):
+    # a base model, and no alignment of one
+    if not str(model.get("class_path", "Alignment")).endswith("Alignment"):
         return {"model": {"init_args": content}}
     return content
 
