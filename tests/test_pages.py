@@ -63,7 +63,7 @@ def test_a_command_on_a_shipped_config_is_valid(
     monkeypatch.chdir(ROOT)
     printed = "--diff" if "--diff" in words else "--print_config"
     with pytest.raises(SystemExit) as end:
-        main([*dict.fromkeys([*words, printed])])
+        main([*words, *([] if printed in words else [printed])])
     assert not end.value.code
     stated = capsys.readouterr().out
     assert printed == "--diff" or yaml.safe_load(stated)["model"]["class_path"]
@@ -231,7 +231,7 @@ def test_a_snippet_is_a_valid_part_of_a_config(
         main(["fit", "--config=base.yaml", "--config=snippet.yaml", "--print_config"])
     assert not end.value.code, capsys.readouterr().err
     stated = capsys.readouterr().out
-    for value in re.findall(r"class_path: (\w+)", text):
+    for value in re.findall(r"class_path: (?:\w+\.)*(\w+)", text):
         assert re.search(rf"\b{value}$", stated, re.MULTILINE), value
 
 
