@@ -42,7 +42,7 @@ from rlr.cli.config_parts import arguments_of, class_of
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.export import check_empty, choose, export
-from rlr.cli.interrupts import sigterm_raises
+from rlr.cli.interrupts import exit_by, sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
 from rlr.cli.parser import MODE, Parser, build
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
@@ -51,7 +51,7 @@ from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings, sampling_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
-from rlr.cli.wandb_run import place
+from rlr.cli.wandb_run import place, quieted
 from rlr.data import PromptData
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
@@ -82,9 +82,6 @@ huggingface_hub.utils.enable_progress_bars()
 
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
-
-SIGTERM_STATUS = 143
-"""The exit status of a process that SIGTERM has ended, 128 + 15."""
 
 
 class CLI(LightningCLI):
@@ -237,7 +234,7 @@ class CLI(LightningCLI):
         """The loggers: ``metrics.csv`` in the folder of the run for ``fit``, unless a config wants no logger."""
         if given is False or self.subcommand == "predict":
             return given or False
-        others = [logger for logger in _listed(given) if logger is not True]
+        others = [quieted(logger) for logger in _listed(given) if logger is not True]
         folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
         return [*others, MetricsFile(folder, self._resumed is not None)]
 
@@ -271,7 +268,7 @@ class CLI(LightningCLI):
         return wanted
 
     def before_predict(self) -> None:
-        """Tells the writer of predictions what they are made with, so that it goes on where another process has ended."""
+        """Passes the settings to the writer of predictions, which goes on where another process has ended."""
         config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter):
@@ -330,8 +327,8 @@ def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
             parser_kwargs={"parser_mode": MODE},
             args=arguments,
         )
-    except SIGTERMException:
-        raise SystemExit(SIGTERM_STATUS) from None
+    except SIGTERMException as error:
+        raise exit_by(error) from None
 
 
 def _listed(value: Any) -> list[Any]:
