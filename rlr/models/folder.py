@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -75,6 +75,13 @@ class ModelFolder:
                 settings = kind.load_config(self.path, **options)
         return settings
 
+    def model_type(self, part: str) -> str:
+        """Returns what the configuration of a part of transformers states as its kind, ``model_type``."""
+        self._check_files(part)
+        with self._explained(part):
+            settings, _ = PreTrainedConfig.get_config_dict(self.path, subfolder=part, revision=self.revision)
+        return str(settings.get("model_type"))
+
     def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
         """Returns a network of class ``kind`` with the weights of its file: all of its weights are in the file.
 
@@ -109,20 +116,28 @@ class ModelFolder:
             if Path(self.path).is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
                 raise FileNotFoundError("it holds no vocabulary")
             tokenizer = _read_tokenizer(kind, self.path, subfolder=part, revision=self.revision, **options)
+            # a processor of texts and images holds a tokenizer
+            words = getattr(tokenizer, "tokenizer", tokenizer)
             # without files transformers returns a tokenizer that knows its special tokens only
-            if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            if len(words) <= len(words.all_special_tokens):
                 raise OSError("its vocabulary is empty")
-            _check_merges(tokenizer)
+            _check_merges(words)
         return tokenizer
 
     def pipeline(self) -> str | None:
         """Returns the name of the pipeline's class that ``model_index.json`` states, or None."""
-        file = Path(self.path) / "model_index.json"
+        return self.index().get("_class_name")
+
+    def index(self) -> dict[str, Any]:
+        """Returns what ``model_index.json`` states of the pipeline; nothing if there is no readable one."""
+        name = "model_index.json"
         try:
-            content = json.loads(file.read_text()) if file.is_file() else {}
-        except ValueError:
-            return None
-        return content.get("_class_name") if isinstance(content, dict) else None
+            local = Path(self.path).is_dir()
+            file = Path(self.path) / name if local else hf_hub_download(self.path, name, revision=self.revision)
+            content = json.loads(Path(file).read_text("utf-8"))
+        except UNREADABLE:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def fingerprint(self, part: str) -> str:
         """Returns words that tell the weights of a part from any others, without reading them."""

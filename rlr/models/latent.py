@@ -88,6 +88,10 @@ class LatentDiffusion(DiffusionModel):
         """Returns diffusers' own pipeline around a denoiser and an opened text encoder, or none."""
         return self.pipeline_class()
 
+    def for_pipeline(self, x: Tensor) -> Tensor:
+        """Returns latents in the layout in which the pipeline takes them; by default they are in it."""
+        return x
+
     @abstractmethod
     def fresh_network(self) -> Any:
         """Returns the denoiser of the base model, read from its file once more."""
@@ -96,26 +100,27 @@ class LatentDiffusion(DiffusionModel):
     def preview(self, network: Any) -> Tensor:
         """Returns pixels that a denoiser of the model's class makes of a fixed prompt and noise, to compare two of them."""
 
-    def preview_by_pipeline(self, network: Any, names: Mapping[str, str], steps: int = 2) -> Tensor:
+    def preview_by_pipeline(self, network: Any, names: Mapping[str, str], steps: int = 2, **options: Any) -> Tensor:
         """Returns :meth:`preview` as diffusers' pipeline makes it, in few steps and without guidance.
 
         Args:
             network: The denoiser.
             names: The pipeline's argument for each tensor of the condition; the pipeline needs no text encoder.
             steps: The number of steps.
+            options: Arguments of the pipeline, in the place of the usual ones.
         """
         shape = (1, *self.latent_shape(self.size))
-        latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        latents = self.for_pipeline(noise.to(self.device, self.dtype))
         tensors = self.encode(["a photo"]).tensors
         # masks stay as they are
         as_asked = (c.to(self.dtype) if c.is_floating_point() else c for c in map(tensors.__getitem__, names))
         condition = dict(zip(names.values(), as_asked, strict=True))
         pipeline = self.pipeline(network)
         pipeline.set_progress_bar_config(disable=True)
-        options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
-        pixels: Tensor = pipeline(
-            latents=latents, height=self.size.height, width=self.size.width, **condition, **options
-        ).images
+        size = {"height": self.size.height, "width": self.size.width}
+        usual = {"latents": latents, "num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt", **size}
+        pixels: Tensor = pipeline(**condition, **usual | options).images
         return pixels
 
 
@@ -144,6 +149,34 @@ class ImageLatentDiffusion(LatentDiffusion):
         network: Any = freeze(self.folder.network(self.network_class, self._names[0], torch_dtype=self.dtype))
         return network.to(self.device)
 
+    def set_size(self, size: int | tuple[int, int] | None, default: Size) -> None:
+        """Sets the size of the samples.
+
+        Args:
+            size: The pixels of a side, or height and width; None for the default.
+            default: The default.
+
+        Raises:
+            ValueError: If the model has no samples of this size.
+        """
+        sides = (size, size) if isinstance(size, int) else size
+        self.size = default if sides is None else Size(*sides)
+        self.latent_shape(self.size)
+
+    def save_memory(self, checkpointing: bool = False, slicing: bool = False, tiling: bool = False) -> None:
+        """Sets what trades time for memory.
+
+        Args:
+            checkpointing: Whether the denoiser's blocks keep only their inputs and are computed again in the backward pass.
+            slicing: Whether latents are decoded one by one.
+            tiling: Whether large latents are decoded in overlapping tiles.
+        """
+        self.vae_slicing = slicing
+        if checkpointing:
+            self.network.enable_gradient_checkpointing()
+        if tiling:
+            self.vae.enable_tiling()
+
     @property
     def _factor(self) -> int:
         """The pixels of a side for one of the latent."""
@@ -151,18 +184,21 @@ class ImageLatentDiffusion(LatentDiffusion):
         return factor
 
 
-def load_autoencoder(folder: ModelFolder, dtype: torch.dtype, channels: int | None = None) -> AutoencoderKL:
+def load_autoencoder(
+    folder: ModelFolder, dtype: torch.dtype, channels: int | None = None, kind: Any = AutoencoderKL
+) -> Any:
     r"""Returns the autoencoder of a folder.
 
     Args:
         folder: The folder.
         dtype: The type of the weights.
         channels: The channels of the denoiser's latents, where they are to be compared.
+        kind: The class of the autoencoder in diffusers.
 
     Raises:
         ValueError: If its images are not of three colors, or its latents have other channels.
     """
-    vae: AutoencoderKL = folder.network(AutoencoderKL, "vae", torch_dtype=dtype)
+    vae = folder.network(kind, "vae", torch_dtype=dtype)
     config, source = vae.config, f"{folder.path}/vae/config.json"
     for name, found in (("in_channels", config.in_channels), ("out_channels", config.out_channels)):
         if found != 3:
@@ -193,14 +229,19 @@ def decode_pixels(vae: Any, x: Tensor) -> Tensor:
     ``latents_mean`` and a ``latents_std`` of each channel has these as :math:`b` and :math:`\sigma`, else :math:`\sigma = 1`.
     Where the decoder leaves the range the clamp's gradient is 0: no reward is gained by making white whiter.
     """
-    config, weight = vae.config, next(vae.parameters())
+    config = vae.config
     if config.latents_mean is None or config.latents_std is None:
         z = x / config.scaling_factor + (config.shift_factor or 0)
     else:
         mean, std = (x.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
         z = x * std / config.scaling_factor + mean
-    z = z.to(weight.dtype)
-    return (vae.decode(z).sample.to(x.dtype) / 2 + 0.5).clamp(0, 1)
+    return pixels_of(vae, z)
+
+
+def pixels_of(vae: Any, z: Tensor) -> Tensor:
+    r"""Returns pixels :math:`\mathrm{clamp}(D(z) / 2 + 1/2, 0, 1)` of what the decoder reads."""
+    weight = next(vae.parameters())
+    return (vae.decode(z.to(weight.dtype)).sample.to(z.dtype) / 2 + 0.5).clamp(0, 1)
 
 
 def decode_in_chunks(decode: Callable[[Tensor], Tensor], rows: Tensor, chunk: int | None) -> Tensor:

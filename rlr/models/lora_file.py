@@ -4,8 +4,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from diffusers import SD3Transformer2DModel, UNet2DConditionModel
-from diffusers.loaders import SD3LoraLoaderMixin, StableDiffusionLoraLoaderMixin
+from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers.loaders import (
+    Flux2LoraLoaderMixin,
+    FluxLoraLoaderMixin,
+    SD3LoraLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+)
 from torch import nn
 
 from rlr.models.folder import UNREADABLE
@@ -14,9 +19,11 @@ from rlr.models.integrity import check_file
 LOADERS: dict[type[nn.Module], Any] = {
     UNet2DConditionModel: StableDiffusionLoraLoaderMixin,
     SD3Transformer2DModel: SD3LoraLoaderMixin,
+    FluxTransformer2DModel: FluxLoraLoaderMixin,
+    Flux2Transformer2DModel: Flux2LoraLoaderMixin,
 }
 """What reads the files of a network's LoRA."""
-PREFIXES: dict[type[nn.Module], str] = {UNet2DConditionModel: "unet", SD3Transformer2DModel: "transformer"}
+PREFIXES: dict[type[nn.Module], str] = {kind: "transformer" for kind in LOADERS} | {UNet2DConditionModel: "unet"}
 """What the names of a network's layers begin with in a file."""
 
 
@@ -37,7 +44,7 @@ def load_lora(network: Any, path: str, adapter: str) -> None:
     check_file(file)
     prefix = PREFIXES[kind]
     try:
-        state, alphas, metadata = _read(kind, file)
+        state, alphas, metadata = _read(network, file)
         others = sorted(name for name in state if not name.startswith(f"{prefix}."))
         if len(others) == len(state):
             raise ValueError(f"no name in it begins with {prefix!r}")
@@ -51,8 +58,11 @@ def load_lora(network: Any, path: str, adapter: str) -> None:
         warnings.warn(f"{file}: {len(others)} weights of other parts are not read, such as {others[0]!r}", stacklevel=3)
 
 
-def _read(kind: type[nn.Module], file: Path) -> tuple[dict[str, Any], Any, Any]:
-    options = {"weight_name": file.name, "return_lora_metadata": True}
-    # the loader of Stable Diffusion 3 returns no alphas
-    state, *alphas, metadata = LOADERS[kind].lora_state_dict(str(file.parent), **options)
+def _read(network: Any, file: Path) -> tuple[dict[str, Any], Any, Any]:
+    options: dict[str, Any] = {"weight_name": file.name, "return_lora_metadata": True, "return_alphas": True}
+    if network.config.get("addition_embed_type") == "text_time":
+        # by it diffusers maps the authors' names of SDXL's blocks
+        options["unet_config"] = network.config
+    # some loaders return no alphas
+    state, *alphas, metadata = LOADERS[type(network)].lora_state_dict(str(file.parent), **options)
     return state, alphas[0] if alphas else None, metadata

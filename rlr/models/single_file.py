@@ -50,8 +50,8 @@ class ModelFile(ModelFolder):
     def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
         return self._part(part)
 
-    def pipeline(self) -> str | None:
-        return None
+    def index(self) -> dict[str, Any]:
+        return {}
 
     def fingerprint(self, part: str) -> str:
         facts = Path(self.path).stat()
