@@ -24,6 +24,13 @@ STEPS, OPTIMISED = (
     [pytest.param(p, marks=pytest.mark.slow) if p.stem.endswith(SAME) else p for p in paths]
     for paths in (ALIGNMENTS, LATENTS)
 )
+FIXTURES = {
+    "StableDiffusion3": "random_sd3",
+    "StableDiffusionXL": "random_sdxl",
+    "Flux": "random_flux",
+    "Flux2": "random_flux2",
+}
+"""The fixtures of small random models by class, for the models whose size a config has to set."""
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
 
@@ -177,10 +184,9 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize("path", STEPS, ids=name)
-def test_takes_a_step(path, random_sd, random_sd3, random_vc, resolved, tmp_path):
+def test_takes_a_step(path, request, random_vc, resolved, tmp_path):
     config = resolved(path)
-    images = random_sd3 if "StableDiffusion3" in str(config["model"]) else random_sd
-    folder = random_vc if makes_clips(config) else images()
+    folder = random_vc if makes_clips(config) else images_of(config, request)()
     cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path)])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == 1
@@ -188,6 +194,19 @@ def test_takes_a_step(path, random_sd, random_sd3, random_vc, resolved, tmp_path
     assert any(w.abs().sum() > 0 for name, w in cli.model.chain.model.trainable.items() if "lora_B" in name)
     assert cli.trainer.callback_metrics["gradient/total"] > 0
     assert (tmp_path / "last.ckpt").is_file()
+
+
+def images_of(config: dict, request: pytest.FixtureRequest):
+    """Returns the fixture that writes a random model of images of a config's class."""
+    kind = base_model(config).rpartition(".")[2]
+    fixture = FIXTURES.get(kind, "random_sd")
+    return request.getfixturevalue(fixture)
+
+
+def base_model(config: dict) -> str:
+    """The class of the base model of a config."""
+    model = config["model"]["init_args"]["model"]
+    return model.get("init_args", {}).get("model", model)["class_path"]
 
 
 def makes_clips(config: dict) -> bool:
@@ -237,7 +256,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
-    if "StableDiffusion3" in str(args["model"]):
+    if base_model(config).rpartition(".")[2] in FIXTURES:
         small.append(f"{inner}.size=32")
     if full_size:
         small += [f"{inner}.frames=2", f"{inner}.size=[16,16]"]
