@@ -9,7 +9,7 @@ import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
 from torch import Tensor
-from transformers import AutoProcessor, Mistral3ForConditionalGeneration, Qwen2TokenizerFast, Qwen3ForCausalLM
+from transformers import AutoProcessor, Mistral3ForConditionalGeneration, Qwen2Tokenizer, Qwen3ForCausalLM
 
 from rlr.models.folder import ModelFolder
 from rlr.models.placement import TextPlacement
@@ -44,7 +44,7 @@ class Qwen(Reader):
     """Qwen3, the language model of FLUX.2-klein: the prompt is a question, to be answered without thinking."""
 
     network_class = Qwen3ForCausalLM
-    tokenizer_class = Qwen2TokenizerFast
+    tokenizer_class = Qwen2Tokenizer
     pipeline_class = Flux2KleinPipeline
     layers = (9, 18, 27)
 

@@ -45,7 +45,6 @@ FLUX1_BYTES = 23_802_816_640
 """``total_size`` in the index of its weights, of 2 bytes each."""
 
 
-
 def _affine(*layers: str) -> set[str]:
     """Returns the names of the weights of linear layers."""
     return {f"{layer}.{kind}" for layer in layers for kind in ("bias", "weight")}
