@@ -131,8 +131,8 @@ class Flux(ImageLatentDiffusion):
     ) -> None:
         """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
-        check_flow_scheduler(scheduler, "Flux")
         transformer = folder.network(self.network_class, "transformer", torch_dtype=number)
+        check_flow_scheduler(scheduler, "Flux")
         vae = load_autoencoder(folder, number, transformer.config.in_channels // PATCH**2)
         prompts = FluxPrompts(folder, number, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, TARGETS)

@@ -131,8 +131,8 @@ class Flux2(ImageLatentDiffusion):
     ) -> None:
         """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
-        check_flow_scheduler(scheduler, "Flux2")
         transformer = folder.network(self.network_class, "transformer", torch_dtype=number)
+        check_flow_scheduler(scheduler, "Flux2")
         vae = load_autoencoder(folder, number, transformer.config.in_channels // PATCH**2, AutoencoderKLFlux2)
         prompts = Flux2Prompts(folder, number, reader_of(folder), tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, TARGETS)
