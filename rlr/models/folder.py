@@ -223,7 +223,7 @@ class ModelFolder:
             pipeline = self.pipeline()
             other = f" of a {pipeline}" if pipeline else ""
             return (
-                f"the folder {self.path!r}{other} has no readable {part}/ ({cause}); give path: {self.kind} in diffusers' "
+                f"the folder {self.path!r}{other} has no readable {part}/ ({cause}); set path to {self.kind} in diffusers' "
                 f"layout, with {layout}"
             )
         if not isinstance(error, OSError):

@@ -54,8 +54,13 @@ class LatentDiffusion(DiffusionModel):
 
     @property
     def network(self) -> Any:
-        """The denoiser; the first one of several."""
-        return getattr(self, self._names[0])
+        """The denoiser; several ones as an ``nn.ModuleDict`` by their names in diffusers."""
+        networks = self.networks()
+        return networks[self._names[0]] if len(networks) == 1 else nn.ModuleDict(networks)
+
+    def named(self, network: Any) -> dict[str, Any]:
+        """Returns the denoisers that :attr:`network` holds by their names in diffusers."""
+        return {self._names[0]: network} if len(self._names) == 1 else dict(network.items())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,7 +125,7 @@ class LatentDiffusion(DiffusionModel):
         pipeline.set_progress_bar_config(disable=True)
         size = {"height": self.size.height, "width": self.size.width}
         usual = {"latents": latents, "num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt", **size}
-        pixels: Tensor = pipeline(**condition, **usual | options).images
+        pixels: Tensor = pipeline(**condition, **usual | options, return_dict=False)[0]
         return pixels
 
 

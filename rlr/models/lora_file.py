@@ -4,13 +4,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    WanTransformer3DModel,
+    ZImageTransformer2DModel,
+)
 from diffusers.loaders import (
     Flux2LoraLoaderMixin,
     FluxLoraLoaderMixin,
     SD3LoraLoaderMixin,
     StableDiffusionLoraLoaderMixin,
 )
+from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin, WanLoraLoaderMixin, ZImageLoraLoaderMixin
 from torch import nn
 
 from rlr.models.folder import UNREADABLE
@@ -21,6 +30,9 @@ LOADERS: dict[type[nn.Module], Any] = {
     SD3Transformer2DModel: SD3LoraLoaderMixin,
     FluxTransformer2DModel: FluxLoraLoaderMixin,
     Flux2Transformer2DModel: Flux2LoraLoaderMixin,
+    QwenImageTransformer2DModel: QwenImageLoraLoaderMixin,
+    WanTransformer3DModel: WanLoraLoaderMixin,
+    ZImageTransformer2DModel: ZImageLoraLoaderMixin,
 }
 """What reads the files of a network's LoRA."""
 PREFIXES: dict[type[nn.Module], str] = {kind: "transformer" for kind in LOADERS} | {UNet2DConditionModel: "unet"}
@@ -40,7 +52,8 @@ def load_lora(network: Any, path: str, adapter: str) -> None:
     """
     kind, file = type(network), Path(path).expanduser()
     if kind not in LOADERS:
-        raise ValueError(f"LoRA.start reads a LoRA of a Stable Diffusion, and the network is a {kind.__name__}")
+        known = ", ".join(other.__name__ for other in LOADERS)
+        raise ValueError(f"LoRA.start: expected a network of {known}, found a {kind.__name__}; leave out start")
     check_file(file)
     prefix = PREFIXES[kind]
     try:
