@@ -98,6 +98,8 @@ if TYPE_CHECKING:
     from rlr.evaluation import compare as compare
     from rlr.evaluation import estimate as estimate
     from rlr.models import DiffusionModel as DiffusionModel
+    from rlr.models import Flux as Flux
+    from rlr.models import Flux2 as Flux2
     from rlr.models import Frozen as Frozen
     from rlr.models import FullWeights as FullWeights
     from rlr.models import Guidance as Guidance
@@ -107,6 +109,7 @@ if TYPE_CHECKING:
     from rlr.models import Size as Size
     from rlr.models import StableDiffusion as StableDiffusion
     from rlr.models import StableDiffusion3 as StableDiffusion3
+    from rlr.models import StableDiffusionXL as StableDiffusionXL
     from rlr.models import Trainable as Trainable
     from rlr.models import VideoCrafter as VideoCrafter
     from rlr.models import Wan as Wan

@@ -31,11 +31,16 @@ FOLDERS = {
     "VideoCrafter": "random_vc",
     "TinyVideo": "random_vc",
     "StableDiffusion3": "random_sd3",
+    "StableDiffusionXL": "random_sdxl",
+    "Flux": "random_flux",
+    "Flux2": "random_flux2",
     "QwenImage": "random_qwenimage",
     "ZImage": "random_zimage",
     "Wan": "random_wan",
 }
 """The fixture that writes a small random model of a class; ``random_sd`` for all others."""
+SIZED = ("StableDiffusion3", "StableDiffusionXL", "Flux", "Flux2", "QwenImage", "ZImage")
+"""The models of images whose configs set a size, or whose default is that of the published weights."""
 
 JUDGES = (".OCR", ".GenEval", ".VLMJudge")
 """Rewards that find nothing in the samples of random weights."""
@@ -229,6 +234,12 @@ def test_takes_a_step(path, random_folder, resolved, tmp_path):
     assert (tmp_path / "last.ckpt").is_file()
 
 
+def base_model(config: dict) -> str:
+    """The class of the base model of a config."""
+    model = config["model"]["init_args"]["model"]
+    return model.get("init_args", {}).get("model", model)["class_path"]
+
+
 def makes_clips(config: dict) -> bool:
     return "Video" in str(config["model"])
 
@@ -277,7 +288,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
-    if any(name in str(args["model"]) for name in ("StableDiffusion3", "QwenImage", "ZImage")):
+    if base_model(config).rpartition(".")[2] in SIZED:
         small.append(f"{inner}.size=32")
     if full_size:
         # the published Wan has a stride of 4 in time, and the random one of 2
