@@ -17,6 +17,9 @@ INTERPOLATION = (
 )
 """OmegaConf's messages on interpolations."""
 
+COMMANDS = r"(?:fit|validate|test|predict|export|analyze)\."
+"""The commands at the start of keys in messages of jsonargparse."""
+
 REMEDY = "correct it in the config or on the command line"
 
 
@@ -56,6 +59,13 @@ def unknown_class(place: str, kind: str, name: str, known: Sequence[str]) -> str
     return f"{place}: there is no {kind} {shown(name)}; {nearest(name, known)}"
 
 
+def function_for_class(place: str, kind: str, name: str, known: Sequence[str]) -> str:
+    """The sentence for a function where a class of some kind is expected; ``FunctionReward`` makes a reward of one."""
+    wrapper = f"Function{kind}"
+    remedy = f"set {{class_path: {wrapper}, init_args: {{function: {name}}}}}" if wrapper in known else "name a class"
+    return f"{place}: expected a class of {kind}, got the function {name}; {remedy}"
+
+
 def wrong_type(place: str, expected: str, found: Any) -> str:
     """The sentence for a value of another type than the expected one."""
     return f"{place}: expected {expected}, got {shown(found)}; {REMEDY}"
@@ -71,6 +81,14 @@ def missing(place: str, owner: str, names: Sequence[str]) -> str:
 def no_file(place: str, path: str) -> str:
     """The sentence for a file that does not exist."""
     return f"{place}: there is no file {path}; check the path (it is relative to {Path.cwd()})"
+
+
+def no_module(place: str, name: str) -> str:
+    """The sentence for a module that does not exist."""
+    return (
+        f"{place}: expected a module that Python can import, found none named {name!r}; put its file beside train.py, or add its "
+        "folder to PYTHONPATH"
+    )
 
 
 def shown(value: Any) -> str:
@@ -120,7 +138,7 @@ def read(message: str) -> Complaint:
 
 def _interpolation(match: re.Match[str]) -> str:
     key, resolver, place = match.groups()
-    place = re.sub(r"^(?:fit|validate|test|predict|export|analyze)\.|\.init_args", "", place)
+    place = re.sub(rf"^{COMMANDS}|\.init_args", "", place)
     if key:
         return (
             f"{place}: there is no key {key!r} to interpolate; write the whole way to it, such as model.init_args.seed"
@@ -147,16 +165,12 @@ def _type(match: re.Match[str], complaint: Complaint, options: Sequence[str]) ->
 
 
 def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
-    names = re.sub(r"\b(?:fit|validate|test|predict|export|analyze)\.", "", match[1].strip()).split(", ")
+    names = re.sub(rf"\b{COMMANDS}", "", match[1].strip()).split(", ")
     return missing(complaint.place, complaint.owner.rpartition(".")[2] or "the config", names)
 
 
 def _module(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
-    place = f"{complaint.place}: " if complaint.place else ""
-    return (
-        f"{place}expected a module that Python can import, found none named {match[1]!r}; put its file beside train.py, or "
-        "add its folder to PYTHONPATH"
-    )
+    return no_module(complaint.place or "the config", match[1])
 
 
 SENTENCES = (

@@ -12,6 +12,8 @@ from rlr.evaluation.scales import Axis, Scale, linear
 WIDTH, HEIGHT = 440.0, 270.0
 """The size of a plot, in units of 1/13 of its text's height; a phone shows it about 340 pixels wide."""
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 20.0, 12.0, 40.0
+DIGIT, GAP = 8.4, 12.0
+"""The width of a digit in the widest of the usual fonts, and what a label and the field have between them and around."""
 COLORS = 6
 """The number of colors; a further line begins again, dashed."""
 
@@ -85,7 +87,15 @@ class Plot:
     note: str = ""
 
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
-    frame: ClassVar[tuple[float, float, float, float]] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+
+    @cached_property
+    def frame(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the field of the lines; the labels of the vertical axis stand left of it."""
+        return self._left, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM
+
+    @cached_property
+    def _left(self) -> float:
+        return max(LEFT, DIGIT * max(map(len, self.up.labels())) + GAP)
 
     @cached_property
     def across(self) -> Axis:
@@ -163,7 +173,7 @@ class Plot:
         return f"{self._x(x):.1f} {self._y(y):.1f}"
 
     def _x(self, value: float) -> float:
-        return LEFT + self.across.place(value) * (WIDTH - LEFT - RIGHT)
+        return self._left + self.across.place(value) * (WIDTH - self._left - RIGHT)
 
     def _y(self, value: float) -> float:
         return HEIGHT - BOTTOM - self.up.place(value) * (HEIGHT - TOP - BOTTOM)

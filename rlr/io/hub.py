@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.io.weights import check_file
 
 
@@ -30,13 +31,18 @@ class Published:
         """
         if not self.digest:
             return
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, self.algorithm).hexdigest()
+        found = checksum(path, self.algorithm)
         if found != self.digest:
             raise ValueError(
                 f"{path}: expected the {self.name} that its authors published, with {self.algorithm} {self.digest}, got "
                 f"{self.algorithm} {found}; download it again, or pass verify=False to load other weights on purpose"
             )
+
+
+def checksum(path: Path, algorithm: str = "sha256") -> str:
+    """Returns the checksum of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def find(source: str, files: Iterable[Published], verify: bool = True) -> Path:
@@ -71,11 +77,13 @@ def _download(source: str, name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(source, name))
+        with cache_if_offline():
+            return Path(hf_hub_download(source, name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        cause = unreachable() or _short(error)
         raise FileNotFoundError(
-            f"{name} was not found in {source!r} ({_short(error)}); set the path of the file, a folder that holds it, or a "
-            "hub id that this machine can reach"
+            f"{name} was not found in {source!r} ({cause}); set the path of the file, a folder that holds it, or a hub id that "
+            "this machine can reach"
         ) from error
 
 

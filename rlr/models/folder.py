@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.models.integrity import check_file
 
 COMPILED = "_orig_mod."
@@ -117,12 +118,18 @@ class ModelFolder:
 
     def pipeline(self) -> str | None:
         """Returns the name of the pipeline's class that ``model_index.json`` states, or None."""
-        file = Path(self.path) / "model_index.json"
+        return self.index().get("_class_name")
+
+    def index(self) -> dict[str, Any]:
+        """Returns what ``model_index.json`` states of the pipeline; nothing if there is no readable one."""
+        name = "model_index.json"
         try:
-            content = json.loads(file.read_text()) if file.is_file() else {}
-        except ValueError:
-            return None
-        return content.get("_class_name") if isinstance(content, dict) else None
+            local = Path(self.path).is_dir()
+            file = Path(self.path) / name if local else hf_hub_download(self.path, name, revision=self.revision)
+            content = json.loads(Path(file).read_text("utf-8"))
+        except UNREADABLE:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def fingerprint(self, part: str) -> str:
         """Returns words that tell the weights of a part from any others, without reading them."""
@@ -190,7 +197,8 @@ class ModelFolder:
     def _explained(self, part: str) -> Iterator[None]:
         """Turns what the libraries raise for unreadable files and without network into one sentence."""
         try:
-            yield
+            with cache_if_offline(self.path):
+                yield
         except UNREADABLE as error:
             raise ValueError(self._sentence(part, error)) from error
 
@@ -208,11 +216,12 @@ class ModelFolder:
             pipeline = self.pipeline()
             other = f" of a {pipeline}" if pipeline else ""
             return (
-                f"the folder {self.path!r}{other} has no readable {part}/ ({cause}); give path: {self.kind} in diffusers' "
+                f"the folder {self.path!r}{other} has no readable {part}/ ({cause}); set path to {self.kind} in diffusers' "
                 f"layout, with {layout}"
             )
         if not isinstance(error, OSError):
             return f"{part}/ of {self.path!r} cannot be read ({cause}); delete it from the model cache, and download it again"
+        cause = unreachable() or cause
         return (
             f"{self.path!r} is neither a folder nor in this machine's model cache, and could not be downloaded ({cause}); "
             f"without a network connection, set path to a folder that contains {layout}, such as one that `hf download` wrote"

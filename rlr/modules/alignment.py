@@ -8,6 +8,7 @@ run has its own noise, whatever batch, rank or round it falls into, and whether 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -67,7 +68,8 @@ class Alignment(Sampling):
         self.estimator = estimator
         self.optimization = optimization
         self.penalty = penalty
-        self.updater = Updater(self, lambda: self.weights, optimization, memory)
+        # no lambda: strategies that spawn processes pickle the module
+        self.updater = Updater(self, partial(getattr, self, "weights"), optimization, memory)
         self.state = TrainingState(estimator, reward, self.updater)
         self._profiler = Profiler(self.device)
         self._check()

@@ -1,8 +1,6 @@
 """The demo of videos."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from rlr.evaluation.images import PAPER, Card, grid, to_image
 from rlr.evaluation.report import Media
-from rlr.io.video import write_video
+from rlr.io.video import video_bytes
 from rlr.toy.demo.world import Words, World
 from rlr.toy.world.motion import parse_clip
 from rlr.toy.world.prompts import held_out_clips
@@ -22,7 +20,6 @@ PLAYED, PRINTED = 256, 64
 """The side that small frames are enlarged to at most, in a video and in a strip."""
 STRIP, GAP = 4, 4
 """How many frames a strip has, and how many pixels lie between them."""
-CHUNK = 32
 
 
 class Videos(World):
@@ -63,18 +60,23 @@ class Videos(World):
             "by frame, in average colors on grids of 1 to 8 cells; a model that collapses to one video per prompt has 0."
         ),
         method=(
-            "The base is a small latent diffusion model in VideoCrafter's own format that ships with the library and was "
-            "trained from scratch on captioned videos. {updates} updates of {method} changed its LoRA weights so that the "
-            "reward, a small CLIP in HPSv2's format that scores single frames, goes up on training prompts. An update sees "
-            "one frame of each video; the rewards shown are means over all frames. The exact check takes no part in "
-            "training: it is a program that finds the things in every frame, follows them, and compares them with the "
-            "prompt."
+            "The base is {base}. {updates} of {method} changed its trained weights so that the reward, {reward}, goes up on "
+            "training prompts. The exact check takes no part in training: it is a program that finds the things in every "
+            "frame, follows them, and compares them with the prompt."
         ),
         limits=(
             "This shows that the gradient does what it says, on a toy world of colored shapes at 32 × 32 pixels. It says "
             "nothing about natural videos, and one run has one training seed. The reward judges frames and knows nothing "
             "of motion: what becomes of it is a side effect."
         ),
+        bases={
+            "TinyVideo": "a small latent diffusion model in VideoCrafter's own format that ships with the library and was trained "
+            "from scratch on captioned videos"
+        },
+        rewards={
+            "TinyHPSv2": "a small CLIP in HPSv2's format that scores single frames (an update sees one frame of each video, and "
+            "the rewards shown are means over all frames)"
+        },
     )
 
     def __init__(self, fps: float) -> None:
@@ -86,9 +88,7 @@ class Videos(World):
     def check(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """The claims of :func:`rlr.toy.world.tracker.check_clips`; ``novel`` repeats ``all`` for pairs never trained on."""
         clips = [parse_clip(prompt) for prompt in prompts]
-        # the check holds several copies of what it reads
-        parts = [check_clips(pixels[i : i + CHUNK], clips[i : i + CHUNK]) for i in range(0, len(clips), CHUNK)]
-        checks = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        checks = check_clips(pixels, clips)
         new = torch.tensor([clip.spec.novel for clip in clips])
         return {**checks, "novel": checks["all"].where(new, torch.nan)}
 
@@ -96,7 +96,7 @@ class Videos(World):
         return strip([to_image(frame) for frame in enlarged(pixels, PRINTED)])
 
     def media(self, pixels: Tensor, text: str) -> Media:
-        return Media(mp4(enlarged(pixels, PLAYED), self.fps), text, "video/mp4")
+        return Media(video_bytes(enlarged(pixels, PLAYED), self.fps), text, "video/mp4")
 
     def sheet(self, cards: Sequence[Card], title: str) -> Image.Image:
         return grid(cards, title, self.words.sheet, columns=2, size=lambda image: image)
@@ -123,11 +123,3 @@ def strip(images: Sequence[Image.Image]) -> Image.Image:
     for k, number in enumerate(chosen):
         canvas.paste(images[number], (k * (width + GAP), 0))
     return canvas
-
-
-def mp4(frames: Tensor, fps: float) -> bytes:
-    """Frames with shape (F, 3, H, W) in [0, 1] as the content of an mp4 file."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "video.mp4"
-        write_video(path, frames, fps)
-        return path.read_bytes()
