@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,21 @@ PARTS = ("seed_everything", "model", "data", "trainer")
 class CLI(LightningCLI):
     """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
 
+    def __init__(self, *classes: Any, args: Any, **settings: Any) -> None:
+        self._command = named_command(args)
+        super().__init__(*classes, args=args, **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The commands of Lightning that have a parser: the one that is asked for, since each parser takes a tenth of a second."""
+        return {name: skip for name, skip in super().subcommands().items() if self._command in (name, None)}
+
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
         # these arguments are made from the config's module
         for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
+            if self._command not in (name, None):
+                continue
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
             own_parser.add_function_arguments(function, skip={*made})
@@ -280,6 +291,13 @@ class CLI(LightningCLI):
             # they are written one by one, and would fill the memory
             kwargs["return_predictions"] = bool(kwargs.get("return_predictions"))
         return kwargs
+
+
+def named_command(arguments: Any) -> str | None:
+    """Returns the command that arguments name, or None where it has to be found among all."""
+    if isinstance(arguments, Mapping):
+        return arguments.get("subcommand")
+    return arguments[0] if isinstance(arguments, list | tuple) else None
 
 
 def check_writable(folder: Path) -> None:
