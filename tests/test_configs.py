@@ -199,10 +199,12 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     args = config["model"]["init_args"]
     estimator = args["estimator"]["init_args"]
     # as short as the estimators' terms allow; a VideoCrafter is sampled at some numbers only
-    steps = 8 if "VideoCrafter" in str(args["model"]) else min(args["sampler"]["init_args"]["steps"], 10)
+    inner = ".sampler.init_args" if "sampler" in args["sampler"]["init_args"] else ""
+    sampler = args["sampler"]["init_args"]["sampler"] if inner else args["sampler"]
+    steps = 8 if "VideoCrafter" in str(args["model"]) else min(sampler["init_args"]["steps"], 10)
     small = [
         *common(config, folder, out),
-        f"--model.init_args.sampler.init_args.steps={steps}",
+        f"--model.init_args.sampler.init_args{inner}.steps={steps}",
         "--model.init_args.optimization.accumulate=1",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
