@@ -80,6 +80,10 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "awm",
             "nft",
             "ram",
+            "flow_look_ahead",
+            "flow_grpo",
+            "flow_nft",
+            "flow_awm",
         )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
@@ -180,7 +184,9 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
 def test_takes_a_step(path, random_sd, random_sd3, random_vc, resolved, tmp_path):
     config = resolved(path)
     images = random_sd3 if "StableDiffusion3" in str(config["model"]) else random_sd
-    folder = random_vc if makes_clips(config) else images()
+    # a flow is made of a model of velocity
+    options = {"prediction": "v_prediction"} if "TinyFlow" in str(config["model"]) else {}
+    folder = random_vc if makes_clips(config) else images(**options)
     cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path)])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == 1
