@@ -65,7 +65,8 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
 
 
 def _run(args: Any, kind: "type[CLI] | None") -> Any:
-    from rlr.cli.command_line import CLI, ERRORS, USELESS, cause, is_mistake, run
+    from rlr.cli.command_line import CLI, run
+    from rlr.cli.user_errors import ERRORS, USELESS, cause, is_mistake
 
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)

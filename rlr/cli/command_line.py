@@ -1,25 +1,24 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
 import inspect
+import json
 import logging
-import os
 import shlex
 import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import diffusers
 import huggingface_hub
-import jsonargparse
 import transformers
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlr.callbacks import (
@@ -39,21 +38,21 @@ from rlr.callbacks import (
 from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.card import card_of
-from rlr.cli.class_changes import drop_arguments_with_their_class
-from rlr.cli.config_inheritance import read_bases
+from rlr.cli.config_parts import arguments_of, class_of
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
-from rlr.cli.error_messages import explain
 from rlr.cli.export import check_empty, choose, export
 from rlr.cli.interrupts import sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
+from rlr.cli.parser import MODE, Parser, build
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
 from rlr.cli.run_name import facts
-from rlr.cli.settings import check_settings
+from rlr.cli.settings import check_settings, sampling_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
+from rlr.data import PromptData
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
@@ -61,18 +60,6 @@ from rlr.models import DiffusionModel
 from rlr.models.export import Exporter
 from rlr.modules import Alignment
 from rlr.records.record import Record
-
-# `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
-jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-
-MODE = "omegaconf+"
-"""How configs are read: as YAML, whose interpolations are resolved once all is parsed."""
-
-read_bases(MODE)
-drop_arguments_with_their_class()
-
-TRACEBACK = "RLR_TRACEBACK"
-"""The environment variable that, when set, shows where a mistake was noticed."""
 
 DEFAULTS: dict[str, Any] = {
     "default_root_dir": RUNS,
@@ -96,42 +83,8 @@ huggingface_hub.utils.enable_progress_bars()
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
 
-ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
-"""What is raised for a mistake of the user; anything else is a fault of the program, and keeps its traceback."""
-
 SIGTERM_STATUS = 143
 """The exit status of a process that SIGTERM has ended, 128 + 15."""
-
-USELESS = (
-    ".*module.s. in eval mode.*",  # all of ours are, on purpose
-    ".*Total length of .* across ranks is zero.*",  # no validation prompts
-    ".*LightningCLI's args parameter.*",
-    ".*does not have many workers.*",
-    ".*Checkpoint directory .* exists and is not empty.*",  # the folder of the run, which holds its config and metrics
-    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # sampling does not need them
-    ".*The dirpath has changed from.*",  # a run that was moved
-    ".*Couldn't infer the batch indices.*",  # a prediction holds its own numbers
-    ".*LeafSpec.*is deprecated.*",
-)
-"""Warnings about what is meant to be so."""
-
-
-class Parser(LightningArgumentParser):
-    """Reports a mistake in one sentence instead of the usage of two hundred options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:
-            super().error(message, ex)
-        if os.environ.get(TRACEBACK) and ex is not None:
-            raise ex
-        self.exit(2, f"error: {explain(message, self._options())}\n")
-        raise AssertionError("exit returns no more")
-
-    def _options(self) -> list[str]:
-        parsers = (
-            [self, *getattr(self._subcommands_action, "choices", {}).values()] if self._subcommands_action else [self]
-        )
-        return sorted({action.dest for parser in parsers for action in parser._actions})
 
 
 class CLI(LightningCLI):
@@ -152,14 +105,27 @@ class CLI(LightningCLI):
         """Builds module, data and trainer; the commands of our own build what they need."""
         if self.subcommand not in OWN:
             with self._alive():
+                # prompts before the model: they take seconds, and a model minutes
+                TERMINAL.status("reading prompts")
+                data = self._data()
                 TERMINAL.status(f"building {', '.join(self._names())}")
+                self._dump_config()
+                given, self.config = self.config, self.config.clone()
+                self.config[self.subcommand].data = data
                 super().instantiate_classes()
+                self.config = given
+
+    def _data(self) -> LightningDataModule:
+        """Builds the data, and checks that they have prompts for the command."""
+        data: LightningDataModule = build(self.config[self.subcommand].data, LightningDataModule, "data")
+        if isinstance(data, PromptData):
+            data.check(str(self.subcommand))
+        return data
 
     def _names(self) -> list[str]:
         """The classes that take time to build."""
-        arguments = self.config[self.subcommand].model.get("init_args") or {}
-        given = [str((arguments.get(name) or {}).get("class_path", "")) for name in ("model", "reward")]
-        return [path.rpartition(".")[2] for path in given if path] or ["the model"]
+        arguments = arguments_of(self.config[self.subcommand].model.as_dict())
+        return [name for part in ("model", "reward") if (name := class_of(arguments.get(part)))] or ["the model"]
 
     @property
     def _speaks(self) -> bool:
@@ -228,6 +194,7 @@ class CLI(LightningCLI):
         if self.subcommand in OWN:
             return
         check_writable(self.run.folder)
+        _check_checkpoint(config.get("ckpt_path"))
         self._resumed = config.get("ckpt_path") if self.subcommand == "fit" else None
         if self.subcommand == "fit":
             if self._resumed is None and requeued() and (self.run.folder / LAST).is_file():
@@ -303,27 +270,19 @@ class CLI(LightningCLI):
             wanted.append(RunPage(self.run.folder, self.subcommand, self.line, self._summary))
         return wanted
 
+    def before_predict(self) -> None:
+        """Passes the settings to the writer of predictions, which goes on where another process has ended."""
+        config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionWriter):
+                callback.settings = sampling_settings(config)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "predict":
             # they are written one by one, and would fill the memory
             kwargs["return_predictions"] = bool(kwargs.get("return_predictions"))
         return kwargs
-
-
-def build(value: Any, base: type, place: str) -> Any:
-    """Returns the object that a part of a parsed config stands for.
-
-    Raises:
-        ValueError: If it does not exist.
-    """
-    if value is None:
-        raise ValueError(
-            f"{place}: expected an object of a class of {base.__name__}, got null; use the config of the training"
-        )
-    parser = Parser(parser_mode=MODE, exit_on_error=False)
-    parser.add_subclass_arguments(base, "object")
-    return parser.instantiate_classes(parser.parse_object({"object": value})).object
 
 
 def check_writable(folder: Path) -> None:
@@ -338,6 +297,13 @@ def check_writable(folder: Path) -> None:
         raise OSError(
             f"the output folder {folder} cannot be written to ({reason}); set trainer.default_root_dir to one that can"
         ) from error
+
+
+def _check_checkpoint(path: str | None) -> None:
+    """Raises a ``FileNotFoundError`` for a checkpoint that does not exist, before a model is loaded."""
+    # other words, such as last, and addresses are Lightning's
+    if path and path.endswith(".ckpt") and "://" not in path and not Path(path).exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}; check --ckpt_path")
 
 
 def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
@@ -366,27 +332,6 @@ def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
         )
     except SIGTERMException:
         raise SystemExit(SIGTERM_STATUS) from None
-
-
-def cause(error: BaseException) -> BaseException:
-    """Returns the error that our code raised, where jsonargparse has wrapped it in its own."""
-    while error.__cause__ is not None and _raised_in(error).startswith("jsonargparse"):
-        error = error.__cause__
-    return error
-
-
-def is_mistake(error: BaseException) -> bool:
-    """Whether an error is one of the user: one of ours, or of a callback of Lightning, such as of a monitor that is not logged."""
-    callback = isinstance(error, RuntimeError) and _raised_in(error).startswith("lightning.pytorch.callbacks")
-    return callback or isinstance(error, ERRORS)
-
-
-def _raised_in(error: BaseException) -> str:
-    """Returns the module in which an error was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
 
 
 def _listed(value: Any) -> list[Any]:

@@ -26,7 +26,7 @@ class Exporter(ABC):
     images of the reloaded model are those of the model in memory and not those of the base model.
 
     Attributes:
-        library: The library on the hub that reads the format; None if there is none.
+        library: The library on the hub that reads the format; None if no such library is there.
         tags: The tags of the format on the hub.
     """
 

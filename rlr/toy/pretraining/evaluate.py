@@ -7,7 +7,6 @@ reconstructions of them (the ceiling of any sample) and on samples, these also f
 caption; then the mean of each learned reward on samples, and how often it prefers a caption to one with a single claim altered.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.evaluation.report import Table, say, written
 from rlr.evaluation.samples import SampleSet
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.models import Frozen, Guidance, StableDiffusion
 from rlr.rewards import Reward
 from rlr.samplers import DDIM, FlowSDE, Sampler
@@ -40,7 +39,7 @@ Shares = dict[str, dict[str, float]]
 
 
 def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
-    """One image for each caption in [0, 1], (N, 3, 32, 32), on the noises of an evaluation."""
+    """One image or video for each caption, in [0, 1], (N, *), on the noises of an evaluation."""
     return torch.cat([batch.pixels for batch in SampleSet(captions, seed=seed, batch_size=BATCH).batches(chain)])
 
 
@@ -126,7 +125,7 @@ def table(title: str, shares: Shares, columns: Sequence[str]) -> str:
 def write(result: dict[str, Any], path: str | None) -> None:
     """Writes the numbers of a card to a file, if one is named."""
     if path:
-        write_whole(Path(path), (json.dumps(result, indent=1) + "\n").encode())
+        write_json(Path(path), result)
 
 
 def card(
