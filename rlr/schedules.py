@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,19 +83,21 @@ def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
     Raises:
         ValueError: If the last time exceeds :math:`N - 1`, where VideoCrafter's sampler fails too.
     """
-    times = _strided(steps, training_steps, offset)
-    if times[-1] >= training_steps:
-        counts = [n for n in range(1, training_steps + 1) if _strided(n, training_steps, offset)[-1] < training_steps]
+    last = _last(steps, training_steps, offset)
+    if last >= training_steps:
+        counts = [n for n in range(1, training_steps + 1) if _last(n, training_steps, offset) < training_steps]
         nearest = [*[n for n in counts if n < steps][-1:], *[n for n in counts if n > steps][:1]]
         raise ValueError(
-            f"a stride of {training_steps} // {steps} reaches time {int(times[-1])} of a schedule that ends at "
+            f"a stride of {training_steps} // {steps} reaches time {last} of a schedule that ends at "
             f"{training_steps - 1}; use {' or '.join(map(str, nearest))} steps"
         )
-    return times
-
-
-def _strided(steps: int, training_steps: int, offset: int) -> Tensor:
     return torch.arange(0, training_steps, training_steps // steps) + offset
+
+
+def _last(steps: int, training_steps: int, offset: int) -> int:
+    r"""Returns the largest :math:`i \lfloor N / T \rfloor + o` with :math:`i \lfloor N / T \rfloor < N`."""
+    stride = training_steps // steps
+    return (training_steps - 1) // stride * stride + offset
 
 
 class DiscreteSchedule(Schedule):
@@ -123,6 +126,22 @@ class DiscreteSchedule(Schedule):
     def scale(self, time: float) -> float:
         r"""Returns the factor :math:`s_\tau` within :math:`\alpha_\tau = s_\tau \sqrt{\bar\alpha_\tau}`; here 1."""
         return 1.0
+
+    def time_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        r"""Returns the times at which the ratio of noise to signal is :math:`\sigma / \alpha`, without the rescaling.
+
+        They are linear in :math:`\arctan(\sigma / \alpha)` between the :math:`N` times; a smaller ratio than the first time's has
+        time 0, a larger one than the last time's :math:`N - 1`.
+
+        Args:
+            alpha: The levels :math:`\alpha \geq 0` on the CPU, of any shape.
+            sigma: The levels :math:`\sigma \geq 0`, of the same shape, not both 0.
+
+        Returns:
+            The times in float64, of that shape.
+        """
+        angles = torch.atan2((1 - self.alphas_cumprod).sqrt(), self.alphas_cumprod.sqrt()).numpy()
+        return torch.as_tensor(np.interp(torch.atan2(sigma, alpha).numpy(), angles, np.arange(len(angles))))
 
     def grid(self, steps: int) -> Grid:
         count = len(self.alphas_cumprod)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
+from rlr.api.run_files import check_free
 from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
-from rlr.cli.run_folder import LAST
 from rlr.cli.user_errors import USELESS
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
@@ -115,9 +115,13 @@ def align(
     optimization = _changed(found.optimization, accumulate=accumulate, lr=lr)
     module = _kind(model)(model, sampler or own(), scored, estimator, optimization, seed=seed)
     data = _data(prompts, batch_size, seed)
-    history = _fit(module, data, updates, folder)
     card = Card(scored.label, {**_facts(module, data), "updates": updates, "seed": seed})
-    return Aligned(module.chain, card, history, None if isinstance(pipe, DiffusionModel) else pipe)
+    history, place = _fit(module, data, updates, folder), None if folder is None else Path(folder)
+    return Aligned(module.chain, card, history, _pipeline(pipe), scored, data.read("train"), place)
+
+
+def _pipeline(pipe: Any) -> Any:
+    return None if isinstance(pipe, DiffusionModel) else pipe
 
 
 def _kind(model: DiffusionModel) -> type[Alignment]:
@@ -187,7 +191,7 @@ def _fit(module: Alignment, data: PromptData, updates: int, folder: str | Path |
     places: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
     callbacks: list[Callback] = [history, ProgressLine()]
     if folder is not None:
-        _check_free(Path(folder))
+        check_free(Path(folder), "align")
         callbacks.append(Checkpointing(dirpath=str(folder)))
         places = {"logger": MetricsFile(Path(folder), False), "plugins": [SafeCheckpointIO()]}
     with _quiet(), TERMINAL.alive():
@@ -206,11 +210,6 @@ def _fit(module: Alignment, data: PromptData, updates: int, folder: str | Path |
     # the trainer has moved the module to the CPU
     module.to(trainer.strategy.root_device)
     return history.rows
-
-
-def _check_free(folder: Path) -> None:
-    if (folder / LAST).exists():
-        raise ValueError(f"align: expected a folder without a run, found {folder / LAST}; name another folder")
 
 
 @contextmanager

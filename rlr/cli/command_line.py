@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from rlr.cli.config_parts import arguments_of, class_of
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.export import check_empty, choose, export
-from rlr.cli.interrupts import sigterm_raises
+from rlr.cli.interrupts import exit_by, sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
 from rlr.cli.parser import MODE, Parser, build
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
@@ -51,7 +52,7 @@ from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings, sampling_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
 from rlr.cli.summary import summary
-from rlr.cli.wandb_run import place
+from rlr.cli.wandb_run import place, quieted
 from rlr.data import PromptData
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
@@ -83,18 +84,25 @@ huggingface_hub.utils.enable_progress_bars()
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
 
-SIGTERM_STATUS = 143
-"""The exit status of a process that SIGTERM has ended, 128 + 15."""
-
 
 class CLI(LightningCLI):
     """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
+
+    def __init__(self, module: Any, data: Any, args: Any, **settings: Any) -> None:
+        self._command = named_command(args)
+        super().__init__(module, data, args=args, **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The commands of Lightning that have a parser: the one that is asked for, since each parser takes a tenth of a second."""
+        return {name: skip for name, skip in super().subcommands().items() if self._command in (name, None)}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
         # these arguments are made from the config's module
         for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
+            if self._command not in (name, None):
+                continue
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
             own_parser.add_function_arguments(function, skip={*made})
@@ -237,7 +245,7 @@ class CLI(LightningCLI):
         """The loggers: ``metrics.csv`` in the folder of the run for ``fit``, unless a config wants no logger."""
         if given is False or self.subcommand == "predict":
             return given or False
-        others = [logger for logger in _listed(given) if logger is not True]
+        others = [quieted(logger) for logger in _listed(given) if logger is not True]
         folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
         return [*others, MetricsFile(folder, self._resumed is not None)]
 
@@ -285,6 +293,13 @@ class CLI(LightningCLI):
         return kwargs
 
 
+def named_command(arguments: Any) -> str | None:
+    """Returns the command that arguments name, or None where it has to be found among all."""
+    if isinstance(arguments, Mapping):
+        return arguments.get("subcommand")
+    return arguments[0] if isinstance(arguments, list | tuple) else None
+
+
 def check_writable(folder: Path) -> None:
     """Raises if no file can be made in ``folder``, so that a run fails before its first step and not after it."""
     try:
@@ -330,8 +345,8 @@ def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
             parser_kwargs={"parser_mode": MODE},
             args=arguments,
         )
-    except SIGTERMException:
-        raise SystemExit(SIGTERM_STATUS) from None
+    except SIGTERMException as error:
+        raise exit_by(error) from None
 
 
 def _listed(value: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.models.integrity import check_file
 
 COMPILED = "_orig_mod."
@@ -205,7 +206,8 @@ class ModelFolder:
     def _explained(self, part: str) -> Iterator[None]:
         """Turns what the libraries raise for unreadable files and without network into one sentence."""
         try:
-            yield
+            with cache_if_offline(self.path):
+                yield
         except UNREADABLE as error:
             raise ValueError(self._sentence(part, error)) from error
 
@@ -228,6 +230,7 @@ class ModelFolder:
             )
         if not isinstance(error, OSError):
             return f"{part}/ of {self.path!r} cannot be read ({cause}); delete it from the model cache, and download it again"
+        cause = unreachable() or cause
         return (
             f"{self.path!r} is neither a folder nor in this machine's model cache, and could not be downloaded ({cause}); "
             f"without a network connection, set path to a folder that contains {layout}, such as one that `hf download` wrote"

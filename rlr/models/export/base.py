@@ -27,7 +27,7 @@ class Exporter(ABC):
     images of the reloaded model are those of the model in memory and not those of the base model.
 
     Attributes:
-        library: The library on the hub that reads the format; None if no such library is there.
+        library: The library on the hub that reads the format; None if it has no library.
         tags: The tags of the format on the hub.
     """
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from rlr.io.hub_connection import cache_if_offline
 from rlr.io.weights import freeze, tell_unread
 
 
@@ -33,7 +34,8 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         # so that the weights of other shapes are listed, and refused below by name
         options |= {"ignore_mismatched_sizes": True}
     try:
-        loaded = kind.from_pretrained(source, **options)
+        with cache_if_offline(source):
+            loaded = kind.from_pretrained(source, **options)
     except OSError as error:
         raise FileNotFoundError(
             f"no {kind.__name__} can be loaded from {source!r}; set a local folder that holds one in the layout of "

@@ -8,8 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rlr.cli.demo.__main__ import main
+from rlr.cli.demo.__main__ import CONFIGS, main
+from rlr.toy.demo.images import Images
 from tests.toy.demo.toy import Light, Smear, evaluate
+
+ROOT = Path(__file__).parents[3]
 
 CONFIG = """
 model:
@@ -69,6 +72,17 @@ def test_the_page_needs_no_other_file(finished: Path) -> None:
     assert page.count("<svg") == 2
     assert all(reference.startswith("data:") for reference in references.found)
     assert not re.search(r"url\(|@import|<script", page)
+
+
+def test_the_page_says_what_the_config_names_and_no_more(finished: Path) -> None:
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    assert "The base is the Smear of the config, which was not made for the prompts shown here." in page
+    assert "the reward, Light of the config, goes up" in page
+    assert "ships with the library" not in page
+    own = Images.words.done("Tiny", "TinyPickScore", 1, "RLR")
+    assert own.startswith("The base is a small latent diffusion model in Stable Diffusion's own format that ships with")
+    assert "1 update of RLR changed" in own
+    assert "the reward, a small CLIP in PickScore's format, goes up" in own
 
 
 def test_the_page_serves_phones_and_dark_rooms(finished: Path) -> None:
@@ -159,6 +173,25 @@ def test_options_that_make_no_sense(
     assert main(["--config", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "out"), *words]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_twin_aligns_the_built_in_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    small = "--updates 1 --every 0 --prompts 3 --data.batch_size 2 --model.sampler.steps 4"
+    assert main(f"--model flow --out {tmp_path} {small}".split()) == 0
+    numbers = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert (numbers["config"], numbers["estimator"]) == (CONFIGS["flow"], "HalfOrderRLR")
+    config = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert "TinyFlow" in config
+    assert "FlowSDE" in config
+    assert numbers["results"]["reward"]["aligned"] != numbers["results"]["reward"]["base"]
+
+
+def test_a_model_has_a_config_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all((ROOT / file).is_file() for file in CONFIGS.values())
+    with pytest.raises(SystemExit):
+        main(["--model", "flow", "--config", CONFIGS["image"]])
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_evaluation_leaves_the_global_generator_alone() -> None:
