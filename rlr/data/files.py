@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlr.io.inventory import note
+
 CSV_FIELD = re.compile(r'("[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|)(,|\r\n|\n|\r|\Z)')
 """A field of RFC 4180 and what ends it. A quote inside a field that does not start with one stands for itself."""
 
@@ -201,7 +203,9 @@ def locate(source: str, patterns: Sequence[str]) -> Path:
         FileNotFoundError: If there is no such folder, and no such data set can be downloaded.
     """
     folder = Path(source).expanduser()
-    return folder if folder.is_dir() else _download(source, patterns)
+    found = folder if folder.is_dir() else _download(source, patterns)
+    note(source, "", here=True, dataset=True)
+    return found
 
 
 def _download(source: str, patterns: Sequence[str]) -> Path:
@@ -212,6 +216,7 @@ def _download(source: str, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(source, repo_type="dataset", allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        note(source, "", here=False, dataset=True)
         raise FileNotFoundError(
             f"expected a folder, or a data set on the hub that can be downloaded, found {source!r}, which is neither; set a "
             f"folder that contains {', '.join(patterns)}, or run once with a network connection"

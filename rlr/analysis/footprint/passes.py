@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -41,7 +41,7 @@ class Passes:
     Args:
         rows: The number of samples with which they were counted.
         plain: The pass without a graph.
-        weights: The pass with a graph in the weights alone.
+        weights: The pass with a graph in the weights alone; its backward pass counts as the other one.
         inputs: The pass with a graph in the input and in the weights.
     """
 
@@ -73,7 +73,8 @@ def passes(
         with torch.no_grad():
             plain = _plain(function, x)
         alone = _graph(function, x, weights, storages, backward=False) if weights else plain
-        return Passes(len(x), plain, alone, _graph(function, x.requires_grad_(), weights, storages))
+        inputs = _graph(function, x.requires_grad_(), weights, storages)
+    return Passes(len(x), plain, replace(alone, backward=inputs.backward), inputs)
 
 
 def _plain(function: Function, x: Tensor) -> Pass:
