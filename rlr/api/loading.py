@@ -9,8 +9,8 @@ import yaml
 from rlr.api.aligned import Aligned
 from rlr.chain import Chain
 from rlr.cli.card import card_of
-from rlr.cli.command_line import build
 from rlr.cli.export import read_weights
+from rlr.cli.parsing import build
 from rlr.cli.run_folder import LAST, Run
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import import_classes

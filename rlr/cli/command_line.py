@@ -1,25 +1,19 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
 import inspect
-import logging
-import os
 import shlex
 import sys
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import diffusers
-import huggingface_hub
-import jsonargparse
-import transformers
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlr.callbacks import (
@@ -39,19 +33,18 @@ from rlr.callbacks import (
 from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.card import card_of
-from rlr.cli.class_changes import drop_arguments_with_their_class
-from rlr.cli.config_inheritance import read_bases
 from rlr.cli.draft_config import CONFIG, read_options
+from rlr.cli.doctor import doctor
 from rlr.cli.ending import ending
-from rlr.cli.error_messages import explain
 from rlr.cli.export import check_empty, choose, export
 from rlr.cli.interrupts import sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
+from rlr.cli.parsing import MODE, Parser, build
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
 from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings
-from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
+from rlr.cli.static_check import ANALYZE, COMMANDS, DOCTOR, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
 from rlr.estimators.base import Estimator
@@ -61,18 +54,6 @@ from rlr.models import DiffusionModel
 from rlr.models.export import Exporter
 from rlr.modules import Alignment
 from rlr.records.record import Record
-
-# `${model.init_args.x}` then means the same under `fit` as in the file, and command-line overrides are seen by it
-jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-
-MODE = "omegaconf+"
-"""How configs are read: as YAML, whose interpolations are resolved once all is parsed."""
-
-read_bases(MODE)
-drop_arguments_with_their_class()
-
-TRACEBACK = "RLR_TRACEBACK"
-"""The environment variable that, when set, shows where a mistake was noticed."""
 
 DEFAULTS: dict[str, Any] = {
     "default_root_dir": RUNS,
@@ -84,20 +65,8 @@ DEFAULTS: dict[str, Any] = {
 }
 """Where our defaults of the trainer differ from Lightning's."""
 
-# Lightning's advertisements, and facts about devices that the user chose; its warnings stay
-for _name in ("lightning.pytorch", "lightning.fabric"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-# the line of progress takes the place of bars for each file of a model
-transformers.utils.logging.disable_progress_bar()
-diffusers.utils.logging.disable_progress_bar()
-# both hide the bars of downloads as well, which may take an hour
-huggingface_hub.utils.enable_progress_bars()
-
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
-
-ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
-"""What is raised for a mistake of the user; anything else is a fault of the program, and keeps its traceback."""
 
 SIGTERM_STATUS = 143
 """The exit status of a process that SIGTERM has ended, 128 + 15."""
@@ -116,24 +85,6 @@ USELESS = (
 """Warnings about what is meant to be so."""
 
 
-class Parser(LightningArgumentParser):
-    """Reports a mistake in one sentence instead of the usage of two hundred options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:
-            super().error(message, ex)
-        if os.environ.get(TRACEBACK) and ex is not None:
-            raise ex
-        self.exit(2, f"error: {explain(message, self._options())}\n")
-        raise AssertionError("exit returns no more")
-
-    def _options(self) -> list[str]:
-        parsers = (
-            [self, *getattr(self._subcommands_action, "choices", {}).values()] if self._subcommands_action else [self]
-        )
-        return sorted({action.dest for parser in parsers for action in parser._actions})
-
-
 class CLI(LightningCLI):
     """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
 
@@ -141,7 +92,8 @@ class CLI(LightningCLI):
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
         # these arguments are made from the config's module
-        for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
+        functions = (EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"}), (DOCTOR, doctor, {"config"})
+        for name, function, made in functions:
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
             own_parser.add_function_arguments(function, skip={*made})
@@ -171,7 +123,7 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand in OWN:
-            {EXPORT: self._export, ANALYZE: self._analyze}[subcommand]()
+            {EXPORT: self._export, ANALYZE: self._analyze, DOCTOR: self._doctor}[subcommand]()
             return
         try:
             with sigterm_raises(), self._alive():
@@ -218,6 +170,15 @@ class CLI(LightningCLI):
         self.analyzed = analyze(training, **{**settings, "estimators": given or None, "folder": str(folder)})
         say(self.analyzed.text())
         say("\n" + "\n".join(str(path) for path in sorted(folder.glob("analysis.*"))))
+
+    def _doctor(self) -> None:
+        config = self.config[DOCTOR]
+        with self._alive():
+            TERMINAL.status("estimating memory")
+            self.diagnosis = doctor(config, config.memory_gib)
+        say(self.diagnosis.text)
+        if not self.diagnosis.sound:
+            raise SystemExit(1)
 
     def before_instantiate_classes(self) -> None:
         """Checks settings once interpolations are resolved, and the folder of the run before anything is loaded."""
@@ -311,21 +272,6 @@ class CLI(LightningCLI):
         return kwargs
 
 
-def build(value: Any, base: type, place: str) -> Any:
-    """Returns the object that a part of a parsed config stands for.
-
-    Raises:
-        ValueError: If it does not exist.
-    """
-    if value is None:
-        raise ValueError(
-            f"{place}: expected an object of a class of {base.__name__}, got null; use the config of the training"
-        )
-    parser = Parser(parser_mode=MODE, exit_on_error=False)
-    parser.add_subclass_arguments(base, "object")
-    return parser.instantiate_classes(parser.parse_object({"object": value})).object
-
-
 def check_writable(folder: Path) -> None:
     """Raises if no file can be made in ``folder``, so that a run fails before its first step and not after it."""
     try:
@@ -366,27 +312,6 @@ def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
         )
     except SIGTERMException:
         raise SystemExit(SIGTERM_STATUS) from None
-
-
-def cause(error: BaseException) -> BaseException:
-    """Returns the error that our code raised, where jsonargparse has wrapped it in its own."""
-    while error.__cause__ is not None and _raised_in(error).startswith("jsonargparse"):
-        error = error.__cause__
-    return error
-
-
-def is_mistake(error: BaseException) -> bool:
-    """Whether an error is one of the user: one of ours, or of a callback of Lightning, such as of a monitor that is not logged."""
-    callback = isinstance(error, RuntimeError) and _raised_in(error).startswith("lightning.pytorch.callbacks")
-    return callback or isinstance(error, ERRORS)
-
-
-def _raised_in(error: BaseException) -> str:
-    """Returns the module in which an error was raised."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
 
 
 def _listed(value: Any) -> list[Any]:

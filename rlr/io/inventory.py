@@ -10,6 +10,10 @@ from typing import Any
 from torch import nn
 
 
+TOKENIZER = "tokenizer"
+"""The part of a source that is its tokenizer."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A source of weights, settings or prompts.
@@ -33,8 +37,14 @@ class Source:
         if path.exists() or path.is_absolute() or self.name.count("/") != 1 or self.name.startswith("."):
             return f"put it into {self.name}, or set another path"
         kind = " --repo-type dataset" if self.dataset else ""
-        file = f" {self.part}" if Path(self.part).suffix else ""
-        return f"hf download{kind} {self.name}{file}"
+        return f"hf download{kind} {self.name}{self._files}"
+
+    @property
+    def _files(self) -> str:
+        """What the command says of the files, if not all are needed."""
+        if self.part == TOKENIZER:
+            return " --include '*.json' '*.txt'"
+        return f" {self.part}" if Path(self.part).suffix else ""
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import json
 import logging
 import pickle
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -11,8 +11,8 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningModule
 
 from rlr import estimators
-from rlr.cli.command_line import MODE, Parser
 from rlr.cli.config_inheritance import merge, with_bases
+from rlr.cli.parsing import MODE, Parser
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import import_classes
 from rlr.estimators import Estimator

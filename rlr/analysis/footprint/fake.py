@@ -1,19 +1,19 @@
 """Networks and tensors with shapes and no content, in which the bytes of a pass can be counted without the memory for them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 aten: Any = torch.ops.aten
 
-NORMS = (nn.functional.group_norm, nn.functional.layer_norm)
+NORMS = ("group_norm", "layer_norm")
 """The functions that autocast computes in float32 on a GPU, and in the lower precision on a CPU."""
 
 
@@ -41,13 +41,24 @@ def _all_rows(x: Tensor, masks: list[Tensor | None]) -> Tensor:
     return x.new_empty((*x.shape[:at], mask.numel(), *x.shape[at + mask.ndim :]))
 
 
-class NormsOfGPU(TorchFunctionMode):
-    """Normalizes in float32 within autocast, as a GPU does."""
+@contextmanager
+def norms_of_gpu() -> Iterator[None]:
+    """Within, autocast normalizes in float32, as on a GPU; the CPU's does so in the lower precision."""
+    own = {name: getattr(nn.functional, name) for name in NORMS}
+    try:
+        for name, function in own.items():
+            # no mode of torch's functions, which would not be active where a backward pass computes again
+            setattr(nn.functional, name, partial(_in_float32, function))
+        yield
+    finally:
+        for name, function in own.items():
+            setattr(nn.functional, name, function)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in NORMS and torch.is_autocast_enabled("cpu"):
-            args, kwargs = tree_map_only(Tensor, lambda x: x.float(), (args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
+
+def _in_float32(function: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
+    if torch.is_autocast_enabled("cpu"):
+        args, options = tree_map_only(Tensor, lambda x: x.float(), (args, options))
+    return function(*args, **options)
 
 
 class Fake:
@@ -65,7 +76,7 @@ class Fake:
     def active(self) -> Iterator[None]:
         """Within, tensors are made without content, and operations compute shapes alone."""
         with ExitStack() as stack:
-            for context in (self.mode, Assumed(), NormsOfGPU()):
+            for context in (self.mode, Assumed(), norms_of_gpu()):
                 stack.enter_context(context)
             if self.autocast is not None:
                 stack.enter_context(torch.autocast("cpu", dtype=self.autocast))

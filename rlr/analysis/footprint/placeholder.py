@@ -139,7 +139,9 @@ class PlaceholderModel(DiffusionModel):
         # which perturbations fit depends on whether all weights belong to linear layers
         linear = all(isinstance(model.get_submodule(name.rpartition(".")[0]), nn.Linear) for name in real)
         made = [nn.Parameter(torch.zeros(width, 1, dtype=torch.float64)) for _ in range(GROUPS if real else 0)]
-        self.layers = nn.ModuleList(nn.Linear(1, width, bias=False, device="meta") if linear else nn.Module() for _ in made)
+        self.layers = nn.ModuleList(
+            nn.Linear(1, width, bias=False, device="meta") if linear else nn.Module() for _ in made
+        )
         for layer, weight in zip(self.layers, made, strict=True):
             layer.weight = weight
 
@@ -160,7 +162,9 @@ class PlaceholderModel(DiffusionModel):
         return self._real[0].skip(time)
 
     def encode(self, prompts: Sequence[str]) -> Condition:
-        made = {name: torch.zeros(len(prompts), *shape, dtype=dtype) for name, (shape, dtype) in self._condition.items()}
+        made = {
+            name: torch.zeros(len(prompts), *shape, dtype=dtype) for name, (shape, dtype) in self._condition.items()
+        }
         return Condition(made)
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:

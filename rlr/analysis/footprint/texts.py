@@ -16,14 +16,16 @@ from rlr.models.text import PromptEncoder
 
 @dataclass(frozen=True)
 class Texts:
-    """The bytes of the text encoders of a model that are no part of it.
+    """The bytes of the text encoders of a model.
 
     Args:
+        device: Those that are a part of the model.
         cpu: Those that stay in the CPU's memory.
         passing: Those that are on the device while prompts are encoded.
         memory: The most prompts whose embeddings are kept on the device.
     """
 
+    device: int = 0
     cpu: int = 0
     passing: int = 0
     memory: int = 0
@@ -53,18 +55,19 @@ class Held(TextPlacement):
 
 
 def emptied_texts(model: DiffusionModel, fake: Fake) -> Texts:
-    """Replaces the text encoders of a model by ones without content, and returns the bytes of those outside of the model."""
-    cpu = passing = memory = 0
+    """Replaces the text encoders of a model by ones without content, and returns their bytes."""
+    device = cpu = passing = memory = 0
     for owner in [module for module in model.modules() if isinstance(module, PromptEncoder)]:
         placement = owner.placement
         encoder = owner.load() if isinstance(placement, OnDemand) else _opened(owner)
         fake.empty(encoder)
         size = size_of(encoder)
+        device += size * (not isinstance(placement, OnCPU | OnDemand))
         cpu += size * isinstance(placement, OnCPU)
         passing += size * isinstance(placement, OnDemand)
         memory = max(memory, placement.memory)
         owner.placement = Held(encoder, placement.memory)
-    return Texts(cpu, passing, memory)
+    return Texts(device, cpu, passing, memory)
 
 
 def _opened(owner: PromptEncoder) -> nn.Module:

@@ -1,7 +1,6 @@
 """All the memory that training takes: weights, a round of an estimator, the libraries."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -16,6 +15,9 @@ from rlr.modules.memory import Memory
 
 LIBRARIES = 800 * 2**20
 """The bytes of CUDA's context, its libraries' work spaces and the allocator's gaps, which no tensor shows; not measured here."""
+
+DRAWS = 3
+"""How many rounds of the alignment's own estimator are made, since it may draw how many steps it replays."""
 
 MIXED = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}
 """The type of matrix products by the trainer's precision."""
@@ -53,9 +55,7 @@ class Footprint:
         self.texts: Texts = emptied_texts(model, fake)
         fake.empty(model)
         fake.empty(reward)
-        self.training = Training(
-            model, reward, module.chain.sampler, batch, fake, module.optimization, module.penalty
-        )
+        self.training = Training(model, reward, module.chain.sampler, batch, fake, module.optimization, module.penalty)
 
     @cached_property
     def embeddings(self) -> int:
@@ -81,7 +81,8 @@ class Footprint:
         Raises:
             ValueError: If the estimator does not fit the chain.
         """
-        found = self.training.peak(estimator or self.estimator, memory or self.memory, batch)
+        draws = DRAWS if estimator in (None, self.estimator) else 1
+        found = self.training.peak(estimator or self.estimator, memory or self.memory, batch, draws)
         encoding = self.texts.passing + self.training.encoded[1]
         return Peak(self.frozen + max(found.device, encoding), found.waiting + self.texts.cpu)
 

@@ -22,6 +22,7 @@ from rlr.modules.optimization import Optimization
 from rlr.objective import Objective
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
+from rlr.seeding import Stream, spawn
 
 PROMPT = "a photo"
 UPDATES = 2
@@ -55,6 +56,7 @@ class Training:
         fake: Makes the tensors without content.
         optimization: How the weights change.
         penalty: The penalty, or None.
+        uncounted: What could not be counted, with the reason.
     """
 
     model: DiffusionModel
@@ -64,6 +66,7 @@ class Training:
     fake: Fake
     optimization: Optimization = field(default_factory=Optimization)
     penalty: Penalty | None = None
+    uncounted: list[str] = field(default_factory=list)
 
     @cached_property
     def encoded(self) -> tuple[Condition, int]:
@@ -83,9 +86,14 @@ class Training:
 
     @cached_property
     def objective(self) -> Work:
-        """The passes of decoder and reward."""
+        """The passes of decoder and reward; of the decoder alone, where the reward computes with more than tensors."""
         score = Objective(self.model, self.reward).of_frames()
-        return self._work(lambda x: score(x, [PROMPT] * len(x)).values)
+        try:
+            return self._work(lambda x: score(x, [PROMPT] * len(x)).values)
+        # whatever a program does with pixels that have no content
+        except Exception as error:
+            self.uncounted.append(f"{self.reward.label} ({type(error).__name__})")
+            return self._work(lambda x: self.model.decode(x).flatten(1).mean(1))
 
     def _work(self, function: Function, weights: Iterable[Tensor] = ()) -> Work:
         shape = (self.batch, *self.model.latent_shape(self.model.size))
@@ -94,13 +102,14 @@ class Training:
         kept = passes(self.fake, function, shape, trained)
         return Work(kept, lambda: passes(self.fake, function, shape, trained, stay))
 
-    def peak(self, estimator: Estimator, memory: Memory, batch: int | None = None) -> Peak:
+    def peak(self, estimator: Estimator, memory: Memory, batch: int | None = None, draws: int = 1) -> Peak:
         """Returns the most memory of a round, with the optimizer's state.
 
         Args:
             estimator: The estimator.
             memory: What is given up to save memory.
             batch: Another number of samples.
+            draws: The number of rounds, of which the largest counts: an estimator may draw how many steps it replays.
 
         Raises:
             ValueError: If the estimator does not fit the chain.
@@ -113,17 +122,24 @@ class Training:
         estimator.check(chain)
         score = PlaceholderObjective(self.objective, self.reward.differentiable, allocator)
         with RealBytes(model) as counted:
-            self._round(chain, estimator, score, allocator, batch or self.batch)
+            for draw in range(draws):
+                self._round(chain, estimator, score, allocator, batch or self.batch, draw)
         return Peak(counted.peak, allocator.waiting.peak)
 
     def _round(
-        self, chain: Chain, estimator: Estimator, score: PlaceholderObjective, allocator: Allocator, batch: int
+        self,
+        chain: Chain,
+        estimator: Estimator,
+        score: PlaceholderObjective,
+        allocator: Allocator,
+        batch: int,
+        draw: int,
     ) -> None:
         weights = list(chain.model.trainable.values())
         optimizer = self._optimizer(weights)
         rollouts = [
-            estimator.rollout(chain, [PROMPT] * batch, self._noises(chain, batch), score, seed)
-            for seed in range(self.optimization.accumulate)
+            estimator.rollout(chain, [PROMPT] * batch, self._noises(chain, batch), score, spawn(draw, Stream.ROLLOUT, k))
+            for k in range(self.optimization.accumulate)
         ]
         penalty = self.penalty.terms if self.penalty else no_terms
         for terms in islice(estimator.updates(rollouts, penalty), UPDATES):

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rlr.io.hub import weights_here
-from rlr.io.inventory import note, on_meta, taken
+from rlr.io.inventory import TOKENIZER, note, on_meta, taken
 from rlr.io.weights import blank, freeze, tell_unread
 
 
@@ -58,8 +58,9 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
 def _check_vocabulary(tokenizer: Any, source: str) -> None:
     """Raises for a tokenizer that knows its special tokens only, which transformers returns where it finds no file."""
     here = len(tokenizer) > len(tokenizer.all_special_tokens)
-    note(source, "tokenizer", here)
-    if not here:
+    note(source, TOKENIZER, here)
+    # an inventory goes on, to find all that is missing
+    if not here and taken() is None:
         raise FileNotFoundError(
             f"no vocabulary of a {type(tokenizer).__name__} was found in {source!r}; give a local folder that holds one, or a "
             "hub id while there is a network"
@@ -73,7 +74,9 @@ def _shapes(kind: Any, source: str) -> nn.Module:
         config = kind.config_class.from_pretrained(source)
     except OSError as error:
         note(source, "weights", here=False)
-        raise FileNotFoundError(f"no {kind.__name__} can be loaded from {source!r}; it is not on this machine") from error
+        raise FileNotFoundError(
+            f"no {kind.__name__} can be loaded from {source!r}; it is not on this machine"
+        ) from error
     return freeze(on_meta(blank(lambda: kind(config))))
 
 
