@@ -33,8 +33,8 @@ from rlr.callbacks import (
 from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.card import card_of
-from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.doctor import doctor
+from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.export import check_empty, choose, export
 from rlr.cli.interrupts import sigterm_raises

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rlr.analysis.footprint.total import LIBRARIES, Footprint
@@ -18,6 +17,12 @@ from rlr.io.offline import offline
 
 GIB, MIB = 2**30, 2**20
 WIDTH = 22
+LEAST = 2**10
+"""The fewest bytes that are worth a line."""
+NOT_ENOUGH = (
+    "None of this is enough: set the model's checkpointing and vae_slicing (or decode_chunk: 1), dtype: bfloat16, a smaller size, "
+    "or take a larger GPU."
+)
 
 
 @dataclass(frozen=True)
@@ -122,23 +127,28 @@ def _memory(found: Examination, device: Memory, libraries: int) -> tuple[list[st
     assert found.alignment is not None
     # text encoders that are loaded on demand are loaded here
     with offline(), without_weights():
-        footprint = Footprint(found.alignment, found.batch, found.precision, found.averaged, libraries)
+        footprint = Footprint(found.alignment, found.batch, found.precision, found.averaged, libraries, found.prompt)
         needed = needs(footprint)
     own = next(iter(needed))
     peak, fit = footprint.peak(), Fit(needed[own][0], device.free)
     lines = [
         f"Memory of training, estimated (batch {found.batch}, {footprint.module.chain.steps} steps)",
-        *(_line(name, _size(size)) for name, size in _parts(footprint, peak.device)),
+        *(_line(name, _size(size)) for name, size in _parts(footprint, peak.device) if size >= LEAST),
         *_estimators(needed, device.free),
         "",
         _verdict(fit, device),
     ]
     if not fit.fits:
-        lines += [f"  {change.text}: {_size(change.needed)}" for change in changes(footprint, needed, device.free)]
+        found_changes = changes(footprint, needed, device.free)
+        lines += [f"  {change.text}: {_size(change.needed)}" for change in found_changes]
+        if not any(Fit(change.needed, device.free).fits for change in found_changes):
+            lines.append(f"  {NOT_ENOUGH}")
     lines += [f"  not counted: {what}" for what in footprint.training.uncounted]
     waiting = Fit(peak.waiting, machine.ram().free)
     if peak.waiting:
-        lines.append(f"  In the CPU's memory {_size(waiting.needed)} of {_size(waiting.there)} that are free: {waiting.word}.")
+        lines.append(
+            f"  In the CPU's memory {_size(waiting.needed)} of {_size(waiting.there)} that are free: {waiting.word}."
+        )
     return lines, fit.fits and waiting.fits
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from rlr.analysis.footprint.training import PROMPT
 from rlr.callbacks import EMA
 from rlr.cli.error_messages import sentence
 from rlr.cli.parsing import ERRORS, build, cause
+from rlr.data import PromptData
 from rlr.io.inventory import Inventory, without_weights
 from rlr.io.offline import offline
 from rlr.models import DiffusionModel
@@ -28,6 +30,7 @@ class Examination:
         inventory: The sources of weights, settings and prompts.
         module: The module, without weights; None where a part is missing.
         batch: The number :math:`B` of samples of a batch.
+        prompt: A training prompt.
         precision: The trainer's precision.
         averaged: Whether an average of the trained weights is kept.
         faults: What prevents the training, besides missing sources, in sentences.
@@ -36,6 +39,7 @@ class Examination:
     inventory: Inventory = field(default_factory=Inventory)
     module: LightningModule | None = None
     batch: int = BATCH
+    prompt: str = PROMPT
     precision: str | None = None
     averaged: bool = False
     faults: list[str] = field(default_factory=list)
@@ -57,7 +61,10 @@ def examine(config: Any) -> Examination:
             for value, base, place in _parts(config):
                 _tried(lambda value=value, base=base, place=place: build(value, base, place), found)  # type: ignore[misc]
         data = _tried(lambda: build(config.data, LightningDataModule, "data"), found)
-    found.batch = getattr(data, "batch_size", BATCH)
+    if isinstance(data, PromptData):
+        found.batch = data.batch_size
+        prompts = _tried(lambda: data.read("train"), found)
+        found.prompt = str(prompts[0]) if prompts else PROMPT
     found.precision = None if config.trainer.precision is None else str(config.trainer.precision)
     found.averaged = any(_names(callback, EMA) for callback in config.trainer.callbacks or [])
     return found

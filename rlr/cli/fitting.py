@@ -55,7 +55,9 @@ def needs(footprint: Footprint) -> dict[str, tuple[int, int]]:
         try:
             asis, again = (footprint.peak(estimator, memory).device for memory in memories)
         except ValueError:
-            # it does not fit the chain, as likelihood ratios without noise
+            # another one may not fit the chain, as likelihood ratios without noise
+            if estimator is footprint.estimator:
+                raise
             continue
         found[name] = asis, again
     return found
@@ -94,7 +96,8 @@ def _single(footprint: Footprint, needed: Mapping[str, tuple[int, int]], there: 
     if not footprint.memory.offload_activations and footprint.libraries:
         offloaded = replace(footprint.memory, offload_activations=True)
         yield Change(
-            "set model.memory.offload_activations: true (activations in the CPU's memory)", footprint.peak(memory=offloaded).device
+            "set model.memory.offload_activations: true (activations in the CPU's memory)",
+            footprint.peak(memory=offloaded).device,
         )
 
 
@@ -119,13 +122,14 @@ def _batch(footprint: Footprint, batch: int) -> str:
 
 
 def _together(footprint: Footprint) -> Iterator[Change]:
-    """Yields all that saves memory without another estimator."""
-    memory = Memory(checkpoint_steps=True)
-    text = footprint.texts.device
-    parts = ["model.memory.checkpoint_steps: true", *(["text: OnCPU"] if text else []), "data.batch_size: 1"]
-    try:
-        least = footprint.peak(memory=memory, batch=1).device - text
-    except ValueError:
+    """Yields all that saves memory without another estimator, with the smallest batch that the estimator takes."""
+    memory, text = Memory(checkpoint_steps=True), footprint.texts.device
+    for batch in (1, 2):
+        try:
+            least = footprint.peak(memory=memory, batch=batch).device - text
+        except ValueError:
+            # an estimator may need several samples
+            continue
+        parts = ["model.memory.checkpoint_steps: true", *(["text: OnCPU"] if text else []), f"data.batch_size: {batch}"]
+        yield Change(f"set {', '.join(parts)} together", least)
         return
-    yield Change(f"set {', '.join(parts)} together", least)
-

@@ -105,7 +105,9 @@ def extras(name: str = "rlr") -> dict[str, list[str]]:
 
 def _lacking(needed: Iterable[Requirement], extra: str) -> list[str]:
     """Returns the packages of an extra that are not installed."""
-    own = (r for r in needed if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate({"extra": ""}))
+    own = (
+        r for r in needed if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate({"extra": ""})
+    )
     return [requirement.name for requirement in own if not _installed(requirement.name)]
 
 

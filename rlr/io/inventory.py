@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-
 TOKENIZER = "tokenizer"
 """The part of a source that is its tokenizer."""
 

@@ -80,7 +80,7 @@ class Allocator:
         found = work.offloaded if self.offload and self._building else work.kept
         graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *weights))
         chosen = (found.inputs if x.requires_grad else found.weights) if graph else found.plain
-        out: Tensor = _Allocated.apply(chosen, len(x) / found.rows, self.waiting, x, *weights)  # type: ignore[no-untyped-call]
+        out: Tensor = _Allocated.apply(chosen, len(x) / found.rows, self.waiting, x, *weights)
         return out
 
 
@@ -95,7 +95,7 @@ class _Allocated(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         _, *weights = ctx.saved_tensors
         filler(ctx.further)
         to_input, *to_weights = ctx.needs_input_grad[3:]

@@ -7,7 +7,7 @@ import torch
 
 from rlr.analysis.footprint.fake import Fake
 from rlr.analysis.footprint.texts import Texts, emptied_texts, size_of
-from rlr.analysis.footprint.training import Peak, Training
+from rlr.analysis.footprint.training import PROMPT, Peak, Training
 from rlr.estimators.base import Estimator
 from rlr.models.wrapper import unwrap
 from rlr.modules.alignment import Alignment
@@ -35,6 +35,7 @@ class Footprint:
         precision: The trainer's precision, such as ``bf16-mixed``; None for the default.
         averaged: Whether an average of the trained weights is kept.
         libraries: The bytes of the device that no tensor shows.
+        prompt: A prompt that the model knows.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Footprint:
         precision: str | None = None,
         averaged: bool = False,
         libraries: int = LIBRARIES,
+        prompt: str = PROMPT,
     ) -> None:
         if precision in TRUE:
             module.to(TRUE[precision])
@@ -55,7 +57,9 @@ class Footprint:
         self.texts: Texts = emptied_texts(model, fake)
         fake.empty(model)
         fake.empty(reward)
-        self.training = Training(model, reward, module.chain.sampler, batch, fake, module.optimization, module.penalty)
+        self.training = Training(
+            model, reward, module.chain.sampler, batch, fake, module.optimization, module.penalty, prompt
+        )
 
     @cached_property
     def embeddings(self) -> int:

@@ -56,6 +56,7 @@ class Training:
         fake: Makes the tensors without content.
         optimization: How the weights change.
         penalty: The penalty, or None.
+        prompt: A prompt that the model knows.
         uncounted: What could not be counted, with the reason.
     """
 
@@ -66,13 +67,14 @@ class Training:
     fake: Fake
     optimization: Optimization = field(default_factory=Optimization)
     penalty: Penalty | None = None
+    prompt: str = PROMPT
     uncounted: list[str] = field(default_factory=list)
 
     @cached_property
     def encoded(self) -> tuple[Condition, int]:
         """The condition of a batch, and the most bytes of encoding a prompt."""
         with self.fake.active(), torch.no_grad(), Storages() as storages:
-            condition = self.model.encode([PROMPT] * self.batch)
+            condition = self.model.encode([self.prompt] * self.batch)
         return condition, storages.peak
 
     @cached_property
@@ -89,7 +91,7 @@ class Training:
         """The passes of decoder and reward; of the decoder alone, where the reward computes with more than tensors."""
         score = Objective(self.model, self.reward).of_frames()
         try:
-            return self._work(lambda x: score(x, [PROMPT] * len(x)).values)
+            return self._work(lambda x: score(x, [self.prompt] * len(x)).values)
         # whatever a program does with pixels that have no content
         except Exception as error:
             self.uncounted.append(f"{self.reward.label} ({type(error).__name__})")
@@ -138,7 +140,9 @@ class Training:
         weights = list(chain.model.trainable.values())
         optimizer = self._optimizer(weights)
         rollouts = [
-            estimator.rollout(chain, [PROMPT] * batch, self._noises(chain, batch), score, spawn(draw, Stream.ROLLOUT, k))
+            estimator.rollout(
+                chain, [self.prompt] * batch, self._noises(chain, batch), score, spawn(draw, Stream.ROLLOUT, k)
+            )
             for k in range(self.optimization.accumulate)
         ]
         penalty = self.penalty.terms if self.penalty else no_terms
