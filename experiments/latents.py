@@ -5,6 +5,7 @@ from contextlib import chdir
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import torch
@@ -123,6 +124,8 @@ class Latents(Command):
 
     def run(self, folder: Path, base: Path) -> Sequence[Row]:
         """Optimizes, and returns a row for the latents before and one for those after it; samples stay in the folder."""
+        # scores are of all samples, so none is kept
+        rmtree(folder / "predictions", ignore_errors=True)
         with chdir(ROOT):
             cli = run_command([*self.arguments, f"--trainer.default_root_dir={folder}"])
             scores = next(c for c in cli.trainer.callbacks if isinstance(c, Scores))  # type: ignore[attr-defined]

@@ -1,17 +1,15 @@
 """Rows that were measured, in a CSV file that is whole at every moment."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from experiments.base import Row, Run
-from experiments.locks import locked
 from experiments.settings import ROOT, Setting
 from rlr.evaluation import provenance
-from rlr.io.atomic import write_whole
+from rlr.io.csv_file import read_csv, write_csv
+from rlr.io.locks import locked
 
 PROVENANCE = ("command", "seconds", "device", "threads", "date", "commit")
 """The last columns: what made a row, and what its whole run cost."""
@@ -41,10 +39,7 @@ class Results:
     @property
     def lines(self) -> list[Line]:
         """What the file holds now."""
-        if not self.path.is_file():
-            return []
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return [{name: value for name, value in line.items() if value} for line in csv.DictReader(file)]
+        return [{name: value for name, value in line.items() if value} for line in read_csv(self.path)]
 
     def rows(self, runs: Iterable[Run]) -> list[Row]:
         """Returns the rows of the runs that are measured, with numbers as numbers."""
@@ -89,11 +84,7 @@ class Results:
 
     def _write(self, lines: Sequence[Line]) -> None:
         names = dict.fromkeys(name for line in lines for name in line if name not in PROVENANCE)
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, [*names, *PROVENANCE], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        write_whole(self.path, buffer.getvalue().encode())
+        write_csv(self.path, [*names, *PROVENANCE], lines)
 
 
 def provenance_columns(setting: Setting, seconds: float) -> dict[str, str | float]:

@@ -1,6 +1,5 @@
 """Runs that VBench scores: a method samples videos, and the installed package scores them."""
 
-import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from experiments.settings import ROOT, Setting
 from rlr.cli.vbench.__main__ import main as vbench
 from rlr.evaluation.vbench.dimensions import SIX
 from rlr.evaluation.vbench.naming import VideoName
+from rlr.io.json_file import read_json
 
 NOISES = "--model.init_args.seed=0"
 """All models sample from the same noises, for every training seed."""
@@ -127,7 +127,7 @@ def name_by_prompt(predictions: Path, videos: Path) -> None:
     videos.mkdir(parents=True, exist_ok=True)
     seen: Counter[str] = Counter()
     for record in sorted(predictions.glob("*.json")):
-        prompt = json.loads(record.read_text(encoding="utf-8"))["prompt"]
+        prompt = read_json(record)["prompt"]
         path = videos / VideoName(prompt, seen[prompt]).file
         path.unlink(missing_ok=True)
         path.hardlink_to(record.with_suffix(".mp4"))
@@ -173,6 +173,6 @@ class VBenchRun:
 
 def scores(path: Path) -> Row:
     """Returns the six scores in percent and their weighted average, as a report of VBench holds them."""
-    report = json.loads(path.read_text(encoding="utf-8"))
+    report = read_json(path)
     percent = {dimension.name: float(report["percent"][dimension.name]) for dimension in SIX}
     return {**percent, AVERAGE: float(report[AVERAGE])}

@@ -102,11 +102,15 @@ if TYPE_CHECKING:
     from rlr.models import FullWeights as FullWeights
     from rlr.models import Guidance as Guidance
     from rlr.models import LoRA as LoRA
+    from rlr.models import QwenImage as QwenImage
+    from rlr.models import RescaledGuidance as RescaledGuidance
     from rlr.models import Size as Size
     from rlr.models import StableDiffusion as StableDiffusion
     from rlr.models import StableDiffusion3 as StableDiffusion3
     from rlr.models import Trainable as Trainable
     from rlr.models import VideoCrafter as VideoCrafter
+    from rlr.models import Wan as Wan
+    from rlr.models import ZImage as ZImage
     from rlr.modules import DOODL as DOODL
     from rlr.modules import Alignment as Alignment
     from rlr.modules import ImageAlignment as ImageAlignment

@@ -210,6 +210,11 @@ def from_reciprocal(steps: int, training_steps: int, smallest: float) -> Tensor:
     return torch.linspace(1, 1 / steps, steps, dtype=torch.float64).float().double()
 
 
+def unipc(steps: int, training_steps: int, smallest: float) -> Tensor:
+    r"""Returns the first :math:`T` of :math:`T + 1` levels evenly spaced from 1 down to :math:`1 / N` (UniPC, for Wan)."""
+    return torch.linspace(1, 1 / training_steps, steps + 1, dtype=torch.float64)[:-1]
+
+
 class FlowMatch(Schedule):
     r"""A rectified flow on the grid of diffusers' ``FlowMatchEulerDiscreteScheduler``, :math:`\sigma_T = 1, \dots, \sigma_0 = 0`.
 

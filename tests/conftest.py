@@ -56,3 +56,27 @@ def random_vc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.models.random_vc import small, write_random_vc
 
     return write_random_vc(tmp_path_factory.mktemp("vc"), small())
+
+
+@pytest.fixture(scope="session")
+def random_qwenimage(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Returns a function that writes a random Qwen-Image once and returns its folder."""
+    from tests.models.random_qwenimage import write_random_qwenimage
+
+    return cache(lambda: write_random_qwenimage(tmp_path_factory.mktemp("qwenimage")))
+
+
+@pytest.fixture(scope="session")
+def random_zimage(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Returns a function that writes a random Z-Image once and returns its folder."""
+    from tests.models.random_zimage import write_random_zimage
+
+    return cache(lambda: write_random_zimage(tmp_path_factory.mktemp("zimage")))
+
+
+@pytest.fixture(scope="session")
+def random_wan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Returns a function that writes a random Wan once and returns its folder."""
+    from tests.models.random_wan import write_random_wan
+
+    return cache(lambda: write_random_wan(tmp_path_factory.mktemp("wan")))

@@ -26,6 +26,15 @@ STEPS, OPTIMISED = (
 )
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
+FOLDERS = {
+    "VideoCrafter": "random_vc",
+    "TinyVideo": "random_vc",
+    "StableDiffusion3": "random_sd3",
+    "QwenImage": "random_qwenimage",
+    "ZImage": "random_zimage",
+    "Wan": "random_wan",
+}
+"""The fixture that writes a small random model of a class; ``random_sd`` for all others."""
 
 
 def name(path: Path) -> str:
@@ -176,11 +185,23 @@ def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch)
     assert all(reward["init_args"]["preprocessing"] == "official" for reward in rewards)
 
 
+@pytest.fixture
+def random_folder(request):
+    """Returns a function that returns the folder of a small random model of the class that a config names."""
+
+    def folder(config: dict) -> Path:
+        model = str(config["model"])
+        named = next((fixture for name, fixture in FOLDERS.items() if f".{name}'" in model), "random_sd")
+        found = request.getfixturevalue(named)
+        return found if isinstance(found, Path) else found()
+
+    return folder
+
+
 @pytest.mark.parametrize("path", STEPS, ids=name)
-def test_takes_a_step(path, random_sd, random_sd3, random_vc, resolved, tmp_path):
+def test_takes_a_step(path, random_folder, resolved, tmp_path):
     config = resolved(path)
-    images = random_sd3 if "StableDiffusion3" in str(config["model"]) else random_sd
-    folder = random_vc if makes_clips(config) else images()
+    folder = random_folder(config)
     cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path)])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == 1
@@ -228,19 +249,21 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     guided = args["model"]["class_path"].endswith(".Guidance")
     inner = "--model.init_args.model.init_args" + (".model.init_args" if guided else "")
     staged = ".data.init_args" if data["class_path"].endswith(".DCoT") else ""
-    full_size = "VideoCrafter" in str(args["model"])
+    full_size = any(name in str(args["model"]) for name in ("VideoCrafter", ".Wan'"))
+    grouped = data["init_args"].get("samples_per_prompt", 1) > 1
     small = [
         f"{inner}.path={folder}",
-        f"--data.init_args{staged}.batch_size={2 if full_size else 8}",
+        f"--data.init_args{staged}.batch_size={(4 if grouped else 2) if full_size else 8}",
         "--trainer.accelerator=cpu",
         "--trainer.precision=32-true",
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
-    if "StableDiffusion3" in str(args["model"]):
+    if any(name in str(args["model"]) for name in ("StableDiffusion3", "QwenImage", "ZImage")):
         small.append(f"{inner}.size=32")
     if full_size:
-        small += [f"{inner}.frames=2", f"{inner}.size=[16,16]"]
+        # the published Wan has a stride of 4 in time, and the random one of 2
+        small += [f"{inner}.frames={3 if '.Wan' in str(args['model']) else 2}", f"{inner}.size=[16,16]"]
     wrapped = "reward" in args["reward"]["init_args"]
     reward = "--model.init_args.reward" + (".init_args.reward" if wrapped else "")
     scored = args["reward"]["init_args"]["reward"] if wrapped else args["reward"]
@@ -252,9 +275,9 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", OPTIMISED, ids=name)
-def test_optimises_latents(path, random_sd, random_vc, resolved, tmp_path):
+def test_optimises_latents(path, random_folder, resolved, tmp_path):
     config = resolved(path)
-    folder = random_vc if makes_clips(config) else random_sd()
+    folder = random_folder(config)
     small = [
         *common(config, folder, tmp_path),
         "--model.init_args.steps=8",

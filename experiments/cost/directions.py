@@ -5,7 +5,6 @@ with the gradient of the same samples, :math:`(R_+ - R_-) / 2 s = \varepsilon \c
 for each sample once, and every kind of directions then costs products only. The differences in :math:`s` are left out.
 """
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.estimators import AllSteps, Estimator, FirstOrder
 from rlr.evaluation import provenance
+from rlr.io.json_file import write_json
 from rlr.rollout import unconditional
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
@@ -217,8 +217,7 @@ def main(args: Sequence[str] | None = None) -> None:
     rows = measure(options)
     where = {"device": provenance.device(torch.device("cpu")), "date": provenance.now(), "commit": provenance.commit()}
     chosen = {name: value for name, value in vars(options).items() if name != "out"}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"options": chosen, **where, "rows": rows}, indent=1) + "\n")
+    write_json(options.out, {"options": chosen, **where, "rows": rows})
     sys.stdout.write(f"{table(rows, options.directions)}\n\n{chosen}, {where['device']}, {where['date']}\n")
 
 

@@ -4,7 +4,6 @@ An update is a rollout, the backward of every term and a step of AdamW on LoRA w
 time over that of the passes it cannot do without (:mod:`experiments.cost.cases`), each timed by itself on the same machine.
 """
 
-import json
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
@@ -21,6 +20,7 @@ from experiments.cost.shapes import SHAPES, write
 from rlr.analysis.measure import Passes, counted, peak_bytes, seconds
 from rlr.chain import Chain
 from rlr.evaluation import provenance
+from rlr.io.json_file import write_json
 from rlr.models import Guidance, LoRA, StableDiffusion
 from rlr.rewards import Brightness
 from rlr.rewards.base import Scores
@@ -201,9 +201,8 @@ def main(args: Sequence[str] | None = None) -> None:
         "units": asdict(units),
         "rows": [asdict(row) for row in rows],
     }
-    given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"step_{given.shape}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(path, result)
     say(f"\n{path}")
 
 

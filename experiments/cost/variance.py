@@ -5,7 +5,6 @@ The reference :math:`g` is the mean of many gradients of full backpropagation on
 :mod:`experiments.cost.estimators`.
 """
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from rlr.analysis.accuracy import Accuracy, Reference, accuracy, draw_reference
 from rlr.analysis.problem import Problem
 from rlr.chain import Chain
 from rlr.evaluation import provenance
+from rlr.io.json_file import write_json
 from rlr.rollout import unconditional
 from rlr.samplers import DDIM
 from rlr.seeding import Stream, spawn
@@ -91,9 +91,8 @@ def main(args: Sequence[str] | None = None) -> None:
     rows = measure(options)
     chosen = {name: value for name, value in vars(options).items() if name not in ("out", "only")}
     where = {"device": provenance.device(torch.device("cpu")), "date": provenance.now(), "commit": provenance.commit()}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     result = {"options": chosen, **where, "rows": [asdict(r) for r in rows], "versions": provenance.versions()}
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(options.out, result)
     sys.stdout.write(f"{table(rows)}\n\n{chosen}, {where['device']}, {where['date']}\n")
 
 

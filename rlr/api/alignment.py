@@ -16,6 +16,7 @@ from rlr.api.aligned import Aligned
 from rlr.api.methods import method_of
 from rlr.callbacks import Checkpointing, MetricsFile, ProgressLine, SafeCheckpointIO
 from rlr.cli.run_folder import LAST
+from rlr.cli.user_errors import USELESS
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
 from rlr.io.terminal import TERMINAL
@@ -29,9 +30,6 @@ from rlr.samplers import DDIM, FlowSDE, Sampler
 
 Function = Callable[[Tensor, Sequence[str]], Any]
 """Scores of images and prompts."""
-
-USELESS = (".*does not have many workers.*", ".*module.s. in eval mode.*", ".*LeafSpec.*is deprecated.*")
-"""Warnings about what is meant to be so."""
 
 
 @dataclass(frozen=True)

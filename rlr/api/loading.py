@@ -1,6 +1,5 @@
 """The model of a finished run."""
 
-import csv
 from pathlib import Path
 
 import torch
@@ -10,10 +9,11 @@ from rlr.api.aligned import Aligned
 from rlr.chain import Chain
 from rlr.cli.card import card_of
 from rlr.cli.export import read_weights
-from rlr.cli.parsing import build
+from rlr.cli.parser import build
 from rlr.cli.run_folder import LAST, Run
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import import_classes
+from rlr.io.csv_file import read_csv
 from rlr.models import DiffusionModel
 from rlr.samplers import Sampler
 
@@ -50,7 +50,4 @@ def load(folder: str | Path, checkpoint: str = LAST, device: str | torch.device 
 
 def _history(file: Path) -> list[dict[str, float]]:
     """Returns the rows of a file of metrics without the empty cells."""
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    return [{name: float(value) for name, value in row.items() if value} for row in read_csv(file)]

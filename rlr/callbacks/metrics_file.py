@@ -1,7 +1,5 @@
 """``metrics.csv`` in the folder of a run."""
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from rlr.callbacks.loggers import show_image, show_table, show_video
 from rlr.io.atomic import write_whole
+from rlr.io.csv_file import read_table, to_csv
 
 UPDATE = "reward/mean"
 """What the row of an update has."""
@@ -76,11 +75,9 @@ class Rows(ExperimentWriter):
 
     def _keep_before(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Removes the rows that the resumed run will log again."""
-        if not self._file.is_file():
+        self.metrics_keys, rows = read_table(self._file)
+        if not self.metrics_keys:
             return
-        with self._file.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows, self.metrics_keys = list(reader), list(reader.fieldnames or [])
         # what another callback logs before the first update has the step of the checkpoint, whose row is kept
         update = UPDATE in metrics
         kept = [
@@ -88,11 +85,8 @@ class Rows(ExperimentWriter):
             for row in rows
             if _step(row) < step or (_step(row) == step and not update and not any(row.get(k) for k in metrics))
         ]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.metrics_keys)
-        writer.writeheader()
-        writer.writerows(kept)
-        write_whole(self._file, text.getvalue().encode())
+        # Lightning, which appends to the file, ends lines by CRLF
+        write_whole(self._file, to_csv(self.metrics_keys, kept).replace(b"\n", b"\r\n"))
 
 
 def _step(row: Mapping[str, str]) -> int:

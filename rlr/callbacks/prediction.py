@@ -1,18 +1,20 @@
 """Files of ``predict``: images or videos, each with a JSON that says how to make it again."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
 
-from rlr.evaluation.images import png, to_image
-from rlr.evaluation.results import plain
-from rlr.io.atomic import write_whole
-from rlr.io.video import write_video
+from rlr.callbacks.ema import EMA
+from rlr.callbacks.origin import claim
+from rlr.callbacks.sample_files import suffix, write_sample
+from rlr.data.prompts import PromptData
+from rlr.evaluation.provenance import identity
+from rlr.io.hub import checksum
+from rlr.io.json_file import read_json, write_json
+from rlr.io.text import quote
 from rlr.models.staged import StagedPrompt
 from rlr.modules.sampling import Prediction, Sampling, finite
 
@@ -23,19 +25,78 @@ class PredictionWriter(BasePredictionWriter):
     The number is that of the sample in the prompt file, so the files of several processes do not collide. A sample that is not
     finite has a JSON without a reward, and no image or video.
 
+    With :attr:`settings`, which the command line sets, an interrupted prediction goes on: ``origin.json`` states what the samples
+    are made with, those that are whole stay, and the folder is then, to the byte, that of an uninterrupted prediction.
+
     Args:
         folder: Where to write, by default ``predictions/last`` in the root folder of the trainer, with the name of the checkpoint;
             without a checkpoint ``predictions``.
     """
 
+    remedy = "set another folder with --trainer.callbacks+=PredictionWriter --trainer.callbacks.folder=FOLDER"
+    """How to choose another folder."""
+
     def __init__(self, folder: str | None = None) -> None:
         super().__init__(write_interval="batch")
         self.folder = folder
+        self.settings: Mapping[str, Any] | None = None
+        """The settings that samples follow from, as plain data; None where they are not known, and all samples are made."""
 
     def place(self, trainer: Trainer) -> Path:
         """Returns the folder of the predictions of the trainer's checkpoint."""
         name = Path(str(trainer.ckpt_path)).stem if trainer.ckpt_path else ""
         return Path(self.folder or Path(trainer.default_root_dir) / "predictions" / name)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks for the samples that are there already.
+
+        Raises:
+            ValueError: If there are samples that were made with other settings.
+        """
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if self.settings is None or not isinstance(data, PromptData):
+            return
+        try:
+            own = self.facts(pl_module, data)
+        except LookupError:
+            # the code of the reward is not known, so its scores may be others now
+            return
+        path, averaged = trainer.ckpt_path, any(isinstance(c, EMA) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        made = {"checkpoint": checksum(Path(path)) if path and Path(path).is_file() else path, "average": averaged}
+        claim(self.place(trainer), {**made, **self.settings, **own}, self.remedy)
+        data.finished = self.finished(self.place(trainer), data)
+
+    def facts(self, module: LightningModule, data: PromptData) -> dict[str, Any]:
+        """Returns what the files depend on besides the settings, as plain data.
+
+        Raises:
+            LookupError: If that is not known.
+        """
+        code = identity(module.reward) if isinstance(module, Sampling) else None
+        return {"evaluation_samples": data.evaluation_samples, "code of the reward": code}
+
+    def finished(self, folder: Path, data: PromptData) -> Callable[[str, int], bool]:
+        """Returns whether a sample, given by its prompt and index, is whole in a folder.
+
+        Raises:
+            ValueError: If a sample there is of another prompt.
+        """
+        prompts = data.read("predict")
+        whole = set()
+        for file in folder.glob("[0-9]*.json"):
+            index, record = int(file.stem), read_json(file)
+            i = index // data.evaluation_samples
+            if i < len(prompts):
+                self._check(file, record, prompts[i])
+                whole |= {index} if record["reward"] is None or any(map(Path.is_file, _media(file))) else set()
+        return lambda prompt, index: index in whole
+
+    def _check(self, file: Path, record: Mapping[str, Any], prompt: str) -> None:
+        if record["prompt"] != prompt or record.get("stages") != _stages(prompt).get("stages"):
+            raise ValueError(
+                f"{file} is a sample of {quote(record['prompt'])}, and the prompt of this number is {quote(prompt)} now; "
+                f"{self.remedy}, or delete the folder"
+            )
 
     def write_on_batch_end(
         self,
@@ -47,30 +108,30 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        checkpoint, folder = str(trainer.ckpt_path) if trainer.ckpt_path else None, self.place(trainer)
-        for i, number in enumerate(prediction.indices):
-            reward = prediction.rewards[i].item()
-            facts = {
-                "prompt": prediction.prompts[i],
-                "seed": prediction.seeds[i],
-                "reward": reward,
-                "scores": pl_module.reward.format(reward) if isinstance(pl_module, Sampling) else {},
-                "checkpoint": checkpoint,
-                **_stages(prediction.prompts[i]),
-                **(prediction.notes[i] if prediction.notes else {}),
-            }
-            if finite(prediction.samples[i : i + 1]).item():
-                write_sample(folder / f"{number:05d}", prediction.samples[i], prediction.fps)
-            text = json.dumps(plain(facts), indent=2, ensure_ascii=False) + "\n"
-            write_whole(folder / f"{number:05d}.json", text.encode())
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        for i, (prompt, index) in enumerate(zip(prediction.prompts, prediction.indices, strict=True)):
+            if not isinstance(data, PromptData) or not data.finished(prompt, index):
+                self.write(trainer, pl_module, prediction, i)
+
+    def write(self, trainer: Trainer, module: LightningModule, prediction: Prediction, i: int) -> None:
+        """Writes the files of sample ``i`` of a prediction, the JSON last."""
+        stem, reward = self.place(trainer) / f"{prediction.indices[i]:05d}", prediction.rewards[i].item()
+        facts = {
+            "prompt": prediction.prompts[i],
+            "seed": prediction.seeds[i],
+            "reward": reward,
+            "scores": module.reward.format(reward) if isinstance(module, Sampling) else {},
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            **_stages(prediction.prompts[i]),
+            **(prediction.notes[i] if prediction.notes else {}),
+        }
+        if finite(prediction.samples[i : i + 1]).item():
+            write_sample(stem, prediction.samples[i], prediction.fps)
+        write_json(stem.with_suffix(".json"), facts)
 
 
-def write_sample(stem: Path, pixels: Tensor, fps: float | None) -> None:
-    """Writes an image, or with ``fps`` a video, under its name without the suffix."""
-    if fps is None:
-        write_whole(stem.with_suffix(".png"), png(to_image(pixels)))
-    else:
-        write_video(stem.with_suffix(".mp4"), pixels, fps)
+def _media(file: Path) -> list[Path]:
+    return [file.with_suffix(suffix(fps)) for fps in (None, 1.0)]
 
 
 def _stages(prompt: str) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """``index.html`` and ``run.json`` in the folder of a run."""
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rlr.callbacks.evaluation import Listener
 from rlr.evaluation.provenance import provenance
 from rlr.evaluation.results import Results
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.records.record import FACTS, Record
 from rlr.records.run_page import write_page
 
@@ -36,14 +35,15 @@ class RunPage(Callback, Listener):
             keep(self.folder, {**facts, **provenance(trainer.strategy.root_device)})
 
     def on_evaluation(self, trainer: Trainer, pl_module: LightningModule, results: Results) -> None:
-        if trainer.is_global_zero:
+        # the command itself writes the page when it ends
+        ends = trainer.testing or trainer.should_stop or trainer.global_step == trainer.max_steps
+        if trainer.is_global_zero and not ends:
             make_page(self.folder)
 
 
 def keep(folder: Path, facts: Mapping[str, Any]) -> None:
     """Adds the facts of a command to ``run.json``; a file of another form is moved to ``run.json.damaged``."""
-    content = {"commands": [*_commands(folder), dict(facts)]}
-    write_whole(folder / FACTS, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+    write_json(folder / FACTS, {"commands": [*_commands(folder), dict(facts)]})
 
 
 def _commands(folder: Path) -> list[dict[str, Any]]:

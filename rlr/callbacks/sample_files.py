@@ -1,14 +1,13 @@
-"""The samples of an evaluation, each in its own file."""
+"""Samples as files, each image or video in its own."""
 
-import json
 from pathlib import Path
 
 from torch import Tensor
 
 from rlr.evaluation.evaluator import Drawing
 from rlr.evaluation.images import film, png, to_image
-from rlr.evaluation.results import plain
 from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.io.video import write_video
 
 NAME = "samples.json"
@@ -16,8 +15,6 @@ NAME = "samples.json"
 
 def write_samples(folder: Path, name: str, drawing: Drawing, fps: float | None) -> None:
     """Writes the samples of a drawing, and then ``samples.json``, which names only files that are there.
-
-    Pixels that are not finite are magenta.
 
     Args:
         folder: The folder.
@@ -27,9 +24,8 @@ def write_samples(folder: Path, name: str, drawing: Drawing, fps: float | None) 
     """
     if drawing.samples:
         for stem, pixels in drawing.samples.items():
-            _write(folder / f"{stem}{suffix(fps)}", pixels, fps)
-        content = plain({"set": name, "suffix": suffix(fps), **drawing.facts})
-        write_whole(folder / NAME, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
+            write_sample(folder / stem, pixels, fps)
+        write_json(folder / NAME, {"set": name, "suffix": suffix(fps), **drawing.facts})
 
 
 def suffix(fps: float | None) -> str:
@@ -37,7 +33,9 @@ def suffix(fps: float | None) -> str:
     return ".png" if fps is None else ".mp4"
 
 
-def _write(file: Path, pixels: Tensor, fps: float | None) -> None:
+def write_sample(stem: Path, pixels: Tensor, fps: float | None) -> None:
+    """Writes an image, or with ``fps`` a video, under its name without the suffix; pixels that are not finite are magenta."""
+    file = stem.with_name(stem.name + suffix(fps))
     if fps is None:
         write_whole(file, png(to_image(pixels)))
     else:

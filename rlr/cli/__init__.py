@@ -78,8 +78,8 @@ def _on_machine() -> None:
 
 
 def _run(args: Any, kind: "type[CLI] | None") -> Any:
-    from rlr.cli.command_line import CLI, USELESS, run
-    from rlr.cli.parsing import ERRORS, cause, is_mistake
+    from rlr.cli.command_line import CLI, run
+    from rlr.cli.user_errors import ERRORS, USELESS, cause, is_mistake
 
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)

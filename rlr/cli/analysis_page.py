@@ -1,6 +1,5 @@
 """What an analysis has found: tables, one image, and a page."""
 
-import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from rlr.analysis.explained import Explained
 from rlr.analysis.recommendation import advice
 from rlr.analysis.survey import Row, Survey
 from rlr.evaluation.report import MISSING, Block, Chart, Facts, Media, Table, Text, page, written
+from rlr.io.csv_file import to_csv
 
 MIB = 2**20
 
@@ -89,11 +89,8 @@ class Analysis:
 
     def csv(self) -> bytes:
         """Returns all numbers, a row each estimator, as the content of a CSV file."""
-        buffer, rows = io.StringIO(), [_numbers(row) for row in self.survey.rows]
-        writer = csv.DictWriter(buffer, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return buffer.getvalue().encode()
+        rows = [_numbers(row) for row in self.survey.rows]
+        return to_csv(list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
 TITLE = "Which estimator for your budget"

@@ -1,6 +1,5 @@
 """``python train.py analyze``: bias, variance and cost of gradient estimators on the model, reward and data of a config."""
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,8 +17,8 @@ from rlr.callbacks import SafeCheckpointIO
 from rlr.cli.analysis_page import Analysis
 from rlr.estimators.base import Estimator
 from rlr.evaluation.provenance import provenance
-from rlr.evaluation.results import plain
 from rlr.io.atomic import write_whole
+from rlr.io.json_file import to_json
 from rlr.modules import Alignment
 from rlr.modules.checkpoint import load_trained
 
@@ -40,9 +39,8 @@ def analyze(
 ) -> Analysis:
     """Measure bias, variance, direction and cost of gradient estimators.
 
-    Model, reward, sampler, batch size and prompts are those of the config; its penalty takes no part. Where the reward has a
-    gradient and the memory holds the graph of all steps, the reference is the mean of full backpropagation, else that of an
-    unbiased half-order estimator.
+    Model, reward, sampler, batch size and prompts are the config's; its penalty takes no part. The reference is the mean of full
+    backpropagation where the reward has a gradient and the memory holds the graph, else that of an unbiased half-order estimator.
 
     Args:
         training: The gradient.
@@ -110,10 +108,10 @@ def _facts(training: TrainingGradient, rounds: int, seed: int, ckpt_path: str | 
 
 def write(analysis: Analysis, folder: Path) -> list[Path]:
     """Writes the files of an analysis and returns their paths."""
-    content = {**analysis.facts, **plain(asdict(analysis.survey)), "explained": [asdict(e) for e in analysis.explained]}  # type: ignore[dict-item]
+    content = {**analysis.facts, **asdict(analysis.survey), "explained": [asdict(e) for e in analysis.explained]}
     files = {
         "analysis.csv": analysis.csv(),
-        "analysis.json": f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode(),
+        "analysis.json": to_json(content),
         "analysis.html": analysis.html().encode(),
     }
     if analysis.survey.choices:

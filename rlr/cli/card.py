@@ -1,12 +1,13 @@
 """The facts of a run for the model card of its export: settings of the config, and the results of the evaluation."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rlr.cli.config_parts import arguments_of, class_of
 from rlr.evaluation.report import ALONE, COMPARED, Table, cells
 from rlr.evaluation.statistics import Comparison, Estimate
+from rlr.io.json_file import read_json
 from rlr.models.export import Card
 
 SHOWN = ("model", "sampler", "reward", "estimator", "penalty", "optimization", "seed")
@@ -20,11 +21,11 @@ def card_of(config: Mapping[str, Any], checkpoint: Path) -> Card:
         config: The config of the training, as plain data.
         checkpoint: The checkpoint; the evaluation is in a folder ``evaluation`` in its folder or the one above.
     """
-    arguments = (config.get("model") or {}).get("init_args") or {}
+    arguments = arguments_of(config.get("model"))
     settings = {name: _words(arguments[name]) for name in SHOWN if arguments.get(name) is not None}
     steps = (config.get("trainer") or {}).get("max_steps", -1)
     settings |= {"updates": steps} if steps > 0 else {}
-    return Card(_class_name(arguments.get("reward")), settings, results(checkpoint))
+    return Card(class_of(arguments.get("reward")) or "", settings, results(checkpoint))
 
 
 def results(checkpoint: Path) -> str:
@@ -33,7 +34,7 @@ def results(checkpoint: Path) -> str:
     files = [file for root in roots for file in root.glob("*/results.json")]
     if not files:
         return ""
-    content = json.loads(max(files, key=lambda file: file.stat().st_mtime).read_text("utf-8"))
+    content = read_json(max(files, key=lambda file: file.stat().st_mtime))
     tables = [_table(name, found).markdown() for name, found in content["sets"].items()]
     made = ", ".join(str(content[key]) for key in ("device", "date") if content.get(key))
     note = f"After {content['update']} updates{f', on {made}' if made else ''}. Intervals are bootstraps over prompts."
@@ -55,16 +56,11 @@ def _value(numbers: Mapping[str, float | None]) -> Comparison | Estimate:
     return Comparison(**known) if "base" in known else Estimate(**known)
 
 
-def _class_name(value: Any) -> str:
-    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, Mapping) and "class_path" in value else ""
-
-
 def _words(value: Any) -> str:
     """Returns a part of a config as a call, such as ``DDIM(steps=50, eta=1.0)``; arguments that are null are left out."""
     if isinstance(value, Mapping):
-        name = _class_name(value)
-        inner = value.get("init_args") or {} if name else value
-        return f"{name}({', '.join(_arguments(inner))})"
+        name = class_of(value)
+        return f"{name or ''}({', '.join(_arguments(arguments_of(value) if name else value))})"
     return Path(value).name if isinstance(value, str) and Path(value).is_dir() else str(value)
 
 

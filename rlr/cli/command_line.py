@@ -1,6 +1,8 @@
 """What a command does once its arguments have been checked: the parser, and LightningCLI with the defaults of this library."""
 
 import inspect
+import json
+import logging
 import shlex
 import sys
 import tempfile
@@ -8,6 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import huggingface_hub
+import transformers
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ProgressBar
@@ -33,20 +38,22 @@ from rlr.callbacks import (
 from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.card import card_of
+from rlr.cli.config_parts import arguments_of, class_of
 from rlr.cli.doctor import doctor
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.export import check_empty, choose, export
 from rlr.cli.interrupts import sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
-from rlr.cli.parsing import MODE, Parser, build
+from rlr.cli.parser import MODE, Parser, build
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
 from rlr.cli.run_name import facts
-from rlr.cli.settings import check_settings
+from rlr.cli.settings import check_settings, sampling_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, DOCTOR, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place
+from rlr.data import PromptData
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
 from rlr.io.terminal import TERMINAL
@@ -65,24 +72,20 @@ DEFAULTS: dict[str, Any] = {
 }
 """Where our defaults of the trainer differ from Lightning's."""
 
+# Lightning's advertisements, and facts about devices that the user chose; its warnings stay
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+# the line of progress takes the place of bars for each file of a model
+transformers.utils.logging.disable_progress_bar()
+diffusers.utils.logging.disable_progress_bar()
+# both hide the bars of downloads as well, which may take an hour
+huggingface_hub.utils.enable_progress_bars()
+
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
 
 SIGTERM_STATUS = 143
 """The exit status of a process that SIGTERM has ended, 128 + 15."""
-
-USELESS = (
-    ".*module.s. in eval mode.*",  # all of ours are, on purpose
-    ".*Total length of .* across ranks is zero.*",  # no validation prompts
-    ".*LightningCLI's args parameter.*",
-    ".*does not have many workers.*",
-    ".*Checkpoint directory .* exists and is not empty.*",  # the folder of the run, which holds its config and metrics
-    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # sampling does not need them
-    ".*The dirpath has changed from.*",  # a run that was moved
-    ".*Couldn't infer the batch indices.*",  # a prediction holds its own numbers
-    ".*LeafSpec.*is deprecated.*",
-)
-"""Warnings about what is meant to be so."""
 
 
 class CLI(LightningCLI):
@@ -104,14 +107,27 @@ class CLI(LightningCLI):
         """Builds module, data and trainer; the commands of our own build what they need."""
         if self.subcommand not in OWN:
             with self._alive():
+                # prompts before the model: they take seconds, and a model minutes
+                TERMINAL.status("reading prompts")
+                data = self._data()
                 TERMINAL.status(f"building {', '.join(self._names())}")
+                self._dump_config()
+                given, self.config = self.config, self.config.clone()
+                self.config[self.subcommand].data = data
                 super().instantiate_classes()
+                self.config = given
+
+    def _data(self) -> LightningDataModule:
+        """Builds the data, and checks that they have prompts for the command."""
+        data: LightningDataModule = build(self.config[self.subcommand].data, LightningDataModule, "data")
+        if isinstance(data, PromptData):
+            data.check(str(self.subcommand))
+        return data
 
     def _names(self) -> list[str]:
         """The classes that take time to build."""
-        arguments = self.config[self.subcommand].model.get("init_args") or {}
-        given = [str((arguments.get(name) or {}).get("class_path", "")) for name in ("model", "reward")]
-        return [path.rpartition(".")[2] for path in given if path] or ["the model"]
+        arguments = arguments_of(self.config[self.subcommand].model.as_dict())
+        return [name for part in ("model", "reward") if (name := class_of(arguments.get(part)))] or ["the model"]
 
     @property
     def _speaks(self) -> bool:
@@ -189,6 +205,7 @@ class CLI(LightningCLI):
         if self.subcommand in OWN:
             return
         check_writable(self.run.folder)
+        _check_checkpoint(config.get("ckpt_path"))
         self._resumed = config.get("ckpt_path") if self.subcommand == "fit" else None
         if self.subcommand == "fit":
             if self._resumed is None and requeued() and (self.run.folder / LAST).is_file():
@@ -264,6 +281,13 @@ class CLI(LightningCLI):
             wanted.append(RunPage(self.run.folder, self.subcommand, self.line, self._summary))
         return wanted
 
+    def before_predict(self) -> None:
+        """Tells the writer of predictions what they are made with, so that it goes on where another process has ended."""
+        config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, PredictionWriter):
+                callback.settings = sampling_settings(config)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         if subcommand == "predict":
@@ -284,6 +308,13 @@ def check_writable(folder: Path) -> None:
         raise OSError(
             f"the output folder {folder} cannot be written to ({reason}); set trainer.default_root_dir to one that can"
         ) from error
+
+
+def _check_checkpoint(path: str | None) -> None:
+    """Raises a ``FileNotFoundError`` for a checkpoint that does not exist, before a model is loaded."""
+    # other words, such as last, and addresses are Lightning's
+    if path and path.endswith(".ckpt") and "://" not in path and not Path(path).exists():
+        raise FileNotFoundError(f"there is no checkpoint {path}; check --ckpt_path")
 
 
 def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:

@@ -17,6 +17,9 @@ INTERPOLATION = (
 )
 """OmegaConf's messages on interpolations."""
 
+COMMANDS = r"(?:fit|validate|test|predict|export|analyze)\."
+"""The commands at the start of keys in messages of jsonargparse."""
+
 REMEDY = "correct it in the config or on the command line"
 
 
@@ -73,6 +76,14 @@ def no_file(place: str, path: str) -> str:
     return f"{place}: there is no file {path}; check the path (it is relative to {Path.cwd()})"
 
 
+def no_module(place: str, name: str) -> str:
+    """The sentence for a module that does not exist."""
+    return (
+        f"{place}: expected a module that Python can import, found none named {name!r}; put its file beside train.py, or add its "
+        "folder to PYTHONPATH"
+    )
+
+
 def shown(value: Any) -> str:
     """Returns a value as YAML writes it, cut where it is long."""
     text = (
@@ -120,7 +131,7 @@ def read(message: str) -> Complaint:
 
 def _interpolation(match: re.Match[str]) -> str:
     key, resolver, place = match.groups()
-    place = re.sub(r"^(?:fit|validate|test|predict|export|analyze)\.|\.init_args", "", place)
+    place = re.sub(rf"^{COMMANDS}|\.init_args", "", place)
     if key:
         return (
             f"{place}: there is no key {key!r} to interpolate; write the whole way to it, such as model.init_args.seed"
@@ -147,16 +158,12 @@ def _type(match: re.Match[str], complaint: Complaint, options: Sequence[str]) ->
 
 
 def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
-    names = re.sub(r"\b(?:fit|validate|test|predict|export|analyze)\.", "", match[1].strip()).split(", ")
+    names = re.sub(rf"\b{COMMANDS}", "", match[1].strip()).split(", ")
     return missing(complaint.place, complaint.owner.rpartition(".")[2] or "the config", names)
 
 
 def _module(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
-    place = f"{complaint.place}: " if complaint.place else ""
-    return (
-        f"{place}expected a module that Python can import, found none named {match[1]!r}; put its file beside train.py, or "
-        "add its folder to PYTHONPATH"
-    )
+    return no_module(complaint.place or "the config", match[1])
 
 
 SENTENCES = (

@@ -10,7 +10,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from rlr.analysis.footprint.training import PROMPT
 from rlr.callbacks import EMA
 from rlr.cli.error_messages import sentence
-from rlr.cli.parsing import ERRORS, build, cause
+from rlr.cli.parser import build
+from rlr.cli.user_errors import ERRORS, cause
 from rlr.data import PromptData
 from rlr.io.inventory import Inventory, without_weights
 from rlr.io.offline import offline

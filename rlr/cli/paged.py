@@ -34,12 +34,4 @@ def samples_to_show(
     if command == "test":
         return [Evaluation(displays=[SampleGrid()])]
     # a listener needs an evaluation of the user's own
-    return [] if any(isinstance(c, Listener) for c in given) else [Preview(_split(data))]
-
-
-def _split(data: PromptData) -> str:
-    """The validation, or the training where there are no such prompts or no such file."""
-    try:
-        return "val" if data.read("val") else "train"
-    except (OSError, ValueError):
-        return "train"
+    return [] if any(isinstance(c, Listener) for c in given) else [Preview("val" if data.read("val") else "train")]

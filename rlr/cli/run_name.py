@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlr.cli.config_parts import arguments_of, class_of
 from rlr.records.groups import settings
 
 
@@ -15,16 +16,16 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: A resolved config; what it does not have is left out.
     """
-    arguments = _arguments(config.get("model"))
+    arguments = arguments_of(config.get("model"))
     model = arguments.get("model")
     found = {
-        "estimator": _class(arguments.get("estimator")),
-        "reward": _class(arguments.get("reward")),
+        "estimator": class_of(arguments.get("estimator")),
+        "reward": class_of(arguments.get("reward")),
         # a guidance holds the model
-        "base": _class(_arguments(model).get("model")) or _class(model),
-        "sampler": _class(arguments.get("sampler")),
+        "base": class_of(arguments_of(model).get("model")) or class_of(model),
+        "sampler": class_of(arguments.get("sampler")),
         "lr": (arguments.get("optimization") or {}).get("lr"),
-        "batch": _arguments(config.get("data")).get("batch_size"),
+        "batch": arguments_of(config.get("data")).get("batch_size"),
         "updates": (config.get("trainer") or {}).get("max_steps"),
         "seed": config.get("seed_everything"),
     }
@@ -46,12 +47,3 @@ def run_group(config: Mapping[str, Any]) -> str:
     known = facts(config)
     words = [str(known[name]) for name in ("estimator", "reward", "base") if name in known]
     return " ".join([*words, hashlib.sha256(own.encode()).hexdigest()[:6]])
-
-
-def _arguments(value: Any) -> Mapping[str, Any]:
-    return (value.get("init_args") or {}) if isinstance(value, Mapping) else {}
-
-
-def _class(value: Any) -> str | None:
-    path = value.get("class_path") if isinstance(value, Mapping) else None
-    return path.rpartition(".")[2] if path else None

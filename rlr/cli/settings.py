@@ -37,6 +37,9 @@ OTHER_OPTIMIZERS = {"LBFGS": "several", "SparseAdam": "a sparse one"}
 ALIGNMENT = "rlr.modules.alignment.Alignment"
 """The class of the modules that optimize themselves."""
 
+TRAINING = ("estimator", "optimization", "penalty", "memory")
+"""The arguments of a module that no sample depends on."""
+
 MAX_SEED = 2**32 - 1
 """NumPy's largest seed."""
 
@@ -61,6 +64,13 @@ def check_settings(config: Mapping[str, Any]) -> None:
                 f"{place.removesuffix('.class_path')}: expected an optimizer that needs one dense gradient a step, got "
                 f"{optimizer}, which needs {OTHER_OPTIMIZERS[optimizer]}; set torch.optim.AdamW or torch.optim.SGD"
             )
+
+
+def sampling_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a config that samples follow from: those of the module but for its training, and the precision."""
+    module = config["model"]
+    used = {name: value for name, value in (module.get("init_args") or {}).items() if name not in TRAINING}
+    return {"module": module["class_path"], **used, "precision": config["trainer"].get("precision")}
 
 
 def _optimizes_itself(model: Any) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = "rlr"
@@ -72,6 +73,12 @@ class Module:
                 source = ".".join([*parents, *([node.module] if node.module else [])])
                 found |= {alias.asname or alias.name: (source, alias.name) for alias in node.names}
         return found
+
+    def mentions(self, name: str) -> bool:
+        """Whether the module may define a name beside its classes, as far as its text tells."""
+        # our packages make names from what their text mentions
+        signs = "" if self.name.partition(".")[0] == PACKAGE else "|__getattr__|sys\\.modules"
+        return re.search(rf"\b{re.escape(name)}\b{signs}", self.text) is not None
 
     def resolve(self, name: str, depth: int = 0) -> "Class | None":
         """Returns the class that a name stands for in this module."""
@@ -228,6 +235,26 @@ def open_module(name: str) -> Module | None:
         folders, origin = list(spec.submodule_search_locations or []), spec.origin
     path = Path(origin) if origin else None
     return Module(name, path) if path and path.suffix == ".py" else None
+
+
+def missing_module(name: str) -> str | None:
+    """Returns the first part of the way to a module that does not exist; ``None`` if all of them may exist.
+
+    All of Python's finders, such as those of editable installs, are asked for the package. What a package's own source mentions may
+    be defined there.
+    """
+    package, *parts = name.split(".")
+    if package.isidentifier() and package not in sys.modules and find_spec(package) is None:
+        return package
+    way = package
+    for part in parts:
+        source, way = open_module(way), f"{way}.{part}"
+        if source is None or source.path.name != "__init__.py":
+            return None
+        known = way in sys.modules or source.mentions(part) or any(source.path.parent.glob(f"{part}*"))
+        if not known:
+            return way
+    return None
 
 
 def open_class(path: str) -> Class | None:

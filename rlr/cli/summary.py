@@ -7,6 +7,8 @@ from typing import Any
 
 from jsonargparse._util import import_object
 
+from rlr.cli.config_parts import arguments_of, class_of
+
 LONGEST = 40
 """The most characters of a value."""
 
@@ -22,7 +24,7 @@ def summary(config: Mapping[str, Any], command: str, folder: Path) -> str:
         command: The command.
         folder: The folder of the run.
     """
-    arguments = config["model"].get("init_args") or {}
+    arguments = arguments_of(config["model"])
     model, guidance = _without_guidance(arguments.get("model"))
     estimator = arguments.get("estimator")
     parts = [
@@ -39,7 +41,7 @@ def summary(config: Mapping[str, Any], command: str, folder: Path) -> str:
 
 def _training(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterator[str]:
     optimization = arguments.get("optimization") or {}
-    batch = (config["data"].get("init_args") or {}).get("batch_size") if config.get("data") else None
+    batch = arguments_of(config.get("data")).get("batch_size")
     if batch:
         rounds = optimization.get("accumulate", 1)
         yield f"batch {batch}{f' × {rounds}' if rounds != 1 else ''}"
@@ -53,7 +55,7 @@ def _training(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
 
 def _without_guidance(model: Any) -> tuple[Any, str]:
     """Returns the model inside a guidance, and the words for the guidance."""
-    arguments = (model or {}).get("init_args") or {}
+    arguments = arguments_of(model)
     if not isinstance(arguments.get("scale"), int | float) or not arguments.get("model"):
         return model, ""
     negative = f" away from {arguments['negative']!r}" if arguments.get("negative") else ""
@@ -62,20 +64,19 @@ def _without_guidance(model: Any) -> tuple[Any, str]:
 
 def _words(value: Any) -> str:
     """Returns the words for a value: of an object its class and the arguments that differ from their defaults."""
-    if not isinstance(value, Mapping) or "class_path" not in value:
+    kind = class_of(value)
+    if kind is None:
         return _value(value)
-    path = value["class_path"]
-    defaults = _defaults(path)
+    defaults = _defaults(value["class_path"])
     first = next(iter(defaults), None)
-    given = (value.get("init_args") or {}).items()
     shown = [
         _argument(name, item)
-        for name, item in given
+        for name, item in arguments_of(value).items()
         # what an object is made of stands first, such as the length of a chain or the name of a model
         if (name == first and isinstance(item, int | float | str) and not isinstance(item, bool))
         or not _same(item, defaults.get(name, inspect.Parameter.empty))
     ]
-    return path.rpartition(".")[2] + (f"({', '.join(shown)})" if shown else "")
+    return kind + (f"({', '.join(shown)})" if shown else "")
 
 
 def _defaults(path: str) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def _same(value: Any, default: Any) -> bool:
 def _argument(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return name if value else f"no {name}"
-    if isinstance(value, Mapping) and "class_path" in value:
+    if class_of(value):
         return _words(value)
     return f"{name} {_words(value)}"
 

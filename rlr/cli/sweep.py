@@ -18,7 +18,7 @@ import yaml
 from rlr.cli.config_files import ConfigError
 from rlr.cli.run_folder import RUNS, Run
 from rlr.evaluation.report import say
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 
 FINISHED = "sweep.json"
 """The file in the folder of a run that holds its part of the sweep; it is written when the run has ended."""
@@ -87,7 +87,7 @@ def run_all(waiting: Sequence[Trial], execute: Callable[[Sequence[str]], int]) -
             continue
         say(f"run {number} of {len(waiting)}: {shown} · {trial.folder}")
         if execute(trial.line) == 0:
-            write_whole(trial.folder / FINISHED, f"{json.dumps(dict(trial.values), indent=1)}\n".encode())
+            write_json(trial.folder / FINISHED, dict(trial.values))
         else:
             failed.append(trial)
     return failed

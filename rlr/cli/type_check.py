@@ -9,11 +9,12 @@ from rlr.cli.class_changes import ARGUMENTS
 from rlr.cli.config_files import SUFFIXES, ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import parse_value
-from rlr.cli.error_messages import missing, no_file, shown, unknown_argument, unknown_class, wrong_type
+from rlr.cli.error_messages import missing, no_file, no_module, shown, unknown_argument, unknown_class, wrong_type
 from rlr.cli.source_index import (
     Class,
     Module,
     Parameter,
+    missing_module,
     named,
     names_below,
     open_class,
@@ -136,6 +137,8 @@ class TypeCheck:
         if "." in name:
             found = open_class(name)
             source = open_module(name.rpartition(".")[0])
+            if source is None and (lacking := missing_module(name.rpartition(".")[0])):
+                raise ConfigError(no_module(place, lacking))
             if (
                 found is None
                 and source
@@ -182,8 +185,8 @@ class TypeCheck:
                 self.value(item, items[-1], module, f"{place}.{key}")
             return
         if not isinstance(value, list):
-            objects = resolve_expression(items[0], module)
-            if isinstance(value, str) and name in SEQUENCES and objects is None:
+            objects = any(resolve_expression(kind, module) for kind in _alternatives(items[0]))
+            if isinstance(value, str) and name in SEQUENCES and not objects:
                 return  # jsonargparse reads the name of a file with one item a line
             raise ConfigError(wrong_type(place, "a list", value))
         fixed = name in ("tuple", "Tuple") and not _is_ellipsis(items[-1])

@@ -1,13 +1,14 @@
 """Prompts as data: what all data sets share. A data set itself says only what its prompts are."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from rlr.data.cleaning import PromptFilter
 from rlr.data.files import check_text
-from rlr.data.stream import PromptPass, PromptStream
+from rlr.data.stream import PromptPass, PromptStream, never
 
 
 class PromptData(LightningDataModule, ABC):
@@ -53,6 +54,8 @@ class PromptData(LightningDataModule, ABC):
         self.seed = seed
         self.shuffle = shuffle
         self.keep = keep
+        self.finished: Callable[[str, int], bool] = never
+        """Whether a sample to predict, given by its prompt and index, is there already."""
         self._splits: dict[str, list[str]] = {}
 
     @abstractmethod
@@ -68,6 +71,14 @@ class PromptData(LightningDataModule, ABC):
         if split not in self._splits:
             self._splits[split] = self._kept(split, self.prompts(split))
         return self._splits[split]
+
+    def check(self, command: str) -> None:
+        """Raises what a command would raise for its prompts; called before a model is loaded.
+
+        Args:
+            command: ``fit``, ``validate``, ``test`` or ``predict``.
+        """
+        self._required({"fit": "train", "validate": "val"}.get(command, command))
 
     def _kept(self, split: str, prompts: Sequence[str]) -> list[str]:
         for number, prompt in enumerate(prompts, 1):
@@ -97,11 +108,15 @@ class PromptData(LightningDataModule, ABC):
         return self._pass("test")
 
     def predict_dataloader(self) -> PromptPass:
-        """Every prompt to predict once."""
-        return self._pass("predict")
+        """Every prompt to predict once, without batches that are finished."""
+        return self._pass("predict", finished=self._is_finished)
 
-    def _pass(self, split: str) -> PromptPass:
-        return PromptPass(self._required(split), self.batch_size, self.evaluation_samples, *self._place())
+    def _is_finished(self, prompt: str, index: int) -> bool:
+        # found when the prediction begins, after the loader is made
+        return self.finished(prompt, index)
+
+    def _pass(self, split: str, **further: Any) -> PromptPass:
+        return PromptPass(self._required(split), self.batch_size, self.evaluation_samples, *self._place(), **further)
 
     def _required(self, split: str) -> list[str]:
         prompts = self.read(split)

@@ -1,6 +1,6 @@
 r"""The order in which prompts are read: a pure function of the seed and of the number of samples read before."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -113,6 +113,11 @@ class PromptStream:
         self.samples_read, self.prompts_read = counts  # type: ignore[assignment]
 
 
+def never(prompt: str, index: int) -> bool:
+    """Returns False: no sample is there already."""
+    return False
+
+
 class PromptPass:
     r"""Evaluation prompts: every prompt, ``repeat`` times side by side, once; rank :math:`r` has rows :math:`r + jW`.
 
@@ -125,10 +130,25 @@ class PromptPass:
         repeat: The number of samples of one prompt.
         rank: The rank :math:`r`.
         world: The number :math:`W` of ranks.
+        numbers: The number :math:`i` of each prompt, of which sample :math:`k` has the index :math:`i S + k`; by default its
+            position.
+        finished: Whether a sample, given by its prompt and index, is there already. A batch of finished samples is left out; others
+            are made whole, since the last digits of a sample may depend on its batch.
     """
 
-    def __init__(self, prompts: Sequence[str], batch_size: int, repeat: int = 1, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        batch_size: int,
+        repeat: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        numbers: Sequence[int] | None = None,
+        finished: Callable[[str, int], bool] = never,
+    ) -> None:
         self.prompts = prompts
+        self.numbers = range(len(prompts)) if numbers is None else numbers
+        self.finished = finished
         self.batch_size = batch_size
         self.repeat = repeat
         self.rows = range(rank, len(prompts) * repeat, world)
@@ -139,5 +159,9 @@ class PromptPass:
 
     def __iter__(self) -> Iterator[PromptBatch]:
         for start in range(0, len(self.rows), self.batch_size):
-            rows = list(self.rows[start : start + self.batch_size])
-            yield PromptBatch([self.prompts[row // self.repeat] for row in rows], rows)
+            rows = [divmod(row, self.repeat) for row in self.rows[start : start + self.batch_size]]
+            batch = PromptBatch(
+                [self.prompts[i] for i, _ in rows], [self.numbers[i] * self.repeat + k for i, k in rows]
+            )
+            if not all(map(self.finished, *batch)):
+                yield batch

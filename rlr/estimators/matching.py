@@ -21,7 +21,7 @@ from rlr.estimators.forward_process import ForwardProcess, Noised
 from rlr.estimators.matching_errors import mean_square
 from rlr.estimators.old_policy import DecayRamp, OldPolicy
 from rlr.estimators.replay import Minibatch, ReplayEstimator
-from rlr.estimators.statistics import Statistics, clipped_advantages
+from rlr.estimators.statistics import Statistics, check_clip, clipped_advantages
 from rlr.models.base import Condition
 from rlr.rollout import Rollout
 
@@ -57,11 +57,9 @@ class MatchingEstimator(ReplayEstimator):
         minibatch: int | None,
     ) -> None:
         super().__init__(num_minibatches, epochs, minibatch)
-        if kl < 0 or (advantage_clip is not None and not advantage_clip > 0):
-            raise ValueError(
-                f"{type(self).__name__}: expected kl of at least 0 and advantage_clip above 0 or None, got kl={kl} and "
-                f"advantage_clip={advantage_clip}"
-            )
+        if kl < 0:
+            raise ValueError(f"{type(self).__name__}: expected kl of at least 0, got {kl}")
+        check_clip(advantage_clip, type(self).__name__)
         self.process = process
         self.statistics = statistics
         self.advantage_clip = advantage_clip

@@ -23,7 +23,7 @@ from rlr.distributed import gather
 from rlr.estimators.base import Term
 from rlr.estimators.ratios import LikelihoodRatio, Ratio
 from rlr.estimators.replay import Minibatch, Recorded, ReplayEstimator
-from rlr.estimators.statistics import Statistics, clipped_advantages
+from rlr.estimators.statistics import Statistics, check_clip, clipped_advantages
 from rlr.estimators.surrogates import Surrogate
 from rlr.gaussian import Gaussian
 from rlr.rollout import Rollout
@@ -66,15 +66,8 @@ class Proximal(ReplayEstimator):
         self._changes: list[Tensor] = []
         self._first: list[Tensor] = []
         self._warned = False
-        name = type(self).__name__
-        if advantage_clip is not None and not advantage_clip > 0:
-            raise ValueError(f"{name}.advantage_clip: expected a positive number or None, got {advantage_clip}")
-        if surrogate.on_policy and num_minibatches * epochs > 1:
-            raise ValueError(
-                f"{type(surrogate).__name__} holds for the weights of the rollout only, and a round of "
-                f"{num_minibatches * epochs} updates changes them; set {name}'s num_minibatches and epochs to 1, or use "
-                "ImportanceRatio"
-            )
+        check_clip(advantage_clip, type(self).__name__)
+        surrogate.check(self.updates_per_round, type(self).__name__)
 
     @abstractmethod
     def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:

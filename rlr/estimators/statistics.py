@@ -208,6 +208,12 @@ def clipped_advantages(statistics: Statistics, rollouts: Sequence[Rollout], limi
     return found if limit is None else [a.clamp(-limit, limit) for a in found]
 
 
+def check_clip(limit: float | None, owner: str) -> None:
+    """Raises a ``ValueError`` unless the limit of advantages of an estimator of this name is positive or None."""
+    if limit is not None and not limit > 0:
+        raise ValueError(f"{owner}.advantage_clip: expected a positive number or None, got {limit}")
+
+
 def _moments_of_round(rewards: Tensor) -> tuple[float, float]:
     if len(rewards) < 2:
         raise ValueError(

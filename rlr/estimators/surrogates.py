@@ -16,6 +16,14 @@ class Surrogate(ABC):
     on_policy: bool = False
     """Whether the loss is valid only while the weights are those of the rollout."""
 
+    def check(self, updates: int, owner: str) -> None:
+        """Raises a ``ValueError`` if the loss does not hold for all updates of a round of an estimator of this name."""
+        if self.on_policy and updates > 1:
+            raise ValueError(
+                f"{type(self).__name__} holds for the weights of the rollout only, and a round of {updates} updates changes them; "
+                f"set {owner}'s num_minibatches and epochs to 1, or use ImportanceRatio"
+            )
+
     @abstractmethod
     def loss(self, advantages: Tensor, log_probs: Tensor, recorded: Tensor) -> Tensor:
         r"""Returns the losses, with shape :math:`(B)`.

@@ -1,11 +1,9 @@
 """``history.csv``: the results of every evaluation of a training run."""
 
-import csv
-import io
 from pathlib import Path
 
 from rlr.evaluation.results import COLUMNS, Results
-from rlr.io.atomic import write_whole
+from rlr.io.csv_file import read_csv, write_csv
 
 NAME = "history.csv"
 
@@ -20,24 +18,12 @@ def append_history(folder: Path, results: Results) -> None:
         folder: The folder of the file.
         results: The results.
     """
-    file = folder / NAME
-    rows = _read(file)
-    new = [{"update": str(results.update), **row} for row in csv.DictReader(io.StringIO(results.csv().decode()))]
+    new = [{"update": results.update, **line} for line in results.lines()]
     replaced = {_key(row) for row in new}
+    rows = read_csv(folder / NAME)
     kept = [row for row in rows if int(row["update"]) <= results.update and _key(row) not in replaced]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("update", *COLUMNS), lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows([*kept, *new])
-    write_whole(file, text.getvalue().encode())
+    write_csv(folder / NAME, ("update", *COLUMNS), [*kept, *new])
 
 
-def _key(row: dict[str, str]) -> tuple[str, ...]:
-    return row["update"], row["prompts"], row["measurement"]
-
-
-def _read(file: Path) -> list[dict[str, str]]:
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as opened:
-        return list(csv.DictReader(opened))
+def _key(row: dict[str, str] | dict[str, object]) -> tuple[str, ...]:
+    return str(row["update"]), str(row["prompts"]), str(row["measurement"])

@@ -1,8 +1,6 @@
 """Tables as text, and pages of HTML that need no other file."""
 
 import base64
-import csv
-import io
 import math
 import os
 import sys
@@ -16,6 +14,7 @@ import jinja2
 
 from rlr.evaluation.plots import Plots
 from rlr.evaluation.statistics import Comparison, Estimate
+from rlr.io.csv_file import to_csv
 from rlr.io.terminal import TERMINAL
 
 COMPARED = ("base", "aligned", "difference", "95 % interval")
@@ -60,9 +59,7 @@ class Table:
 
     def csv(self) -> bytes:
         """Returns head and rows as the content of a CSV file."""
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([self.head, *self.rows])
-        return buffer.getvalue().encode()
+        return to_csv(self.head, self.rows)
 
 
 def _escape(cell: str) -> str:

@@ -1,9 +1,5 @@
 """What an evaluation has found: tables, files, and numbers for logs."""
 
-import csv
-import io
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
@@ -14,6 +10,8 @@ from torch import Tensor
 from rlr.evaluation.report import ALONE, COMPARED, Table, cells, digits
 from rlr.evaluation.statistics import Comparison, Estimate, common, compare_pair, estimate
 from rlr.io.atomic import write_whole
+from rlr.io.csv_file import to_csv
+from rlr.io.json_file import to_json
 
 COLUMNS = ("prompts", "measurement", "number", "samples", "base", "aligned", "difference", "low", "high")
 """Of the CSV file; ``number`` counts the prompts that have the measurement, and ``low`` and ``high`` bound the difference or,
@@ -136,7 +134,7 @@ class Results:
     def json(self) -> bytes:
         """Returns everything, the score of every sample included, as the content of a JSON file."""
         content = {**self.facts, "update": self.update, "sets": {name: self._plain(name) for name in self.sets}}
-        return f"{json.dumps(plain(content), indent=2, ensure_ascii=False)}\n".encode()
+        return to_json(content)
 
     def write(self, folder: Path) -> None:
         """Writes ``results.json`` and ``results.csv``."""
@@ -155,14 +153,13 @@ class Results:
 
     def csv(self) -> bytes:
         """Returns the table, a row each measurement and scale, as the content of a CSV file."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-        writer.writeheader()
+        return to_csv(COLUMNS, self.lines())
+
+    def lines(self) -> Iterator[dict[str, object]]:
+        """Yields the rows of the CSV file."""
         for name, m, row, value in self._rows():
             found = {"aligned" if key == "mean" else key: number for key, number in asdict(value).items()}
-            size = {"number": m.number, "samples": m.scores.shape[1]}
-            writer.writerow({"prompts": name, "measurement": row, **size, **found})
-        return buffer.getvalue().encode()
+            yield {"prompts": name, "measurement": row, "number": m.number, "samples": m.scores.shape[1], **found}
 
 
 def _times(factor: float, value: Comparison | Estimate) -> Comparison | Estimate:
@@ -181,12 +178,3 @@ def _share(measurement: Measurement) -> str:
 
 def _written(mean: float) -> str:
     return digits(mean)(mean, False)
-
-
-def plain(value: object) -> object:
-    """Returns a value with None in the place of numbers that JSON has not: NaN and infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -32,13 +32,18 @@ class Published:
         """
         if not self.digest:
             return
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, self.algorithm).hexdigest()
+        found = checksum(path, self.algorithm)
         if found != self.digest:
             raise ValueError(
                 f"{path}: expected the {self.name} that its authors published, with {self.algorithm} {self.digest}, got "
                 f"{self.algorithm} {found}; download it again, or pass verify=False to load other weights on purpose"
             )
+
+
+def checksum(path: Path, algorithm: str = "sha256") -> str:
+    """Returns the checksum of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def find(source: str, files: Iterable[Published], verify: bool = True) -> Path:

@@ -1,16 +1,14 @@
 """Values in a file, found again by what they depend on."""
 
-import fcntl
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from rlr.io.atomic import write_whole
+from rlr.io.locks import locked
 
 Key = Mapping[str, Any]
 """What a value depends on: plain JSON data, such as ``{"prompts": [...], "seed": 0}``."""
@@ -95,13 +93,13 @@ class KeyedFile:
         lines = {name: _format(name, entry, self.path) for name, entry in new.items()}
         if not lines:
             return
-        with _locked(self.path.parent):
+        with locked(self.path.parent):
             old = {name: _format(name, entry, self.path) for name, entry in self._entries().items() if name not in new}
             write_whole(self.path, "".join([*old.values(), *lines.values()]).encode())
 
     def remove(self, key: Key) -> None:
         """Removes a key and its value, if the file has them."""
-        with _locked(self.path.parent):
+        with locked(self.path.parent):
             name, entries = digest(key), self._entries()
             if name in entries:
                 left = [_format(other, entry, self.path) for other, entry in entries.items() if other != name]
@@ -163,16 +161,3 @@ def _parse(line: bytes) -> tuple[str, Entry]:
     if not isinstance(content["key"], dict) or digest(content["key"]) != content["id"]:
         raise ValueError("its id is not that of its key")
     return content["id"], Entry(content["key"], content["value"])
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock that processes of this host share; the folder itself is locked, so no file is left behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        # ends with the descriptor, also if the process is killed
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -55,13 +55,18 @@ def write_video(path: str | Path, frames: Tensor, fps: float, crf: int = 8) -> N
         RuntimeError: If its FFmpeg has no encoder for H.264.
         ValueError: If the frames, ``fps`` or ``crf`` cannot be written.
     """
+    write_whole(Path(path), video_bytes(frames, fps, crf, path))
+
+
+def video_bytes(frames: Tensor, fps: float, crf: int = 8, name: str | Path = "the video") -> bytes:
+    """Returns the content of a file of :func:`write_video`; ``name`` is what messages call it."""
     if not (math.isfinite(fps) and SLOWEST <= fps <= FASTEST):
         raise ValueError(
-            f"{path}: expected fps from {SLOWEST} to {FASTEST} frames per second, got {fps}; set another fps"
+            f"{name}: expected fps from {SLOWEST} to {FASTEST} frames per second, got {fps}; set another fps"
         )
     if not 0 <= crf <= 51:
-        raise ValueError(f"{path}: expected crf from 0 (the best) to 51, got {crf}; set another crf")
-    write_whole(Path(path), _encode(_bytes(frames, path), Fraction(fps).limit_denominator(1001), crf))
+        raise ValueError(f"{name}: expected crf from 0 (the best) to 51, got {crf}; set another crf")
+    return _encode(_bytes(frames, name), Fraction(fps).limit_denominator(1001), crf)
 
 
 def read_video(path: str | Path) -> Video:

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from rlr.models.guidance import Guidance as Guidance
     from rlr.models.guidance import Interval as Interval
     from rlr.models.guidance import Scale as Scale
+    from rlr.models.guidance import Switched as Switched
     from rlr.models.latent import LatentDiffusion as LatentDiffusion
     from rlr.models.placement import OnCPU as OnCPU
     from rlr.models.placement import OnDemand as OnDemand
     from rlr.models.placement import TextPlacement as TextPlacement
     from rlr.models.placement import WithModel as WithModel
+    from rlr.models.qwen_image import QwenImage as QwenImage
+    from rlr.models.rescaled_guidance import RescaledGuidance as RescaledGuidance
     from rlr.models.stable_diffusion import StableDiffusion as StableDiffusion
     from rlr.models.stable_diffusion3 import StableDiffusion3 as StableDiffusion3
     from rlr.models.staged import StagedCondition as StagedCondition
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from rlr.models.videocrafter.architecture import Architecture as Architecture
     from rlr.models.videocrafter.architecture import Variant as Variant
     from rlr.models.videocrafter.model import VideoCrafter as VideoCrafter
+    from rlr.models.wan import Wan as Wan
     from rlr.models.wrapper import ModelWrapper as ModelWrapper
+    from rlr.models.z_image import ZImage as ZImage
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -135,12 +135,18 @@ class ModelFolder:
 
     def pipeline(self) -> str | None:
         """Returns the name of the pipeline's class that ``model_index.json`` states, or None."""
-        file = Path(self.path) / "model_index.json"
+        return self.index().get("_class_name")
+
+    def index(self) -> dict[str, Any]:
+        """Returns what ``model_index.json`` states of the pipeline; nothing if there is no readable one."""
+        name = "model_index.json"
         try:
-            content = json.loads(file.read_text()) if file.is_file() else {}
-        except ValueError:
-            return None
-        return content.get("_class_name") if isinstance(content, dict) else None
+            local = Path(self.path).is_dir()
+            file = Path(self.path) / name if local else hf_hub_download(self.path, name, revision=self.revision)
+            content = json.loads(Path(file).read_text("utf-8"))
+        except UNREADABLE:
+            return {}
+        return content if isinstance(content, dict) else {}
 
     def fingerprint(self, part: str) -> str:
         """Returns words that tell the weights of a part from any others, without reading them."""
@@ -227,7 +233,7 @@ class ModelFolder:
             pipeline = self.pipeline()
             other = f" of a {pipeline}" if pipeline else ""
             return (
-                f"the folder {self.path!r}{other} has no readable {part}/ ({cause}); give path: {self.kind} in diffusers' "
+                f"the folder {self.path!r}{other} has no readable {part}/ ({cause}); set path to {self.kind} in diffusers' "
                 f"layout, with {layout}"
             )
         if not isinstance(error, OSError):

@@ -43,6 +43,24 @@ class Interval(Scale):
         return self.scale if self.start <= time <= self.stop else 1.0
 
 
+class Switched(Scale):
+    r"""One scale for times :math:`\tau \geq b` and another one below, as the two stages of Wan 2.2 have.
+
+    Args:
+        scale: The scale for :math:`\tau \geq b`.
+        below: The scale for :math:`\tau < b`.
+        boundary: The time :math:`b`, 0.875 for Wan 2.2.
+    """
+
+    def __init__(self, scale: float, below: float, boundary: float) -> None:
+        self.scale = _check(scale)
+        self.below = _check(below)
+        self.boundary = boundary
+
+    def at(self, time: float) -> float:
+        return self.scale if time >= self.boundary else self.below
+
+
 class Guidance(ModelWrapper):
     r"""Classifier-free guidance, written for denoised estimates:
 
@@ -89,6 +107,10 @@ class Guidance(ModelWrapper):
         if scale == 1:
             return self.model.denoise(x, time, condition.map(lambda c: c[:, 0]))
         positive, negative = self._estimates(x, time, condition)
+        return self.combine(x, positive, negative, scale)
+
+    def combine(self, x: Tensor, positive: Tensor, negative: Tensor, scale: float) -> Tensor:
+        """Returns the guided estimate from those of the prompt and of the negative prompt, all with the shape of ``x``."""
         return negative + scale * (positive - negative)
 
     def _estimates(self, x: Tensor, time: float, condition: Condition) -> tuple[Tensor, ...]:

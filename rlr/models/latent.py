@@ -54,8 +54,13 @@ class LatentDiffusion(DiffusionModel):
 
     @property
     def network(self) -> Any:
-        """The denoiser; the first one of several."""
-        return getattr(self, self._names[0])
+        """The denoiser; several ones as an ``nn.ModuleDict`` by their names in diffusers."""
+        networks = self.networks()
+        return networks[self._names[0]] if len(networks) == 1 else nn.ModuleDict(networks)
+
+    def named(self, network: Any) -> dict[str, Any]:
+        """Returns the denoisers that :attr:`network` holds by their names in diffusers."""
+        return {self._names[0]: network} if len(self._names) == 1 else dict(network.items())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,6 +93,10 @@ class LatentDiffusion(DiffusionModel):
         """Returns diffusers' own pipeline around a denoiser and an opened text encoder, or none."""
         return self.pipeline_class()
 
+    def for_pipeline(self, x: Tensor) -> Tensor:
+        """Returns latents in the layout in which the pipeline takes them; by default they are in it."""
+        return x
+
     @abstractmethod
     def fresh_network(self) -> Any:
         """Returns the denoiser of the base model, read from its file once more."""
@@ -96,26 +105,27 @@ class LatentDiffusion(DiffusionModel):
     def preview(self, network: Any) -> Tensor:
         """Returns pixels that a denoiser of the model's class makes of a fixed prompt and noise, to compare two of them."""
 
-    def preview_by_pipeline(self, network: Any, names: Mapping[str, str], steps: int = 2) -> Tensor:
+    def preview_by_pipeline(self, network: Any, names: Mapping[str, str], steps: int = 2, **options: Any) -> Tensor:
         """Returns :meth:`preview` as diffusers' pipeline makes it, in few steps and without guidance.
 
         Args:
             network: The denoiser.
             names: The pipeline's argument for each tensor of the condition; the pipeline needs no text encoder.
             steps: The number of steps.
+            options: Arguments of the pipeline, in the place of the usual ones.
         """
         shape = (1, *self.latent_shape(self.size))
-        latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        latents = self.for_pipeline(noise.to(self.device, self.dtype))
         tensors = self.encode(["a photo"]).tensors
         # masks stay as they are
         as_asked = (c.to(self.dtype) if c.is_floating_point() else c for c in map(tensors.__getitem__, names))
         condition = dict(zip(names.values(), as_asked, strict=True))
         pipeline = self.pipeline(network)
         pipeline.set_progress_bar_config(disable=True)
-        options = {"num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt"}
-        pixels: Tensor = pipeline(
-            latents=latents, height=self.size.height, width=self.size.width, **condition, **options
-        ).images
+        size = {"height": self.size.height, "width": self.size.width}
+        usual = {"latents": latents, "num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt", **size}
+        pixels: Tensor = pipeline(**condition, **usual | options, return_dict=False)[0]
         return pixels
 
 

@@ -1,6 +1,7 @@
 """Parts of a model that a pipeline of diffusers holds in memory."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,27 @@ DENOISERS = ("unet", "transformer")
 """The parts that are trained."""
 
 
+class PartsInMemory(ModelFolder, ABC):
+    """A source whose parts are objects of diffusers and transformers."""
+
+    @abstractmethod
+    def part(self, part: str) -> Any:
+        """Returns a part.
+
+        Raises:
+            ValueError: If there is no such part.
+        """
+
+    def config(self, kind: Any, part: str) -> dict[str, Any]:
+        found = self.part(part).config
+        return found.to_dict() if hasattr(found, "to_dict") else dict(found)
+
+    def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
+        return self.part(part)
+
+
 @dataclass(frozen=True)
-class LoadedPipeline(ModelFolder):
+class LoadedPipeline(PartsInMemory):
     """A pipeline of diffusers in the place of a folder. Its networks are used as they are and not copied.
 
     Args:
@@ -28,10 +48,6 @@ class LoadedPipeline(ModelFolder):
     held: Any = None
     keep: bool = False
     copies: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-
-    def config(self, kind: Any, part: str) -> dict[str, Any]:
-        found = self.part(part).config
-        return found.to_dict() if hasattr(found, "to_dict") else dict(found)
 
     def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
         """Returns the pipeline's own network; asked for the denoiser again, one with the weights before training."""
@@ -50,9 +66,6 @@ class LoadedPipeline(ModelFolder):
             )
         return network
 
-    def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
-        return self.part(part)
-
     def pipeline(self) -> str | None:
         return type(self.held).__name__
 
@@ -65,11 +78,6 @@ class LoadedPipeline(ModelFolder):
         return f"{part} of the {type(self.held).__name__}"
 
     def part(self, part: str) -> Any:
-        """Returns a part of the pipeline.
-
-        Raises:
-            ValueError: If the pipeline has no such part.
-        """
         found = getattr(self.held, part, None)
         if found is None:
             raise ValueError(

@@ -4,8 +4,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    WanTransformer3DModel,
+    ZImageTransformer2DModel,
+)
 from diffusers.loaders import SD3LoraLoaderMixin, StableDiffusionLoraLoaderMixin
+from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin, WanLoraLoaderMixin, ZImageLoraLoaderMixin
 from torch import nn
 
 from rlr.models.folder import UNREADABLE
@@ -14,9 +21,12 @@ from rlr.models.integrity import check_file
 LOADERS: dict[type[nn.Module], Any] = {
     UNet2DConditionModel: StableDiffusionLoraLoaderMixin,
     SD3Transformer2DModel: SD3LoraLoaderMixin,
+    QwenImageTransformer2DModel: QwenImageLoraLoaderMixin,
+    WanTransformer3DModel: WanLoraLoaderMixin,
+    ZImageTransformer2DModel: ZImageLoraLoaderMixin,
 }
 """What reads the files of a network's LoRA."""
-PREFIXES: dict[type[nn.Module], str] = {UNet2DConditionModel: "unet", SD3Transformer2DModel: "transformer"}
+PREFIXES: dict[type[nn.Module], str] = {kind: "transformer" for kind in LOADERS} | {UNet2DConditionModel: "unet"}
 """What the names of a network's layers begin with in a file."""
 
 
@@ -33,7 +43,8 @@ def load_lora(network: Any, path: str, adapter: str) -> None:
     """
     kind, file = type(network), Path(path).expanduser()
     if kind not in LOADERS:
-        raise ValueError(f"LoRA.start reads a LoRA of a Stable Diffusion, and the network is a {kind.__name__}")
+        known = ", ".join(other.__name__ for other in LOADERS)
+        raise ValueError(f"LoRA.start: expected a network of {known}, found a {kind.__name__}; leave out start")
     check_file(file)
     prefix = PREFIXES[kind]
     try:
@@ -53,6 +64,6 @@ def load_lora(network: Any, path: str, adapter: str) -> None:
 
 def _read(kind: type[nn.Module], file: Path) -> tuple[dict[str, Any], Any, Any]:
     options = {"weight_name": file.name, "return_lora_metadata": True}
-    # the loader of Stable Diffusion 3 returns no alphas
+    # the loaders of transformers return no alphas
     state, *alphas, metadata = LOADERS[kind].lora_state_dict(str(file.parent), **options)
     return state, alphas[0] if alphas else None, metadata

@@ -1,6 +1,6 @@
 """Parts of a Stable Diffusion in one file of its authors' layout, as diffusers reads it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from rlr.models.folder import LOGGERS, UNREADABLE, ModelFolder, silenced
 from rlr.models.integrity import check_file
+from rlr.models.loaded import PartsInMemory
 
 ENDINGS = (".safetensors", ".ckpt")
 """The endings of single files."""
@@ -20,8 +21,10 @@ CONFIG = "config"
 
 
 @dataclass(frozen=True)
-class ModelFile(ModelFolder):
+class ModelFile(PartsInMemory):
     """One file with the weights of U-Net, autoencoder and text encoder.
+
+    Diffusers reads the whole file for each of these networks; what else it makes on the way is kept.
 
     Args:
         configuration: A folder in diffusers' layout, or its name on the hub, whose configurations and tokenizer belong to the
@@ -29,13 +32,12 @@ class ModelFile(ModelFolder):
     """
 
     configuration: str | None = None
-
-    def config(self, kind: Any, part: str) -> dict[str, Any]:
-        found = self._part(part).config
-        return found.to_dict() if hasattr(found, "to_dict") else dict(found)
+    known: dict[str, Any] = field(default_factory=dict)
 
     def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
-        network: nn.Module = self._part(part)
+        network: nn.Module = self.part(part)
+        # asked for again, a network has the weights of the file again
+        del self.known[part]
         if not isinstance(network, kind):
             raise ValueError(f"{self.path}: expected {self.kind}, found a {type(network).__name__} as its {part}")
         missing = [name for name, weight in network.state_dict(keep_vars=True).items() if weight.is_meta]
@@ -47,9 +49,6 @@ class ModelFile(ModelFolder):
         (number,) = dtype.values()
         return nn.Module.to(network, number)
 
-    def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
-        return self._part(part)
-
     def pipeline(self) -> str | None:
         return None
 
@@ -60,13 +59,19 @@ class ModelFile(ModelFolder):
     def files(self, part: str) -> str:
         return self.path
 
-    def _part(self, part: str) -> Any:
-        """Returns one part, read by diffusers; the others are left out."""
+    def part(self, part: str) -> Any:
+        if part not in self.known:
+            found = self._read(part)
+            self.known.update({name: getattr(found, name) for name in (part, "tokenizer", "scheduler")})
+        return self.known[part]
+
+    def _read(self, part: str) -> Any:
+        """Returns the pipeline that diffusers reads from the file, of its networks this part alone."""
         check_file(Path(self.path))
         others = {name: None for name in (*NETWORKS, "safety_checker", "feature_extractor") if name != part}
         try:
             with silenced(LOGGERS):
-                pipeline = StableDiffusionPipeline.from_single_file(self.path, config=self._configuration(), **others)
+                return StableDiffusionPipeline.from_single_file(self.path, config=self._configuration(), **others)
         except UNREADABLE as error:
             # a weight that the file lacks stays without content
             cause = "it lacks weights" if "meta tensor" in str(error) else str(error).strip().split("\n")[0].rstrip(".")
@@ -74,7 +79,6 @@ class ModelFile(ModelFolder):
                 f"{self.path}: expected {self.kind} in its authors' layout, and diffusers cannot read its {part} ({cause}); set "
                 "config to a folder of its configurations and its tokenizer in diffusers' layout"
             ) from error
-        return getattr(pipeline, part)
 
     def _configuration(self) -> str | None:
         beside = Path(self.path).parent / CONFIG

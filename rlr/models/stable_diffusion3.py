@@ -12,13 +12,14 @@ from torch import Tensor
 
 from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
+from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
 from rlr.models.loaded import loaded_pipeline
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.sd3_text import SD3Prompts
-from rlr.schedules import FlowMatch, Schedule, dynamic_shift
+from rlr.schedules import Schedule
 
 KIND = "a Stable Diffusion 3"
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -129,7 +130,7 @@ class StableDiffusion3(ImageLatentDiffusion):
         """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
         transformer = folder.network(self.network_class, "transformer", torch_dtype=number)
-        _check_scheduler(scheduler)
+        check_flow_scheduler(scheduler, "StableDiffusion3")
         vae = load_autoencoder(folder, number, transformer.config.in_channels)
         prompts = SD3Prompts(folder, number, transformer.config.joint_attention_dim, t5, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(32, 64), {"transformer": transformer}, TARGETS)
@@ -146,13 +147,8 @@ class StableDiffusion3(ImageLatentDiffusion):
         return (config.in_channels, height * config.patch_size, width * config.patch_size)
 
     def schedule(self, size: Size) -> Schedule:
-        config = self.scheduler
-        if not config.get("use_dynamic_shifting"):
-            return FlowMatch(config["shift"], terminal=config.get("shift_terminal"))
         side = self._factor * self.transformer.config.patch_size
-        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-        mu = dynamic_shift(size.height // side * (size.width // side), *(config[name] for name in names))
-        return FlowMatch(mu=mu, terminal=config.get("shift_terminal"))
+        return flow_schedule(self.scheduler, size.height // side * (size.width // side))
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         output = self.transformer(
@@ -190,17 +186,3 @@ class StableDiffusion3(ImageLatentDiffusion):
         if size is None:
             return Size(trained, trained)
         return Size(size, size) if isinstance(size, int) else Size(*size)
-
-
-def _check_scheduler(config: dict[str, Any]) -> None:
-    """Raises ValueError for settings of the scheduler that :class:`FlowMatch` does not have."""
-    names = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "stochastic_sampling")
-    unknown = [name for name in names if config.get(name)]
-    if config.get("use_dynamic_shifting") and config.get("time_shift_type", "exponential") != "exponential":
-        unknown.append("time_shift_type")
-    if unknown or "shift" not in config:
-        found = f"sets {', '.join(unknown)}" if unknown else "states no shift"
-        raise ValueError(
-            f"scheduler_config.json {found}, and StableDiffusion3 reads a FlowMatchEulerDiscreteScheduler with a static or "
-            "an exponential dynamic shift; take the scheduler of the published model"
-        )

@@ -48,7 +48,9 @@ class StagedPrompt(str):
 
     def _check(self) -> None:
         if not self.stages or not all(stage.strip() for stage in self.stages):
-            raise ValueError(f"the stages of the prompt {quote(self)} are {self.stages}; give at least one, none blank")
+            raise ValueError(
+                f"the stages of the prompt {quote(self)} are {self.stages}; write at least one, none blank"
+            )
         rising = all(a < b for a, b in pairwise((0.0, *self.starts, 1.0)))
         if len(self.starts) != len(self.stages) - 1 or not rising:
             raise ValueError(

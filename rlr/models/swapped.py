@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
 from rlr.models.base import DiffusionModel
@@ -12,15 +11,12 @@ from rlr.models.base import DiffusionModel
 @contextmanager
 def swapped(model: DiffusionModel, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Within, the trained weights have these values; afterwards their own again, to the bit, also after an exception."""
-    own = {name: weight.detach().clone() for name, weight in model.trainable.items()}
+    own = {name: weight.data for name, weight in model.trainable.items()}
     try:
-        _set(model, values)
+        for name, weight in model.trainable.items():
+            # no copy where the values are on the weight's device; its own stay where they are
+            weight.data = values[name].detach().to(weight)
         yield
     finally:
-        _set(model, own)
-
-
-@torch.no_grad()
-def _set(model: DiffusionModel, values: Mapping[str, Tensor]) -> None:
-    for name, weight in model.trainable.items():
-        weight.data.copy_(values[name])
+        for name, weight in model.trainable.items():
+            weight.data = own[name]

@@ -27,7 +27,7 @@ def check_unet(config: Mapping[str, Any], channels: int, width: int, source: str
     other = _other_kind(config, channels)
     if other:
         raise ValueError(
-            f"{source} is {other}; StableDiffusion loads the text-to-image models 1.x and 2.x (give path: one of these)"
+            f"{source} is {other}; StableDiffusion loads the text-to-image models 1.x and 2.x (set path to one of these)"
         )
     expected = config["cross_attention_dim"]
     if not isinstance(expected, int) or expected != width:

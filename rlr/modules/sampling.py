@@ -1,6 +1,5 @@
 """What every module does, trained or not: it samples from prompts, and scores its samples."""
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
-from rlr.distributed import gather_texts
+from rlr.distributed import gather_objects
 from rlr.objective import Objective
 from rlr.rewards.base import Reward
 from rlr.seeding import Stream, spawn
@@ -58,7 +57,7 @@ class Means:
     def reduce(self) -> dict[str, float]:
         """Returns the mean of each name, the same on all ranks, and starts again; NaN where no value is finite."""
         # Lightning's sync_dist averages batch sizes over ranks in an integer, which is wrong for uneven shares
-        ranks = [json.loads(text) for (text,) in gather_texts([json.dumps(self._sums)])]
+        ranks = gather_objects(self._sums)
         self._sums = {}
         names = dict.fromkeys(name for sums in ranks for name in sums)
         return {name: _mean([sums[name] for sums in ranks if name in sums]) for name in names}

@@ -1,7 +1,5 @@
 """The comparison of runs: a page, and its numbers as CSV files."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from rlr.evaluation.plots import Plots, value
 from rlr.evaluation.report import MISSING, Block, Card, Gallery, Sample, Table, cells, page
 from rlr.io.atomic import write_whole
+from rlr.io.csv_file import to_csv
 from rlr.io.terminal import duration
 from rlr.records.gallery import sample, score
 from rlr.records.groups import Group, differing, grouped
@@ -48,8 +47,8 @@ def write_comparison(folders: Sequence[Path], target: Path) -> list[Path]:
     files = {
         PAGE: comparison_page(groups, found).encode(),
         "runs.csv": runs(list(folders)).csv(),
-        "curves.csv": _csv(("group", "run", "curve", "update", "value"), _points(groups)),
-        "differences.csv": _csv(DIFFERENCES, map(_numbers, found)),
+        "curves.csv": to_csv(("group", "run", "curve", "update", "value"), _points(groups)),
+        "differences.csv": to_csv(DIFFERENCES, map(_numbers, found)),
     }
     for name, content in files.items():
         write_whole(target / name, content)
@@ -242,11 +241,3 @@ def _points(groups: Sequence[Group]) -> Iterator[tuple[Any, ...]]:
                 series = curve.get(record).finite()
                 for at, number in zip(series.at, series.values, strict=True):
                     yield group.name, record.name, curve.title.removesuffix(", smoothed"), at, number
-
-
-def _csv(head: Sequence[str], rows: Any) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    return buffer.getvalue().encode()

@@ -1,7 +1,5 @@
 """The files of a run as one object."""
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from rlr.io.csv_file import read_csv
+from rlr.io.json_file import read_json
 from rlr.records.series import Series
 
 CONFIG, METRICS, FACTS, HISTORY, SAMPLES = ("config.yaml", "metrics.csv", "run.json", "history.csv", "samples.json")
@@ -77,7 +77,7 @@ class Record:
     def rows(self) -> list[dict[str, float]]:
         """The rows of ``metrics.csv``, each with the number of updates that the weights had seen."""
         rows, updates = [], 0.0
-        for row in _table(self.folder / METRICS):
+        for row in read_csv(self.folder / METRICS):
             known = {name: number for name, text in row.items() if name and (number := _number(text)) is not None}
             if UPDATES in known:
                 updates = known[UPDATES]
@@ -112,7 +112,7 @@ class Record:
     @cached_property
     def history(self) -> list[dict[str, str]]:
         """All evaluations of the ``fit``, a row for each measurement, as ``history.csv`` holds them."""
-        return _table(self.folder / "evaluation" / "fit" / HISTORY)
+        return read_csv(self.folder / "evaluation" / "fit" / HISTORY)
 
     @cached_property
     def measured(self) -> dict[tuple[str, str], list[dict[str, str]]]:
@@ -190,19 +190,7 @@ class Sheet:
 
 
 def _json(file: Path) -> Any:
-    if not file.is_file():
-        return None
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: expected JSON, found something else ({error}); remove the file") from error
-
-
-def _table(file: Path) -> list[dict[str, str]]:
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8", errors="replace") as opened:
-        return list(csv.DictReader(opened))
+    return read_json(file) if file.is_file() else None
 
 
 def _number(text: str | None) -> float | None:

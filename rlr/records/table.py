@@ -1,13 +1,12 @@
 """Runs as a table."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
 
+from rlr.io.csv_file import to_csv
 from rlr.records.groups import flat
 from rlr.records.record import Record
 
@@ -22,11 +21,7 @@ class RunTable(list[dict[str, Any]]):
 
     def csv(self) -> bytes:
         """Returns the table as the content of a CSV file."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self)
-        return buffer.getvalue().encode()
+        return to_csv(self.columns, self)
 
     def to_pandas(self) -> Any:
         """Returns the table as a ``pandas.DataFrame``.

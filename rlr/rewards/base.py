@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from traceback import extract_tb
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
@@ -13,6 +14,18 @@ from torch import Tensor, nn
 from rlr.rewards.isolation import finite_rows, isolate
 
 Number = TypeVar("Number", float, Tensor)
+
+MISTAKES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a mistake in the code of a reward raises; errors of files and of the network state their own remedies."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ class Reward(nn.Module, ABC):
         gradient. A reward of other rewards gets them as they are, so that the others return NaN, too.
 
         Raises:
-            ValueError: If :meth:`forward` does not return one score a sample.
+            ValueError: If :meth:`forward` raises an error, or does not return one score a sample.
         """
         samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
         finite = finite_rows(samples)
@@ -162,8 +175,15 @@ class Reward(nn.Module, ABC):
     def _score_rows(self, samples: Tensor, prompts: Sequence[str], finite: Tensor) -> Tensor:
         if not any(isinstance(part, Reward) for part in self.modules() if part is not self):
             samples = samples.where(finite.view(-1, *[1] * (samples.ndim - 1)), 0.5)
-        scores = as_scores(super().__call__(samples, prompts), prompts, type(self).__name__).to(samples.device)
-        return scores.where(finite, torch.nan)
+        try:
+            found = super().__call__(samples, prompts)
+        except MISTAKES as error:
+            # inside a combination the part has stated its name
+            named = self.label in str(error) or str(error).startswith("the reward ")
+            if named or isinstance(error, FloatingPointError | torch.OutOfMemoryError):
+                raise
+            raise ValueError(f"the reward {self.label}: {_fact(error)}") from error
+        return as_scores(found, prompts, type(self).__name__).to(samples.device).where(finite, torch.nan)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows moves between devices, and ignores casts below float32, such as those of ``bf16-true``."""
@@ -172,6 +192,17 @@ class Reward(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Stays in eval mode, whatever ``mode`` says: a score must not depend on dropout."""
         return super().train(False)
+
+
+def _fact(error: Exception) -> str:
+    """Returns what an error of a reward says; of one that is no sentence, its type and line."""
+    if isinstance(error, ValueError):
+        return str(error)
+    place = extract_tb(error.__traceback__)[-1]
+    return (
+        f"expected scores, got {type(error).__name__}: {error} ({place.filename}, line {place.lineno}); correct the reward, or "
+        "set RLR_TRACEBACK=1 to see the whole traceback"
+    )
 
 
 def as_scores(value: Any, prompts: Sequence[str], name: str) -> Tensor:

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 
 from rlr import estimators
 from rlr.cli.config_inheritance import merge, with_bases
-from rlr.cli.parsing import MODE, Parser
+from rlr.cli.parser import MODE, Parser
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import import_classes
 from rlr.estimators import Estimator

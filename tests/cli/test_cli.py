@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -172,7 +173,8 @@ def test_predict_writes_pictures_with_their_story(config, tmp_path):
     checkpoint = tmp_path / "out" / "last.ckpt"
     aligned = main(["predict", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
     folder = tmp_path / "out" / "predictions" / "last"
-    assert sorted(path.name for path in folder.iterdir()) == ["00000.json", "00000.png", "00001.json", "00001.png"]
+    names = ["00000.json", "00000.png", "00001.json", "00001.png", "origin.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     story = json.loads((folder / "00001.json").read_text())
     assert story["prompt"] == "five"
     assert story["checkpoint"] == str(checkpoint)
@@ -473,7 +475,55 @@ def test_the_traceback_is_there_for_who_asks(config, tmp_path, monkeypatch):
 
 def test_a_fault_of_the_program_keeps_its_traceback(config, tmp_path):
     with pytest.raises(ZeroDivisionError):
-        fit(config(("toy.Level", "faulty.Faulty")), tmp_path)
+        fit(config(("toy.AffineModel", "faulty.FaultyModel")), tmp_path)
+
+
+def test_a_fault_of_a_reward_is_one_sentence_with_its_line(config, refuse):
+    stated = refuse(f"--config={config(('toy.Level', 'faulty.Faulty'))}")
+    assert stated.startswith("error: the reward Faulty: expected scores, got KeyError: ")
+    assert re.search(r"\(\S+faulty\.py, line 15\); correct the reward, or set RLR_TRACEBACK=1", stated)
+
+
+PROMPTS = """  class_path: Prompts
+  init_args:
+    train: [one, two, three]
+    val: [four, five]
+    batch_size: 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "data", "stated"),
+    [
+        ("test", {"class_path": "Prompts", "init_args": {"train": ["one"]}}, "Prompts has no prompts for 'test'; set"),
+        ("predict", {"class_path": "Prompts", "init_args": {"train": ["one"]}}, "Prompts has no prompts for 'predict'"),
+        (
+            "validate",
+            {"class_path": "Prompts", "init_args": {"test": ["one"]}},
+            "Prompts has no prompts for 'val'; set",
+        ),
+        ("fit", {"class_path": "Prompts", "init_args": {"val": ["one"]}}, "Prompts has no prompts for 'train'; set"),
+        ("predict", {"class_path": "PromptFile", "init_args": {"predict": "p.csv", "column": "text"}}, "'text'"),
+        (
+            "predict",
+            {"class_path": "PromptFile", "init_args": {"predict": "none.csv"}},
+            "there is no prompt file none.csv",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value["class_path"],
+)
+def test_prompts_are_checked_before_a_model_is_loaded(command, data, stated, config, refuse, tmp_path, monkeypatch):
+    path = config((PROMPTS, f"  {json.dumps(data)}\n"), ("toy.AffineModel", "faulty.Unloadable"))
+    (tmp_path / "p.csv").write_text("prompt\none\n")
+    monkeypatch.chdir(tmp_path)
+    assert stated in refuse(f"--config={path}", command=command)
+
+
+def test_a_checkpoint_is_looked_for_before_a_model_is_loaded(config, refuse):
+    path = config(("toy.AffineModel", "faulty.Unloadable"))
+    assert "there is no checkpoint none.ckpt; check --ckpt_path" in refuse(
+        f"--config={path}", "--ckpt_path=none.ckpt", command="predict"
+    )
 
 
 def test_a_monitor_that_is_not_logged_is_one_sentence(config, refuse):

@@ -57,6 +57,16 @@ OPTIONS = {
     "--model.init_args.sampler.init_args.etta=1": "model.sampler: DDIM has no argument 'etta'",
     "--model.sampler=DDMI": "model.sampler: there is no Sampler 'DDMI'; did you mean 'DDIM'?",
     "--model.sampler=Brightness": "there is no Sampler 'Brightness'; there are Ancestral, CPS, DDIM, FlowSDE, Windowed",
+    "--model.reward=mine.Warmth": "model.reward: expected a module that Python can import, found none named 'mine'; put its file",
+    "--model.reward=mine.rewards.Warmth": "found none named 'mine'; put its file beside train.py",
+    "--model.reward=rlr.rewards.mine.Warmth": "found none named 'rlr.rewards.mine'",
+    "--model.reward=omegaconf.nowhere.Warmth": "found none named 'omegaconf.nowhere'",
+    "--model.reward.rewards.bright=mine.Warmth": "model.reward.rewards.bright: expected a module",
+    "--trainer.callbacks=[mine.Warmth]": "trainer.callbacks[0]: expected a module that Python can import",
+    "--trainer.callbacks=[{class_path: Evaluation, init_args: {metrics: 'ExactCheck,ExactCheck'}}]": (
+        "trainer.callbacks[0].metrics: expected list[Metric | Reward] or null, got 'ExactCheck,ExactCheck'"
+    ),
+    "--trainer.callbacks=[{class_path: Evaluation, init_args: {displays: SampleGrid}}]": "displays: expected list[Display] or null",
     "--model.sampler=rlr.samplers.DDMI": "there is no Sampler 'rlr.samplers.DDMI'",
     "--trainer.logger=TensorBordLogger": "there is no Logger 'TensorBordLogger'; did you mean 'TensorBoardLogger'?",
     "--trainer.callbacks+=EMAA": "trainer.callbacks[1]: there is no Callback 'EMAA'; did you mean 'EMA'?",
@@ -231,7 +241,7 @@ def test_what_the_source_files_do_not_tell_passes():
         ("trainer", "precision"): 16,
         ("trainer", "profiler"): "simple",
         ("trainer", "max_time"): "00:01:00:00",
-        ("model", "init_args", "estimator"): {"class_path": "no.such.module.Mine", "init_args": {"x": 1}},
+        ("model", "init_args", "estimator"): {"class_path": "scipy.no.such.Mine", "init_args": {"x": 1}},
         ("model", "init_args", "seed"): "${seed_everything}",
     }.items():
         check_config(changed(way, value), known_options("fit"), complete=True)

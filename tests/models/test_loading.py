@@ -61,7 +61,7 @@ def test_an_unreachable_host_gives_the_same_sentence(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("part", PARTS)
 def test_a_missing_part_is_named(copied: Path, part: str) -> None:
     shutil.rmtree(copied / part)
-    with pytest.raises(ValueError, match=f"has no readable {part}/ .*give path: a Stable Diffusion"):
+    with pytest.raises(ValueError, match=f"has no readable {part}/ .*set path to a Stable Diffusion"):
         StableDiffusion(str(copied))
 
 

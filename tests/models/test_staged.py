@@ -64,7 +64,7 @@ def test_so_does_the_way_of_a_batch_to_its_device():
 @pytest.mark.parametrize(
     ("stages", "starts", "stated"),
     [
-        ((), None, "give at least one"),
+        ((), None, "write at least one"),
         (("a", " "), None, "none blank"),
         (("a", "b"), (), "2 stages need 1 starts"),
         (("a", "b", "c"), (0.5, 0.5), "increase within"),

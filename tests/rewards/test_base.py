@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rlr.rewards import Brightness, Reward, RunningZScore
+from rlr.rewards import Brightness, Combine, Reward, RunningZScore
 from rlr.rewards.base import as_scores
 from rlr.rewards.networks.preprocessing import to_bytes
 
@@ -55,6 +55,45 @@ def test_numbers_in_any_sequence_are_scores(value):
 @pytest.mark.parametrize("value", [[1, 0], [True, False], torch.tensor([1, 0]), np.array([True, False])])
 def test_integers_and_booleans_are_scores(value):
     assert torch.equal(as_scores(value, PROMPTS, "Mine"), torch.tensor([1.0, 0.0]))
+
+
+class Raising(Reward):
+    """Raises what it was made with."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, samples, prompts):
+        raise self.error
+
+
+KINDS = (KeyError, IndexError, TypeError, AttributeError, NameError, RuntimeError, AssertionError, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("error", [*(kind("boom") for kind in KINDS), NotImplementedError()], ids=repr)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: Combine({"a": x}, {"a": 1.0})], ids=["alone", "combined"])
+def test_an_error_in_the_code_of_a_reward_names_the_reward_and_the_line(error, wrap):
+    stated = (
+        rf"^the reward Raising: expected scores, got {type(error).__name__}: .*\(.*test_base.py, line \d+\); correct"
+    )
+    with pytest.raises(ValueError, match=stated) as caught:
+        wrap(Raising(error))(torch.rand(2, 3, 2, 2), PROMPTS)
+    assert caught.value.__cause__ is error
+
+
+def test_a_sentence_of_a_reward_gets_its_name():
+    with pytest.raises(ValueError, match=r"^the reward Raising: no such color$"):
+        Raising(ValueError("no such color"))(torch.rand(2, 3, 2, 2), PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("x"), ConnectionError("x"), FloatingPointError("x"), KeyboardInterrupt()]
+)
+def test_errors_that_are_none_of_the_code_stay_as_they_are(error):
+    with pytest.raises(type(error)) as caught:
+        Raising(error)(torch.rand(2, 3, 2, 2), PROMPTS)
+    assert caught.value is error
 
 
 def test_float64_stays_and_a_list_of_tensors_keeps_its_gradient():

@@ -92,5 +92,5 @@ def test_the_cache_serves_training_after_evaluation(reward):
 
 
 def test_no_such_folder():
-    with pytest.raises(FileNotFoundError, match=r"no CLIP\w+ can be loaded from '/nowhere'; give a local folder"):
+    with pytest.raises(FileNotFoundError, match=r"no CLIP\w+ can be loaded from '/nowhere'; set a local folder"):
         PickScore("/nowhere", "/nowhere")

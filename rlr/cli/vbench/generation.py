@@ -1,7 +1,6 @@
 """Sampling from a checkpoint: a ``predict`` run of the config that the checkpoint was trained with."""
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,20 +12,7 @@ from rlr.callbacks import ProgressLine
 from rlr.cli import main
 from rlr.cli.command_line import CLI
 from rlr.cli.run_folder import Run
-from rlr.cli.vbench.prediction import MissingVideos, VideoWriter
-from rlr.evaluation.vbench.weights import digest
-from rlr.io.atomic import write_whole
-
-ORIGIN = "origin.json"
-"""The file beside the videos that says what they were made with."""
-
-USELESS = (
-    # what wrote the checkpoint is not needed to read it; an EMA, which is, stands in the config
-    r".*Please add the following callbacks: \[.Checkpointing\{[^{}]*\}.\].*",
-    # the writer uses the numbers in the batches
-    ".*Couldn't infer the batch indices.*",
-)
-"""Warnings about what is intended."""
+from rlr.cli.vbench.prediction import VideoWriter
 
 
 @dataclass(frozen=True)
@@ -80,52 +66,13 @@ class Source:
 
 
 class Sampling(CLI):
-    """A ``predict`` run that writes videos, and refuses to mix those of two models in one folder."""
+    """A ``predict`` run that writes the videos of VBench's prompts."""
 
     def _further(self, config: dict[str, Any]) -> list[Callback]:
         return [VideoWriter(), *([ProgressLine()] if self._speaks else [])]
 
     def _end(self, subcommand: str) -> None:
         """The command for VBench states where the results are."""
-
-    def before_predict(self) -> None:
-        """Checks that the videos that are there come from the same config and checkpoint."""
-        assert isinstance(self.datamodule, MissingVideos)
-        for useless in USELESS:
-            warnings.filterwarnings("ignore", useless)
-        claim(self.datamodule.folder, self._origin(self.datamodule))
-
-    def _origin(self, data: MissingVideos) -> dict[str, Any]:
-        config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
-        made = {name: config["model"]["init_args"].get(name) for name in ("model", "sampler", "seed")}
-        # an average of the weights is a callback
-        trainer = {name: config["trainer"].get(name) for name in ("precision", "callbacks")}
-        path = config.get("ckpt_path")
-        return {
-            "checkpoint": digest(Path(path)) if path else None,
-            **made,
-            **trainer,
-            "fps": data.fps,
-            "enlarge": data.enlarge,
-        }
-
-
-def claim(folder: Path, origin: Mapping[str, Any]) -> None:
-    """Notes what the videos in a folder are made with.
-
-    Raises:
-        ValueError: If there are videos of something else.
-    """
-    path = folder / ORIGIN
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if found is None and any(folder.glob("*.mp4")):
-        raise ValueError(f"{folder} holds videos, and no {ORIGIN} that says of what; set another --out")
-    other = [name for name in origin if found is not None and found.get(name) != origin[name]]
-    if other:
-        raise ValueError(
-            f"the videos in {folder} were made with another {' and '.join(other)}; set another --out, or delete the folder"
-        )
-    write_whole(path, f"{json.dumps(origin, indent=1, ensure_ascii=False)}\n".encode())
 
 
 def config_of(checkpoint: Path) -> Path:

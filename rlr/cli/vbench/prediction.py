@@ -1,15 +1,15 @@
 """The parts of a ``predict`` run that makes videos: no reward, the videos that are missing, and their names."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from rlr.callbacks.prediction import PredictionWriter
-from rlr.data.stream import PromptBatch
+from rlr.data.prompts import PromptData
+from rlr.data.stream import PromptPass
 from rlr.data.vbench import SIX, VBenchPrompts
 from rlr.evaluation.vbench.metric import FPS, write
 from rlr.evaluation.vbench.naming import VideoName, prompt_number
@@ -28,7 +28,7 @@ class Unscored(Reward):
 
 
 class MissingVideos(VBenchPrompts):
-    """The videos of a set that a folder does not hold yet, for ``predict``.
+    """The videos of a set that a folder does not hold yet, for ``predict`` with a :class:`VideoWriter`.
 
     Ranks share the set, not what is missing: each looks at the folder when it starts, and another may have begun to write.
 
@@ -56,56 +56,43 @@ class MissingVideos(VBenchPrompts):
         if enlarge < 1:
             raise ValueError(f"MissingVideos: expected enlarge >= 1, found {enlarge}")
         self.folder = Path(folder)
-        self.set = PromptSet(self.dimensions_of, evaluation_samples)
+        # refuses what cannot be the name of a file
+        PromptSet(self.dimensions_of, evaluation_samples)
         self.fps, self.enlarge = fps, enlarge
 
-    def predict_dataloader(self) -> "VideoPass":  # type: ignore[override]
-        """The missing videos of this rank's share."""
-        rank, world = self._place()
-        missing = self.set.missing(self.folder)
-        return VideoPass([name for name in self.set.names[rank::world] if name in missing], self)
+    def predict_dataloader(self) -> PromptPass:
+        """The videos of this rank's share; the noise of each follows from its prompt, and not from the set."""
+        numbers = [prompt_number(prompt) for prompt in self._required("predict")]
+        return self._pass("predict", numbers=numbers, finished=self._is_finished)
 
-
-class VideoPass:
-    """Batches of videos, each once.
-
-    Args:
-        names: The videos.
-        data: Their batch size and number per prompt.
-    """
-
-    def __init__(self, names: Sequence[VideoName], data: VBenchPrompts) -> None:
-        self.names, self.batch_size, self.samples = names, data.batch_size, data.evaluation_samples
-
-    def __len__(self) -> int:
-        return -(-len(self.names) // self.batch_size)
-
-    def __iter__(self) -> Iterator[PromptBatch]:
-        for at in range(0, len(self.names), self.batch_size):
-            some = self.names[at : at + self.batch_size]
-            # sample k of prompt i has number i S + k, here with a number of the prompt that no set changes
-            numbers = [prompt_number(name.prompt) * self.samples + name.number for name in some]
-            yield PromptBatch([name.prompt for name in some], numbers)
+    def file(self, prompt: str, index: int) -> Path:
+        """Returns the file of a sample."""
+        return self.folder / VideoName(prompt, index % self.evaluation_samples).file
 
 
 class VideoWriter(PredictionWriter):
     """Writes the videos of :class:`MissingVideos` under VBench's names, each whole or not at all."""
 
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Prediction,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, MissingVideos)
-        sound = finite(prediction.samples) if prediction.prompts else torch.ones(0)
-        rows = zip(prediction.indices, prediction.prompts, prediction.samples, sound.tolist(), strict=True)
-        for index, prompt, pixels, whole in rows:
-            name = VideoName(prompt, index % data.evaluation_samples)
-            if whole:
-                write(data.folder / name.file, pixels, data.fps or prediction.fps or FPS, data.enlarge)
+    remedy = "set another --out"
+
+    def place(self, trainer: Trainer) -> Path:
+        return _videos(trainer.datamodule).folder  # type: ignore[attr-defined]
+
+    def facts(self, module: LightningModule, data: PromptData) -> dict[str, Any]:
+        videos = _videos(data)
+        return {"fps": videos.fps, "enlarge": videos.enlarge}
+
+    def finished(self, folder: Path, data: PromptData) -> Callable[[str, int], bool]:
+        videos, there = _videos(data), {path.name for path in folder.iterdir()}
+        return lambda prompt, index: videos.file(prompt, index).name in there
+
+    def write(self, trainer: Trainer, module: LightningModule, prediction: Prediction, i: int) -> None:
+        data, pixels = _videos(trainer.datamodule), prediction.samples[i]  # type: ignore[attr-defined]
+        if finite(pixels[None]).item():
+            path = data.file(prediction.prompts[i], prediction.indices[i])
+            write(path, pixels, data.fps or prediction.fps or FPS, data.enlarge)
+
+
+def _videos(data: Any) -> MissingVideos:
+    assert isinstance(data, MissingVideos)
+    return data

@@ -45,6 +45,10 @@ class DCoT(PromptData):
         written = self.writer.write(prompts)
         return [StagedPrompt(prompt, stages, self.starts) for prompt, stages in zip(prompts, written, strict=True)]
 
+    def check(self, command: str) -> None:
+        """Checks the whole prompts; stages are written later, by one process."""
+        self.data.check(command)
+
     def remedy(self, split: str) -> str:
         """That of the whole prompts."""
         return self.data.remedy(split)

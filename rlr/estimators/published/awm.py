@@ -81,11 +81,7 @@ class AWM(MatchingEstimator):
         self.scale = advantage_clip
         self.old_weight = old_weight
         self._recorded: dict[str, Tensor] = {}
-        if self.surrogate.on_policy and self.updates_per_round > 1:
-            raise ValueError(
-                f"{type(self.surrogate).__name__} holds for the weights of the rollout only, and a round of "
-                f"{self.updates_per_round} updates changes them; set AWM's num_minibatches and epochs to 1, or use ImportanceRatio"
-            )
+        self.surrogate.check(self.updates_per_round, type(self).__name__)
 
     def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
         if self.updates_per_round > 1:

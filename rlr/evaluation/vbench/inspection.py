@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rlr.evaluation.vbench.dimensions import DIMENSIONS
 from rlr.evaluation.vbench.videos import Entry
-from rlr.evaluation.vbench.weights import digest
+from rlr.io.hub import checksum
 from rlr.io.video import read_video
 
 
@@ -23,7 +23,7 @@ def inspect(entries: Sequence[Entry], progress: Callable[[int], None] = lambda d
     for entry in entries:
         for path in entry.videos:
             _check(path, entry.dimensions)
-            found[path] = digest(path)
+            found[path] = checksum(path)
             progress(len(found))
     return found
 

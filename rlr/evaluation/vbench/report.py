@@ -7,7 +7,6 @@ The table holds six scores in percent and their weighted average on raw percenta
 It is not the quality score of VBench's leaderboard, which rescales each dimension and counts temporal flickering as a seventh.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from rlr.evaluation.vbench.dimensions import DIMENSIONS, SIX
 from rlr.evaluation.vbench.scoring import Judge, Say, Score, package, silent
 from rlr.evaluation.vbench.videos import VideoSet
 from rlr.io.atomic import write_whole
+from rlr.io.json_file import to_json
 
 AVERAGE = "weighted_average"
 HEAD = (*(dimension.title for dimension in SIX), "Weighted Average")
@@ -100,7 +100,7 @@ class Report:
             **self.facts,
             "scores": {name: dict(score.videos) for name, score in self.scores.items()},
         }
-        return f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode()
+        return to_json(content)
 
     def save(self, folder: Path) -> list[Path]:
         """Writes ``results.json`` and ``table.md``, and returns their paths."""

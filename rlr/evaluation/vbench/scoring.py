@@ -1,6 +1,5 @@
 """Scores of videos by the installed package ``vbench``, which runs in a process of its own."""
 
-import hashlib
 import json
 import math
 import os
@@ -9,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from rlr.evaluation.vbench import weights
 from rlr.evaluation.vbench.dimensions import Dimension
 from rlr.evaluation.vbench.inspection import inspect
 from rlr.evaluation.vbench.videos import Entry
-from rlr.io.atomic import write_whole
+from rlr.io.keyed_file import Key, KeyedFile, pass_over
 from rlr.io.terminal import TERMINAL, Pace
 
 DINO = "dino_model/dino_vitbase16_pretrain.pth"
@@ -79,7 +78,7 @@ class Judge:
         Args:
             dimensions: What is judged.
             entries: The videos, with what is judged on each.
-            out: Where scores are kept, a file a dimension, and VBench's log.
+            out: Where scores are kept, and VBench's log.
             say: Called for every dimension.
 
         Raises:
@@ -90,18 +89,17 @@ class Judge:
         self.check(dimensions)
         say(f"reading {sum(len(entry.videos) for entry in entries)} videos …")
         digests = inspect(entries)
-        kept = {d.name: CachedScore(out / f"{d.name}.json", self._key(d, entries, digests)) for d in dimensions}
-        found = {name: file.find() for name, file in kept.items()}
-        for name, result in self._run([d for d in dimensions if found[d.name] is None], entries, out, say):
-            found[name] = score = read(name, result, entries)
-            kept[name].keep(score)
-        return {name: score for name, score in found.items() if score is not None}
+        store = KeyedFile(out / "scores.jsonl", pass_over)
+        keys = {d.name: self._key(d, entries, digests) for d in dimensions}
+        for name, result in self._run([d for d in dimensions if keys[d.name] not in store], entries, out, say):
+            store.put(keys[name], asdict(read(name, result, entries)))
+        return {name: Score(**store.get(key)) for name, key in keys.items()}
 
-    def _key(self, dimension: Dimension, entries: Sequence[Entry], digests: Mapping[Path, str]) -> str:
-        """What a score depends on, as one word."""
-        judged = [(path.name, digests[path]) for path in of(dimension.name, entries)]
-        facts = [dimension.name, package(), judged, weights.digests([dimension], self.weights)]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    def _key(self, dimension: Dimension, entries: Sequence[Entry], digests: Mapping[Path, str]) -> Key:
+        """What a score depends on."""
+        judged = {path.name: digests[path] for path in of(dimension.name, entries)}
+        files = weights.digests([dimension], self.weights)
+        return {"dimension": dimension.name, "vbench": package(), "videos": judged, "weights": files}
 
     def _run(
         self, dimensions: Sequence[Dimension], entries: Sequence[Entry], out: Path, say: Say
@@ -149,28 +147,6 @@ class Judge:
             return {}
         seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         return {"CUDA_VISIBLE_DEVICES": seen.split(",")[self.gpu] if seen else str(self.gpu)}
-
-
-@dataclass(frozen=True)
-class CachedScore:
-    """The file of the score of a dimension, valid as long as what it depends on is the same."""
-
-    path: Path
-    key: str
-
-    def find(self) -> Score | None:
-        """Returns the score, or None if no score fits."""
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            return Score(content["value"], content["videos"]) if content["key"] == self.key else None
-        except (OSError, ValueError, KeyError, TypeError):
-            # no file yet, or one of another program: the dimension is judged and written again
-            return None
-
-    def keep(self, score: Score) -> None:
-        """Writes the score."""
-        content = {"key": self.key, "value": score.value, "videos": dict(score.videos)}
-        write_whole(self.path, f"{json.dumps(content, indent=1, ensure_ascii=False)}\n".encode())
 
 
 def package() -> str:

@@ -83,11 +83,6 @@ class PromptSet(VideoSet):
         """The names of all videos of the set, in its order."""
         return [VideoName(prompt, number) for prompt in self.dimensions_of for number in range(self.samples)]
 
-    def missing(self, folder: Path) -> set[VideoName]:
-        """Returns the videos of the set that a folder does not hold."""
-        files = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        return {name for name in self.names if name.file not in files}
-
     def first(self, number: int, samples: int) -> "PromptSet":
         """Returns the subset of the first ``number`` prompts of each dimension, with fewer samples of each."""
         wanted = {
@@ -123,7 +118,7 @@ class PromptSet(VideoSet):
         if len(absent) == count:
             raise ValueError(
                 f"none of the {len(there)} mp4 files in {folder} has the name of a video of the set, such as "
-                f"{absent[0].file!r}; give another folder, or judge any videos with --custom"
+                f"{absent[0].file!r}; set another folder, or judge any videos with --custom"
             )
         if absent and not self.partial:
             raise ValueError(
@@ -176,7 +171,5 @@ def find(folder: Path) -> dict[str, Path]:
             )
         found[path.name] = path
     if not found:
-        raise ValueError(
-            f"{folder} holds no mp4 file, and VBench judges no other; give another folder, or convert them"
-        )
+        raise ValueError(f"{folder} holds no mp4 file, and VBench judges no other; set another folder, or convert them")
     return found

@@ -1,11 +1,11 @@
 """The networks' weights: what each dimension loads, where it belongs, and whether it is what was published."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rlr.evaluation.vbench.dimensions import Dimension, File
+from rlr.io.hub import checksum
 
 UNKNOWN = "no published SHA-256 is known"
 
@@ -13,12 +13,6 @@ UNKNOWN = "no published SHA-256 is known"
 def cache(folder: str | Path | None = None) -> Path:
     """Returns the folder of weights: ``folder``, or the one that VBench itself would use."""
     return Path(folder or os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench").expanduser()
-
-
-def digest(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check(dimensions: Iterable[Dimension], folder: Path) -> None:
@@ -47,12 +41,12 @@ def check(dimensions: Iterable[Dimension], folder: Path) -> None:
 
 def published(file: File, path: Path) -> bool:
     """Whether what is at ``path`` has the published SHA-256, as far as that is known."""
-    return not file.sha256 or digest(path).startswith(file.sha256)
+    return not file.sha256 or checksum(path).startswith(file.sha256)
 
 
 def digests(dimensions: Iterable[Dimension], folder: Path) -> dict[str, str]:
     """Returns the SHA-256 of every file, by its place in the folder."""
-    return {file.path: digest(folder / file.path) for _, file in _needs(dimensions)}
+    return {file.path: checksum(folder / file.path) for _, file in _needs(dimensions)}
 
 
 def report(dimensions: Iterable[Dimension], folder: Path) -> str:
@@ -81,7 +75,7 @@ def _state(file: File, path: Path) -> str:
     known = f"the published SHA-256 is {file.sha256}{'' if len(file.sha256) == 64 else '…'}" if file.sha256 else UNKNOWN
     if not path.is_file():
         return f"MISSING; {known}"
-    found = f"{path.stat().st_size:,} bytes, SHA-256 {digest(path)}"
+    found = f"{path.stat().st_size:,} bytes, SHA-256 {checksum(path)}"
     if not published(file, path):
         return f"WRONG: {found}; {known}, so download it again"
     return f"there: {found}; {'as published' if file.sha256 else known}"

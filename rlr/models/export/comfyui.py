@@ -21,6 +21,14 @@ class ComfyUI(LoRAFile):
         | model_lora_keys_unet in comfy/lora.py of https://github.com/comfyanonymous/ComfyUI
     """
 
+    def check(self, model: LatentDiffusion) -> None:
+        super().check(model)
+        if model.size.frames is not None:
+            raise ValueError(
+                f"ComfyUI reads the LoRA of a {type(model).__name__} under its authors' names, which are not written; use "
+                "DiffusersLoRA"
+            )
+
     def save(self, model: LatentDiffusion, folder: Path) -> None:
         (prefix,) = model.networks()
         names = _unet_names if prefix == "unet" else _transformer_names

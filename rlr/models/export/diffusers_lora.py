@@ -13,16 +13,20 @@ from rlr.models.latent import LatentDiffusion
 
 
 class DiffusersLoRA(LoRAFile):
-    """Writes ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` of the model's pipeline reads."""
+    """Writes ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` of the model's pipeline reads.
+
+    A second transformer has a file of its own, ``transformer_2.safetensors``, which is read with ``load_into_transformer_2=True``.
+    """
 
     file = LORA_WEIGHT_NAME_SAFE
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
-        layers: dict[str, Any] = {}
-        for name, network in model.networks().items():
+        for (name, network), file in zip(model.networks().items(), self.files(model), strict=True):
             weights = get_peft_model_state_dict(network, adapter_name=ADAPTER)
-            layers[f"{name}_lora_layers"] = convert_state_dict_to_diffusers(weights) if name == "unet" else weights
+            layers = convert_state_dict_to_diffusers(weights) if name == "unet" else weights
             # the weights alone do not tell alpha: loaders would take the rank for it
             config = cast(dict[str, LoraConfig], network.peft_config)[ADAPTER].to_dict()
-            layers[f"{name}_lora_adapter_metadata"] = config
-        model.pipeline_class().save_lora_weights(folder, **layers)
+            # diffusers' own names end before the number of a second network
+            part = name.removesuffix("_2")
+            options: dict[str, Any] = {f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": config}
+            model.pipeline_class().save_lora_weights(folder, weight_name=file, **options)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rlr.models.adapters import merged
 from rlr.models.export.base import Exporter
 from rlr.models.export.lora_file import use_pipeline
@@ -25,9 +27,11 @@ class Merged(Exporter):
             model.pipeline(network, encoder).save_pretrained(folder)
 
     def reload(self, model: LatentDiffusion, network: Any, folder: Path) -> Any:
-        (name,) = model.networks()
-        again: Any = type(network).from_pretrained(folder / name, torch_dtype=model.dtype)
-        return again.to(model.device).eval()
+        again = {
+            name: type(part).from_pretrained(folder / name, torch_dtype=model.dtype).to(model.device).eval()
+            for name, part in model.named(network).items()
+        }
+        return nn.ModuleDict(again) if len(again) > 1 else next(iter(again.values()))
 
     def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
         return use_pipeline(model, f'from_pretrained("{folder}", torch_dtype=torch.float16)')

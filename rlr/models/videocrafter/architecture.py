@@ -10,7 +10,7 @@ from typing import Any
 
 from diffusers import AutoencoderKL, UNet3DConditionModel
 
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.models.prediction import Prediction, clean, noise, velocity
 from rlr.models.videocrafter.network import UNetConfig, build_unet
 from rlr.models.videocrafter.text import TextTower
@@ -122,7 +122,7 @@ class Architecture:
 
     def write(self, path: Path) -> None:
         """Writes the architecture as JSON."""
-        write_whole(path, (json.dumps(asdict(self), indent=2) + "\n").encode())
+        write_json(path, asdict(self))
 
     @property
     def prediction(self) -> Prediction:

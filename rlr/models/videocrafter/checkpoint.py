@@ -58,7 +58,7 @@ def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = t
         unet, vae = (freeze(on_meta(networks[name]), dtype) for name in ("unet", "vae"))
         return Parts(unet, vae, read_schedule(buffers, architecture))
     state = _read_state(path)
-    remedy = f"give the model.ckpt of this very model, or its variant (published sizes, or a {CONFIG} beside the file)"
+    remedy = f"set the model.ckpt of this very model, or its variant (published sizes, or a {CONFIG} beside the file)"
     blanks = {name: network.state_dict() for name, network in networks.items()}
     compare(official_state(blanks, architecture) | buffers, state, path, "the VideoCrafter that was asked for", remedy)
     layouts = _layouts(architecture)

@@ -49,7 +49,7 @@ def build_head(state: dict[str, Tensor], source: Path) -> Head:
     found = [weight for weight in weights if weight is not None and weight.ndim == 2]
     if len(found) != len(_LINEAR):
         raise ValueError(
-            f"{source} lacks {len(_LINEAR) - len(found)} of the five layers of the head, layers.0 … layers.7; give the "
+            f"{source} lacks {len(_LINEAR) - len(found)} of the five layers of the head, layers.0 … layers.7; set the "
             "file that the authors published"
         )
     head: Head = build(lambda: Head([found[0].shape[1], *(weight.shape[0] for weight in found)]), state, source)

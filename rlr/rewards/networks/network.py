@@ -79,7 +79,7 @@ class NetworkReward(Reward):
         self.differentiable = self.fit.differentiable
         self.chunk = chunk
         self.texts = TextCache(cache)
-        self._cut: list[str] = []
+        self._warned = False
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         self._check(samples, prompts)
@@ -126,8 +126,8 @@ class NetworkReward(Reward):
 
     def _warn(self, cut: Sequence[str]) -> None:
         """Warns of the first prompts that are longer than the network reads; a data set may have thousands."""
-        if cut and not self._cut:
-            self._cut += cut
+        if cut and not self._warned:
+            self._warned = True
             warnings.warn(
                 f"{self.label} reads {self.length} tokens and ignores the end of {len(cut)} prompt(s), the first of them "
                 f"{cut[0][:60]!r}…; shorten them if their ends matter; further such prompts are not named",

@@ -41,7 +41,7 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
     except OSError as error:
         note(source, "", here=False)
         raise FileNotFoundError(
-            f"no {kind.__name__} can be loaded from {source!r}; give a local folder that holds one in the layout of "
+            f"no {kind.__name__} can be loaded from {source!r}; set a local folder that holds one in the layout of "
             "transformers, or a hub id while there is a network"
         ) from error
     except (pickle.UnpicklingError, RuntimeError) as error:
@@ -87,7 +87,7 @@ def _complete(
     for fact, keys in (("lacks", info["missing_keys"]), ("has in another shape", misshapen)):
         if keys:
             raise ValueError(
-                f"{source} {fact} {len(keys)} weights of {type(network).__name__}, such as {min(keys)}; give the checkpoint "
+                f"{source} {fact} {len(keys)} weights of {type(network).__name__}, such as {min(keys)}; set the checkpoint "
                 "of this very network"
             )
     tell_unread(source, type(network).__name__, [key for key in info["unexpected_keys"] if not key.startswith(unused)])

@@ -83,7 +83,7 @@ def unpack(body: bytes, limits: Limits) -> tuple[Tensor, list[str]]:
     """
     prompts, samples = _read(body)
     if not prompts or len(prompts) != len(samples):
-        raise Refused(f"got {len(prompts)} prompts and {len(samples)} samples; give as many of each, at least one")
+        raise Refused(f"got {len(prompts)} prompts and {len(samples)} samples; send as many of each, at least one")
     if len(samples) > limits.samples:
         raise Refused(f"got {len(samples)} samples, and {limits.samples} are served at once; send fewer a request", 413)
     counts = {len(sample) if isinstance(sample, list) else None for sample in samples}

@@ -22,7 +22,7 @@ Batch = dict[str, Table]
 """``clips`` and ``stills``, or one of them."""
 
 
-class Beside(IterableDataset):
+class ZippedStreams(IterableDataset):
     """Several endless streams, a batch of each at a time."""
 
     def __init__(self, streams: dict[str, Stream]) -> None:
@@ -134,7 +134,7 @@ class EncodedClips(LightningDataModule):
             for name, (table, rows) in parts.items()
             if rows
         }
-        return DataLoader(Beside(streams), batch_size=None)
+        return DataLoader(ZippedStreams(streams), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         """The held-out videos, once."""

@@ -1,6 +1,5 @@
-"""The files of the demo: two images, a page, the numbers, and videos where there are some."""
+"""The files of the demo: a page, an image, the numbers, and videos where there are some."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -8,21 +7,19 @@ from pathlib import Path
 
 from rlr.evaluation.evaluator import Evaluated
 from rlr.evaluation.images import Card, png
-from rlr.evaluation.report import COMPARED, Block, Chart, Facts, Media, Sample, Samples, Table, Text, Tiles, cells, page
-from rlr.evaluation.results import plain
+from rlr.evaluation.plots import Plots
+from rlr.evaluation.report import COMPARED, Block, Facts, Media, Sample, Samples, Table, Text, Tiles, cells, page
 from rlr.evaluation.samples import SampleSet
 from rlr.evaluation.statistics import Comparison, compare
 from rlr.io.atomic import write_whole
-from rlr.toy.demo.curves import DARK, LIGHT, Curves, draw
+from rlr.io.json_file import to_json
+from rlr.toy.demo.curves import Curves
 from rlr.toy.demo.world import World, show
 
 FIRST = 12
 """The number of prompts that are shown at first; the samples of the others are folded, and stills."""
 MODELS = ("base", "aligned")
-CURVES = (
-    "Two curves against the number of updates: the reward on training and held-out prompts, and the share of held-out prompts of "
-    "which the exact check finds every claim true. Bands are the 95 % intervals of the change since update 0."
-)
+BANDS = "The bands are the 95 % intervals of the change since update 0, over prompts on the same noise."
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Report:
     def table(self) -> Table:
         """One row per measurement."""
         found, labels = self.comparisons, self.world.labels
-        rows = [(label, *cells(found[name], partial(_show, name))) for name, label in labels.items() if name in found]
+        rows = [(label, *cells(found[name], partial(show, name))) for name, label in labels.items() if name in found]
         return Table("Measured", ("", *COMPARED), rows, self.world.words.reading)
 
     @property
@@ -80,21 +77,19 @@ class Report:
 
     def save(self, folder: Path) -> list[Path]:
         """Writes the files and returns their paths, the page first; of those in folders the folders."""
-        light, dark = (draw(self.curves, look) for look in (LIGHT, DARK))
         shown = self._pairs(range(min(FIRST, len(self.samples.prompts))), still=False)
         title = f"The first {len(shown)} held-out prompts before and after {len(self.curves.training)} updates"
         files = {
-            "index.html": self._page(shown, light, dark).encode(),
+            "index.html": self._page(shown).encode(),
             "before_after.png": png(self.world.sheet(self._cards(len(shown)), title)),
-            "curves.png": light,
-            "results.json": f"{json.dumps(plain(self.numbers), indent=2, ensure_ascii=False)}\n".encode(),
+            "results.json": to_json(self.numbers),
         }
         further = self.world.files([[sample.media for sample in pair] for _, pair in shown])
         for name, content in {**files, **further}.items():
             write_whole(folder / name, content)
         return [*(folder / name for name in files), *sorted({(folder / name).parent for name in further})]
 
-    def _page(self, shown: Sequence[tuple[str, Sequence[Sample]]], light: bytes, dark: bytes) -> str:
+    def _page(self, shown: Sequence[tuple[str, Sequence[Sample]]]) -> str:
         others = self._pairs(range(len(shown), len(self.samples.prompts)), still=True)
         words = self.world.words
         note = (
@@ -107,7 +102,7 @@ class Report:
             Samples("Before and after", shown, note),
             Samples("", others, summary=f"The other {len(others)} held-out prompts", wide=self.world.wide),
             self.table,
-            Chart("During alignment", Media(light, CURVES), Media(dark)),
+            Plots("During alignment", self.curves.plots, BANDS),
             Text("What was done", (method, words.limits)),
             Facts("To repeat it", {name: _text(value) for name, value in self.facts.items()}),
         ]
@@ -152,10 +147,6 @@ class Report:
             f"Share of samples that show exactly what their prompt says, on prompts that were never trained on: {base} before "
             f"and {aligned} after {len(self.curves.training)} updates of {self.method} on this machine ({change})."
         )
-
-
-def _show(name: str, value: float, signed: bool) -> str:
-    return show(name, value, signed)
 
 
 def _text(value: object) -> str:

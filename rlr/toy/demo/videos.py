@@ -1,8 +1,6 @@
 """The demo of videos."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from rlr.evaluation.images import PAPER, Card, grid, to_image
 from rlr.evaluation.report import Media
-from rlr.io.video import write_video
+from rlr.io.video import video_bytes
 from rlr.toy.demo.world import Words, World
 from rlr.toy.world.motion import parse_clip
 from rlr.toy.world.prompts import held_out_clips
@@ -22,7 +20,6 @@ PLAYED, PRINTED = 256, 64
 """The side that small frames are enlarged to at most, in a video and in a strip."""
 STRIP, GAP = 4, 4
 """How many frames a strip has, and how many pixels lie between them."""
-CHUNK = 32
 
 
 class Videos(World):
@@ -86,9 +83,7 @@ class Videos(World):
     def check(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
         """The claims of :func:`rlr.toy.world.tracker.check_clips`; ``novel`` repeats ``all`` for pairs never trained on."""
         clips = [parse_clip(prompt) for prompt in prompts]
-        # the check holds several copies of what it reads
-        parts = [check_clips(pixels[i : i + CHUNK], clips[i : i + CHUNK]) for i in range(0, len(clips), CHUNK)]
-        checks = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        checks = check_clips(pixels, clips)
         new = torch.tensor([clip.spec.novel for clip in clips])
         return {**checks, "novel": checks["all"].where(new, torch.nan)}
 
@@ -96,7 +91,7 @@ class Videos(World):
         return strip([to_image(frame) for frame in enlarged(pixels, PRINTED)])
 
     def media(self, pixels: Tensor, text: str) -> Media:
-        return Media(mp4(enlarged(pixels, PLAYED), self.fps), text, "video/mp4")
+        return Media(video_bytes(enlarged(pixels, PLAYED), self.fps), text, "video/mp4")
 
     def sheet(self, cards: Sequence[Card], title: str) -> Image.Image:
         return grid(cards, title, self.words.sheet, columns=2, size=lambda image: image)
@@ -123,11 +118,3 @@ def strip(images: Sequence[Image.Image]) -> Image.Image:
     for k, number in enumerate(chosen):
         canvas.paste(images[number], (k * (width + GAP), 0))
     return canvas
-
-
-def mp4(frames: Tensor, fps: float) -> bytes:
-    """Frames with shape (F, 3, H, W) in [0, 1] as the content of an mp4 file."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "video.mp4"
-        write_video(path, frames, fps)
-        return path.read_bytes()

@@ -17,5 +17,5 @@ class Tiny(StableDiffusion):
     """
 
     def __init__(self, path: str | None = None, **options: Any) -> None:
-        path = path or packaged("tiny", "model", "give path: a Stable Diffusion folder")
+        path = path or packaged("tiny", "model", "set path to a Stable Diffusion folder")
         super().__init__(path, **options)

@@ -5,7 +5,6 @@ reconstructions of them (the ceiling of any sample) and on samples, these also f
 caption; then how often each learned reward prefers a caption to one with a single claim altered.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.evaluation.report import Table, say, written
 from rlr.evaluation.samples import SampleSet
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.models import Frozen, Guidance, StableDiffusion
 from rlr.rewards import Reward
 from rlr.samplers import DDIM
@@ -36,11 +35,8 @@ BATCH = 50
 Shares = dict[str, dict[str, float]]
 
 
-def sample(
-    model: StableDiffusion, captions: Sequence[str], seed: int = 0, steps: int = 20, guidance: float = 4.0
-) -> Tensor:
-    """One image for each caption by DDIM, in [0, 1], (N, 3, 32, 32), on the noises of an evaluation."""
-    chain = Chain(Guidance(model, guidance), DDIM(steps, eta=0.0))
+def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
+    """One image or video for each caption, in [0, 1], (N, *), on the noises of an evaluation."""
     return torch.cat([batch.pixels for batch in SampleSet(captions, seed=seed, batch_size=BATCH).batches(chain)])
 
 
@@ -87,7 +83,7 @@ def evaluate(model: Path, rewards: Sequence[Reward], prompts: int, seed: int) ->
     pixels = {
         "real renders": real,
         "reconstructions": reconstruct(base, real),
-        "samples": sample(base, captions, seed),
+        "samples": sample(Chain(Guidance(base, 4.0), DDIM(20, eta=0.0)), captions, seed),
     }
     psnr = float(-10 * (pixels["reconstructions"] - real).square().mean().log10())
     preferences = {reward.label: preferences_of(reward, pixels, specs) for reward in rewards}
@@ -115,7 +111,7 @@ def table(title: str, shares: Shares, columns: Sequence[str]) -> str:
 def write(result: dict[str, Any], path: str | None) -> None:
     """Writes the numbers of a card to a file, if one is named."""
     if path:
-        write_whole(Path(path), (json.dumps(result, indent=1) + "\n").encode())
+        write_json(Path(path), result)
 
 
 def card(

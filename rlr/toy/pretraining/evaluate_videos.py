@@ -14,11 +14,10 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.evaluation.report import say
-from rlr.evaluation.samples import SampleSet
 from rlr.models import Frozen, Guidance, VideoCrafter
 from rlr.samplers import DDIM
 from rlr.toy.models import TinyVideo
-from rlr.toy.pretraining.evaluate import Shares, table, write
+from rlr.toy.pretraining.evaluate import Shares, sample, table, write
 from rlr.toy.world.checker import accuracy
 from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import CLIP_KINDS, SIZES, STILL, Clip, Motion, parse_clip
@@ -27,14 +26,7 @@ from rlr.toy.world.tracker import CLAIMS, check_clips
 
 COLUMNS = (*CLAIMS, "dynamic")
 CHUNK = 32
-"""How many videos are drawn, decoded or checked at once."""
-
-Checks = dict[str, Tensor]
-
-
-def sample(chain: Chain, captions: Sequence[str], seed: int = 0) -> Tensor:
-    """One video for each caption in [0, 1], (N, F, 3, H, W), on the noises of an evaluation."""
-    return torch.cat([batch.pixels for batch in SampleSet(captions, seed=seed, batch_size=CHUNK).batches(chain)])
+"""How many videos are sampled or decoded at once."""
 
 
 @torch.no_grad()
@@ -47,12 +39,6 @@ def reconstruct(model: VideoCrafter, pixels: Tensor) -> Tensor:
         latents = latents.float() * model.architecture.scale_factor
         chunks.append(model.decode(latents.unflatten(0, chunk.shape[:2]).transpose(1, 2)))
     return torch.cat(chunks)
-
-
-def check(pixels: Tensor, clips: Sequence[Clip]) -> Checks:
-    """:func:`~rlr.toy.world.tracker.check_clips`, some at a time."""
-    parts = [check_clips(pixels[i : i + CHUNK], clips[i : i + CHUNK]) for i in range(0, len(clips), CHUNK)]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def splits(clips: Sequence[Clip]) -> dict[str, Tensor]:
@@ -70,7 +56,7 @@ def splits(clips: Sequence[Clip]) -> dict[str, Tensor]:
 
 def measure(pixels: Mapping[str, Tensor], clips: Sequence[Clip]) -> Shares:
     """The share of true claims for each row of videos; samples are also split by :func:`splits`, where there are any."""
-    checks = {name: check(some, clips) for name, some in pixels.items()}
+    checks = {name: check_clips(some, clips) for name, some in pixels.items()}
     shares = {name: accuracy(found) for name, found in checks.items()}
     for name, chosen in splits(clips).items():
         if chosen.any():

@@ -1,6 +1,5 @@
 """Pretraining of the built-in world's second learned reward, in HPSv2's format: a tiny CLIP of open_clip."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from open_clip import CLIP
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rlr.io.atomic import write_whole
+from rlr.io.json_file import write_json
 from rlr.io.weights import write_state
 from rlr.rewards.networks.hpsv2 import CONFIG, MERGES, WEIGHTS
 from rlr.rewards.networks.preprocessing import normalize_pixels
@@ -69,5 +68,5 @@ class HPSv2(Contrastive):
         """Writes the averaged CLIP in half precision, its configuration and its table of merges."""
         state = self.average["clip"].state_dict()
         write_state(folder / WEIGHTS, {name: weight.to(torch.float16).contiguous() for name, weight in state.items()})
-        write_whole(folder / CONFIG, (json.dumps({"model_cfg": self.config}, indent=1) + "\n").encode())
+        write_json(folder / CONFIG, {"model_cfg": self.config})
         write_merges(folder / MERGES)

@@ -14,7 +14,7 @@ import yaml
 import rlr.cli.vbench.prediction
 from rlr.callbacks.vbench import sample_set
 from rlr.cli.vbench.generation import Source, config_of
-from rlr.cli.vbench.prediction import MissingVideos, Unscored
+from rlr.cli.vbench.prediction import MissingVideos, Unscored, VideoWriter
 from rlr.data import PromptData
 from rlr.evaluation.vbench.metric import write
 from rlr.evaluation.vbench.naming import VideoName, prompt_number
@@ -92,7 +92,7 @@ class Place:
 
 def missing(info, folder, rank=0, world=1, **settings):
     data = MissingVideos(str(folder), tuple(names(PROMPTS)), str(info), evaluation_samples=3, **settings)
-    data.trainer = Place(rank, world)
+    data.trainer, data.finished = Place(rank, world), VideoWriter().finished(folder, data)
     return [number for batch in data.predict_dataloader() for number in batch.indices]
 
 
@@ -122,7 +122,7 @@ def test_a_video_that_another_rank_has_begun_with_moves_no_share(info, tmp_path)
     before = missing(info, tmp_path, 1, 2)
     (tmp_path / NAMES[0].file).touch()
     assert missing(info, tmp_path, 1, 2) == before
-    assert number(NAMES[0]) not in missing(info, tmp_path, 0, 2)
+    assert number(NAMES[0]) not in missing(info, tmp_path, 0, 2, batch_size=1)
 
 
 def test_a_video_that_is_half_written_is_missing(info, tmp_path):
@@ -245,7 +245,7 @@ def test_videos_of_an_unknown_model_are_not_added_to(trained, info, tmp_path, ca
     write_video(tmp_path / "videos" / "a cat-0.mp4", torch.zeros(3, 3, 8, 8), 8)
     with pytest.raises(SystemExit):
         make(trained, info, tmp_path)
-    assert "holds videos, and no origin.json that says of what; set another --out" in capsys.readouterr().err
+    assert "holds samples, and no origin.json that says of what; set another --out" in capsys.readouterr().err
 
 
 def test_what_videos_are_made_with_is_noted(trained, info, tmp_path):

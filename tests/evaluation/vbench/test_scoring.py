@@ -14,7 +14,7 @@ from rlr.evaluation.vbench.dimensions import SIX, TEMPORAL_FLICKERING
 from rlr.evaluation.vbench.inspection import inspect
 from rlr.evaluation.vbench.scoring import Judge, package
 from rlr.evaluation.vbench.videos import AnyVideos, Entry, PromptSet
-from rlr.evaluation.vbench.weights import digest
+from rlr.io.hub import checksum
 from rlr.io.video import write_video
 from tests.evaluation.vbench.toy import moving, write_clips
 
@@ -208,7 +208,7 @@ def test_every_clip_is_read_and_known_by_its_bytes(clips):
     seen = []
     found = inspect(entries, seen.append)
     assert seen == [1, 2, 3, 4, 5, 6]
-    assert found == {path: digest(path) for path in clips.iterdir()}
+    assert found == {path: checksum(path) for path in clips.iterdir()}
 
 
 def test_a_damaged_clip_is_stated(clips):

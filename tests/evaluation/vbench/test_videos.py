@@ -79,9 +79,7 @@ def test_a_dimension_that_a_partial_set_has_no_clip_of(tmp_path):
 def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere \(looked for at .*\); check the path"):
         PromptSet(PROMPTS).entries(tmp_path / "nowhere")
-    with pytest.raises(
-        ValueError, match=r"holds no mp4 file, and VBench judges no other; give another folder, or conv"
-    ):
+    with pytest.raises(ValueError, match=r"holds no mp4 file, and VBench judges no other; set another folder, or conv"):
         PromptSet(PROMPTS).entries(fill(tmp_path / "gifs", ["a cat-0.gif"]))
     with pytest.raises(
         ValueError, match=r"none of the 1 mp4 files in .* has the name of a video .* 'a cat-0.mp4'; give ano"

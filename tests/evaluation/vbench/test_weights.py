@@ -7,7 +7,8 @@ import pytest
 
 from rlr.cli.vbench.__main__ import main
 from rlr.evaluation.vbench.dimensions import DIMENSIONS, SIX, TEMPORAL_FLICKERING, Dimension, File, named
-from rlr.evaluation.vbench.weights import cache, check, digest, digests, report, sound
+from rlr.evaluation.vbench.weights import cache, check, digests, report, sound
+from rlr.io.hub import checksum
 
 CONTENT = b"weights"
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -91,4 +92,4 @@ def test_the_command_lists_every_file(tmp_path, capsys):
     (tmp_path / file.path).parent.mkdir()
     (tmp_path / file.path).write_bytes(CONTENT)
     assert main(["weights", "--weights", str(tmp_path)]) == 1
-    assert digest(tmp_path / file.path) in capsys.readouterr().out
+    assert checksum(tmp_path / file.path) in capsys.readouterr().out

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from rlr.evaluation.statistics import compare_pair
-from rlr.toy.demo.curves import LIGHT, Curves, drawing
+from rlr.toy.demo.curves import Curves
 
 
 def curves(change: float) -> Curves:
@@ -18,17 +18,15 @@ def curves(change: float) -> Curves:
 
 def test_the_axis_of_shares_is_whole_however_little_moves() -> None:
     for change in (0.02, 0.9):
-        _, right = drawing(curves(change), LIGHT).axes
-        assert right.get_ylim() == (0, 1)
+        _, right = curves(change).plots
+        assert (right.up.low, right.up.high) == (0, 1)
 
 
 def test_the_band_is_the_interval_of_the_paired_change() -> None:
     found = curves(0.4)
-    for axes in drawing(found, LIGHT).axes:
-        (band,) = axes.collections
-        ((start, end),) = {
-            tuple(np.ptp(band.get_paths()[0].vertices[band.get_paths()[0].vertices[:, 0] == x, 1]) for x in (0, 30))
-        }
+    for plot in found.plots:
+        line = plot.lines[-1]
+        start, end = np.subtract(line.high, line.low)
         value = found.held_out["all"][1]
         # on the same noise the base model has no difference from itself
         assert start == 0

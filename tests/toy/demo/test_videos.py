@@ -175,7 +175,7 @@ def test_what_is_printed(run: tuple[Path, str]) -> None:
     ):
         assert re.search(rf"^{re.escape(label)}.*…", printed, re.MULTILINE)
     written = [Path(line).name for line in printed.splitlines()[-5:]]
-    assert written == ["index.html", "before_after.png", "curves.png", "results.json", "videos"]
+    assert written == ["index.html", "before_after.png", "results.json", "videos"]
 
 
 def test_the_reward_of_a_clip_is_that_of_all_its_frames(base) -> None:

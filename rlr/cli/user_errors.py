@@ -1,0 +1,42 @@
+"""Which errors are mistakes of the user, and which warnings say nothing."""
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
+"""What is raised for a mistake of the user; anything else is a fault of the program, and keeps its traceback."""
+
+USELESS = (
+    ".*module.s. in eval mode.*",  # all of ours are, on purpose
+    ".*Total length of .* across ranks is zero.*",  # no validation prompts
+    ".*LightningCLI's args parameter.*",
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",  # the folder of the run, which holds its config and metrics
+    ".*Be aware that when using `ckpt_path`, callbacks used to create the checkpoint.*",  # sampling does not need them
+    ".*The dirpath has changed from.*",  # a run that was moved
+    # what wrote the checkpoint is not needed to read it; an EMA, which is, is in the config
+    r".*Please add the following callbacks: \[.Checkpointing\{[^{}]*\}.\].*",
+    ".*Couldn't infer the batch indices.*",  # a prediction holds its own numbers
+    ".*LeafSpec.*is deprecated.*",
+)
+"""Warnings about what is meant to be so."""
+
+
+def cause(error: BaseException) -> BaseException:
+    """Returns the error that our code raised, where jsonargparse has wrapped it in its own."""
+    while error.__cause__ is not None and _raised_in(error).startswith("jsonargparse"):
+        error = error.__cause__
+    return error
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether an error is one of the user: one of ours, or of a callback of Lightning, such as of a monitor that is not logged."""
+    callback = isinstance(error, RuntimeError) and _raised_in(error).startswith("lightning.pytorch.callbacks")
+    return callback or isinstance(error, ERRORS)
+
+
+def _raised_in(error: BaseException) -> str:
+    """Returns the module in which an error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
