@@ -109,6 +109,7 @@ class ModelFolder:
             if issubclass(kind, PreTrainedModel):
                 config = kind.config_class.from_pretrained(self.path, **options)
                 network = blank(lambda: kind(config))
+                network.tie_weights()
             else:
                 settings = kind.load_config(self.path, **options)
                 network = blank(lambda: kind.from_config(settings))

@@ -89,13 +89,14 @@ class Fake:
         return made.requires_grad_(like.requires_grad)
 
     def empty(self, module: nn.Module) -> None:
-        """Replaces all weights and buffers of a module by tensors without content; those that are shared stay shared."""
+        """Replaces all tensors of a module by ones without content; those that are shared stay shared."""
         made: dict[int, Any] = {}
         for part in module.modules():
             for name, weight in part._parameters.items():
-                if weight is not None:
-                    fake = made.setdefault(id(weight), self.tensor(weight))
-                    part._parameters[name] = made[id(weight)] = nn.Parameter(fake, weight.requires_grad)
-            for name, buffer in part._buffers.items():
-                if buffer is not None:
-                    part._buffers[name] = made.setdefault(id(buffer), self.tensor(buffer))
+                if weight is not None and id(weight) not in made:
+                    made[id(weight)] = nn.Parameter(self.tensor(weight), weight.requires_grad)
+                part._parameters[name] = None if weight is None else made[id(weight)]
+            # some keep tables of theirs as plain attributes
+            for held in (part._buffers, vars(part)):
+                for name, tensor in [(n, t) for n, t in held.items() if isinstance(t, Tensor)]:
+                    held[name] = made.setdefault(id(tensor), self.tensor(tensor))

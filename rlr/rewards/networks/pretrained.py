@@ -77,7 +77,9 @@ def _shapes(kind: Any, source: str) -> nn.Module:
         raise FileNotFoundError(
             f"no {kind.__name__} can be loaded from {source!r}; it is not on this machine"
         ) from error
-    return freeze(on_meta(blank(lambda: kind(config))))
+    network = blank(lambda: kind(config))
+    network.tie_weights()
+    return freeze(on_meta(network))
 
 
 def _complete(
