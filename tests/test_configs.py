@@ -1,6 +1,9 @@
 """Every config that is shipped is parsed, and every alignment takes a step with a small random model in its place."""
 
+import contextlib
+import io
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,13 +19,21 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
 PARTS = sorted((ROOT / "configs").glob("*/parts/*.yaml"))
 FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
+TABLES = [path for path in FRAGMENTS if path.stem != "geneval"]
 LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
 SAME = ("_hpsv2", "_aes", "_imagereward")
 """How the names of rows end that take the step of the row of PickScore, once a small PickScore takes their reward's place."""
+
+
+def repeats(path: Path) -> bool:
+    """Whether a config takes the step of another, once small networks take the places of its own."""
+    # of 2.1, the path is another than of 1.4, and nothing else
+    return path.stem.endswith(SAME) or path.name.startswith("sd21_")
+
+
 STEPS, OPTIMISED = (
-    [pytest.param(p, marks=pytest.mark.slow) if p.stem.endswith(SAME) else p for p in paths]
-    for paths in (ALIGNMENTS, LATENTS)
+    [pytest.param(p, marks=pytest.mark.slow) if repeats(p) else p for p in paths] for paths in (ALIGNMENTS, LATENTS)
 )
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
@@ -30,29 +41,33 @@ FOLDERS = {
     "VideoCrafter": "random_vc",
     "TinyVideo": "random_vc",
     "StableDiffusion3": "random_sd3",
+    "StableDiffusionXL": "random_sdxl",
+    "Flux": "random_flux",
+    "Flux2": "random_flux2",
     "QwenImage": "random_qwenimage",
     "ZImage": "random_zimage",
     "Wan": "random_wan",
 }
 """The fixture that writes a small random model of a class; ``random_sd`` for all others."""
+SIZED = ("StableDiffusion3", "StableDiffusionXL", "Flux", "Flux2", "QwenImage", "ZImage")
+"""The models of images whose configs set a size, or whose default is that of the published weights."""
+
+JUDGES = (".OCR", ".GenEval", ".VLMJudge")
+"""Rewards that find nothing in the samples of random weights."""
 
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT / "configs").as_posix()
 
 
-@pytest.fixture
-def resolved(capsys, monkeypatch):
-    """Returns a function that returns what the command line makes of a config, parts and defaults filled in."""
-
-    def resolve(path: Path) -> dict:
-        monkeypatch.chdir(ROOT)
-        with pytest.raises(SystemExit) as exit_:
-            main(["fit", f"--config={path}", "--print_config"])
-        assert exit_.value.code == 0
-        return yaml.safe_load(capsys.readouterr().out)
-
-    return resolve
+@cache
+def resolved(path: Path) -> dict:
+    """What the command line makes of a config, parts and defaults filled in."""
+    printed = io.StringIO()
+    with contextlib.chdir(ROOT), contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as exit_:
+        main(["fit", f"--config={path}", "--print_config"])
+    assert exit_.value.code == 0
+    return yaml.safe_load(printed.getvalue())
 
 
 def test_there_is_a_config_for_every_row_of_the_table():
@@ -118,6 +133,15 @@ def test_rows_of_a_method_differ_in_model_and_reward_alone(method):
     assert whole[0]["model"]["init_args"]["optimization"]["lr"] > 0
 
 
+def test_the_two_base_models_of_the_table_differ_in_their_path_alone():
+    first, second = (
+        yaml.safe_load((ROOT / f"configs/image/parts/{name}.yaml").read_text()) for name in ("sd14", "sd21")
+    )
+    paths = {part["init_args"]["model"]["init_args"].pop("path") for part in (first, second)}
+    assert len(paths) == 2
+    assert first == second
+
+
 def rows_of(method: str) -> list[Path]:
     rewards = ("pickscore", "hpsv2", "aes", "imagereward")
     return [
@@ -128,7 +152,7 @@ def rows_of(method: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
-def test_is_parsed_whole(path, resolved):
+def test_is_parsed_whole(path):
     """What is printed names every class by its import path and holds every value of the file and of its parts."""
     printed, written = resolved(path), filled_in(path)
     assert printed["model"]["class_path"].startswith("rlr.")
@@ -171,8 +195,22 @@ def test_a_value_that_is_lost_is_seen():
     assert not differences({"a": "DDIM"}, {"a": {"class_path": "rlr.samplers.DDIM", "init_args": {}}})
 
 
+def test_the_benchmark_of_geneval_is_parsed_over_an_alignment(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    fragments = [f"--config=configs/{name}.yaml" for name in ("image/sd35_grpo_geneval", "evaluation/geneval")]
+    with pytest.raises(SystemExit) as exit_:
+        main(["test", *fragments, "--print_config"])
+    assert exit_.value.code == 0
+    (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    (metric,) = callback["init_args"]["metrics"]
+    assert metric["class_path"].endswith(".GenEvalTasks")
+    # the benchmark's rule, whatever is trained for
+    assert metric["init_args"]["reward"]["init_args"]["rule"] is None
+    assert callback["init_args"]["samples"] == 4
+
+
 @pytest.mark.parametrize("stem", ["tiny_rlr", "sd14_rlr_jpeg", "sd21_ddpo_aes"])
-@pytest.mark.parametrize("path", FRAGMENTS, ids=name)
+@pytest.mark.parametrize("path", TABLES, ids=name)
 def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as exit_:
@@ -199,7 +237,7 @@ def random_folder(request):
 
 
 @pytest.mark.parametrize("path", STEPS, ids=name)
-def test_takes_a_step(path, random_folder, resolved, tmp_path):
+def test_takes_a_step(path, random_folder, tmp_path):
     config = resolved(path)
     folder = random_folder(config)
     cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path)])
@@ -211,6 +249,12 @@ def test_takes_a_step(path, random_folder, resolved, tmp_path):
     assert (tmp_path / "last.ckpt").is_file()
 
 
+def base_model(config: dict) -> str:
+    """The class of the base model of a config."""
+    model = config["model"]["init_args"]["model"]
+    return model.get("init_args", {}).get("model", model)["class_path"]
+
+
 def makes_clips(config: dict) -> bool:
     return "Video" in str(config["model"])
 
@@ -220,22 +264,25 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     args = config["model"]["init_args"]
     estimator = args["estimator"]["init_args"]
     # as short as the estimators' terms allow; a VideoCrafter is sampled at some numbers only
-    steps = 8 if "VideoCrafter" in str(args["model"]) else min(args["sampler"]["init_args"]["steps"], 10)
+    steps = 8 if "VideoCrafter" in str(args["model"]) else min(args["sampler"]["init_args"]["steps"], 6)
     small = [
         *common(config, folder, out),
         f"--model.init_args.sampler.init_args.steps={steps}",
         "--model.init_args.optimization.accumulate=1",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
+        "--trainer.callbacks+=Preview",
+        "--trainer.callbacks.init_args.split=train",
+        "--trainer.callbacks.init_args.number=2",
     ]
     if isinstance(estimator.get("zeroth"), dict):
         small.append("--model.init_args.estimator.init_args.zeroth.init_args.directions=1")
     if (estimator.get("step_range") or [0])[0] > steps:
-        small.append("--model.init_args.estimator.init_args.step_range=[7, 4]")
+        small.append("--model.init_args.estimator.init_args.step_range=[6, 3]")
     process = (estimator.get("process") or {}).get("init_args", {})
     if (process.get("step_range") or [0])[0] > steps:
-        small.append("--model.init_args.estimator.init_args.process.init_args.step_range=[10, 3]")
-    if "Critic" in str(estimator):
+        small.append("--model.init_args.estimator.init_args.process.init_args.step_range=[6, 1]")
+    if "Critic" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
     if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:
@@ -259,7 +306,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
-    if any(name in str(args["model"]) for name in ("StableDiffusion3", "QwenImage", "ZImage")):
+    if base_model(config).rpartition(".")[2] in SIZED:
         small.append(f"{inner}.size=32")
     if full_size:
         # the published Wan has a stride of 4 in time, and the random one of 2
@@ -271,11 +318,14 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         small += [f"{reward}=PickScore", f"{reward}.init_args.path={FOLDER}"]
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
+    if data["class_path"].endswith(".PromptFile"):
+        (out / "prompts.txt").write_text("a cat\na dog\na bird\n")
+        small += [f"--data.init_args.{split}={out / 'prompts.txt'}" for split in ("train", "val")]
     return small
 
 
 @pytest.mark.parametrize("path", OPTIMISED, ids=name)
-def test_optimises_latents(path, random_folder, resolved, tmp_path):
+def test_optimises_latents(path, random_folder, tmp_path):
     config = resolved(path)
     folder = random_folder(config)
     small = [
@@ -294,7 +344,7 @@ def test_optimises_latents(path, random_folder, resolved, tmp_path):
     assert story["reward"] != story["reward_before"]
 
 
-def test_results_go_to_a_folder_named_as_the_config(random_sd, resolved, tmp_path, monkeypatch):
+def test_results_go_to_a_folder_named_as_the_config(random_sd, tmp_path, monkeypatch):
     path = ROOT / "configs" / "image" / "tiny_backprop.yaml"
     further = [arg for arg in swaps(resolved(path), random_sd(), tmp_path) if "default_root_dir" not in arg]
     monkeypatch.chdir(tmp_path)

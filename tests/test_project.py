@@ -2,12 +2,16 @@
 
 import ast
 import json
+import multiprocessing
+import os
+import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
 import types
 import zipfile
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_loader
 from itertools import pairwise
 from pathlib import Path
@@ -110,6 +114,10 @@ def test_the_lock_holds_every_dependency() -> None:
     assert names <= locked
 
 
+def test_the_site_has_the_same_packages_as_an_extra_and_as_a_group() -> None:
+    assert PROJECT["project"]["optional-dependencies"]["docs"] == PROJECT["dependency-groups"]["docs"]
+
+
 def test_the_changelog_gives_a_reason_for_every_dependency() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     listed = {
@@ -118,6 +126,32 @@ def test_the_changelog_gives_a_reason_for_every_dependency() -> None:
     groups = PROJECT["dependency-groups"]
     wanted = [*PROJECT["project"]["dependencies"], *(line for lines in groups.values() for line in lines)]
     assert {re.split(r"[^A-Za-z0-9._-]", line)[0] for line in wanted} <= listed
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """The modules that some code imports, and what it takes from them, by their whole names."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_mypy_follows_every_library_that_the_code_imports() -> None:
+    """It passes over libraries that only other libraries use."""
+    passed_over = [
+        pattern.removesuffix(".*")
+        for override in PROJECT["tool"]["mypy"]["overrides"]
+        if override["follow_imports"] == "skip"
+        for pattern in override["module"]
+    ]
+    assert len(passed_over) > 5
+    files = tracked("rlr/*.py", "experiments/*.py")
+    names = {name for path in files for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+    lost = {name for name in names for skip in passed_over if name == skip or name.startswith(f"{skip}.")}
+    assert {name.split(".")[0] for name in lost} == {"diffusers"}
 
 
 # ---------------------------------------------------------------- files
@@ -204,19 +238,27 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
         assert "rlr = rlr.__main__:console" in archive.read(scripts).decode()
 
 
-def test_the_core_imports_nothing_of_an_extra() -> None:
+EXTRAS = ("av", "decord", "starlette", "uvicorn", "vbench", "cv2", "clip", "easydict", "pyiqa")
+
+
+def import_all_without(missing: tuple[str, ...]) -> None:
+    """Imports the package anew where some others cannot be imported."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("rlr", *missing)]:
+        del sys.modules[name]
+    sys.modules.update(dict.fromkeys(missing))
+    for module in pkgutil.walk_packages([str(ROOT / "rlr")], "rlr."):
+        if module.name not in ("rlr.rewards.remote.server", "rlr.__main__") and "__main__" not in module.name:
+            import_module(module.name)
+
+
+@pytest.mark.parametrize(("missing", "works"), [(EXTRAS, True), (("safetensors", *EXTRAS), False)])
+def test_the_core_imports_nothing_of_an_extra(missing: tuple[str, ...], works: bool) -> None:
     """Everything but the server of rewards imports where the packages of the extras are missing."""
-    code = (
-        "import sys, pkgutil, importlib\n"
-        "for name in ('av', 'decord', 'starlette', 'uvicorn', 'vbench', 'cv2', 'clip', 'easydict', 'pyiqa'):\n"
-        "    sys.modules[name] = None\n"
-        "import rlr\n"
-        "for module in pkgutil.walk_packages(rlr.__path__, 'rlr.'):\n"
-        "    if module.name not in ('rlr.rewards.remote.server', 'rlr.__main__') and '__main__' not in module.name:\n"
-        "        importlib.import_module(module.name)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    # a process that has imported torch already
+    child = multiprocessing.get_context("fork").Process(target=import_all_without, args=(missing,))
+    child.start()
+    child.join()
+    assert (child.exitcode == 0) == works
 
 
 def tables(page: str) -> dict[str, dict[str, str]]:
@@ -399,25 +441,77 @@ def test_the_example_of_an_exporter_exports(
     assert (tmp_path / "plain" / "weights.safetensors").is_file()
 
 
-def test_the_example_of_the_readme_trains(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rlr.cli import main
-
+@pytest.fixture
+def readme(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The blocks of the README by their language, with the files of its example in the working directory."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    code, config = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("python", "yaml"))
-    (tmp_path / "mine.py").write_text(code)
-    (tmp_path / "mine.yaml").write_text(config)
+    folder = request.getfixturevalue("random_sd")()
+    text = text.replace("stable-diffusion-v1-5/stable-diffusion-v1-5", str(folder))
+    blocks: dict[str, list[str]] = {"python": [], "yaml": [], "": []}
+    for kind, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        blocks[kind].append(block)
+    (tmp_path / "mine.py").write_text(blocks["python"][0])
+    (tmp_path / "mine.yaml").write_text(blocks["yaml"][0])
     (tmp_path / "prompts.txt").write_text("a red picture\na blue picture\n")
+    (tmp_path / "held_out.txt").write_text("a green picture\n")
     monkeypatch.syspath_prepend(tmp_path)
     # another test may have imported a module of this name
     monkeypatch.delitem(sys.modules, "mine", raising=False)
     monkeypatch.chdir(tmp_path)
-    folder = request.getfixturevalue("random_sd")()
-    path = f"--model.init_args.model.init_args.model.init_args.path={folder}"
-    cli = main(["fit", "--config=mine.yaml", *_small(config, request), path])
+    return blocks
+
+
+def test_the_example_of_the_readme_trains_and_leaves(
+    readme: dict[str, list[str]], request: pytest.FixtureRequest
+) -> None:
+    from rlr.cli import main
+
+    (block,) = [block for block in readme[""] if "mine.yaml" in block]
+    fit, test, export = [line.split()[2:] for line in block.splitlines()]
+    small = [*_small(readme["yaml"][0], request), "--model.optimization.accumulate=1", "--model.optimization.lr=0.1"]
+    cli = main([*fit, *small])
     assert cli.trainer.global_step == 1
-    assert (tmp_path / "runs" / "mine").is_dir()
+    assert cli.trainer.callback_metrics["gradient/total"] > 0
+    assert {"config.yaml", "index.html", "last.ckpt", "lora", "metrics.csv", "samples"} <= set(os.listdir("runs/mine"))
+    main(test)
+    assert json.loads(Path("runs/mine/evaluation/test/results.json").read_text())["sets"]["PromptFile"]["prompts"] == [
+        "a green picture"
+    ]
+    main(export)
+    assert Path("runs/mine/export/diffusers/pytorch_lora_weights.safetensors").is_file()
+
+
+def test_other_methods_that_the_readme_names_fit_its_example(
+    readme: dict[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rlr.cli import main
+
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    found = re.findall(r"`(--model\.estimator [^`]+)`", text)
+    kinds = []
+    for options in found:
+        part = options.replace("configs/", f"{ROOT / 'configs'}/")
+        with pytest.raises(SystemExit) as end:
+            main(["fit", "--config=mine.yaml", *part.split(), "--print_config"])
+        assert not end.value.code
+        kinds.append(yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["estimator"]["class_path"])
+    assert [kind.rpartition(".")[2] for kind in kinds] == ["HalfOrderRLR", "GRPO"]
+
+
+def test_the_python_of_the_readme_runs(readme: dict[str, list[str]]) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    from rlr import DDIM
+
+    path = yaml.safe_load(readme["yaml"][0])["model"]["init_args"]["model"]["init_args"]["model"]["init_args"]["path"]
+    names = {"pipe": StableDiffusionPipeline.from_pretrained(path), "DDIM": DDIM}
+    small = "updates=1, batch_size=2, accumulate=1, lr=0.1, sampler=DDIM(4)"
+    assert "updates=200" in readme["python"][1]
+    code = readme["python"][0] + readme["python"][1].replace("updates=200", small)
+    exec(compile(code, "README.md", "exec"), names)
+    assert Path("cat.png").is_file()
+    assert Path("runs/warmth/index.html").is_file()
+    assert Path("lora/pytorch_lora_weights.safetensors").is_file()
 
 
 # ---------------------------------------------------------------- docs/evaluation.md

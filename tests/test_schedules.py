@@ -84,15 +84,27 @@ def strided(steps: int) -> list[int]:
     return [time + 1 for time in range(0, 1000, 1000 // steps)]
 
 
-@pytest.mark.parametrize("steps", [*range(1, 52), 101, 111, 125, 333, 500, 999, 1000])
-def test_uniform_times_are_all_that_the_stride_gives(steps: int) -> None:
-    """VideoCrafter runs 31 steps for 30, and fails for 3, 9, 27, 37 and 1000, which reach time 1000."""
-    times = strided(steps)
-    if times[-1] < 1000:
-        assert uniform(steps, 1000, 1).tolist() == times
-    else:
-        with pytest.raises(ValueError, match=rf"1000 // {steps} reaches time 1000 of a schedule that ends at 999"):
-            uniform(steps, 1000, 1)
+FAILING = 599
+"""Of S = 1 … 1000, the numbers with which VideoCrafter's sampler reads the level of time 1000, which does not exist."""
+
+
+def test_uniform_times_are_all_that_the_stride_gives() -> None:
+    """VideoCrafter runs 31 steps for 30, and fails for 3, 9, 27, 37 and 1000: here so too, for every number of steps."""
+    failing = [steps for steps in range(1, 1001) if strided(steps)[-1] == 1000]
+    for steps in range(1, 1001):
+        if steps not in failing:
+            assert uniform(steps, 1000, 1).tolist() == strided(steps)
+        else:
+            with pytest.raises(ValueError, match=rf"1000 // {steps} reaches time 1000 of a schedule that ends at 999"):
+                uniform(steps, 1000, 1)
+    assert (len(failing), failing[:6]) == (FAILING, [3, 9, 27, 36, 37, 101])
+
+
+@pytest.mark.parametrize("steps", [1001, 2000])
+def test_more_steps_than_times_are_refused(steps: int) -> None:
+    """VideoCrafter's stride is then 0, and its sampler fails."""
+    with pytest.raises(ValueError, match=rf"a sampler of {steps} steps does not fit a schedule of 1000 times"):
+        DiscreteSchedule(ALPHAS, uniform).grid(steps)
 
 
 @pytest.mark.parametrize(("steps", "count"), [(6, 7), (7, 8), (30, 31), (25, 25)])

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlr.api.run_files import check_free, write_files
 from rlr.chain import Chain
 from rlr.evaluation.images import to_image
 from rlr.models.export import Card, exporter_of
 from rlr.modules.sampling import sample
+from rlr.records.run_page import write_page
+from rlr.rewards import Reward
 from rlr.seeding import Stream, spawn
 
 
@@ -24,12 +27,18 @@ class Aligned:
         card: The facts of the training for model cards.
         history: The logged numbers of each update, such as ``reward/mean``.
         pipe: The pipeline of diffusers that was aligned, if it was one; it makes the aligned images itself.
+        reward: The reward of the training; None if it is not known.
+        prompts: The prompts of the training.
+        folder: The folder of the run, if it has one.
     """
 
     chain: Chain
     card: Card = field(default_factory=Card)
     history: Sequence[Mapping[str, float]] = ()
     pipe: Any = None
+    reward: Reward | None = None
+    prompts: Sequence[str] = ()
+    folder: Path | None = None
 
     def sample(self, prompts: str | Sequence[str], seed: int = 0, base: bool = False) -> Any:
         r"""Returns an image of each prompt, or of one prompt its image.
@@ -83,6 +92,29 @@ class Aligned:
             ValueError: If there is no such format, the model does not fit it, or the reloaded model makes other images.
         """
         return exporter_of(to).write(self.chain.model, folder, self.card)
+
+    def page(self, folder: str | Path | None = None) -> Path:
+        """Writes the page of the run, ``index.html``, and returns its path.
+
+        What the folder lacks is written first: the numbers of the updates, and samples of the first prompts before and after
+        training with their rewards.
+
+        Args:
+            folder: The folder, by default that of the run.
+
+        Raises:
+            ValueError: If the run has no folder and none is named, or the folder holds another run.
+        """
+        place = self.folder if folder is None else Path(folder)
+        if place is None:
+            raise ValueError(
+                "page: expected the folder of a run, found a run that was trained without one; name a folder, such as "
+                'page("runs/mine")'
+            )
+        if self.folder is None or place.resolve() != self.folder.resolve():
+            check_free(place, "page")
+        write_files(place, self.chain, self.history, self.card, self.reward, self.prompts)
+        return write_page(place)
 
     def _pixels(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         rows = [sample(self.chain, [prompt], [seed]) for prompt, seed in zip(prompts, seeds, strict=True)]

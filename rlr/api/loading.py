@@ -45,7 +45,7 @@ def load(folder: str | Path, checkpoint: str = LAST, device: str | torch.device 
     read_weights(model, str(path))
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     chain = Chain(model.eval(), sampler).to(device or found or "cpu")
-    return Aligned(chain, card_of(config, path), _history(run.folder / METRICS))
+    return Aligned(chain, card_of(config, path), _history(run.folder / METRICS), folder=run.folder)
 
 
 def _history(file: Path) -> list[dict[str, float]]:

@@ -3,9 +3,11 @@
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlr.cli.config_files import ConfigError, expand_home_in_option
+from rlr.cli.difference import DIFF, difference
 from rlr.cli.error_messages import sentence
 from rlr.cli.on_runs import on_runs
 from rlr.cli.output import tolerate_output
@@ -55,6 +57,9 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
             if args == [DOCTOR]:
                 return _on_machine()
             args = with_run(with_shipped(args))
+            if DIFF in args:
+                sys.stdout.write(f"{difference([word for word in args if word != DIFF], main)}\n")
+                raise SystemExit(0)
             with TERMINAL.alive():
                 TERMINAL.status("importing torch and Lightning")
                 check_command(args)
@@ -83,13 +88,15 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
 
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)
+    warnings.formatwarning = _in_words
     try:
         return run(args, kind or CLI)
     except (*ERRORS, RuntimeError) as error:
         if not is_mistake(cause(error)):
             raise
         _fail(cause(error), _notes(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as left:
+        sys.stderr.write(_notes(left))
         raise SystemExit(INTERRUPTED) from None
     except SystemExit as left:
         sys.stderr.write(_notes(left))
@@ -97,6 +104,19 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
         if isinstance(left.__context__, KeyboardInterrupt):
             raise SystemExit(INTERRUPTED) from None
         raise
+
+
+FORMAT = warnings.formatwarning
+"""Python's own form of a warning, with the line of code that warns."""
+
+
+def _in_words(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Returns a warning of this package as a sentence; the code that warns says nothing to a user."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"warning: {message}\n"
+    return FORMAT(message, category, filename, lineno, line)
 
 
 def _fail(error: BaseException, notes: str = "") -> None:

@@ -61,9 +61,8 @@ def analyze(
     own = f"{type(training.module.estimator).__name__} of the config"
     offered = {} if estimators else candidates(training.chain.steps, training.differentiable)
     compared = {own: training.module.estimator, **(estimators or offered)}
-    seconds = 60 * minutes if draws is None else float("inf")
-    reference = _reference(training, peak_bytes)
-    found = survey(training, compared, reference, MOST if draws is None else draws, seconds, offered, progress)
+    most, seconds = (MOST, 60 * minutes) if draws is None else (draws, float("inf"))
+    found = survey(training, compared, _reference(training, peak_bytes), most, seconds, offered, progress)
     with training.precision():
         shares = explained([training.rollout(number) for number in range(found.rounds)])
     facts = _facts(training, found.rounds, seed, ckpt_path)

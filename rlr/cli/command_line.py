@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from rlr.cli.doctor import doctor
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.export import check_empty, choose, export
-from rlr.cli.interrupts import sigterm_raises
+from rlr.cli.interrupts import exit_by, sigterm_raises
 from rlr.cli.paged import PAGED, samples_to_show
 from rlr.cli.parser import MODE, Parser, build
 from rlr.cli.run_folder import CONFIG as CONFIG_FILE
@@ -52,7 +53,7 @@ from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings, sampling_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, DOCTOR, EXPORT, OWN
 from rlr.cli.summary import summary
-from rlr.cli.wandb_run import place
+from rlr.cli.wandb_run import place, quieted
 from rlr.data import PromptData
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
@@ -84,12 +85,17 @@ huggingface_hub.utils.enable_progress_bars()
 PARTS = ("seed_everything", "model", "data", "trainer")
 """The parts of a config that all commands have."""
 
-SIGTERM_STATUS = 143
-"""The exit status of a process that SIGTERM has ended, 128 + 15."""
-
 
 class CLI(LightningCLI):
     """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
+
+    def __init__(self, *classes: Any, args: Any, **settings: Any) -> None:
+        self._command = named_command(args)
+        super().__init__(*classes, args=args, **settings)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The commands of Lightning that have a parser: the one that is asked for, since each parser takes a tenth of a second."""
+        return {name: skip for name, skip in super().subcommands().items() if self._command in (name, None)}
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         super()._add_subcommands(parser, **kwargs)
@@ -97,6 +103,8 @@ class CLI(LightningCLI):
         # these arguments are made from the config's module
         functions = (EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"}), (DOCTOR, doctor, {"config"})
         for name, function, made in functions:
+            if self._command not in (name, None):
+                continue
             own_parser = self.init_parser(description=COMMANDS[name])
             self._add_arguments(own_parser)
             own_parser.add_function_arguments(function, skip={*made})
@@ -248,7 +256,7 @@ class CLI(LightningCLI):
         """The loggers: ``metrics.csv`` in the folder of the run for ``fit``, unless a config wants no logger."""
         if given is False or self.subcommand == "predict":
             return given or False
-        others = [logger for logger in _listed(given) if logger is not True]
+        others = [quieted(logger) for logger in _listed(given) if logger is not True]
         folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
         return [*others, MetricsFile(folder, self._resumed is not None)]
 
@@ -282,7 +290,7 @@ class CLI(LightningCLI):
         return wanted
 
     def before_predict(self) -> None:
-        """Tells the writer of predictions what they are made with, so that it goes on where another process has ended."""
+        """Passes the settings to the writer of predictions, which goes on where another process has ended."""
         config = json.loads(self.parser.dump(self.config, format="json", skip_check=True))["predict"]
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, PredictionWriter):
@@ -294,6 +302,13 @@ class CLI(LightningCLI):
             # they are written one by one, and would fill the memory
             kwargs["return_predictions"] = bool(kwargs.get("return_predictions"))
         return kwargs
+
+
+def named_command(arguments: Any) -> str | None:
+    """Returns the command that arguments name, or None where it has to be found among all."""
+    if isinstance(arguments, Mapping):
+        return arguments.get("subcommand")
+    return arguments[0] if isinstance(arguments, list | tuple) else None
 
 
 def check_writable(folder: Path) -> None:
@@ -341,8 +356,8 @@ def run(arguments: Any, kind: type[CLI] = CLI) -> LightningCLI:
             parser_kwargs={"parser_mode": MODE},
             args=arguments,
         )
-    except SIGTERMException:
-        raise SystemExit(SIGTERM_STATUS) from None
+    except SIGTERMException as error:
+        raise exit_by(error) from None
 
 
 def _listed(value: Any) -> list[Any]:

@@ -59,6 +59,13 @@ def unknown_class(place: str, kind: str, name: str, known: Sequence[str]) -> str
     return f"{place}: there is no {kind} {shown(name)}; {nearest(name, known)}"
 
 
+def function_for_class(place: str, kind: str, name: str, known: Sequence[str]) -> str:
+    """The sentence for a function where a class of some kind is expected; ``FunctionReward`` makes a reward of one."""
+    wrapper = f"Function{kind}"
+    remedy = f"set {{class_path: {wrapper}, init_args: {{function: {name}}}}}" if wrapper in known else "name a class"
+    return f"{place}: expected a class of {kind}, got the function {name}; {remedy}"
+
+
 def wrong_type(place: str, expected: str, found: Any) -> str:
     """The sentence for a value of another type than the expected one."""
     return f"{place}: expected {expected}, got {shown(found)}; {REMEDY}"

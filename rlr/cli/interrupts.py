@@ -10,6 +10,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rlr.distributed import world_size
 
+SIGTERM_STATUS = 143
+"""The exit status of a process that SIGTERM has ended, 128 + 15."""
+
+
+def exit_by(error: SIGTERMException) -> SystemExit:
+    """Returns the exit of a process that SIGTERM has ended, with the notes of the exception: how the run continues."""
+    left = SystemExit(SIGTERM_STATUS)
+    for note in getattr(error, "__notes__", ()):
+        left.add_note(note)
+    return left
+
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:

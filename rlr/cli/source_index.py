@@ -63,6 +63,11 @@ class Module:
         return {node.name: Class(node, self) for node in found}
 
     @cached_property
+    def functions(self) -> set[str]:
+        """The names of the functions defined at the top of the module."""
+        return {node.name for node in statements(self.tree.body) if isinstance(node, ast.FunctionDef)}
+
+    @cached_property
     def imports(self) -> dict[str, tuple[str, str]]:
         """The module and the name there of each name imported from another module."""
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
@@ -75,7 +80,7 @@ class Module:
         return found
 
     def mentions(self, name: str) -> bool:
-        """Whether the module may define a name beside its classes, as far as its text tells."""
+        """Whether the module may define a name beside its classes, as far as its text states."""
         # our packages make names from what their text mentions
         signs = "" if self.name.partition(".")[0] == PACKAGE else "|__getattr__|sys\\.modules"
         return re.search(rf"\b{re.escape(name)}\b{signs}", self.text) is not None

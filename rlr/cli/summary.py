@@ -50,7 +50,8 @@ def _training(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> Iterat
     elif "lr" in optimization:
         yield f"lr {optimization['lr']:g}"
     if config["trainer"]["max_steps"] > 0:
-        yield f"{config['trainer']['max_steps']} updates"
+        updates = config["trainer"]["max_steps"]
+        yield f"{updates} update{'s'[: updates != 1]}"
 
 
 def _without_guidance(model: Any) -> tuple[Any, str]:
@@ -80,8 +81,15 @@ def _words(value: Any) -> str:
 
 
 def _defaults(path: str) -> dict[str, Any]:
-    parameters = inspect.signature(import_object(path)).parameters
-    return {name: parameter.default for name, parameter in parameters.items()}
+    """Returns the defaults of the arguments, those that a class passes on to the next one included."""
+    kind = import_object(path)
+    defaults: dict[str, Any] = {}
+    for one in inspect.getmro(kind) if isinstance(kind, type) else (kind,):
+        parameters = inspect.signature(one).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD} | defaults
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return defaults
 
 
 def _same(value: Any, default: Any) -> bool:
@@ -107,5 +115,7 @@ def _value(value: Any) -> str:
     if isinstance(value, str) and "/" in value:
         # of a path or a name on the hub, the last part says what it is
         return value.rstrip("/").rpartition("/")[2]
+    if inspect.isroutine(value):
+        return f"{value.__module__}.{value.__qualname__}"
     text = "null" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

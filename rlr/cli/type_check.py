@@ -9,7 +9,16 @@ from rlr.cli.class_changes import ARGUMENTS
 from rlr.cli.config_files import SUFFIXES, ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import parse_value
-from rlr.cli.error_messages import missing, no_file, no_module, shown, unknown_argument, unknown_class, wrong_type
+from rlr.cli.error_messages import (
+    function_for_class,
+    missing,
+    no_file,
+    no_module,
+    shown,
+    unknown_argument,
+    unknown_class,
+    wrong_type,
+)
 from rlr.cli.source_index import (
     Class,
     Module,
@@ -139,6 +148,8 @@ class TypeCheck:
             source = open_module(name.rpartition(".")[0])
             if source is None and (lacking := missing_module(name.rpartition(".")[0])):
                 raise ConfigError(no_module(place, lacking))
+            if found is None and source and name.rpartition(".")[2] in source.functions:
+                raise ConfigError(function_for_class(place, base.name, name, names_below(base)))
             if (
                 found is None
                 and source

@@ -16,7 +16,7 @@ USELESS = (
     # what wrote the checkpoint is not needed to read it; an EMA, which is, is in the config
     r".*Please add the following callbacks: \[.Checkpointing\{[^{}]*\}.\].*",
     ".*Couldn't infer the batch indices.*",  # a prediction holds its own numbers
-    ".*LeafSpec.*is deprecated.*",
+    ".*(LeafSpec|local_dir_use_symlinks).* is deprecated.*",  # what the libraries pass to each other
 )
 """Warnings about what is meant to be so."""
 

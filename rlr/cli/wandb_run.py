@@ -43,6 +43,14 @@ def place(config: Any, run: Run, resumed: bool) -> None:
             arguments.project = arguments.project or os.environ.get("WANDB_PROJECT", PROJECT)
 
 
+def quieted(logger: Any) -> Any:
+    """Returns a logger that passes W&B no ``anonymous``: Lightning sets it to None, and W&B warns of every value."""
+    arguments = getattr(logger, "_wandb_init", {})
+    if arguments.get("anonymous", True) is None:
+        del arguments["anonymous"]
+    return logger
+
+
 def _kept(file: Path, new: str, resumed: bool) -> str:
     """Returns what the file of a resumed run holds; the first process keeps what is new in it."""
     if resumed and file.is_file():

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlr.io.hub_connection import cache_if_offline
 from rlr.io.inventory import note
 
 CSV_FIELD = re.compile(r'("[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|)(,|\r\n|\n|\r|\Z)')
 """A field of RFC 4180 and what ends it. A quote inside a field that does not start with one stands for itself."""
+
+ADDRESS = re.compile(r"hf://datasets/(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w.~-]+))?/(?P<file>.+)")
+"""The address of files of a data set on the hub, as fsspec and pandas write it."""
 
 
 def read_text(path: Path) -> str:
@@ -134,7 +138,7 @@ def csv_rows(text: str, path: Path, column: str) -> Iterator[tuple[int, dict[str
     names = [name.strip() for name in next(rows, (1, [""]))[1]]
     if column not in names:
         raise ValueError(
-            f"{path} has no column {column!r} but {', '.join(filter(None, names)) or 'no names'}; name one of its own as column"
+            f"{path} has no column {column!r} but {', '.join(filter(None, names)) or 'no names'}; set column to one of these"
         )
     if names.count(column) > 1:
         raise ValueError(f"{path} has {names.count(column)} columns {column!r}; rename all but one")
@@ -196,6 +200,26 @@ def check_text(text: str, place: str) -> str:
     return text
 
 
+def hub_files(address: str) -> list[Path] | None:
+    """Returns the files of an address such as ``hf://datasets/OWNER/NAME/data/train-*.parquet``, downloaded once.
+
+    ``NAME@REVISION`` names a revision. A text of another form is no address, and None is returned.
+
+    Raises:
+        FileNotFoundError: If there are no such files, or the hub does not answer.
+    """
+    found = ADDRESS.fullmatch(address)
+    if found is None:
+        return None
+    folder = _download(found["name"], [found["file"]], found["revision"])
+    files = sorted(folder.glob(found["file"]))
+    if not files:
+        raise FileNotFoundError(
+            f"{address}: expected files of that name in the data set, found none; check the address"
+        )
+    return files
+
+
 def locate(source: str, patterns: Sequence[str]) -> Path:
     """Returns a folder: ``source`` itself, or the files of the hub's data set ``source`` that match ``patterns``.
 
@@ -208,13 +232,16 @@ def locate(source: str, patterns: Sequence[str]) -> Path:
     return found
 
 
-def _download(source: str, patterns: Sequence[str]) -> Path:
+def _download(source: str, patterns: Sequence[str], revision: str | None = None) -> Path:
     # imported here, so that local files need no hub
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, repo_type="dataset", allow_patterns=list(patterns)))
+        with cache_if_offline():
+            return Path(
+                snapshot_download(source, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
+            )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         note(source, "", here=False, dataset=True)
         raise FileNotFoundError(

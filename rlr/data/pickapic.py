@@ -7,6 +7,7 @@ from typing import Any
 
 from rlr.data.cleaning import Entry, clean, drop_shared, texts
 from rlr.data.files import locate
+from rlr.data.parquet import parquet_column
 from rlr.data.prompts import PromptData
 
 COLUMN = "caption"
@@ -71,37 +72,4 @@ def shards(folder: Path, name: str) -> list[Path]:
 def captions(paths: list[Path]) -> Iterator[Entry]:
     """Reads the captions of parquet files, one after the other."""
     for path in paths:
-        yield from _captions(path)
-
-
-def _captions(path: Path) -> Iterator[Entry]:
-    # imported here, since no other data set needs it
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        with pq.ParquetFile(path) as file:
-            _check_column(file.schema_arrow, path)
-            for group in range(file.num_row_groups):
-                for caption in file.read_row_group(group, columns=[COLUMN]).column(0).to_pylist():
-                    number += 1
-                    yield Entry(caption or "", path, number, "row")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is damaged or cut short: nothing can be read from row {number + 1} on; download it again"
-        ) from error
-
-
-def _check_column(schema: Any, path: Path) -> None:
-    import pyarrow as pa
-
-    if COLUMN not in schema.names:
-        raise ValueError(
-            f"{path} has no column {COLUMN!r} but {', '.join(schema.names) or 'no columns'}; use the files of Pick-a-Pic"
-        )
-    kind = schema.field(COLUMN).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise ValueError(
-            f"the column {COLUMN!r} of {path} holds {kind} from row 1 on, where text should be; save it as strings"
-        )
+        yield from parquet_column(path, COLUMN, "use the files of Pick-a-Pic")

@@ -1,13 +1,15 @@
 """Prompts in files of the user's own."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from rlr.data.cleaning import Entry, check_disjoint, clean, texts
-from rlr.data.files import csv_rows, json_lines, prompt_of, read_text, text_lines
+from rlr.data.files import csv_rows, hub_files, json_lines, prompt_of, read_text, text_lines
+from rlr.data.parquet import parquet_column
 from rlr.data.prompts import PromptData
 from rlr.io.text import quote
 
@@ -16,8 +18,9 @@ DISJOINT = (("train", "val"), ("train", "test"), ("train", "predict"), ("val", "
 
 
 class PromptFile(PromptData):
-    r"""Prompts from files: ``.txt`` (one a line), ``.jsonl`` (strings or objects) or ``.csv`` (with a header), in UTF-8.
+    r"""Prompts from files: ``.txt`` (one a line), ``.jsonl`` (strings or objects), ``.csv`` (with a header) or ``.parquet``.
 
+    A file is a path, or an address of the hub such as ``hf://datasets/OWNER/NAME/data/train-*.parquet``. Texts are in UTF-8.
     Blank lines, blanks around a prompt and repetitions are dropped. Files are checked before the first step. Two splits
     may name the same file; two files must not share a prompt, in whatever case, except that ``predict`` may share
     prompts with ``val`` and ``test``.
@@ -27,7 +30,7 @@ class PromptFile(PromptData):
         val: The file of the validation prompts.
         test: The file of the test prompts, by default that of validation.
         predict: The file of the prompts to predict, by default that of the test.
-        column: The key of ``.jsonl`` objects and the column of ``.csv`` files that holds the prompt.
+        column: The key of ``.jsonl`` objects and the column of ``.csv`` and ``.parquet`` files that holds the prompt.
         **loader: The arguments of :class:`~rlr.data.prompts.PromptData`.
 
     Raises:
@@ -47,8 +50,8 @@ class PromptFile(PromptData):
         super().__init__(**loader)
         test = test or val
         given = {"train": train, "val": val, "test": test, "predict": predict or test}
-        paths = {split: Path(path).expanduser() for split, path in given.items() if path}
-        entries = {path: read(path, column) for path in dict.fromkeys(paths.values())}
+        paths = {split: path for split, path in given.items() if path}
+        entries = {path: _of_source(path, column) for path in dict.fromkeys(paths.values())}
         for one, other in DISJOINT:
             if one in paths and other in paths and paths[one] != paths[other]:
                 check_disjoint(entries[paths[one]], entries[paths[other]])
@@ -56,6 +59,14 @@ class PromptFile(PromptData):
 
     def prompts(self, split: str) -> list[str]:
         return self.lists.get(split, [])
+
+
+def _of_source(source: str, column: str) -> list[Entry]:
+    """Reads a file, or the files of an address of the hub as one."""
+    files = hub_files(source)
+    if files is None:
+        return read(Path(source).expanduser(), column)
+    return clean(chain.from_iterable(read(file, column) for file in files))
 
 
 def read(path: Path, column: str = "prompt") -> list[Entry]:
@@ -67,25 +78,28 @@ def read(path: Path, column: str = "prompt") -> list[Entry]:
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path} is no prompt file that can be read; use one of {', '.join(READERS)}")
-    entries = clean(reader(read_text(path), path, column))
+        raise ValueError(
+            f"{path}: expected a prompt file with the suffix {', '.join(READERS)}, found {path.suffix or 'none'}; set the path of "
+            "such a file, or an address such as hf://datasets/OWNER/NAME/FILE"
+        )
+    entries = clean(reader(path, column))
     if not entries:
         raise ValueError(f"the prompt file {path} is empty; write at least one prompt into it")
     return entries
 
 
-def _text(text: str, path: Path, column: str) -> Iterator[Entry]:
-    for number, line in text_lines(text, path):
+def _text(path: Path, column: str) -> Iterator[Entry]:
+    for number, line in text_lines(read_text(path), path):
         yield Entry(line, path, number)
 
 
-def _json_lines(text: str, path: Path, column: str) -> Iterator[Entry]:
-    for number, value in json_lines(text, path):
+def _json_lines(path: Path, column: str) -> Iterator[Entry]:
+    for number, value in json_lines(read_text(path), path):
         yield Entry(prompt_of(value, f"line {number} of {path}", column), path, number)
 
 
-def _csv(text: str, path: Path, column: str) -> Iterator[Entry]:
-    entries = [Entry(row[column], path, number) for number, row in csv_rows(text, path, column)]
+def _csv(path: Path, column: str) -> Iterator[Entry]:
+    entries = [Entry(row[column], path, number) for number, row in csv_rows(read_text(path), path, column)]
     broken = [entry for entry in entries if "\n" in entry.prompt.strip()]
     if broken:
         # a quote left open in one row may be closed by an inch mark in a later one, and this is valid CSV
@@ -96,8 +110,15 @@ def _csv(text: str, path: Path, column: str) -> Iterator[Entry]:
     return iter(entries)
 
 
-READERS: dict[str, Callable[[str, Path, str], Iterator[Entry]]] = {
+def _parquet(path: Path, column: str) -> Iterator[Entry]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no prompt file {path} (looked for at {path.absolute()}); check the path")
+    return parquet_column(path, column)
+
+
+READERS: dict[str, Callable[[Path, str], Iterator[Entry]]] = {
     ".txt": _text,
     ".jsonl": _json_lines,
     ".csv": _csv,
+    ".parquet": _parquet,
 }

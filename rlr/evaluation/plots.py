@@ -7,11 +7,13 @@ from functools import cached_property
 from itertools import groupby
 from typing import ClassVar, NamedTuple
 
-from rlr.evaluation.scales import Axis, Scale, linear
+from rlr.evaluation.scales import Axis, Level, Scale, linear
 
 WIDTH, HEIGHT = 440.0, 270.0
 """The size of a plot, in units of 1/13 of its text's height; a phone shows it about 340 pixels wide."""
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 20.0, 12.0, 40.0
+DIGIT, GAP = 8.4, 12.0
+"""The width of a digit in the widest of the usual fonts, and what a label and the field have between them and around."""
 COLORS = 6
 """The number of colors; a further line begins again, dashed."""
 
@@ -85,7 +87,15 @@ class Plot:
     note: str = ""
 
     size: ClassVar[tuple[float, float]] = (WIDTH, HEIGHT)
-    frame: ClassVar[tuple[float, float, float, float]] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+
+    @cached_property
+    def frame(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of the field of the lines; the labels of the vertical axis stand left of it."""
+        return self._left, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM
+
+    @cached_property
+    def _left(self) -> float:
+        return max(LEFT, DIGIT * max(map(len, self.up.labels())) + GAP)
 
     @cached_property
     def across(self) -> Axis:
@@ -163,10 +173,41 @@ class Plot:
         return f"{self._x(x):.1f} {self._y(y):.1f}"
 
     def _x(self, value: float) -> float:
-        return LEFT + self.across.place(value) * (WIDTH - LEFT - RIGHT)
+        return self._left + self.across.place(value) * (WIDTH - self._left - RIGHT)
 
     def _y(self, value: float) -> float:
         return HEIGHT - BOTTOM - self.up.place(value) * (HEIGHT - TOP - BOTTOM)
+
+
+@dataclass(frozen=True)
+class Trace(Plot):
+    """Paths of one quantity against another, each through the same moments in their order.
+
+    Args:
+        across_scale: Chooses the horizontal axis.
+        moments: The moment of each point, such as a number of updates.
+    """
+
+    across_scale: Scale = Level()  # noqa: RUF009 - frozen
+    moments: Sequence[float] = ()
+
+    @cached_property
+    def across(self) -> Axis:
+        """The horizontal axis, which need not begin at zero."""
+        return self.across_scale.axis([at for line in self.lines for at in line.at] or [0.0])
+
+    def points(self, line: Line) -> list[Point]:
+        """Returns the marked values of a line, each with its moment."""
+        found = zip(line.at, line.values, self.moments, strict=True)
+        return [
+            Point(
+                round(self._x(x), 1),
+                round(self._y(y), 1),
+                f"{line.name} {value(y)}, {self.x} {value(x)}: after {moment:g}",
+            )
+            for x, y, moment in found
+            if math.isfinite(y)
+        ]
 
 
 @dataclass(frozen=True)

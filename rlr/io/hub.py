@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.io.inventory import note
 from rlr.io.weights import check_file
 
@@ -113,12 +114,14 @@ def _download(source: str, name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(hf_hub_download(source, name))
+        with cache_if_offline():
+            return Path(hf_hub_download(source, name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         note(source, name, here=False)
+        cause = unreachable() or _short(error)
         raise FileNotFoundError(
-            f"{name} was not found in {source!r} ({_short(error)}); set the path of the file, a folder that holds it, or a "
-            "hub id that this machine can reach"
+            f"{name} was not found in {source!r} ({cause}); set the path of the file, a folder that holds it, or a hub id that "
+            "this machine can reach"
         ) from error
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from rlr.io.hub import weight_files, weights_here
+from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.io.inventory import note, on_meta, taken
 from rlr.io.weights import blank
 from rlr.models.integrity import check_file
@@ -78,6 +79,13 @@ class ModelFolder:
                 settings = kind.load_config(self.path, **options)
         return settings
 
+    def model_type(self, part: str) -> str:
+        """Returns what the configuration of a part of transformers states as its kind, ``model_type``."""
+        self._check_files(part)
+        with self._explained(part):
+            settings, _ = PreTrainedConfig.get_config_dict(self.path, subfolder=part, revision=self.revision)
+        return str(settings.get("model_type"))
+
     def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
         """Returns a network of class ``kind`` with the weights of its file: all of its weights are in the file.
 
@@ -128,10 +136,12 @@ class ModelFolder:
             if Path(self.path).is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
                 raise FileNotFoundError("it holds no vocabulary")
             tokenizer = _read_tokenizer(kind, self.path, subfolder=part, revision=self.revision, **options)
+            # a processor of texts and images holds a tokenizer
+            words = getattr(tokenizer, "tokenizer", tokenizer)
             # without files transformers returns a tokenizer that knows its special tokens only
-            if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            if len(words) <= len(words.all_special_tokens):
                 raise OSError("its vocabulary is empty")
-            _check_merges(tokenizer)
+            _check_merges(words)
         return tokenizer
 
     def pipeline(self) -> str | None:
@@ -215,7 +225,8 @@ class ModelFolder:
     def _explained(self, part: str) -> Iterator[None]:
         """Turns what the libraries raise for unreadable files and without network into one sentence."""
         try:
-            yield
+            with cache_if_offline(self.path):
+                yield
         except UNREADABLE as error:
             note(self.path, part, here=False)
             raise ValueError(self._sentence(part, error)) from error
@@ -239,6 +250,7 @@ class ModelFolder:
             )
         if not isinstance(error, OSError):
             return f"{part}/ of {self.path!r} cannot be read ({cause}); delete it from the model cache, and download it again"
+        cause = unreachable() or cause
         return (
             f"{self.path!r} is neither a folder nor in this machine's model cache, and could not be downloaded ({cause}); "
             f"without a network connection, set path to a folder that contains {layout}, such as one that `hf download` wrote"

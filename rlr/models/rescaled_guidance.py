@@ -40,9 +40,7 @@ class RescaledGuidance(Guidance):
     ) -> None:
         super().__init__(model, scale, negative, batched)
         if abs(model.skip(0.5) - 1) > 1e-9:
-            raise ValueError(
-                f"RescaledGuidance: expected a rectified flow, found {type(model).__name__}, which is none; use Guidance"
-            )
+            raise ValueError(f"RescaledGuidance: expected a rectified flow, found {type(model).__name__}; use Guidance")
         self.patch = patch
 
     def combine(self, x: Tensor, positive: Tensor, negative: Tensor, scale: float) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
+from rlr.io.hub_connection import cache_if_offline
 from rlr.models.folder import LOGGERS, UNREADABLE, ModelFolder, silenced
 from rlr.models.integrity import check_file
 from rlr.models.loaded import PartsInMemory
@@ -49,8 +50,8 @@ class ModelFile(PartsInMemory):
         (number,) = dtype.values()
         return nn.Module.to(network, number)
 
-    def pipeline(self) -> str | None:
-        return None
+    def index(self) -> dict[str, Any]:
+        return {}
 
     def fingerprint(self, part: str) -> str:
         facts = Path(self.path).stat()
@@ -68,10 +69,11 @@ class ModelFile(PartsInMemory):
     def _read(self, part: str) -> Any:
         """Returns the pipeline that diffusers reads from the file, of its networks this part alone."""
         check_file(Path(self.path))
+        configuration = self._configuration()
         others = {name: None for name in (*NETWORKS, "safety_checker", "feature_extractor") if name != part}
         try:
-            with silenced(LOGGERS):
-                return StableDiffusionPipeline.from_single_file(self.path, config=self._configuration(), **others)
+            with silenced(LOGGERS), cache_if_offline(configuration or ""):
+                return StableDiffusionPipeline.from_single_file(self.path, config=configuration, **others)
         except UNREADABLE as error:
             # a weight that the file lacks stays without content
             cause = "it lacks weights" if "meta tensor" in str(error) else str(error).strip().split("\n")[0].rstrip(".")

@@ -8,6 +8,7 @@ run has its own noise, whatever batch, rank or round it falls into, and whether 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -67,8 +68,9 @@ class Alignment(Sampling):
         self.estimator = estimator
         self.optimization = optimization
         self.penalty = penalty
-        self.updater = Updater(self, lambda: self.weights, optimization, memory)
-        self.state = TrainingState(estimator, reward, self.updater)
+        # no lambda: strategies that spawn processes pickle the module
+        self.updater = Updater(self, partial(getattr, self, "weights"), optimization, memory)
+        self.state = TrainingState(estimator, reward, self.updater, penalty)
         self._profiler = Profiler(self.device)
         self._check()
 
@@ -131,6 +133,8 @@ class Alignment(Sampling):
         """Makes the updates of a round."""
         report = StepReport()
         penalty = self.penalty.terms if self.penalty else no_terms
+        if self.penalty:
+            self.penalty.begin(rollouts, self.progress.batches // self.optimization.accumulate - 1)
         for terms in self.estimator.updates(rollouts, penalty):
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break

@@ -22,7 +22,8 @@ def gallery(sheet: Sheet) -> Gallery:
     cards = [Card(str(card["prompt"]), _samples(sheet, card), _values(card, sheet.labels)) for card in sheet.cards]
     compared = any("base" in card["files"] for card in sheet.cards)
     after = f"{sheet.update} update{'s'[: sheet.update != 1]}"
-    title = f"Before and after {after}: {sheet.set}" if compared else f"After {after}: {sheet.set}"
+    shown = f"{sheet.set} ({sheet.stage})"
+    title = f"Before and after {after}: {shown}" if compared else f"After {after}: {shown}"
     note = (
         "The first prompts in order; both samples of a prompt start from the same noise."
         if compared

@@ -125,9 +125,13 @@ class Record:
     @cached_property
     def sheets(self) -> list["Sheet"]:
         """The sets of samples, those of a ``test`` first."""
-        files = sorted((self.folder / "samples").glob(f"**/{SAMPLES}"), key=lambda file: "test" not in file.parts)
-        sheets = [Sheet(file.parent, content) for file in files if isinstance(content := _json(file), dict)]
-        return [sheet for sheet in sheets if sheet.cards]
+        folder = self.folder / "samples"
+        sheets = [
+            Sheet(file.parent, content, "test" if "test" in file.relative_to(folder).parts else "fit")
+            for file in sorted(folder.glob(f"**/{SAMPLES}"))
+            if isinstance(content := _json(file), dict)
+        ]
+        return sorted((sheet for sheet in sheets if sheet.cards), key=lambda sheet: sheet.stage != "test")
 
     @cached_property
     def reward(self) -> str:
@@ -154,10 +158,12 @@ class Sheet:
     Args:
         folder: The folder of the files.
         content: What ``samples.json`` holds.
+        stage: The command that has made them, ``fit`` or ``test``.
     """
 
     folder: Path
     content: Mapping[str, Any]
+    stage: str = "fit"
 
     @property
     def set(self) -> str:

@@ -12,6 +12,8 @@ from rlr.api import METHODS
 from rlr.api.methods import method_of
 from rlr.cli import main
 from rlr.modules.sampling import sample
+from rlr.records.record import Record
+from rlr.records.run_page import comparisons
 
 PROMPTS = ["a red circle", "a blue square", "two circles"]
 
@@ -93,6 +95,47 @@ trainer: {{accelerator: cpu, max_epochs: -1, max_steps: 3, enable_progress_bar: 
     assert torch.equal(sample(module.chain, ["a"], [1]), sample(found.chain, ["a"], [1]))
 
 
+def test_the_page_of_a_run_without_a_folder(result, tmp_path):
+    with pytest.raises(ValueError, match=r'page: expected the folder of a run, .* such as page\("runs/mine"\)'):
+        result.page()
+    page = result.page(tmp_path / "mine")
+    assert page == tmp_path / "mine" / "index.html"
+    record = Record(page.parent)
+    assert record.updates == 12
+    assert list(record.series("reward/mean").values) == [row["reward/mean"] for row in result.history]
+    (sheet,) = record.sheets
+    assert [card["prompt"] for card in sheet.cards] == PROMPTS
+    # the samples are those of `sample`, and so are their rewards
+    for k, card in enumerate(sheet.cards):
+        for name, base in (("aligned", False), ("base", True)):
+            # one level for the order of a batch's sums
+            expected = _image(result.sample(PROMPTS, seed=0, base=base)[k])
+            torch.testing.assert_close(_image(sheet.file(card, name)), expected, rtol=0, atol=1)
+    scores = {card["prompt"]: card["scores"]["aligned"]["redness"] for card in sheet.cards}
+    assert list(scores.values()) == pytest.approx(redness(result.pixels(PROMPTS, seed=0), PROMPTS).tolist(), abs=1e-5)
+    (compared,) = [found for _, name, _, found in comparisons(record) if name == "training prompts"]
+    assert compared.difference > 0
+    text = page.read_text()
+    assert "FirstOrder" in text
+    assert "<img" in text
+    # a second call finds the files, and makes the same page
+    assert result.page(tmp_path / "mine").read_text() == text
+
+
+def test_the_page_of_a_run_with_a_folder(pipe, result, tmp_path):
+    options = {"updates": 1, "sampler": DDIM(4), "accumulate": 1, "batch_size": 2}
+    found = align(pipe, redness, PROMPTS, "first_order", folder=tmp_path / "run", **options)
+    assert found.page() == tmp_path / "run" / "index.html"
+    assert Record(tmp_path / "run").updates == 1
+    with pytest.raises(ValueError, match=r"page: expected a folder without a run, found .*last.ckpt"):
+        result.page(tmp_path / "run")
+
+
+def _image(source):
+    image = source if isinstance(source, Image.Image) else Image.open(source)
+    return torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).int()
+
+
 def test_a_model_a_data_set_and_an_estimator_are_taken_as_they_are(random_sd, tmp_path):
     model = StableDiffusion(str(random_sd()), LoRA(2))
     data = Prompts(train=PROMPTS, batch_size=3)
@@ -130,7 +173,7 @@ def test_methods_by_name(pipe):
 
 def test_mistakes(pipe, random_sd3):
     with pytest.raises(
-        ValueError, match=r"align: expected a StableDiffusionPipeline or StableDiffusion3Pipeline, .* got a str"
+        ValueError, match=r"align: expected one of StableDiffusionPipeline, StableDiffusion3Pipeline, .* got a str"
     ):
         align("CompVis/stable-diffusion-v1-4", redness, PROMPTS)
     with pytest.raises(ValueError, match="align: expected training prompts, got none"):

@@ -38,6 +38,14 @@ def test_it_is_the_trained_model(finished, tmp_path):
     assert "aligned with Brightness" in (tmp_path / "kohya" / "README.md").read_text()
 
 
+def test_its_page_is_that_of_the_command_line(finished):
+    folder, _ = finished
+    written = (folder / "index.html").read_text()
+    (folder / "index.html").unlink()
+    assert load(folder).page() == folder / "index.html"
+    assert (folder / "index.html").read_text() == written
+
+
 def test_what_is_no_run_is_a_sentence(finished, tmp_path):
     folder, _ = finished
     with pytest.raises(ValueError, match=r"expected the folder of a run, with the config.yaml that `fit` writes"):

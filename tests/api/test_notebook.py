@@ -23,6 +23,7 @@ def test_the_cells_run(tmp_path, monkeypatch):
     found = run(tmp_path, monkeypatch, updates=2)
     assert len(found["rewards"]) == 2
     assert found["sheet"].size == (640, 256)
+    assert (tmp_path / "aligned_run" / "index.html").is_file()
     assert {file.name for file in (tmp_path / "aligned_lora").iterdir()} == {
         "README.md",
         "pytorch_lora_weights.safetensors",

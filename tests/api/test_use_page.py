@@ -33,7 +33,7 @@ def test_a_snippet_runs(number, random_sd, tmp_path, monkeypatch):
     before = set(tmp_path.iterdir())
     exec(compile(code, "use.md", "exec"), {})
     written = {path.name for path in set(tmp_path.iterdir()) - before}
-    named = re.findall(r'(?:save|save_lora|save_pretrained|export)\("([\w.]+)"', code)
+    named = re.findall(r'(?:save|save_lora|save_pretrained|export|page)\("([\w.]+)"', code)
     assert written == set(named)
 
 

@@ -9,10 +9,14 @@ from lightning.pytorch import Callback
 
 
 class Terminate(Callback):
-    """Sends SIGTERM after an update."""
+    """Sends SIGTERM after so many updates."""
 
-    def on_train_batch_end(self, *args: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+    def __init__(self, update: int = 1) -> None:
+        self.update = update
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.update:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Raise(Callback):

@@ -554,11 +554,12 @@ def test_the_way_down_an_indented_message():
 # ---------------------------------------------------------------- how it ends
 
 
-def test_sigterm_ends_a_run_with_its_status(config, tmp_path):
-    given = "  max_steps: 3\n  callbacks: [tests.cli.interrupt.Terminate]\n"
+def test_sigterm_ends_a_run_with_its_status_and_says_how_it_continues(config, tmp_path, capsys):
+    given = "  max_steps: 3\n  callbacks: [{class_path: tests.cli.interrupt.Terminate, init_args: {update: 2}}]\n"
     with pytest.raises(SystemExit) as exit_:
         fit(config(("  max_steps: 3\n", given)), tmp_path)
     assert exit_.value.code == 143
+    assert capsys.readouterr().err.splitlines()[-1] == f"continue with: python train.py fit {tmp_path / 'out'} --resume"
 
 
 def test_a_home_folder_is_expanded_in_configs_and_options(config, tmp_path, monkeypatch):

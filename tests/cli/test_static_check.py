@@ -101,6 +101,21 @@ def test_a_wrong_option_is_one_sentence(option, tmp_path):
     assert OPTIONS[option] in refusal(option, tmp_path=tmp_path)
 
 
+def test_a_function_where_a_class_is_expected(tmp_path, monkeypatch):
+    (tmp_path / "scores_of_mine.py").write_text("def warmth(images, prompts):\n    return images\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "scores_of_mine.warmth"
+    stated = (
+        f"model.reward: expected a class of Reward, got the function {name}; "
+        f"set {{class_path: FunctionReward, init_args: {{function: {name}}}}}"
+    )
+    with pytest.raises(ConfigError) as error:
+        check_command(["fit", f"--config={ROOT / 'configs/image/tiny_rlr.yaml'}", f"--model.reward={name}"])
+    assert str(error.value) == stated
+    with pytest.raises(ConfigError, match=r"expected a class of Sampler, got the function .*; name a class"):
+        check_command(["fit", f"--config={ROOT / 'configs/image/tiny_rlr.yaml'}", f"--model.sampler={name}"])
+
+
 def test_commands_and_files(tmp_path):
     for arguments, expected in {
         ("fitt",): "there is no command 'fitt'; did you mean 'fit'?",

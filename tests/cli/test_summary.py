@@ -1,12 +1,14 @@
 """What a command says before and after its work."""
 
 import re
+import warnings
 from pathlib import Path
 
 from rlr.cli import main
 from rlr.cli.ending import ending
 from rlr.cli.run_folder import Run
 from rlr.cli.summary import summary
+from rlr.modules import alignment
 from tests.cli.conftest import root
 
 
@@ -53,6 +55,33 @@ def test_whatever_differs_from_a_default_is_stated():
     stated = summary({**CONFIG, "model": object_("ImageAlignment", **changed)}, "fit", Path("runs/mine"))
     assert "HalfOrderRLR(length 3, segments null, half_weight 0.01" in stated
     assert "DDIM(steps 50, eta 0.5)" in stated
+
+
+def test_a_function_has_its_name_and_arguments_that_are_passed_on_have_defaults():
+    reward = object_("FunctionReward", function=redness)
+    # StableDiffusion's arguments, which Tiny passes on
+    tiny = {"class_path": "rlr.toy.models.Tiny", "init_args": {"path": None, "dtype": "float32", "config": None}}
+    arguments = {**CONFIG["model"]["init_args"], "reward": reward, "model": tiny}
+    stated = summary({**CONFIG, "model": object_("ImageAlignment", **arguments)}, "test", Path("runs/mine"))
+    assert stated.startswith("Tiny · FunctionReward(function tests.cli.test_summary.redness) · ")
+
+
+def redness(images, prompts):
+    return images[:, 0].mean((1, 2))
+
+
+def test_one_update_is_one():
+    one = {**CONFIG, "trainer": {"max_steps": 1}}
+    assert " · 1 update · " in summary(one, "fit", Path("runs/mine"))
+
+
+def test_a_warning_of_this_package_is_a_sentence(config, tmp_path):
+    main(["fit", f"--config={config()}", root(tmp_path), "--trainer.max_steps=1"])
+    assert warnings.formatwarning("too late", UserWarning, alignment.__file__, 3) == "warning: too late\n"
+    assert (
+        warnings.formatwarning("too late", UserWarning, "/lib/torch/a.py", 3)
+        == "/lib/torch/a.py:3: UserWarning: too late\n"
+    )
 
 
 def test_a_command_states_what_it_does_and_ends_with_the_next_one(config, tmp_path, capsys):

@@ -37,6 +37,20 @@ def stated(folder: Path):
         )
 
 
+def test_wandb_warns_of_nothing_that_lightning_sets(config, tmp_path, offline, monkeypatch, capfd):
+    import wandb
+
+    monkeypatch.delenv("WANDB_SILENT")
+    path = config(
+        ("  max_steps: 3\n", "  max_steps: 1\n  logger: {class_path: WandbLogger, init_args: {offline: true}}\n")
+    )
+    main(["fit", f"--config={path}", root(tmp_path)])
+    wandb.finish()
+    stated = capfd.readouterr().err
+    assert "wandb" in stated
+    assert "anonymous" not in stated
+
+
 def test_a_resumed_run_continues_its_run_of_wandb(config, tmp_path, offline):
     import wandb
 

@@ -63,7 +63,8 @@ def test_a_filter_is_for_every_split():
 def test_the_hub_is_asked_for_texts_only(monkeypatch):
     asked = []
 
-    def download(source, repo_type, allow_patterns):
+    def download(source, repo_type, revision, allow_patterns):
+        assert revision is None
         asked.append((source, repo_type, allow_patterns))
         return str(HPD)
 

@@ -173,5 +173,6 @@ def test_only_the_three_splits_are_downloaded(monkeypatch):
     assert asked == {
         "source": "yuvalkirstain/pickapic_v1_no_images",
         "repo_type": "dataset",
+        "revision": None,
         "allow_patterns": ["data/train-*.parquet", "data/validation_unique-*.parquet", "data/test_unique-*.parquet"],
     }

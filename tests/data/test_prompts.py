@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rlr.data import PromptFile, Prompts, WithoutWords
@@ -50,7 +52,7 @@ def test_a_prompt_is_read_once_and_its_line_is_known(tmp_path, name):
         ("p.txt", "", "p.txt is empty; write at least one prompt"),
         ("p.txt", "\n  \n", "p.txt is empty"),
         ("p.csv", "prompt\n", "p.csv is empty"),
-        ("p.csv", "id,text\n1,a cat\n", "p.csv has no column 'prompt' but id, text; name one of its own as column"),
+        ("p.csv", "id,text\n1,a cat\n", "p.csv has no column 'prompt' but id, text; set column to one of these"),
         (
             "p.csv",
             "id,prompt\n1,a cat\n2,a dog, asleep\n",
@@ -59,7 +61,11 @@ def test_a_prompt_is_read_once_and_its_line_is_known(tmp_path, name):
         ("p.jsonl", '"a"\n{oops}\n', "line 2 of .*p.jsonl is not JSON"),
         ("p.jsonl", '{"text": "a"}\n', "line 1 of .*p.jsonl has no text under 'prompt'"),
         ("p.jsonl", '{"prompt": 3}\n', "line 1 of .*p.jsonl has no text under 'prompt'"),
-        ("p.md", "a cat\n", "p.md is no prompt file that can be read; use one of .txt, .jsonl, .csv"),
+        (
+            "p.md",
+            "a cat\n",
+            r"p.md: expected a prompt file with the suffix .txt, .jsonl, .csv, .parquet, found .md; set",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file(tmp_path, name, text, stated):
@@ -67,9 +73,61 @@ def test_what_is_wrong_with_a_file(tmp_path, name, text, stated):
         PromptFile(train=str(write(tmp_path / name, text)))
 
 
-def test_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"there is no prompt file .*none.txt .*; check the path"):
-        PromptFile(train=str(tmp_path / "none.txt"))
+@pytest.mark.parametrize("name", ["none.txt", "none.parquet"])
+def test_a_missing_file(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=rf"there is no prompt file .*{name} .*; check the path"):
+        PromptFile(train=str(tmp_path / name))
+
+
+def write_parquet(path: Path, prompts: list[str | None], column: str = "prompt") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # another column, of another type
+    pq.write_table(pa.table({"id": list(range(len(prompts))), column: prompts}), path)
+    return path
+
+
+def test_parquet(tmp_path):
+    file = write_parquet(tmp_path / "p.parquet", ["a cat", None, " a dog ", "a cat"])
+    assert [(e.prompt, e.place) for e in entries(file)] == [
+        ("a cat", f"row 1 of {file}"),
+        ("a dog", f"row 3 of {file}"),
+    ]
+    with pytest.raises(ValueError, match=r"p.parquet has no column 'text' but id, prompt; set column to one of these"):
+        PromptFile(train=str(file), column="text")
+    with pytest.raises(ValueError, match=r"the column 'id' of .*p.parquet holds int64 .* where text should be"):
+        PromptFile(train=str(file), column="id")
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"p.parquet is damaged or cut short"):
+        PromptFile(train=str(file))
+
+
+def test_files_of_a_data_set_on_the_hub(tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet", ["a dog", "a cat"], "caption")
+    write_parquet(tmp_path / "data" / "train-00000-of-00002.parquet", ["a cat", "a cow"], "caption")
+    write(tmp_path / "val.csv", "caption\na horse\n")
+    data = PromptFile(
+        train="hf://datasets/me/my.set/data/train-*.parquet", val="hf://datasets/me/my.set@v2/val.csv", column="caption"
+    )
+    assert [data.read(split) for split in ("train", "val")] == [["a cat", "a cow", "a dog"], ["a horse"]]
+    assert asked == [
+        ("me/my.set", {"repo_type": "dataset", "revision": None, "allow_patterns": ["data/train-*.parquet"]}),
+        ("me/my.set", {"repo_type": "dataset", "revision": "v2", "allow_patterns": ["val.csv"]}),
+    ]
+    with pytest.raises(FileNotFoundError, match=r"hf://datasets/me/my.set/no.txt: expected files of that name"):
+        PromptFile(train="hf://datasets/me/my.set/no.txt")
+
+
+def test_a_data_set_without_a_file_is_a_sentence():
+    stated = r"me/set: expected a prompt file with the suffix .*, found none; set .* hf://datasets/OWNER/NAME/FILE"
+    with pytest.raises(ValueError, match=stated):
+        PromptFile(train="me/set")
 
 
 def test_a_file_that_is_not_utf8(tmp_path):

@@ -119,3 +119,14 @@ def test_a_band_covers_its_seeds_and_does_not_go_beyond_them():
     assert low.values == (1.0, 2.0, 3.0, 4.0)
     assert high.values == (5.0,) * 4
     assert mean.values == (3.0, 3.5, 4.0, 4.5)
+
+
+@pytest.mark.parametrize("values", [[-0.06525, -0.06481], [20.0, 21.0], [-1234567.0, -1234560.0]])
+def test_labels_of_the_axis_have_their_place(values):
+    plot = Plot("a", [Line("b", [0.0, 1.0], values, points=True)], Level())
+    left = plot.frame[0]
+    # the widest digits of usual fonts are 0.63 of their height of 13
+    assert left >= 6 + max(len(row.text) for row in plot.rows) * 0.63 * 13
+    first, last = plot.points(plot.lines[0])
+    assert (first.x, last.x) == (round(left, 1), WIDTH - RIGHT)
+    assert plot.columns[0].at == left

@@ -47,15 +47,24 @@ def test_without_network_one_sentence_names_the_remedy(path: str) -> None:
         StableDiffusion(path)
 
 
-def test_an_unreachable_host_gives_the_same_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_host_gives_the_same_sentence_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "ENDPOINT", "http://no-such-host.invalid")
     monkeypatch.setattr(
         hub, "HUGGINGFACE_CO_URL_TEMPLATE", "http://no-such-host.invalid/{repo_id}/{revision}/{filename}"
     )
-    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
-    with pytest.raises(ValueError, match=f"'{ABSENT}' is neither a folder.*without a network connection, set path"):
+    waits: list[float] = []
+    monkeypatch.setattr(http.time, "sleep", waits.append)
+    cause = r"\(http://no-such-host.invalid does not answer\)"
+    with pytest.raises(
+        ValueError, match=f"'{ABSENT}' is neither a folder.* {cause}; without a network connection, set path"
+    ):
         StableDiffusion(ABSENT)
+    assert waits == []
+    assert not caplog.records
+    assert hub.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -1,4 +1,5 @@
 import math
+import pickle
 import warnings
 import weakref
 
@@ -185,6 +186,18 @@ def test_decay_needs_an_end():
         run(align(decay_steps=3), prompts(), -1, max_epochs=1)
     # a run of no updates has an end
     assert run(align(decay_steps=3), prompts(), 0).global_step == 0
+
+
+def test_a_copy_by_pickle_trains_its_own_weights():
+    """Strategies that spawn processes, such as ``ddp_spawn``, pickle the module."""
+    module = align()
+    copy = pickle.loads(pickle.dumps(module))
+    start = weights(module)
+    run(copy, prompts())
+    assert torch.equal(weights(module), start)
+    run(module, prompts())
+    assert not torch.equal(weights(module), start)
+    assert torch.equal(weights(copy), weights(module))
 
 
 def test_only_trainable_weights_reach_the_optimizer():

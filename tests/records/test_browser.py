@@ -39,6 +39,8 @@ def folder(tmp_path_factory):
     top = tmp_path_factory.mktemp("runs")
     run_folder(top / "one")
     run_folder(top / "two", lr=3e-3, gain=(0.5, 0.0, 0.0, 0.0))
+    # numbers of eight digits
+    run_folder(top / "long", gain=(7e-5, 6e-5, 8e-5, 7e-5))
     run_folder(top / "movie", samples=False)
     write_samples(top / "movie" / "samples" / "last", (1.0, float("nan"), -1.0, 4.0), 20, ".mp4")
     main(["page", str(top / "*")])
@@ -103,6 +105,39 @@ def test_a_phone_shows_it_without_scrolling_sideways(opened, folder, page):
     assert opened.run(smallest) >= 9
     opened.call("Emulation.clearDeviceMetricsOverride")
     assert opened.faults() == []
+
+
+@pytest.mark.parametrize("width", [1280, 700, 360])
+@pytest.mark.parametrize("page", ["long", "movie", "comparison"])
+def test_nothing_is_wider_than_its_box(opened, folder, page, width):
+    opened.call("Emulation.setDeviceMetricsOverride", **{**PHONE, "width": width, "deviceScaleFactor": 1})
+    opened.open(folder / page / "index.html")
+    # as many numbers as a run with an evaluation and a test of two measurements has
+    opened.run("""(() => {
+        const tiles = document.querySelector('.tiles');
+        while (tiles && tiles.children.length < 5) tiles.append(tiles.firstElementChild.cloneNode(true));
+    })()""")
+    # what is wider scrolls
+    boxes = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre, svg, select, input'))"
+    wide = (
+        f"{boxes}.filter(e => e.clientWidth && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 200))"
+    )
+    assert opened.run(wide) == []
+    edges = "(t => [t.getBoundingClientRect().left, t.closest('svg').getBoundingClientRect().left])"
+    assert opened.run(f"[...document.querySelectorAll('svg text')].map({edges}).filter(([a, b]) => a < b - 0.5)") == []
+    opened.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_captions_of_a_card_are_alike(opened, folder):
+    opened.open(folder / "long" / "index.html")
+    # a short score beside a long one
+    scores = "document.querySelectorAll('.gallery figcaption span:last-child')"
+    opened.run(f"{scores}.forEach((s, k) => s.textContent = k % 2 ? '−0.0683612' : '0.1')")
+    captions = "[...li.querySelectorAll('figcaption')].map(f => f.offsetHeight)"
+    heights = f"[...document.querySelectorAll('.cards li')].map(li => {captions})"
+    found = opened.run(heights)
+    assert len(found) == 4
+    assert all(len(set(card)) == 1 for card in found)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

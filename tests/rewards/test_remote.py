@@ -307,7 +307,7 @@ def test_one_missing_score_skips_the_whole_update_and_no_more(name):
     assert torch.tensor(module.progress.running).isfinite()
 
 
-def test_a_missing_score_of_a_perturbed_roll_out_skips_it_too():
+def test_a_missing_score_of_a_perturbed_rollout_skips_it_too():
     with serving(Failing(2)) as url:
         module = align(reward=Remote(url), estimator=ZerothOrder())
         with pytest.warns(UserWarning, match=r"not finite.*this update is skipped"):

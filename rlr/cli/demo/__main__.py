@@ -60,7 +60,7 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
     from rlr.cli.demo.alignment import align, report
     from rlr.evaluation.report import say
 
-    say(f"the demo aligns the built-in model with {options.updates} updates; results go to {folder}")
+    say(f"the demo aligns the model of {options.config}; results go to {folder}")
     module, watch = align(options, overrides, folder)
     result = report(module, watch, command, options.config, started)
     paths = result.save(folder)

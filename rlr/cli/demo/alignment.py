@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rlr.cli import main as command_line
 from rlr.evaluation.provenance import provenance
+from rlr.models.wrapper import unwrap
 from rlr.modules.alignment import Alignment
 from rlr.toy.demo.report import Report
 from rlr.toy.demo.watch import Watch
@@ -53,6 +54,7 @@ def report(module: Alignment, watch: Watch, command: str, config: str, started: 
         "config": config,
         "seed": watch.seed,
         "updates": len(watch.training),
+        "base": type(unwrap(module.chain.model)).__name__,
         "estimator": method,
         "reward": module.reward.label,
         "samples seen": module.progress.samples,

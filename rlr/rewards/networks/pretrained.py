@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rlr.io.hub import weights_here
+from rlr.io.hub_connection import cache_if_offline
 from rlr.io.inventory import TOKENIZER, note, on_meta, taken
 from rlr.io.weights import blank, freeze, tell_unread
 
@@ -37,7 +38,8 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         # so that the weights of other shapes are listed, and refused below by name
         options |= {"ignore_mismatched_sizes": True}
     try:
-        loaded = kind.from_pretrained(source, **options)
+        with cache_if_offline(source):
+            loaded = kind.from_pretrained(source, **options)
     except OSError as error:
         note(source, "", here=False)
         raise FileNotFoundError(
@@ -51,7 +53,8 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         ) from error
     if model:
         return _complete(loaded[0], loaded[1], source, unused)
-    _check_vocabulary(loaded, source)
+    if isinstance(loaded, PreTrainedTokenizerBase):
+        _check_vocabulary(loaded, source)
     return loaded
 
 

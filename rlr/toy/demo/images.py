@@ -41,15 +41,19 @@ class Images(World):
             "cells; a model that collapses to one image per prompt has 0."
         ),
         method=(
-            "The base is a small latent diffusion model in Stable Diffusion's own format that ships with the library and "
-            "was trained from scratch on captioned scenes. {updates} updates of {method} changed its LoRA weights so that "
-            "the reward, a small CLIP in PickScore's format, goes up on training prompts. The exact check takes no part in "
-            "training: it is a program that finds the things in an image and compares them with the prompt."
+            "The base is {base}. {updates} of {method} changed its trained weights so that the reward, {reward}, goes up on "
+            "training prompts. The exact check takes no part in training: it is a program that finds the things in an image "
+            "and compares them with the prompt."
         ),
         limits=(
             "This shows that the gradient does what it says, on a toy world of colored shapes at 32 × 32 pixels. It says "
             "nothing about natural images, and one run has one training seed."
         ),
+        bases={
+            "Tiny": "a small latent diffusion model in Stable Diffusion's own format that ships with the library and was trained "
+            "from scratch on captioned scenes"
+        },
+        rewards={"TinyPickScore": "a small CLIP in PickScore's format", "TinyHPSv2": "a small CLIP in HPSv2's format"},
     )
 
     def captions(self, number: int, seed: int) -> list[str]:

@@ -96,7 +96,8 @@ class Report:
             f"The first {len(shown)} held-out prompts, in order. Both samples of a card start from the same noise. ✓ means that "
             f"the exact check, {words.check}, finds every claim of the prompt true; the number is the reward."
         )
-        method = words.method.format(updates=len(self.curves.training), method=self.method)
+        base, reward = (str(self.facts.get(name, "")) for name in ("base", "reward"))
+        method = words.done(base, reward, len(self.curves.training), self.method)
         blocks: list[Block] = [
             Tiles([self._tile(name) for name in self.world.tiles], self.noise),
             Samples("Before and after", shown, note),

@@ -60,18 +60,23 @@ class Videos(World):
             "by frame, in average colors on grids of 1 to 8 cells; a model that collapses to one video per prompt has 0."
         ),
         method=(
-            "The base is a small latent diffusion model in VideoCrafter's own format that ships with the library and was "
-            "trained from scratch on captioned videos. {updates} updates of {method} changed its LoRA weights so that the "
-            "reward, a small CLIP in HPSv2's format that scores single frames, goes up on training prompts. An update sees "
-            "one frame of each video; the rewards shown are means over all frames. The exact check takes no part in "
-            "training: it is a program that finds the things in every frame, follows them, and compares them with the "
-            "prompt."
+            "The base is {base}. {updates} of {method} changed its trained weights so that the reward, {reward}, goes up on "
+            "training prompts. The exact check takes no part in training: it is a program that finds the things in every "
+            "frame, follows them, and compares them with the prompt."
         ),
         limits=(
             "This shows that the gradient does what it says, on a toy world of colored shapes at 32 × 32 pixels. It says "
             "nothing about natural videos, and one run has one training seed. The reward judges frames and knows nothing "
             "of motion: what becomes of it is a side effect."
         ),
+        bases={
+            "TinyVideo": "a small latent diffusion model in VideoCrafter's own format that ships with the library and was trained "
+            "from scratch on captioned videos"
+        },
+        rewards={
+            "TinyHPSv2": "a small CLIP in HPSv2's format that scores single frames (an update sees one frame of each video, and "
+            "the rewards shown are means over all frames)"
+        },
     )
 
     def __init__(self, fps: float) -> None:

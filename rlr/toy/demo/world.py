@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -24,8 +24,10 @@ class Words:
         check: What the exact check is, in apposition.
         sheet: The subtitle of the sheet.
         reading: How to read the table.
-        method: What was done, with ``{updates}`` and ``{method}``.
+        method: What was done, with ``{base}``, ``{reward}``, ``{updates}`` and ``{method}``.
         limits: What this does not show.
+        bases: What a base model is, by its class; any other is that of the config.
+        rewards: What a reward is, by its label.
     """
 
     title: str
@@ -34,6 +36,17 @@ class Words:
     reading: str
     method: str
     limits: str
+    bases: Mapping[str, str] = field(default_factory=dict)
+    rewards: Mapping[str, str] = field(default_factory=dict)
+
+    def done(self, base: str, reward: str, updates: int, method: str) -> str:
+        """Returns what was done, for the class of the base model, the label of the reward, and the estimator."""
+        return self.method.format(
+            base=self.bases.get(base, f"the {base} of the config, which was not made for the prompts shown here"),
+            reward=self.rewards.get(reward, f"{reward} of the config"),
+            updates=f"{updates} update{'s'[: updates != 1]}",
+            method=method,
+        )
 
 
 class World(ABC):

@@ -13,7 +13,17 @@ from rlr.analysis.footprint.total import Footprint
 from rlr.analysis.footprint.training import Training
 from rlr.estimators import RLR
 from rlr.io.inventory import without_weights
-from rlr.models import QwenImage, StableDiffusion, StableDiffusion3, VideoCrafter, Wan, ZImage
+from rlr.models import (
+    Flux,
+    Flux2,
+    QwenImage,
+    StableDiffusion,
+    StableDiffusion3,
+    StableDiffusionXL,
+    VideoCrafter,
+    Wan,
+    ZImage,
+)
 from rlr.models.base import DiffusionModel
 from rlr.modules import ImageAlignment, VideoAlignment
 from rlr.modules.alignment import Alignment
@@ -50,6 +60,9 @@ IMAGE, VIDEO = ({"tokens": TOKENS, **sizes[0]} for sizes in (IMAGES, VIDEOS))
 FAMILIES = {
     "StableDiffusion": Family("random_sd", StableDiffusion),
     "StableDiffusion3": Family("random_sd3", StableDiffusion3, flow=True),
+    "StableDiffusionXL": Family("random_sdxl", StableDiffusionXL),
+    "Flux": Family("random_flux", Flux, flow=True),
+    "Flux2": Family("random_flux2", Flux2, flow=True),
     "VideoCrafter": Family("random_vc", VideoCrafter, video=True),
     "QwenImage": Family("random_qwenimage", QwenImage, flow=True, options=IMAGE),
     "ZImage": Family("random_zimage", ZImage, flow=True, options=IMAGE),

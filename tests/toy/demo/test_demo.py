@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from rlr.cli.demo.__main__ import main
+from rlr.toy.demo.images import Images
 from tests.toy.demo.toy import Light, Smear, evaluate
 
 CONFIG = """
@@ -69,6 +70,17 @@ def test_the_page_needs_no_other_file(finished: Path) -> None:
     assert page.count("<svg") == 2
     assert all(reference.startswith("data:") for reference in references.found)
     assert not re.search(r"url\(|@import|<script", page)
+
+
+def test_the_page_says_what_the_config_names_and_no_more(finished: Path) -> None:
+    page = (finished / "index.html").read_text(encoding="utf-8")
+    assert "The base is the Smear of the config, which was not made for the prompts shown here." in page
+    assert "the reward, Light of the config, goes up" in page
+    assert "ships with the library" not in page
+    own = Images.words.done("Tiny", "TinyPickScore", 1, "RLR")
+    assert own.startswith("The base is a small latent diffusion model in Stable Diffusion's own format that ships with")
+    assert "1 update of RLR changed" in own
+    assert "the reward, a small CLIP in PickScore's format, goes up" in own
 
 
 def test_the_page_serves_phones_and_dark_rooms(finished: Path) -> None:
