@@ -76,7 +76,6 @@ if TYPE_CHECKING:
     from rlr.estimators import OwnReward as OwnReward
     from rlr.estimators import Perturbation as Perturbation
     from rlr.estimators import PromptStatistics as PromptStatistics
-    from rlr.estimators import RandomWindow as RandomWindow
     from rlr.estimators import ReFL as ReFL
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
@@ -84,7 +83,6 @@ if TYPE_CHECKING:
     from rlr.estimators import SampleClip as SampleClip
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
-    from rlr.estimators import SlidingWindow as SlidingWindow
     from rlr.estimators import StandIn as StandIn
     from rlr.estimators import Statistics as Statistics
     from rlr.estimators import Surrogate as Surrogate
@@ -159,9 +157,15 @@ if TYPE_CHECKING:
     from rlr.rewards import VLMJudge as VLMJudge
     from rlr.samplers import CPS as CPS
     from rlr.samplers import DDIM as DDIM
+    from rlr.samplers import AllButLast as AllButLast
     from rlr.samplers import Ancestral as Ancestral
+    from rlr.samplers import DanceSDE as DanceSDE
+    from rlr.samplers import FixedWindow as FixedWindow
     from rlr.samplers import FlowSDE as FlowSDE
+    from rlr.samplers import RandomWindow as RandomWindow
     from rlr.samplers import Sampler as Sampler
+    from rlr.samplers import SlidingWindow as SlidingWindow
+    from rlr.samplers import Window as Window
     from rlr.samplers import Windowed as Windowed
     from rlr.schedules import DiscreteSchedule as DiscreteSchedule
     from rlr.schedules import RectifiedFlow as RectifiedFlow

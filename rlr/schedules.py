@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,6 +126,22 @@ class DiscreteSchedule(Schedule):
     def scale(self, time: float) -> float:
         r"""Returns the factor :math:`s_\tau` within :math:`\alpha_\tau = s_\tau \sqrt{\bar\alpha_\tau}`; here 1."""
         return 1.0
+
+    def time_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        r"""Returns the times at which the ratio of noise to signal is :math:`\sigma / \alpha`, without the rescaling.
+
+        They are linear in :math:`\arctan(\sigma / \alpha)` between the :math:`N` times; a smaller ratio than the first time's has
+        time 0, a larger one than the last time's :math:`N - 1`.
+
+        Args:
+            alpha: The levels :math:`\alpha \geq 0` on the CPU, of any shape.
+            sigma: The levels :math:`\sigma \geq 0`, of the same shape, not both 0.
+
+        Returns:
+            The times in float64, of that shape.
+        """
+        angles = torch.atan2((1 - self.alphas_cumprod).sqrt(), self.alphas_cumprod.sqrt()).numpy()
+        return torch.as_tensor(np.interp(torch.atan2(sigma, alpha).numpy(), angles, np.arange(len(angles))))
 
     def grid(self, steps: int) -> Grid:
         count = len(self.alphas_cumprod)

@@ -104,6 +104,10 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "awm",
             "nft",
             "ram",
+            "flow_look_ahead",
+            "flow_grpo",
+            "flow_nft",
+            "flow_awm",
         )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
@@ -231,7 +235,9 @@ def random_folder(request):
         model = str(config["model"])
         named = next((fixture for name, fixture in FOLDERS.items() if f".{name}'" in model), "random_sd")
         found = request.getfixturevalue(named)
-        return found if isinstance(found, Path) else found()
+        # a flow is made of a model of velocity
+        options = {"prediction": "v_prediction"} if ".TinyFlow'" in model else {}
+        return found if isinstance(found, Path) else found(**options)
 
     return folder
 
@@ -264,10 +270,12 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     args = config["model"]["init_args"]
     estimator = args["estimator"]["init_args"]
     # as short as the estimators' terms allow; a VideoCrafter is sampled at some numbers only
-    steps = 8 if "VideoCrafter" in str(args["model"]) else min(args["sampler"]["init_args"]["steps"], 6)
+    inner = ".sampler.init_args" if "sampler" in args["sampler"]["init_args"] else ""
+    sampler = args["sampler"]["init_args"]["sampler"] if inner else args["sampler"]
+    steps = 8 if "VideoCrafter" in str(args["model"]) else min(sampler["init_args"]["steps"], 6)
     small = [
         *common(config, folder, out),
-        f"--model.init_args.sampler.init_args.steps={steps}",
+        f"--model.init_args.sampler.init_args{inner}.steps={steps}",
         "--model.init_args.optimization.accumulate=1",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",

@@ -193,3 +193,14 @@ def test_a_flow_has_at_most_the_steps_of_training() -> None:
     for shift in (0.0, -3.0, float("nan")):
         with pytest.raises(ValueError, match="expected a shift above 0"):
             FlowMatch(shift)
+
+
+def test_times_of_ratios_invert_the_levels() -> None:
+    schedule = DiscreteSchedule(ALPHAS)
+    levels = torch.tensor([schedule.levels(time) for time in range(1000)], dtype=torch.float64)
+    torch.testing.assert_close(schedule.time_at(*levels.T), torch.arange(1000, dtype=torch.float64), rtol=0, atol=1e-8)
+    # the ratio alone matters, and a time between two lies between their angles
+    between = (levels[400] / levels[400].norm() + levels[401] / levels[401].norm()) * 3
+    assert schedule.time_at(*between).item() == pytest.approx(400.5, abs=1e-3)
+    ends = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert schedule.time_at(*ends).tolist() == [0, 999]

@@ -75,8 +75,6 @@ if TYPE_CHECKING:
     from rlr.estimators.values import StandIn as StandIn
     from rlr.estimators.values import Value as Value
     from rlr.estimators.weighted_sum import Sum as Sum
-    from rlr.estimators.windows import RandomWindow as RandomWindow
-    from rlr.estimators.windows import SlidingWindow as SlidingWindow
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

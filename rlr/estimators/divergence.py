@@ -39,11 +39,6 @@ from rlr.gaussian import Gaussian
 from rlr.rollout import Rollout
 
 
-def noisy_steps(chain: Chain) -> list[int]:
-    r"""Returns the steps with :math:`\sigma_t > 0`, the last one of the chain first: :math:`1, \dots, T`."""
-    return [t for t in range(1, chain.steps + 1) if chain.std(t) > 0]
-
-
 @torch.no_grad()
 def base_mean(
     chain: Chain, trajectory: Trajectory, t: int, reference: AbstractContextManager[None] | None = None
@@ -62,7 +57,7 @@ def path_divergence(rollout: Rollout) -> Tensor:
     """
     chain, trajectory = rollout.chain, rollout.trajectory
     divergence = torch.zeros(len(rollout), device=trajectory.states.device)
-    for t in noisy_steps(chain):
+    for t in chain.noisy_steps:
         std = chain.std(t)
         mean = trajectory.states[t - 1] - std * trajectory.noises[t - 1]
         divergence = divergence + Gaussian(mean, std).divergence(base_mean(chain, trajectory, t))
@@ -91,7 +86,7 @@ class Penalty:
 
     def check(self, chain: Chain) -> None:
         """Raises a ``ValueError`` that names the remedy if there is no base model or no noise."""
-        steps = noisy_steps(chain)
+        steps = chain.noisy_steps
         if not steps:
             sampler = type(chain.sampler).__name__
             raise ValueError(
@@ -133,7 +128,7 @@ class Penalty:
         r"""Yields the terms; the metric ``kl/path`` of each is the batch's mean of :math:`D_t`."""
         later = torch.zeros(len(rollout), device=rollout.trajectory.states.device)
         # from the last step up, because a term needs the divergences of later steps
-        for t in noisy_steps(rollout.chain):
+        for t in rollout.chain.noisy_steps:
             term, distance = self._term(rollout, t, later)
             yield term
             del term  # its graph must be gone before the next is built

@@ -119,7 +119,13 @@ class Alignment(Sampling):
         noises = self.chain.draw([spawn(self.seed, Stream.SAMPLE, first + i) for i in range(len(prompts))])
         # the same frames of videos on all ranks
         objective = self.objective.of_frames(spawn(self.seed, Stream.FRAMES, number))
-        return self.estimator.rollout(self.chain, prompts, noises, objective, spawn(self.seed, Stream.ROLLOUT, number))
+        rounds = self._round()
+        chain = self.chain.in_round(rounds, spawn(self.seed, Stream.WINDOW, rounds))
+        return self.estimator.rollout(chain, prompts, noises, objective, spawn(self.seed, Stream.ROLLOUT, number))
+
+    def _round(self) -> int:
+        """Returns the number of rounds before the present one, the same for all of its rollouts."""
+        return (self.progress.batches - len(self.state.round)) // self.optimization.accumulate
 
     def _initialize_statistics(self, rollout: Rollout) -> None:
         """Gives a reward that scales by running statistics those of the run's first rollout to begin with."""
