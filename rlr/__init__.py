@@ -76,7 +76,6 @@ if TYPE_CHECKING:
     from rlr.estimators import OwnReward as OwnReward
     from rlr.estimators import Perturbation as Perturbation
     from rlr.estimators import PromptStatistics as PromptStatistics
-    from rlr.estimators import RandomWindow as RandomWindow
     from rlr.estimators import ReFL as ReFL
     from rlr.estimators import RoundStatistics as RoundStatistics
     from rlr.estimators import RunningMean as RunningMean
@@ -84,7 +83,6 @@ if TYPE_CHECKING:
     from rlr.estimators import SampleClip as SampleClip
     from rlr.estimators import ScoreFunction as ScoreFunction
     from rlr.estimators import SharedDirection as SharedDirection
-    from rlr.estimators import SlidingWindow as SlidingWindow
     from rlr.estimators import StandIn as StandIn
     from rlr.estimators import Statistics as Statistics
     from rlr.estimators import Surrogate as Surrogate
@@ -98,6 +96,8 @@ if TYPE_CHECKING:
     from rlr.evaluation import compare as compare
     from rlr.evaluation import estimate as estimate
     from rlr.models import DiffusionModel as DiffusionModel
+    from rlr.models import Flux as Flux
+    from rlr.models import Flux2 as Flux2
     from rlr.models import Frozen as Frozen
     from rlr.models import FullWeights as FullWeights
     from rlr.models import Guidance as Guidance
@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from rlr.models import Size as Size
     from rlr.models import StableDiffusion as StableDiffusion
     from rlr.models import StableDiffusion3 as StableDiffusion3
+    from rlr.models import StableDiffusionXL as StableDiffusionXL
     from rlr.models import Trainable as Trainable
     from rlr.models import VideoCrafter as VideoCrafter
     from rlr.models import Wan as Wan
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from rlr.records.record import Record as Record
     from rlr.records.table import RunTable as RunTable
     from rlr.records.table import runs as runs
+    from rlr.rewards import OCR as OCR
     from rlr.rewards import Aesthetic as Aesthetic
     from rlr.rewards import AllFrames as AllFrames
     from rlr.rewards import AsIs as AsIs
@@ -133,7 +135,9 @@ if TYPE_CHECKING:
     from rlr.rewards import FrameChoice as FrameChoice
     from rlr.rewards import FrameReward as FrameReward
     from rlr.rewards import FunctionReward as FunctionReward
+    from rlr.rewards import GenEval as GenEval
     from rlr.rewards import HPSv2 as HPSv2
+    from rlr.rewards import HPSv3 as HPSv3
     from rlr.rewards import HPSVersion as HPSVersion
     from rlr.rewards import ImageReward as ImageReward
     from rlr.rewards import JPEGCompressibility as JPEGCompressibility
@@ -143,17 +147,25 @@ if TYPE_CHECKING:
     from rlr.rewards import PillowCropShortest as PillowCropShortest
     from rlr.rewards import Preprocessing as Preprocessing
     from rlr.rewards import RandomFrame as RandomFrame
+    from rlr.rewards import RapidText as RapidText
     from rlr.rewards import Relative as Relative
     from rlr.rewards import Remote as Remote
     from rlr.rewards import Reward as Reward
     from rlr.rewards import RunningZScore as RunningZScore
     from rlr.rewards import Scaling as Scaling
     from rlr.rewards import Squash as Squash
+    from rlr.rewards import VLMJudge as VLMJudge
     from rlr.samplers import CPS as CPS
     from rlr.samplers import DDIM as DDIM
+    from rlr.samplers import AllButLast as AllButLast
     from rlr.samplers import Ancestral as Ancestral
+    from rlr.samplers import DanceSDE as DanceSDE
+    from rlr.samplers import FixedWindow as FixedWindow
     from rlr.samplers import FlowSDE as FlowSDE
+    from rlr.samplers import RandomWindow as RandomWindow
     from rlr.samplers import Sampler as Sampler
+    from rlr.samplers import SlidingWindow as SlidingWindow
+    from rlr.samplers import Window as Window
     from rlr.samplers import Windowed as Windowed
     from rlr.schedules import DiscreteSchedule as DiscreteSchedule
     from rlr.schedules import RectifiedFlow as RectifiedFlow

@@ -103,6 +103,16 @@ class Chain(nn.Module):
         """The noise levels of the chain."""
         return self.model.schedule(self.model.size).grid(self.sampler.steps)
 
+    @property
+    def noisy_steps(self) -> list[int]:
+        r"""The steps with :math:`\sigma_t > 0`, the last one of the chain first: some of :math:`1, \dots, T`."""
+        return [t for t in range(1, self.steps + 1) if self.std(t) > 0]
+
+    def in_round(self, rounds: int, seed: int) -> "Chain":
+        """Returns the chain of the rollouts of a round, of the same model; see :meth:`~rlr.samplers.Sampler.in_round`."""
+        sampler = self.sampler.in_round(rounds, seed)
+        return self if sampler is self.sampler else Chain(self.model, sampler, self.checkpoint)
+
     def std(self, t: int) -> float:
         r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""
         return self.sampler.std(t, self.grid)

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,19 +83,21 @@ def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
     Raises:
         ValueError: If the last time exceeds :math:`N - 1`, where VideoCrafter's sampler fails too.
     """
-    times = _strided(steps, training_steps, offset)
-    if times[-1] >= training_steps:
-        counts = [n for n in range(1, training_steps + 1) if _strided(n, training_steps, offset)[-1] < training_steps]
+    last = _last(steps, training_steps, offset)
+    if last >= training_steps:
+        counts = [n for n in range(1, training_steps + 1) if _last(n, training_steps, offset) < training_steps]
         nearest = [*[n for n in counts if n < steps][-1:], *[n for n in counts if n > steps][:1]]
         raise ValueError(
-            f"a stride of {training_steps} // {steps} reaches time {int(times[-1])} of a schedule that ends at "
+            f"a stride of {training_steps} // {steps} reaches time {last} of a schedule that ends at "
             f"{training_steps - 1}; use {' or '.join(map(str, nearest))} steps"
         )
-    return times
-
-
-def _strided(steps: int, training_steps: int, offset: int) -> Tensor:
     return torch.arange(0, training_steps, training_steps // steps) + offset
+
+
+def _last(steps: int, training_steps: int, offset: int) -> int:
+    r"""Returns the largest :math:`i \lfloor N / T \rfloor + o` with :math:`i \lfloor N / T \rfloor < N`."""
+    stride = training_steps // steps
+    return (training_steps - 1) // stride * stride + offset
 
 
 class DiscreteSchedule(Schedule):
@@ -123,6 +126,22 @@ class DiscreteSchedule(Schedule):
     def scale(self, time: float) -> float:
         r"""Returns the factor :math:`s_\tau` within :math:`\alpha_\tau = s_\tau \sqrt{\bar\alpha_\tau}`; here 1."""
         return 1.0
+
+    def time_at(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        r"""Returns the times at which the ratio of noise to signal is :math:`\sigma / \alpha`, without the rescaling.
+
+        They are linear in :math:`\arctan(\sigma / \alpha)` between the :math:`N` times; a smaller ratio than the first time's has
+        time 0, a larger one than the last time's :math:`N - 1`.
+
+        Args:
+            alpha: The levels :math:`\alpha \geq 0` on the CPU, of any shape.
+            sigma: The levels :math:`\sigma \geq 0`, of the same shape, not both 0.
+
+        Returns:
+            The times in float64, of that shape.
+        """
+        angles = torch.atan2((1 - self.alphas_cumprod).sqrt(), self.alphas_cumprod.sqrt()).numpy()
+        return torch.as_tensor(np.interp(torch.atan2(sigma, alpha).numpy(), angles, np.arange(len(angles))))
 
     def grid(self, steps: int) -> Grid:
         count = len(self.alphas_cumprod)
@@ -231,7 +250,8 @@ class FlowMatch(Schedule):
 
     Args:
         shift: The static shift :math:`s > 0`; unused where ``mu`` is given.
-        mu: The exponent :math:`\mu` of the dynamic shift, see :func:`dynamic_shift`; None for a static shift.
+        mu: The exponent :math:`\mu` of the dynamic shift, see :func:`dynamic_shift`, or a function that returns it for a number
+            of steps, see :func:`empirical_shift`; None for a static shift.
         spacing: The unshifted levels.
         terminal: The smallest nonzero level to which the shifted levels are stretched; by default they are not.
         training_steps: The number :math:`N` of training times.
@@ -240,14 +260,15 @@ class FlowMatch(Schedule):
     def __init__(
         self,
         shift: float = 1.0,
-        mu: float | None = None,
+        mu: float | Callable[[int], float] | None = None,
         spacing: FlowSpacing = from_training,
         terminal: float | None = None,
         training_steps: int = 1000,
     ) -> None:
         if not shift > 0:
             raise ValueError(f"FlowMatch: expected a shift above 0, got {shift}; 1 leaves the times as they are")
-        self.factor = shift if mu is None else math.exp(mu)
+        self.shift = shift
+        self.mu = mu
         self.spacing = spacing
         self.terminal = terminal
         self.training_steps = training_steps
@@ -264,13 +285,18 @@ class FlowMatch(Schedule):
                 f"a sampler of {steps} steps does not fit a schedule of {self.training_steps} times; use 1 … "
                 f"{self.training_steps} steps"
             )
-        u = self.spacing(steps, self.training_steps, self.smallest)
-        sigmas = self.factor * u / (1 + (self.factor - 1) * u)
+        u, s = self.spacing(steps, self.training_steps, self.smallest), self._factor(steps)
+        sigmas = s * u / (1 + (s - 1) * u)
         if self.terminal is not None:
             sigmas = 1 - (1 - sigmas) * (1 - self.terminal) / (1 - sigmas[-1])
         times = (0.0, *sigmas.float().flip(0).tolist())
         alphas, levels = zip(*map(self.levels, times), strict=True)
         return Grid(times, alphas, levels)
+
+    def _factor(self, steps: int) -> float:
+        r"""Returns the shift :math:`s` of a grid of so many steps."""
+        mu = self.mu(steps) if callable(self.mu) else self.mu
+        return self.shift if mu is None else math.exp(mu)
 
 
 def dynamic_shift(
@@ -279,3 +305,17 @@ def dynamic_shift(
     r"""Returns :math:`\mu` for an image of so many tokens: linear from ``base_shift`` to ``max_shift``."""
     slope = (max_shift - base_shift) / (max_tokens - base_tokens)
     return tokens * slope + base_shift - slope * base_tokens
+
+
+def empirical_shift(tokens: int, steps: int) -> float:
+    r"""Returns :math:`\mu` of FLUX.2 for an image of so many tokens and a grid of so many steps.
+
+    It is linear in the steps between :math:`\mu_{10}` and :math:`\mu_{200}`, which are linear in the tokens; above 4300 tokens it
+    is :math:`\mu_{200}`.
+
+    References:
+        | compute_empirical_mu in src/flux2/sampling.py of https://github.com/black-forest-labs/flux2
+    """
+    mu_10 = 8.73809524e-05 * tokens + 1.89833333
+    mu_200 = 0.00016927 * tokens + 0.45666666
+    return mu_200 if tokens > 4300 else mu_200 + (mu_10 - mu_200) * (200 - steps) / 190

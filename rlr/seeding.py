@@ -39,6 +39,8 @@ class Stream(IntEnum):
     """The draws of an experiment, by number."""
     REFERENCE = 16
     """The draws of the reference that an experiment compares with, by number."""
+    WINDOW = 17
+    """The steps that have noise, by round."""
 
 
 def spawn(seed: int, stream: Stream, *index: int) -> int:

@@ -51,6 +51,42 @@ def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def random_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random Stable Diffusion XL once per choice of settings and returns its folder."""
+    from tests.models.random_sdxl import write_random_sdxl
+
+    @cache
+    def folder(**settings: object) -> Path:
+        return write_random_sdxl(tmp_path_factory.mktemp("sdxl"), **settings)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_flux(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random FLUX.1 once per choice of settings and returns its folder."""
+    from tests.models.random_flux import write_random_flux
+
+    @cache
+    def folder(**settings: object) -> Path:
+        return write_random_flux(tmp_path_factory.mktemp("flux"), **settings)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_flux2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random FLUX.2 once per choice of settings and returns its folder."""
+    from tests.models.random_flux2 import write_random_flux2
+
+    @cache
+    def folder(**settings: object) -> Path:
+        return write_random_flux2(tmp_path_factory.mktemp("flux2"), **settings)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
 def random_vc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a random VideoCrafter of 4 frames of 16 x 16 pixels; see ``tests/models/random_vc.py``."""
     from tests.models.random_vc import small, write_random_vc

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
 PARTS = sorted((ROOT / "configs").glob("*/parts/*.yaml"))
 FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
+TABLES = [path for path in FRAGMENTS if path.stem != "geneval"]
 LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
 SAME = ("_hpsv2", "_aes", "_imagereward")
@@ -40,11 +41,19 @@ FOLDERS = {
     "VideoCrafter": "random_vc",
     "TinyVideo": "random_vc",
     "StableDiffusion3": "random_sd3",
+    "StableDiffusionXL": "random_sdxl",
+    "Flux": "random_flux",
+    "Flux2": "random_flux2",
     "QwenImage": "random_qwenimage",
     "ZImage": "random_zimage",
     "Wan": "random_wan",
 }
 """The fixture that writes a small random model of a class; ``random_sd`` for all others."""
+SIZED = ("StableDiffusion3", "StableDiffusionXL", "Flux", "Flux2", "QwenImage", "ZImage")
+"""The models of images whose configs set a size, or whose default is that of the published weights."""
+
+JUDGES = (".OCR", ".GenEval", ".VLMJudge")
+"""Rewards that find nothing in the samples of random weights."""
 
 
 def name(path: Path) -> str:
@@ -95,6 +104,10 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "awm",
             "nft",
             "ram",
+            "flow_look_ahead",
+            "flow_grpo",
+            "flow_nft",
+            "flow_awm",
         )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
@@ -186,8 +199,22 @@ def test_a_value_that_is_lost_is_seen():
     assert not differences({"a": "DDIM"}, {"a": {"class_path": "rlr.samplers.DDIM", "init_args": {}}})
 
 
+def test_the_benchmark_of_geneval_is_parsed_over_an_alignment(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    fragments = [f"--config=configs/{name}.yaml" for name in ("image/sd35_grpo_geneval", "evaluation/geneval")]
+    with pytest.raises(SystemExit) as exit_:
+        main(["test", *fragments, "--print_config"])
+    assert exit_.value.code == 0
+    (callback,) = yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"]
+    (metric,) = callback["init_args"]["metrics"]
+    assert metric["class_path"].endswith(".GenEvalTasks")
+    # the benchmark's rule, whatever is trained for
+    assert metric["init_args"]["reward"]["init_args"]["rule"] is None
+    assert callback["init_args"]["samples"] == 4
+
+
 @pytest.mark.parametrize("stem", ["tiny_rlr", "sd14_rlr_jpeg", "sd21_ddpo_aes"])
-@pytest.mark.parametrize("path", FRAGMENTS, ids=name)
+@pytest.mark.parametrize("path", TABLES, ids=name)
 def test_a_fragment_is_parsed_over_an_alignment(path, stem, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as exit_:
@@ -208,7 +235,9 @@ def random_folder(request):
         model = str(config["model"])
         named = next((fixture for name, fixture in FOLDERS.items() if f".{name}'" in model), "random_sd")
         found = request.getfixturevalue(named)
-        return found if isinstance(found, Path) else found()
+        # a flow is made of a model of velocity
+        options = {"prediction": "v_prediction"} if ".TinyFlow'" in model else {}
+        return found if isinstance(found, Path) else found(**options)
 
     return folder
 
@@ -226,6 +255,12 @@ def test_takes_a_step(path, random_folder, tmp_path):
     assert (tmp_path / "last.ckpt").is_file()
 
 
+def base_model(config: dict) -> str:
+    """The class of the base model of a config."""
+    model = config["model"]["init_args"]["model"]
+    return model.get("init_args", {}).get("model", model)["class_path"]
+
+
 def makes_clips(config: dict) -> bool:
     return "Video" in str(config["model"])
 
@@ -235,10 +270,12 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     args = config["model"]["init_args"]
     estimator = args["estimator"]["init_args"]
     # as short as the estimators' terms allow; a VideoCrafter is sampled at some numbers only
-    steps = 8 if "VideoCrafter" in str(args["model"]) else min(args["sampler"]["init_args"]["steps"], 6)
+    inner = ".sampler.init_args" if "sampler" in args["sampler"]["init_args"] else ""
+    sampler = args["sampler"]["init_args"]["sampler"] if inner else args["sampler"]
+    steps = 8 if "VideoCrafter" in str(args["model"]) else min(sampler["init_args"]["steps"], 6)
     small = [
         *common(config, folder, out),
-        f"--model.init_args.sampler.init_args.steps={steps}",
+        f"--model.init_args.sampler.init_args{inner}.steps={steps}",
         "--model.init_args.optimization.accumulate=1",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
@@ -253,7 +290,7 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     process = (estimator.get("process") or {}).get("init_args", {})
     if (process.get("step_range") or [0])[0] > steps:
         small.append("--model.init_args.estimator.init_args.process.init_args.step_range=[6, 1]")
-    if "Critic" in str(estimator):
+    if "Critic" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
     if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:
@@ -277,7 +314,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         f"--trainer.default_root_dir={out}",
         "--trainer.enable_progress_bar=false",
     ]
-    if any(name in str(args["model"]) for name in ("StableDiffusion3", "QwenImage", "ZImage")):
+    if base_model(config).rpartition(".")[2] in SIZED:
         small.append(f"{inner}.size=32")
     if full_size:
         # the published Wan has a stride of 4 in time, and the random one of 2
@@ -289,6 +326,9 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         small += [f"{reward}=PickScore", f"{reward}.init_args.path={FOLDER}"]
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
+    if data["class_path"].endswith(".PromptFile"):
+        (out / "prompts.txt").write_text("a cat\na dog\na bird\n")
+        small += [f"--data.init_args.{split}={out / 'prompts.txt'}" for split in ("train", "val")]
     return small
 
 

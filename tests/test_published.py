@@ -25,15 +25,13 @@ from rlr.estimators import (
     OfficialRLR,
     PowerVelocityError,
     PromptStatistics,
-    RandomWindow,
     ReFL,
     RoundStatistics,
     RoundStd,
-    SlidingWindow,
 )
 from rlr.modules import DOODL
 from rlr.modules.optimization import Optimization
-from rlr.samplers import CPS, DDIM
+from rlr.samplers import CPS, DDIM, DanceSDE, RandomWindow, SlidingWindow
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -53,6 +51,7 @@ DEFAULTS = {
     RandomWindow: {"length": 3},
     SlidingWindow: {"length": 4, "rounds": 25},
     CPS: {"noise_level": 0.8},
+    DanceSDE: {"noise_level": 0.3},
     ReFL: {"window": 10},
     DRTune: {"trained": 2, "window": 11},
     LeapAlign: {"discount": 0.3, "floor": 0.1},

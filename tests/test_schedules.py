@@ -84,15 +84,27 @@ def strided(steps: int) -> list[int]:
     return [time + 1 for time in range(0, 1000, 1000 // steps)]
 
 
-@pytest.mark.parametrize("steps", [*range(1, 52), 101, 111, 125, 333, 500, 999, 1000])
-def test_uniform_times_are_all_that_the_stride_gives(steps: int) -> None:
-    """VideoCrafter runs 31 steps for 30, and fails for 3, 9, 27, 37 and 1000, which reach time 1000."""
-    times = strided(steps)
-    if times[-1] < 1000:
-        assert uniform(steps, 1000, 1).tolist() == times
-    else:
-        with pytest.raises(ValueError, match=rf"1000 // {steps} reaches time 1000 of a schedule that ends at 999"):
-            uniform(steps, 1000, 1)
+FAILING = 599
+"""Of S = 1 … 1000, the numbers with which VideoCrafter's sampler reads the level of time 1000, which does not exist."""
+
+
+def test_uniform_times_are_all_that_the_stride_gives() -> None:
+    """VideoCrafter runs 31 steps for 30, and fails for 3, 9, 27, 37 and 1000: here so too, for every number of steps."""
+    failing = [steps for steps in range(1, 1001) if strided(steps)[-1] == 1000]
+    for steps in range(1, 1001):
+        if steps not in failing:
+            assert uniform(steps, 1000, 1).tolist() == strided(steps)
+        else:
+            with pytest.raises(ValueError, match=rf"1000 // {steps} reaches time 1000 of a schedule that ends at 999"):
+                uniform(steps, 1000, 1)
+    assert (len(failing), failing[:6]) == (FAILING, [3, 9, 27, 36, 37, 101])
+
+
+@pytest.mark.parametrize("steps", [1001, 2000])
+def test_more_steps_than_times_are_refused(steps: int) -> None:
+    """VideoCrafter's stride is then 0, and its sampler fails."""
+    with pytest.raises(ValueError, match=rf"a sampler of {steps} steps does not fit a schedule of 1000 times"):
+        DiscreteSchedule(ALPHAS, uniform).grid(steps)
 
 
 @pytest.mark.parametrize(("steps", "count"), [(6, 7), (7, 8), (30, 31), (25, 25)])
@@ -181,3 +193,14 @@ def test_a_flow_has_at_most_the_steps_of_training() -> None:
     for shift in (0.0, -3.0, float("nan")):
         with pytest.raises(ValueError, match="expected a shift above 0"):
             FlowMatch(shift)
+
+
+def test_times_of_ratios_invert_the_levels() -> None:
+    schedule = DiscreteSchedule(ALPHAS)
+    levels = torch.tensor([schedule.levels(time) for time in range(1000)], dtype=torch.float64)
+    torch.testing.assert_close(schedule.time_at(*levels.T), torch.arange(1000, dtype=torch.float64), rtol=0, atol=1e-8)
+    # the ratio alone matters, and a time between two lies between their angles
+    between = (levels[400] / levels[400].norm() + levels[401] / levels[401].norm()) * 3
+    assert schedule.time_at(*between).item() == pytest.approx(400.5, abs=1e-3)
+    ends = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    assert schedule.time_at(*ends).tolist() == [0, 999]

@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers import (
+    Flux2KleinPipeline,
+    Flux2Pipeline,
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
@@ -20,7 +27,15 @@ from rlr.cli.user_errors import USELESS
 from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
 from rlr.io.terminal import TERMINAL
-from rlr.models import DiffusionModel, Guidance, StableDiffusion, StableDiffusion3
+from rlr.models import (
+    DiffusionModel,
+    Flux,
+    Flux2,
+    Guidance,
+    StableDiffusion,
+    StableDiffusion3,
+    StableDiffusionXL,
+)
 from rlr.models.base import Size
 from rlr.models.export import Card
 from rlr.modules import Alignment, ImageAlignment, VideoAlignment
@@ -50,8 +65,12 @@ class Family:
 FAMILIES: Mapping[type, Family] = {
     StableDiffusionPipeline: Family(StableDiffusion.from_pipeline, DDIM, 5.0),
     StableDiffusion3Pipeline: Family(StableDiffusion3.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
+    StableDiffusionXLPipeline: Family(StableDiffusionXL.from_pipeline, DDIM, 5.0),
+    FluxPipeline: Family(Flux.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
+    Flux2KleinPipeline: Family(Flux2.from_pipeline, lambda: FlowSDE(8, 0.7), 4.0),
+    Flux2Pipeline: Family(Flux2.from_pipeline, lambda: FlowSDE(8, 0.7), 1.0),
 }
-"""Sampler and guidance are those of ``configs/image/parts/sd14.yaml``, ``sd35.yaml`` and ``flow_sde.yaml``."""
+"""Sampler and guidance are those of the models' files and of ``flow_sde.yaml`` in ``configs/image/parts``."""
 
 
 def align(
@@ -73,7 +92,7 @@ def align(
     The pipeline itself makes aligned images afterwards. The model is moved to the accelerator if there is one.
 
     Args:
-        pipe: A ``StableDiffusionPipeline`` or ``StableDiffusion3Pipeline``, of which a LoRA is trained, or a model of
+        pipe: A pipeline of Stable Diffusion 1.x, 2.x, 3 or XL, FLUX.1 or FLUX.2, of which a LoRA is trained, or a model of
             this library, such as ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
         reward: A reward, or a function of images in [0, 1] and prompts for :class:`~rlr.rewards.FunctionReward`.
         prompts: Training prompts, or a data set.
@@ -121,7 +140,7 @@ def _model(pipe: Any, guidance: float | None) -> tuple[DiffusionModel, Callable[
     family = next((family for kind, family in FAMILIES.items() if isinstance(pipe, kind)), None)
     if family is None:
         raise ValueError(
-            f"align: expected a {' or '.join(kind.__name__ for kind in FAMILIES)}, or a model of this library, got a "
+            f"align: expected one of {', '.join(kind.__name__ for kind in FAMILIES)}, or a model of this library, got a "
             f"{type(pipe).__name__}"
         )
     return Guidance(family.model(pipe), family.guidance if guidance is None else guidance), family.sampler

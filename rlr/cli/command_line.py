@@ -88,9 +88,9 @@ PARTS = ("seed_everything", "model", "data", "trainer")
 class CLI(LightningCLI):
     """LightningCLI with CSV logs, safe checkpoints, an evaluation and written predictions, unless a config says else."""
 
-    def __init__(self, *classes: Any, args: Any, **settings: Any) -> None:
+    def __init__(self, module: Any, data: Any, args: Any, **settings: Any) -> None:
         self._command = named_command(args)
-        super().__init__(*classes, args=args, **settings)
+        super().__init__(module, data, args=args, **settings)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The commands of Lightning that have a parser: the one that is asked for, since each parser takes a tenth of a second."""

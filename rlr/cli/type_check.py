@@ -150,13 +150,10 @@ class TypeCheck:
                 raise ConfigError(no_module(place, lacking))
             if found is None and source and name.rpartition(".")[2] in source.functions:
                 raise ConfigError(function_for_class(place, base.name, name, names_below(base)))
-            if (
-                found is None
-                and source
-                and source.path.name != "__init__.py"
-                and name.rpartition(".")[2] not in source.text
-            ):
-                raise ConfigError(unknown_class(place, base.name, name, sorted(source.class_names)))
+            if found is None and source and _names_all(source) and name.rpartition(".")[2] not in source.text:
+                raise ConfigError(
+                    unknown_class(place, base.name, name, sorted(source.class_names) or names_below(base))
+                )
             return found
         candidates = named(name, base)
         if candidates or _imported(name, base):
@@ -205,6 +202,11 @@ class TypeCheck:
             raise ConfigError(wrong_type(place, f"a list of {len(items)} values", value))
         for k, item in enumerate(value):
             self.value(item, items[k if fixed else 0], module, f"{place}[{k}]")
+
+
+def _names_all(source: Module) -> bool:
+    """Whether a file states the names of all classes that can be imported from it; an ``__init__.py`` of others may not."""
+    return source.path.name != "__init__.py" or "lazy_names(__name__" in source.text
 
 
 def _is_fields(parameter: Parameter) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rlr.estimators.coefficients import RunningRegression as RunningRegression
     from rlr.estimators.control_variate import LookAhead as LookAhead
     from rlr.estimators.critic import Critic as Critic
+    from rlr.estimators.decoupled import DecoupledGroups as DecoupledGroups
     from rlr.estimators.divergence import Penalty as Penalty
     from rlr.estimators.drawing import Drawing as Drawing
     from rlr.estimators.drawing import SegmentsByNorm as SegmentsByNorm
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rlr.estimators.first_order import GaussianSteps as GaussianSteps
     from rlr.estimators.first_order import UniformSteps as UniformSteps
     from rlr.estimators.forward_process import ForwardProcess as ForwardProcess
+    from rlr.estimators.gated_penalty import GatedPenalty as GatedPenalty
     from rlr.estimators.half_order import HalfOrder as HalfOrder
     from rlr.estimators.half_order_rlr import HalfOrderRLR as HalfOrderRLR
     from rlr.estimators.matching_errors import CleanError as CleanError
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR
     from rlr.estimators.published.ram import RAM as RAM
     from rlr.estimators.published.refl import ReFL as ReFL
+    from rlr.estimators.ranks import GroupRanks as GroupRanks
     from rlr.estimators.ratios import LikelihoodRatio as LikelihoodRatio
     from rlr.estimators.ratios import NormalizedRatio as NormalizedRatio
     from rlr.estimators.rlr import RLR as RLR
@@ -72,8 +75,6 @@ if TYPE_CHECKING:
     from rlr.estimators.values import StandIn as StandIn
     from rlr.estimators.values import Value as Value
     from rlr.estimators.weighted_sum import Sum as Sum
-    from rlr.estimators.windows import RandomWindow as RandomWindow
-    from rlr.estimators.windows import SlidingWindow as SlidingWindow
     from rlr.estimators.zeroth_order import ZerothOrder as ZerothOrder
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__, __file__)

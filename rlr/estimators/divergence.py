@@ -24,7 +24,9 @@ References:
     | https://arxiv.org/abs/2305.16381
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,15 +39,12 @@ from rlr.gaussian import Gaussian
 from rlr.rollout import Rollout
 
 
-def noisy_steps(chain: Chain) -> list[int]:
-    r"""Returns the steps with :math:`\sigma_t > 0`, the last one of the chain first: :math:`1, \dots, T`."""
-    return [t for t in range(1, chain.steps + 1) if chain.std(t) > 0]
-
-
 @torch.no_grad()
-def base_mean(chain: Chain, trajectory: Trajectory, t: int) -> Tensor:
-    r"""Returns :math:`\mu_t^0(x_t)` in the recorded states, with shape :math:`(B, *)`."""
-    with chain.model.reference():
+def base_mean(
+    chain: Chain, trajectory: Trajectory, t: int, reference: AbstractContextManager[None] | None = None
+) -> Tensor:
+    r"""Returns :math:`\mu_t^0(x_t)` in the recorded states, with shape :math:`(B, *)`; ``reference`` may be another model's."""
+    with reference or chain.model.reference():
         return chain.transition(trajectory.states[t], t, trajectory.condition).mean
 
 
@@ -58,7 +57,7 @@ def path_divergence(rollout: Rollout) -> Tensor:
     """
     chain, trajectory = rollout.chain, rollout.trajectory
     divergence = torch.zeros(len(rollout), device=trajectory.states.device)
-    for t in noisy_steps(chain):
+    for t in chain.noisy_steps:
         std = chain.std(t)
         mean = trajectory.states[t - 1] - std * trajectory.noises[t - 1]
         divergence = divergence + Gaussian(mean, std).divergence(base_mean(chain, trajectory, t))
@@ -87,7 +86,7 @@ class Penalty:
 
     def check(self, chain: Chain) -> None:
         """Raises a ``ValueError`` that names the remedy if there is no base model or no noise."""
-        steps = noisy_steps(chain)
+        steps = chain.noisy_steps
         if not steps:
             sampler = type(chain.sampler).__name__
             raise ValueError(
@@ -102,11 +101,34 @@ class Penalty:
         except ValueError as error:
             raise ValueError(f"penalty: the divergence is from the base model, and {error}") from error
 
+    def begin(self, rollouts: Sequence[Rollout], number: int = 0) -> None:
+        """Is called with the rollouts of a round before its updates, by all ranks together.
+
+        Args:
+            rollouts: The rollouts.
+            number: The number of rounds before this one.
+        """
+
+    def sample_weights(self, rollout: Rollout) -> Tensor | None:
+        r"""Returns a factor for the loss of each sample, with shape :math:`(B)`; None, the default, is 1."""
+        return None
+
+    def reference(self, chain: Chain) -> AbstractContextManager[None]:
+        """Returns a context within which the chain is that of the reference; by default that of the base model."""
+        return chain.model.reference()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the state that is kept from one round to the next; none by default."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what :meth:`state_dict` returned."""
+
     def terms(self, rollout: Rollout) -> Iterator[Term]:
         r"""Yields the terms; the metric ``kl/path`` of each is the batch's mean of :math:`D_t`."""
         later = torch.zeros(len(rollout), device=rollout.trajectory.states.device)
         # from the last step up, because a term needs the divergences of later steps
-        for t in noisy_steps(rollout.chain):
+        for t in rollout.chain.noisy_steps:
             term, distance = self._term(rollout, t, later)
             yield term
             del term  # its graph must be gone before the next is built
@@ -114,12 +136,14 @@ class Penalty:
 
     def _term(self, rollout: Rollout, t: int, later: Tensor) -> tuple[Term, Tensor]:
         r"""Returns the term of step :math:`t`, and :math:`D_t` without a graph, with shape :math:`(B)`."""
-        base = base_mean(rollout.chain, rollout.trajectory, t)
+        base = base_mean(rollout.chain, rollout.trajectory, t, self.reference(rollout.chain))
         transition = rollout.replay(t, t - 1)
         distance = transition.divergence(base)
         loss = distance
         if self.full:
             log_probs = transition.log_prob(rollout.trajectory.states[t - 1])
             loss = loss + LeaveOneOut().advantages(later) * log_probs
+        weights = self.sample_weights(rollout)
         metrics = {"kl/path": distance.detach().mean()}
+        loss = loss if weights is None else weights * loss
         return Term("kl", self.weight * loss.mean(), (t,), metrics), distance.detach()

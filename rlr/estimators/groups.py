@@ -48,6 +48,14 @@ class Groups:
         r"""The number :math:`n` of samples of each group, with shape :math:`(G)`."""
         return self.numbers.bincount()
 
+    def check(self, name: str) -> None:
+        """Raises a ``ValueError`` of what is called ``name`` unless each group has two samples."""
+        if self.counts.min() < 2:
+            raise ValueError(
+                f"{name} compares the samples of a prompt, and {int((self.counts < 2).sum())} of the "
+                f"{len(self.counts)} prompts of the round have one sample; set data.samples_per_prompt to 2 or more"
+            )
+
     @cached_property
     def means(self) -> Tensor:
         r"""The mean reward of each group, with shape :math:`(G)`."""

@@ -17,7 +17,7 @@ from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead, Predictions
 from rlr.estimators.drawing import Drawing, UniformSegments
-from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered, partition
+from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered, noisy_runs, partition
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
@@ -39,6 +39,9 @@ class HalfOrder(Estimator):
     r"""Likelihood ratios over the whole chain, split into segments of length :math:`h`.
 
     ``HalfOrder(length=1)`` is REINFORCE over every step (the score-function form of DDPO).
+
+    A step without noise has no likelihood ratio. Each run of consecutive steps with noise is split by itself, and the gradients
+    of the other steps are not estimated: with a :class:`~rlr.samplers.Windowed` sampler it is that of the window.
 
     References:
         | Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning (Williams, 1992)
@@ -97,7 +100,9 @@ class HalfOrder(Estimator):
                 f"set length to {chain.steps - self.skip_last} at most, or raise the sampler's steps"
             )
         check_range(chain, self.skip_last, self.step_range, self.length, "HalfOrder")
-        check_stochastic(chain, [s.stop for s in self.partition(chain)], "HalfOrder")
+        if not self.partition(chain):
+            part = covered(chain, self.skip_last, self.step_range)
+            check_stochastic(chain, [s.stop for s in partition(*part, self.length)], "HalfOrder")
 
     def terms(self, rollout: Rollout, weight: float = 1.0) -> Iterator[Term]:
         """Yields one term a segment, times ``weight``."""
@@ -140,8 +145,9 @@ class HalfOrder(Estimator):
         return self.drawing.draw(everything, self.segments, rollout.generator(Stream.SEGMENT))
 
     def partition(self, chain: Chain) -> list[Segment]:
-        """Returns the segments that cover the chain, or the range of it."""
-        return partition(*covered(chain, self.skip_last, self.step_range), self.length)
+        """Returns the segments that cover the steps with noise, of the chain or of the range of it."""
+        runs = noisy_runs(chain, covered(chain, self.skip_last, self.step_range))
+        return [segment for run in runs for segment in partition(*run, self.length)]
 
     def metrics(self) -> dict[str, float]:
         return self.control.metrics() if self.control else {}

@@ -24,7 +24,7 @@ from rlr.estimators.base import Estimator, Term
 from rlr.estimators.control_variate import LookAhead
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
-from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered
+from rlr.estimators.segments import Segment, StepRange, check_range, check_stochastic, covered, noisy_runs
 from rlr.estimators.zeroth_order import ZerothOrder
 from rlr.models.base import Condition
 from rlr.rollout import Rollout
@@ -42,7 +42,8 @@ class RLR(Estimator):
     V3, without half order                 ``half=False``: zeroth order takes the sub-chain too
     =====================================  ===================================================
 
-    V1 and V2 are biased, because they do not cover all steps.
+    V1 and V2 are biased, because they do not cover all steps. The sub-chain is drawn among steps with noise; where a sampler has
+    steps without noise, zeroth order covers these, and the estimate stays unbiased.
 
     References:
         | Zeroth-order Informed Fine-Tuning for Diffusion Model: A Recursive Likelihood Ratio Optimizer (Ren et al., 2025), Eq. 11
@@ -113,21 +114,34 @@ class RLR(Estimator):
             )
         if self.half:
             check_range(chain, self.steps, self.step_range, self.length, "RLR")
-            check_stochastic(chain, self._stops(chain), "RLR's half order")
+            self._check_noise(chain)
         if self.zeroth:
             self.zeroth.check(chain)
 
     def segment(self, chain: Chain, seed: int) -> Segment:
-        r"""Returns the half-order sub-chain of a rollout, :math:`j` uniform on :math:`k, \dots, T - h`, or in the range."""
+        r"""Returns the half-order sub-chain of a rollout.
+
+        :math:`j` is uniform on :math:`k, \dots, T - h`, or in the range, where all :math:`h` steps have noise.
+        """
         stops = self._stops(chain)
         generator = torch.Generator().manual_seed(spawn(seed, Stream.SEGMENT))
-        j = int(torch.randint(stops.start, stops.stop, (), generator=generator))
+        j = stops[int(torch.randint(len(stops), (), generator=generator))]
         return Segment(j + self.length, j)
 
-    def _stops(self, chain: Chain) -> range:
+    def _stops(self, chain: Chain) -> list[int]:
         r"""The states :math:`x_j` in which the sub-chain may end."""
+        runs = noisy_runs(chain, covered(chain, self.steps, self.step_range))
+        return sorted(j for run in runs for j in range(run.stop, run.start - self.length + 1))
+
+    def _check_noise(self, chain: Chain) -> None:
+        if self._stops(chain):
+            return
         part = covered(chain, self.steps, self.step_range)
-        return range(part.stop, part.start - self.length + 1)
+        if not noisy_runs(chain, part):
+            check_stochastic(chain, range(part.stop, part.start - self.length + 1), "RLR's half order")
+        raise ValueError(
+            f"RLR: no sub-chain of length={self.length} has noise in all of its steps; set length lower, or noise in more steps"
+        )
 
     def rest(self, chain: Chain, seed: int) -> tuple[int, ...]:
         r"""Returns the steps :math:`C` of the zeroth-order term."""

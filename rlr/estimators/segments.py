@@ -32,6 +32,17 @@ def covered(chain: Chain, skip_last: int, step_range: StepRange | None) -> Segme
     return Segment(chain.steps, skip_last) if step_range is None else Segment(step_range[0], step_range[1] - 1)
 
 
+def noisy_runs(chain: Chain, part: Segment) -> list[Segment]:
+    """Returns the runs of consecutive steps with noise within a part of the chain, in the order of the chain."""
+    runs: list[Segment] = []
+    for t in sorted(set(chain.noisy_steps) & set(part.steps), reverse=True):
+        if runs and runs[-1].stop == t:
+            runs[-1] = Segment(runs[-1].start, t - 1)
+        else:
+            runs.append(Segment(t, t - 1))
+    return runs
+
+
 def check_range(chain: Chain, skip_last: int, step_range: StepRange | None, length: int, owner: str) -> None:
     r"""Raises if a range contains a step that cannot be covered, or is shorter than a sub-chain.
 
@@ -58,11 +69,11 @@ def check_range(chain: Chain, skip_last: int, step_range: StepRange | None, leng
 
 
 def check_stochastic(chain: Chain, stops: Iterable[int], owner: str) -> None:
-    r"""Raises if a half-order segment could end in a deterministic step, :math:`\sigma = 0`.
+    r"""Raises if one of some steps is deterministic, :math:`\sigma = 0`.
 
     Args:
         chain: The chain.
-        stops: The states :math:`x_j` in which segments may end.
+        stops: The states :math:`x_j` in which the steps end.
         owner: The name of the estimator, for the message.
     """
     for j in stops:
@@ -70,6 +81,6 @@ def check_stochastic(chain: Chain, stops: Iterable[int], owner: str) -> None:
             sampler = type(chain.sampler).__name__
             raise ValueError(
                 f"{owner} needs noise in step {j + 1}, and the sampler {sampler} has no noise there (σ = 0); "
-                f"set {sampler}'s eta (or noise level) above 0, or leave the last {j + 1} steps to first order, which "
+                f"set {sampler}'s eta, noise level or window so that it has, or leave the last {j + 1} steps to first order, which "
                 f"HalfOrderRLR(steps={j + 1}) covers and HalfOrder(skip_last={j + 1}) leaves out"
             )

@@ -35,6 +35,10 @@ class Statistics(ABC):
             The advantages of each batch, with shape :math:`(B)`.
         """
 
+    def of_rollouts(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        """Returns the advantages of each rollout of a round; by default those of the rewards alone."""
+        return self.advantages([r.prompts for r in rollouts], [r.rewards for r in rollouts])
+
     def state_dict(self) -> dict[str, object]:
         """Returns the state that is kept from one round to the next."""
         return {}
@@ -185,12 +189,8 @@ class GroupStatistics(Statistics):
 
     def advantages(self, prompts: Sequence[Sequence[str]], rewards: Sequence[Tensor]) -> list[Tensor]:
         groups = Groups.of_round(prompts, rewards)
+        groups.check("GroupStatistics")
         n = groups.counts[groups.numbers].double()
-        if n.min() < 2:
-            raise ValueError(
-                f"GroupStatistics compares the samples of a prompt, and {int((groups.counts < 2).sum())} of the "
-                f"{len(groups.counts)} prompts of the round have one sample; set data.samples_per_prompt to 2 or more"
-            )
         found = groups.deviations * (n / (n - 1) if self.leave_one_out else 1)
         found = found if self.divisor is None else found / self.divisor.of(groups)
         return [own.to(r.dtype) for own, r in zip(groups.own(found), rewards, strict=True)]
@@ -204,7 +204,7 @@ def clipped_advantages(statistics: Statistics, rollouts: Sequence[Rollout], limi
         rollouts: The rollouts.
         limit: The largest absolute value of an advantage; None does not clip.
     """
-    found = statistics.advantages([r.prompts for r in rollouts], [r.rewards for r in rollouts])
+    found = statistics.of_rollouts(rollouts)
     return found if limit is None else [a.clamp(-limit, limit) for a in found]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rlr.evaluation.features import CLIPFeatures as CLIPFeatures
     from rlr.evaluation.features import Colors as Colors
     from rlr.evaluation.features import Features as Features
+    from rlr.evaluation.geneval import GenEvalTasks as GenEvalTasks
     from rlr.evaluation.grid import SampleGrid as SampleGrid
     from rlr.evaluation.metrics import Metric as Metric
     from rlr.evaluation.metrics import RewardMetric as RewardMetric

@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import ClassVar, NamedTuple
 
-from rlr.evaluation.scales import Axis, Scale, linear
+from rlr.evaluation.scales import Axis, Level, Scale, linear
 
 WIDTH, HEIGHT = 440.0, 270.0
 """The size of a plot, in units of 1/13 of its text's height; a phone shows it about 340 pixels wide."""
@@ -177,6 +177,37 @@ class Plot:
 
     def _y(self, value: float) -> float:
         return HEIGHT - BOTTOM - self.up.place(value) * (HEIGHT - TOP - BOTTOM)
+
+
+@dataclass(frozen=True)
+class Trace(Plot):
+    """Paths of one quantity against another, each through the same moments in their order.
+
+    Args:
+        across_scale: Chooses the horizontal axis.
+        moments: The moment of each point, such as a number of updates.
+    """
+
+    across_scale: Scale = Level()  # noqa: RUF009 - frozen
+    moments: Sequence[float] = ()
+
+    @cached_property
+    def across(self) -> Axis:
+        """The horizontal axis, which need not begin at zero."""
+        return self.across_scale.axis([at for line in self.lines for at in line.at] or [0.0])
+
+    def points(self, line: Line) -> list[Point]:
+        """Returns the marked values of a line, each with its moment."""
+        found = zip(line.at, line.values, self.moments, strict=True)
+        return [
+            Point(
+                round(self._x(x), 1),
+                round(self._y(y), 1),
+                f"{line.name} {value(y)}, {self.x} {value(x)}: after {moment:g}",
+            )
+            for x, y, moment in found
+            if math.isfinite(y)
+        ]
 
 
 @dataclass(frozen=True)

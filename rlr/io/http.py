@@ -194,8 +194,9 @@ def _host(url: str) -> str:
 
 
 def _explain(answer: "httpx.Response", body: bytes) -> str:
-    """Returns the ``error`` of a JSON answer, or the reason of its status."""
+    """Returns the ``error`` of a JSON answer, or its ``message``, or the reason of the status."""
     try:
-        return clean(str(read_json(body)["error"]))
+        error = read_json(body)["error"]
+        return clean(str(error["message"] if isinstance(error, dict) and "message" in error else error))
     except (ValueError, TypeError, KeyError, RecursionError):
         return clean(answer.reason_phrase)

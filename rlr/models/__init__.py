@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rlr.models.base import Condition as Condition
     from rlr.models.base import DiffusionModel as DiffusionModel
     from rlr.models.base import Size as Size
+    from rlr.models.flux import Flux as Flux
+    from rlr.models.flux2 import Flux2 as Flux2
     from rlr.models.guidance import Guidance as Guidance
     from rlr.models.guidance import Interval as Interval
     from rlr.models.guidance import Scale as Scale
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from rlr.models.rescaled_guidance import RescaledGuidance as RescaledGuidance
     from rlr.models.stable_diffusion import StableDiffusion as StableDiffusion
     from rlr.models.stable_diffusion3 import StableDiffusion3 as StableDiffusion3
+    from rlr.models.stable_diffusion_xl import StableDiffusionXL as StableDiffusionXL
     from rlr.models.staged import StagedCondition as StagedCondition
     from rlr.models.staged import StagedPrompt as StagedPrompt
     from rlr.models.videocrafter.architecture import Architecture as Architecture

@@ -76,6 +76,13 @@ class ModelFolder:
                 settings = kind.load_config(self.path, **options)
         return settings
 
+    def model_type(self, part: str) -> str:
+        """Returns what the configuration of a part of transformers states as its kind, ``model_type``."""
+        self._check_files(part)
+        with self._explained(part):
+            settings, _ = PreTrainedConfig.get_config_dict(self.path, subfolder=part, revision=self.revision)
+        return str(settings.get("model_type"))
+
     def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
         """Returns a network of class ``kind`` with the weights of its file: all of its weights are in the file.
 
@@ -110,10 +117,12 @@ class ModelFolder:
             if Path(self.path).is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
                 raise FileNotFoundError("it holds no vocabulary")
             tokenizer = _read_tokenizer(kind, self.path, subfolder=part, revision=self.revision, **options)
+            # a processor of texts and images holds a tokenizer
+            words = getattr(tokenizer, "tokenizer", tokenizer)
             # without files transformers returns a tokenizer that knows its special tokens only
-            if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            if len(words) <= len(words.all_special_tokens):
                 raise OSError("its vocabulary is empty")
-            _check_merges(tokenizer)
+            _check_merges(words)
         return tokenizer
 
     def pipeline(self) -> str | None:

@@ -154,6 +154,34 @@ class ImageLatentDiffusion(LatentDiffusion):
         network: Any = freeze(self.folder.network(self.network_class, self._names[0], torch_dtype=self.dtype))
         return network.to(self.device)
 
+    def set_size(self, size: int | tuple[int, int] | None, default: Size) -> None:
+        """Sets the size of the samples.
+
+        Args:
+            size: The pixels of a side, or height and width; None for the default.
+            default: The default.
+
+        Raises:
+            ValueError: If the model has no samples of this size.
+        """
+        sides = (size, size) if isinstance(size, int) else size
+        self.size = default if sides is None else Size(*sides)
+        self.latent_shape(self.size)
+
+    def save_memory(self, checkpointing: bool = False, slicing: bool = False, tiling: bool = False) -> None:
+        """Sets what trades time for memory.
+
+        Args:
+            checkpointing: Whether the denoiser's blocks keep only their inputs and are computed again in the backward pass.
+            slicing: Whether latents are decoded one by one.
+            tiling: Whether large latents are decoded in overlapping tiles.
+        """
+        self.vae_slicing = slicing
+        if checkpointing:
+            self.network.enable_gradient_checkpointing()
+        if tiling:
+            self.vae.enable_tiling()
+
     @property
     def _factor(self) -> int:
         """The pixels of a side for one of the latent."""
@@ -161,18 +189,21 @@ class ImageLatentDiffusion(LatentDiffusion):
         return factor
 
 
-def load_autoencoder(folder: ModelFolder, dtype: torch.dtype, channels: int | None = None) -> AutoencoderKL:
+def load_autoencoder(
+    folder: ModelFolder, dtype: torch.dtype, channels: int | None = None, kind: Any = AutoencoderKL
+) -> Any:
     r"""Returns the autoencoder of a folder.
 
     Args:
         folder: The folder.
         dtype: The type of the weights.
         channels: The channels of the denoiser's latents, where they are to be compared.
+        kind: The class of the autoencoder in diffusers.
 
     Raises:
         ValueError: If its images are not of three colors, or its latents have other channels.
     """
-    vae: AutoencoderKL = folder.network(AutoencoderKL, "vae", torch_dtype=dtype)
+    vae = folder.network(kind, "vae", torch_dtype=dtype)
     config, source = vae.config, f"{folder.path}/vae/config.json"
     for name, found in (("in_channels", config.in_channels), ("out_channels", config.out_channels)):
         if found != 3:
@@ -203,14 +234,19 @@ def decode_pixels(vae: Any, x: Tensor) -> Tensor:
     ``latents_mean`` and a ``latents_std`` of each channel has these as :math:`b` and :math:`\sigma`, else :math:`\sigma = 1`.
     Where the decoder leaves the range the clamp's gradient is 0: no reward is gained by making white whiter.
     """
-    config, weight = vae.config, next(vae.parameters())
+    config = vae.config
     if config.latents_mean is None or config.latents_std is None:
         z = x / config.scaling_factor + (config.shift_factor or 0)
     else:
         mean, std = (x.new_tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
         z = x * std / config.scaling_factor + mean
-    z = z.to(weight.dtype)
-    return (vae.decode(z).sample.to(x.dtype) / 2 + 0.5).clamp(0, 1)
+    return pixels_of(vae, z)
+
+
+def pixels_of(vae: Any, z: Tensor) -> Tensor:
+    r"""Returns pixels :math:`\mathrm{clamp}(D(z) / 2 + 1/2, 0, 1)` of what the decoder reads."""
+    weight = next(vae.parameters())
+    return (vae.decode(z.to(weight.dtype)).sample.to(z.dtype) / 2 + 0.5).clamp(0, 1)
 
 
 def decode_in_chunks(decode: Callable[[Tensor], Tensor], rows: Tensor, chunk: int | None) -> Tensor:

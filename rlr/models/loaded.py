@@ -30,7 +30,12 @@ class PartsInMemory(ModelFolder, ABC):
 
     def config(self, kind: Any, part: str) -> dict[str, Any]:
         found = self.part(part).config
-        return found.to_dict() if hasattr(found, "to_dict") else dict(found)
+        # diffusers states the class in files only
+        named = {"_class_name": type(self.part(part)).__name__}
+        return found.to_dict() if hasattr(found, "to_dict") else {**dict(found), **named}
+
+    def model_type(self, part: str) -> str:
+        return str(self.part(part).config.model_type)
 
     def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
         return self.part(part)
@@ -68,6 +73,9 @@ class LoadedPipeline(PartsInMemory):
 
     def pipeline(self) -> str | None:
         return type(self.held).__name__
+
+    def index(self) -> dict[str, Any]:
+        return dict(getattr(self.held, "config", None) or {})
 
     def fingerprint(self, part: str) -> str:
         """Returns a digest of the sums of all weights."""

@@ -5,13 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import (
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
     WanTransformer3DModel,
     ZImageTransformer2DModel,
 )
-from diffusers.loaders import SD3LoraLoaderMixin, StableDiffusionLoraLoaderMixin
+from diffusers.loaders import (
+    Flux2LoraLoaderMixin,
+    FluxLoraLoaderMixin,
+    SD3LoraLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+)
 from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin, WanLoraLoaderMixin, ZImageLoraLoaderMixin
 from torch import nn
 
@@ -21,6 +28,8 @@ from rlr.models.integrity import check_file
 LOADERS: dict[type[nn.Module], Any] = {
     UNet2DConditionModel: StableDiffusionLoraLoaderMixin,
     SD3Transformer2DModel: SD3LoraLoaderMixin,
+    FluxTransformer2DModel: FluxLoraLoaderMixin,
+    Flux2Transformer2DModel: Flux2LoraLoaderMixin,
     QwenImageTransformer2DModel: QwenImageLoraLoaderMixin,
     WanTransformer3DModel: WanLoraLoaderMixin,
     ZImageTransformer2DModel: ZImageLoraLoaderMixin,
@@ -48,7 +57,7 @@ def load_lora(network: Any, path: str, adapter: str) -> None:
     check_file(file)
     prefix = PREFIXES[kind]
     try:
-        state, alphas, metadata = _read(kind, file)
+        state, alphas, metadata = _read(network, file)
         others = sorted(name for name in state if not name.startswith(f"{prefix}."))
         if len(others) == len(state):
             raise ValueError(f"no name in it begins with {prefix!r}")
@@ -62,8 +71,11 @@ def load_lora(network: Any, path: str, adapter: str) -> None:
         warnings.warn(f"{file}: {len(others)} weights of other parts are not read, such as {others[0]!r}", stacklevel=3)
 
 
-def _read(kind: type[nn.Module], file: Path) -> tuple[dict[str, Any], Any, Any]:
-    options = {"weight_name": file.name, "return_lora_metadata": True}
-    # the loaders of transformers return no alphas
-    state, *alphas, metadata = LOADERS[kind].lora_state_dict(str(file.parent), **options)
+def _read(network: Any, file: Path) -> tuple[dict[str, Any], Any, Any]:
+    options: dict[str, Any] = {"weight_name": file.name, "return_lora_metadata": True, "return_alphas": True}
+    if network.config.get("addition_embed_type") == "text_time":
+        # by it diffusers maps the authors' names of SDXL's blocks
+        options["unet_config"] = network.config
+    # some loaders return no alphas
+    state, *alphas, metadata = LOADERS[type(network)].lora_state_dict(str(file.parent), **options)
     return state, alphas[0] if alphas else None, metadata

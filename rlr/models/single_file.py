@@ -50,8 +50,8 @@ class ModelFile(PartsInMemory):
         (number,) = dtype.values()
         return nn.Module.to(network, number)
 
-    def pipeline(self) -> str | None:
-        return None
+    def index(self) -> dict[str, Any]:
+        return {}
 
     def fingerprint(self, part: str) -> str:
         facts = Path(self.path).stat()

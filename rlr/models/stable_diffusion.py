@@ -10,20 +10,19 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
+from rlr.models.discrete_scheduler import discrete_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
 from rlr.models.loaded import loaded_pipeline
 from rlr.models.placement import TextPlacement
-from rlr.models.prediction import PREDICTIONS, Prediction, noise, slope
+from rlr.models.prediction import slope
 from rlr.models.single_file import open_model
 from rlr.models.text import CLIPPrompts
 from rlr.models.unets import check_unet
-from rlr.schedules import DiscreteSchedule, Schedule, Spacing, leading, linspace, trailing
+from rlr.schedules import Schedule
 
 KIND = "a Stable Diffusion"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-SPACINGS: dict[str, Spacing] = {"leading": leading, "trailing": trailing, "linspace": linspace}
-"""By the ``timestep_spacing`` of a scheduler's configuration."""
 
 
 class StableDiffusion(ImageLatentDiffusion):
@@ -117,7 +116,7 @@ class StableDiffusion(ImageLatentDiffusion):
         """Reads the parts of a folder."""
         path = folder.path
         scheduler = folder.config(DDIMScheduler, "scheduler")
-        noise_schedule, prediction = _read(scheduler)
+        noise_schedule, prediction = discrete_schedule(scheduler)
         unet = folder.network(self.network_class, "unet", torch_dtype=number)
         vae = load_autoencoder(folder, number)
         config = folder.config(CLIPTextConfig, "text_encoder")
@@ -170,25 +169,3 @@ class StableDiffusion(ImageLatentDiffusion):
             height, width = (trained, trained) if isinstance(trained, int) else trained
             return Size(height * self._factor, width * self._factor)
         return Size(size, size) if isinstance(size, int) else Size(*size)
-
-
-def _read(config: dict[str, Any]) -> tuple[DiscreteSchedule, Prediction]:
-    """Returns the schedule and the prediction that a scheduler's configuration states."""
-    try:
-        scheduler = DDIMScheduler.from_config(config)
-        prediction = PREDICTIONS[scheduler.config.prediction_type]
-        spacing = SPACINGS[scheduler.config.timestep_spacing]
-    except (KeyError, NotImplementedError) as error:
-        raise ValueError(
-            f"scheduler_config.json asks for {error}, which is not known here; prediction_type may be one of "
-            f"{', '.join(PREDICTIONS)}, timestep_spacing one of {', '.join(SPACINGS)}"
-        ) from error
-    if scheduler.alphas_cumprod[-1] == 0 and prediction is noise:
-        raise ValueError(
-            "scheduler_config.json sets rescale_betas_zero_snr for a network that predicts the noise, which says nothing "
-            "of the image at zero signal; unset it, or take a v_prediction model"
-        )
-    schedule = DiscreteSchedule(
-        scheduler.alphas_cumprod, spacing, scheduler.config.steps_offset, float(scheduler.final_alpha_cumprod)
-    )
-    return schedule, prediction

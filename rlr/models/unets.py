@@ -37,10 +37,39 @@ def check_unet(config: Mapping[str, Any], channels: int, width: int, source: str
         )
 
 
+def check_sdxl_unet(config: Mapping[str, Any], width: int, projection: int, source: str) -> None:
+    """Checks that a U-Net is that of a text-to-image Stable Diffusion XL.
+
+    Args:
+        config: The U-Net's configuration.
+        width: The width of both text encoders' embeddings side by side.
+        projection: The width of the pooled embedding.
+        source: The file, for the message.
+
+    Raises:
+        ValueError: If the U-Net is of another kind, or belongs to other text encoders.
+    """
+    inputs, outputs = config["in_channels"], config["out_channels"]
+    if config["addition_embed_type"] != "text_time" or inputs != outputs or config["time_cond_proj_dim"] is not None:
+        raise ValueError(
+            f"{source}: expected a U-Net with the added conditions of SDXL (addition_embed_type: text_time) that maps a latent to "
+            f"a latent, found addition_embed_type: {config['addition_embed_type']}, in_channels: {inputs}, out_channels: "
+            f"{outputs}, time_cond_proj_dim: {config['time_cond_proj_dim']}; give path: a text-to-image Stable Diffusion XL"
+        )
+    expected = config["cross_attention_dim"], config["projection_class_embeddings_input_dim"]
+    # six numbers of the image's size, each embedded
+    found = width, 6 * config["addition_time_embed_dim"] + projection
+    if expected != found:
+        raise ValueError(
+            f"{source} reads text embeddings of width {expected[0]} and added conditions of width {expected[1]}, and the text "
+            f"encoders make widths {found[0]} and {found[1]}; take all parts from one base model (the refiner is another)"
+        )
+
+
 def _other_kind(config: Mapping[str, Any], channels: int) -> str | None:
     """Returns what a U-Net is, or None if it is a plain text-to-image U-Net."""
     if config["addition_embed_type"] == "text_time":
-        return "the U-Net of an SDXL"
+        return "the U-Net of an SDXL, which StableDiffusionXL loads"
     inputs, outputs = config["in_channels"], config["out_channels"]
     if inputs != channels:
         return f"{INPUTS.get(inputs, 'another U-Net')} (in_channels: {inputs}, and vae/ has latents of {channels})"

@@ -70,7 +70,7 @@ class Alignment(Sampling):
         self.penalty = penalty
         # no lambda: strategies that spawn processes pickle the module
         self.updater = Updater(self, partial(getattr, self, "weights"), optimization, memory)
-        self.state = TrainingState(estimator, reward, self.updater)
+        self.state = TrainingState(estimator, reward, self.updater, penalty)
         self._profiler = Profiler(self.device)
         self._check()
 
@@ -119,7 +119,13 @@ class Alignment(Sampling):
         noises = self.chain.draw([spawn(self.seed, Stream.SAMPLE, first + i) for i in range(len(prompts))])
         # the same frames of videos on all ranks
         objective = self.objective.of_frames(spawn(self.seed, Stream.FRAMES, number))
-        return self.estimator.rollout(self.chain, prompts, noises, objective, spawn(self.seed, Stream.ROLLOUT, number))
+        rounds = self._round()
+        chain = self.chain.in_round(rounds, spawn(self.seed, Stream.WINDOW, rounds))
+        return self.estimator.rollout(chain, prompts, noises, objective, spawn(self.seed, Stream.ROLLOUT, number))
+
+    def _round(self) -> int:
+        """Returns the number of rounds before the present one, the same for all of its rollouts."""
+        return (self.progress.batches - len(self.state.round)) // self.optimization.accumulate
 
     def _initialize_statistics(self, rollout: Rollout) -> None:
         """Gives a reward that scales by running statistics those of the run's first rollout to begin with."""
@@ -133,6 +139,8 @@ class Alignment(Sampling):
         """Makes the updates of a round."""
         report = StepReport()
         penalty = self.penalty.terms if self.penalty else no_terms
+        if self.penalty:
+            self.penalty.begin(rollouts, self.progress.batches // self.optimization.accumulate - 1)
         for terms in self.estimator.updates(rollouts, penalty):
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break

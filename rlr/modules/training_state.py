@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rlr.estimators.base import Estimator
+from rlr.estimators.divergence import Penalty
 from rlr.modules.checkpoint import check_like
 from rlr.modules.progress import Progress
 from rlr.modules.randomness import random_state, set_random_state
@@ -31,12 +32,14 @@ class TrainingState:
         estimator: The estimator, which may remember something from one update to the next.
         reward: The reward, which may have running statistics.
         updater: The updater, which counts skipped updates.
+        penalty: The penalty, which may have a reference of its own.
     """
 
-    def __init__(self, estimator: Estimator, reward: Reward, updater: Updater) -> None:
+    def __init__(self, estimator: Estimator, reward: Reward, updater: Updater, penalty: Penalty | None = None) -> None:
         self.estimator = estimator
         self.reward = reward
         self.updater = updater
+        self.penalty = penalty
         self.progress = Progress()
         self.round = Round()
         self._read: Mapping[str, Any] = {}
@@ -55,6 +58,7 @@ class TrainingState:
             "estimator": self.estimator.state_dict(),
             "term_weights": self._shrinkage.state_dict() if self._shrinkage else {},
             "reward": self.reward.statistics(),
+            "penalty": self.penalty.state_dict() if self.penalty else {},
             "random": random_state(),
             "round": self.round.state(),
         }
@@ -87,8 +91,9 @@ class TrainingState:
         """
         if not self._read:
             return
-        # a checkpoint may be older than the weights of terms, and its estimator checks its own state
-        expected = {name: value for name, value in self.state_dict().items() if name != "term_weights"}
+        # a checkpoint may be older than the weights of terms and the state of a penalty, and its estimator checks its own state
+        later = ("term_weights", "penalty")
+        expected = {name: value for name, value in self.state_dict().items() if name not in later}
         check_like({**expected, "estimator": {}}, self._read, origin, STATE)
         written, own = self._read["estimator_class"], type(self.estimator).__name__
         if written == own:
@@ -100,6 +105,8 @@ class TrainingState:
                 stacklevel=2,
             )
         self.reward.load_statistics(self._read["reward"])
+        if self.penalty:
+            self.penalty.load_state_dict(self._read.get("penalty", {}))
         self.updater.failures = self._read["failures"]
 
     def _resume_estimator(self, origin: str) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rlr.io.atomic import write_whole
 from rlr.io.terminal import duration
 from rlr.records.curves import cost_plots, further_plots, other_plots, reward_plot, term_plots
 from rlr.records.gallery import gallery
+from rlr.records.gold import gold_plots
 from rlr.records.record import CONFIG, METRICS, Record
 
 PAGE = "index.html"
@@ -51,6 +52,7 @@ def run_page(record: Record) -> str:
         *_tiles(record),
         *(gallery(sheet) for sheet in record.sheets),
         *_plots("During training", [reward_plot(record), *other_plots(record)]),
+        *_plots("What is not trained, against the trained reward", gold_plots(record)),
         *_tables(record),
         *_plots("The gradient", term_plots(record)),
         *_plots("Cost", cost_plots(record)),
@@ -68,7 +70,7 @@ def _empty(block: Block) -> bool:
     return (isinstance(block, Facts) and not block.facts) or (isinstance(block, Text) and not block.code)
 
 
-def _plots(title: str, plots: list[Any], summary: str = "") -> list[Plots]:
+def _plots(title: str, plots: Sequence[Any], summary: str = "") -> list[Plots]:
     found = [plot for plot in plots if plot is not None]
     return [Plots(title, found, summary=summary)] if found else []
 

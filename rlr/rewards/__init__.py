@@ -20,12 +20,28 @@ if TYPE_CHECKING:
     from rlr.rewards.frames import FrameReward as FrameReward
     from rlr.rewards.frames import RandomFrame as RandomFrame
     from rlr.rewards.function import FunctionReward as FunctionReward
+    from rlr.rewards.geneval.colors import CLIPColors as CLIPColors
+    from rlr.rewards.geneval.mask2former import Mask2Former as Mask2Former
+    from rlr.rewards.geneval.objects import Detection as Detection
+    from rlr.rewards.geneval.reward import GenEval as GenEval
+    from rlr.rewards.geneval.rules import Correct as Correct
+    from rlr.rewards.geneval.rules import Exact as Exact
+    from rlr.rewards.geneval.rules import PartialCredit as PartialCredit
+    from rlr.rewards.geneval.rules import Rule as Rule
     from rlr.rewards.jpeg import JPEGCompressibility as JPEGCompressibility
     from rlr.rewards.jpeg import JPEGIncompressibility as JPEGIncompressibility
+    from rlr.rewards.judge.questions import AxisScores as AxisScores
+    from rlr.rewards.judge.questions import FinalScore as FinalScore
+    from rlr.rewards.judge.questions import Question as Question
+    from rlr.rewards.judge.questions import Scored as Scored
+    from rlr.rewards.judge.questions import VideoAxisScores as VideoAxisScores
+    from rlr.rewards.judge.questions import YesNo as YesNo
+    from rlr.rewards.judge.reward import VLMJudge as VLMJudge
     from rlr.rewards.networks.aesthetic import Aesthetic as Aesthetic
     from rlr.rewards.networks.clipscore import CLIPScore as CLIPScore
     from rlr.rewards.networks.hpsv2 import HPSv2 as HPSv2
     from rlr.rewards.networks.hpsv2 import HPSVersion as HPSVersion
+    from rlr.rewards.networks.hpsv3 import HPSv3 as HPSv3
     from rlr.rewards.networks.imagereward import ImageReward as ImageReward
     from rlr.rewards.networks.pickscore import PickScore as PickScore
     from rlr.rewards.networks.preprocessing import CropShortest as CropShortest
@@ -34,6 +50,8 @@ if TYPE_CHECKING:
     from rlr.rewards.networks.preprocessing import PillowCropShortest as PillowCropShortest
     from rlr.rewards.networks.preprocessing import Preprocessing as Preprocessing
     from rlr.rewards.networks.preprocessing import Squash as Squash
+    from rlr.rewards.ocr import OCR as OCR
+    from rlr.rewards.rapid_text import RapidText as RapidText
     from rlr.rewards.relative import Relative as Relative
     from rlr.rewards.remote.client import Remote as Remote
 else:

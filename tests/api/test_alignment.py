@@ -173,7 +173,7 @@ def test_methods_by_name(pipe):
 
 def test_mistakes(pipe, random_sd3):
     with pytest.raises(
-        ValueError, match=r"align: expected a StableDiffusionPipeline or StableDiffusion3Pipeline, .* got a str"
+        ValueError, match=r"align: expected one of StableDiffusionPipeline, StableDiffusion3Pipeline, .* got a str"
     ):
         align("CompVis/stable-diffusion-v1-4", redness, PROMPTS)
     with pytest.raises(ValueError, match="align: expected training prompts, got none"):

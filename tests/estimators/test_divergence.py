@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rlr.chain import Chain
 from rlr.estimators import HalfOrder
-from rlr.estimators.divergence import Penalty, noisy_steps, path_divergence
+from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models import FullWeights, Guidance, StableDiffusion
 from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM, Ancestral
@@ -237,7 +237,7 @@ def test_full_weights_are_refused(random_sd: Callable[..., Path]) -> None:
 def test_deterministic_steps_are_left_out() -> None:
     chain = Chain(remember(Affine(RectifiedFlow())), Ancestral(5))
     assert chain.std(1) == 0
-    assert noisy_steps(chain) == [2, 3, 4, 5]
+    assert chain.noisy_steps == [2, 3, 4, 5]
     terms = list(Penalty(1.0).terms(rollout(chain)))
     assert [term.steps for term in terms] == [(2,), (3,), (4,), (5,)]
     Penalty(1.0, full=True).check(chain)

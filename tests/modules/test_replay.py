@@ -20,13 +20,14 @@ from rlr.estimators import (
     ImportanceRatio,
     Penalty,
     PromptStatistics,
-    RandomWindow,
     RoundStatistics,
     ScoreFunction,
     Unscaled,
     Zero,
     statistics,
 )
+from rlr.modules import Alignment
+from rlr.samplers import DDIM, RandomWindow, Windowed
 from tests.modules.test_ddp import Leave
 from tests.modules.toy import WORDS, AffineModel, Hard, Level, Remembering, align, prompts, run, weights
 
@@ -297,26 +298,31 @@ def test_resuming_inside_a_round_samples_its_rollouts_again(uninterrupted, tmp_p
 def grpo():
     """Four updates a round, and a window that each round draws."""
     settings = {"surrogate": ImportanceRatio(0.05), "statistics": GroupStatistics(), "kl": 0.0}
-    return GRPO(num_minibatches=2, epochs=2, skip_last=0, window=RandomWindow(1, within=4), **settings)
+    estimator = GRPO(num_minibatches=2, epochs=2, skip_last=0, **settings)
+    return {"estimator": estimator, "sampler": Windowed(DDIM(4), RandomWindow(1, within=4))}
 
 
-def test_rounds_that_are_sampled_again_keep_their_window(tmp_path):
-    whole = train(tmp_path / "whole", estimator=grpo())
-    assert whole.estimator.rounds == UPDATES / 4
+def test_rounds_that_are_sampled_again_keep_their_window(tmp_path, monkeypatch):
+    places, sample = [], Alignment._sample
+
+    def recorded(self, *args):
+        rollout = sample(self, *args)
+        places.append(rollout.chain.sampler.noisy(rollout.chain.grid))
+        return rollout
+
+    monkeypatch.setattr(Alignment, "_sample", recorded)
+    whole = train(tmp_path / "whole", **grpo())
+    # two batches a round
+    assert places[::2] == places[1::2]
+    assert len(set(places)) > 1
     (tmp_path / "part").mkdir()
-    stopped(tmp_path / "part", estimator=grpo())
-    resumed = train(tmp_path / "part", resume=True, estimator=grpo())
+    stopped(tmp_path / "part", **grpo())
+    resumed = train(tmp_path / "part", resume=True, **grpo())
     assert torch.equal(weights(resumed), weights(whole))
     # another window would be seen
-    path = tmp_path / "part" / "last.ckpt"
-    stopped(tmp_path / "part", estimator=grpo())
-    checkpoint = torch.load(path, weights_only=True)
-    states = checkpoint["alignment"]["estimator"]
-    states["seed"] = next(
-        s for s in range(99) if grpo().window.offset(2, 4, s) != grpo().window.offset(2, 4, states["seed"])
-    )
-    torch.save(checkpoint, path)
-    other = train(tmp_path / "part", resume=True, estimator=grpo())
+    stopped(tmp_path / "part", **grpo())
+    monkeypatch.setattr(Alignment, "_round", lambda self: 7)
+    other = train(tmp_path / "part", resume=True, **grpo())
     assert not torch.equal(weights(other), weights(whole))
 
 

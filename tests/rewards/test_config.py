@@ -1,17 +1,19 @@
 """Rewards from YAML, as configs write them."""
 
 import pytest
+import torch
 from jsonargparse import ArgumentParser
 
-from rlr.rewards import Reward
+from rlr.rewards import OCR, Brightness, GenEval, PartialCredit, PickScore, Reward
 from rlr.rewards.combine import Combine, RunningZScore
 from rlr.rewards.frames import EvenlySpaced, FrameReward
 from rlr.rewards.networks.preprocessing import Preprocessing, Squash
 from tests.rewards.authors import hpsv2_files
 from tests.rewards.folder import FOLDER
+from tests.rewards.geneval.scenes import LINES, write
 
-PICK = {"class_path": "PickScore", "init_args": {"path": str(FOLDER)}}
-BRIGHT = "Brightness"
+PICK = {"class_path": PickScore.__name__, "init_args": {"path": str(FOLDER)}}
+BRIGHT = Brightness.__name__
 
 
 def instantiate(config):
@@ -51,3 +53,43 @@ def test_a_combination_on_frames():
     assert isinstance(reward.reward, Combine)
     assert isinstance(reward.reward.scalings[1], RunningZScore)
     assert reward.reward.weights == [1, 2]
+
+
+def read_nothing(images):
+    return [""] * len(images)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "tests.rewards.test_config.read_nothing",
+        {"class_path": "rlr.rewards.RapidText", "init_args": {"threads": 1}},
+    ],
+)
+def test_an_engine_is_a_function_or_an_object(engine):
+    reward = instantiate({"class_path": OCR.__name__, "init_args": {"engine": engine}})
+    assert isinstance(reward, OCR)
+    assert reward(torch.ones(1, 3, 64, 64), ['"open"']).item() == 0
+
+
+def find_nothing(images):
+    return [[] for _ in images]
+
+
+def no_colors(image, objects, name):
+    return []
+
+
+@pytest.mark.parametrize("rule", [PartialCredit.__name__, {"class_path": "Exact"}])
+def test_detector_colors_and_rule(tmp_path, rule):
+    parts = {name: f"tests.rewards.test_config.{name}" for name in ("find_nothing", "no_colors")}
+    settings = {
+        "metadata": write(tmp_path),
+        "detector": parts["find_nothing"],
+        "colors": parts["no_colors"],
+        "rule": rule,
+    }
+    reward = instantiate({"class_path": GenEval.__name__, "init_args": settings})
+    assert isinstance(reward, GenEval)
+    assert type(reward.rule).__name__ == (rule if isinstance(rule, str) else rule["class_path"])
+    assert reward(torch.ones(1, 3, 8, 8), [LINES[0]["prompt"]]).item() == 0

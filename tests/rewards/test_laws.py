@@ -1,36 +1,49 @@
 """Laws of every reward: own prompt, equivariance, a gradient exactly where one is claimed, range, precision."""
 
 import inspect
+import json
 import pkgutil
+from base64 import b64decode
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import rlr.rewards
 import rlr.toy.rewards
 from rlr.rewards import (
+    OCR,
     Aesthetic,
     Brightness,
     CLIPScore,
     Combine,
+    Detection,
     DoubledRange,
     EvenlySpaced,
     FrameReward,
     FunctionReward,
+    GenEval,
     HPSv2,
+    HPSv3,
     ImageReward,
     JPEGCompressibility,
     JPEGIncompressibility,
+    PartialCredit,
     PickScore,
     Relative,
     Remote,
     Reward,
     RunningZScore,
+    VLMJudge,
 )
 from rlr.rewards.base import Scores
 from rlr.rewards.networks.preprocessing import Preprocessing
@@ -38,9 +51,11 @@ from rlr.toy.data.scenes import draw_pictures
 from rlr.toy.rewards import DynamicCheck, ExactCheck, MotionCheck, TinyHPSv2, TinyPickScore
 from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import parse_clip
+from tests.data.completions import Completions, completion, running
 from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
 from tests.rewards.server import serving
+from tests.rewards.test_hpsv3 import write
 
 OFFICIAL = Preprocessing.official
 PICTURES = ["a red circle", "two blue squares", "a green triangle", "three red circles"]
@@ -50,6 +65,10 @@ CLIPS = [
     "a blue cross moving up slowly",
     "a red heart shrinking",
 ]
+
+
+COUNTED = [f"a photo of {count} cats" for count in (62, 70, 80, 90)]
+QUOTED = [f'a sign that says "{"a" * count}"' for count in (62, 70, 80, 90)]
 
 
 @dataclass(frozen=True)
@@ -95,10 +114,51 @@ def contrast(samples, prompts):
     return samples.numpy().std((1, 2, 3)) + [float(len(prompt)) for prompt in prompts]
 
 
+def reading(images):
+    """Reads as many letters as the image is bright."""
+    return ["a" * round(60 * image.mean() / 255) for image in images]
+
+
+def finding(images):
+    """Finds as many cats as the image is bright."""
+    return [[Detection("cat", 0.9, (0, 0, 9, 9))] * len(text) for text in reading(images)]
+
+
+@contextmanager
+def geneval():
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "metadata.jsonl"
+        path.write_text("".join(json.dumps(asking(prompt)) + "\n" for prompt in COUNTED))
+        yield GenEval(str(path), finding, lambda image, objects, name: [], PartialCredit(), most=99)
+
+
+def asking(prompt):
+    return {"tag": "cats", "include": [{"class": "cat", "count": int(prompt.split()[3])}], "prompt": prompt}
+
+
 @contextmanager
 def remote():
     with serving(pick()) as url:
         yield Remote(url, batch=3)
+
+
+@contextmanager
+def hpsv3(way):
+    with TemporaryDirectory() as folder:
+        write(Path(folder))
+        yield HPSv3(folder, f"{folder}/base", way, "float32", pixels=4 * 28 * 28)
+
+
+def opinion(content):
+    """A model that scores an image by its brightness and the words of its question."""
+    image = np.array(Image.open(BytesIO(b64decode(content[0]["image_url"]["url"].partition(",")[2]))))
+    return completion(f"Final Score: {1 + image.mean() / 255 + len(content[1]['text']) / 1000}")
+
+
+@contextmanager
+def judged():
+    with running(Completions((200, opinion))) as url:
+        yield VLMJudge(url, "m")
 
 
 C, M = tuple(CLIPS), 100.0
@@ -120,6 +180,8 @@ CASES = {
     "aes, official": Case(Aesthetic, False, (-10, 10), lambda: aes(preprocessing=OFFICIAL)),
     "imagereward": Case(ImageReward, True, (-5, 5), imagereward),
     "imagereward, official": Case(ImageReward, True, (-5, 5), lambda: imagereward(preprocessing=OFFICIAL)),
+    "hpsv3": Case(HPSv3, True, (-10, 10), lambda: hpsv3(Preprocessing.training)),
+    "hpsv3, official": Case(HPSv3, True, (-10, 10), lambda: hpsv3(OFFICIAL)),
     "doubled": Case(DoubledRange, True, (-M, M), lambda: DoubledRange(pick())),
     "doubled, a black box": Case(DoubledRange, False, (-10, -0.1), lambda: DoubledRange(JPEGCompressibility())),
     "relative": Case(Relative, True, (-M, M), lambda: Relative(pick(), ["red"], ["blue"])),
@@ -128,6 +190,9 @@ CASES = {
     "combine, running z-score": Case(Combine, True, (-10, 10), scaled),
     "function": Case(FunctionReward, False, (0, 1), lambda: FunctionReward(redness)),
     "function of NumPy": Case(FunctionReward, True, (0, 60), lambda: FunctionReward(contrast)),
+    "ocr": Case(OCR, True, (0, 1), lambda: OCR(reading), tuple(QUOTED)),
+    "geneval": Case(GenEval, True, (0, 1), geneval, tuple(COUNTED)),
+    "judge": Case(VLMJudge, True, (0, 1), judged),
     "remote": Case(Remote, True, (-M, M), remote),
     "frames": Case(FrameReward, True, (-M, M), lambda: FrameReward(pick()), C),
     "frames, two of a black box": Case(
@@ -159,6 +224,7 @@ def renders():
         tuple(PICTURES): draw_pictures(PICTURES, seed=1).float() / 255,
         tuple(CLIPS): draw_clips([parse_clip(caption) for caption in CLIPS], 0).float() / 255,
     }
+    clean[tuple(QUOTED)] = clean[tuple(COUNTED)] = clean[tuple(PICTURES)]
     generator = torch.Generator().manual_seed(0)
     return {
         key: (pixels + 0.02 * torch.randn(pixels.shape, generator=generator)).clamp(0, 1)

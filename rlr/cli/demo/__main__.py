@@ -10,7 +10,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-CONFIG = "configs/image/tiny_look_ahead.yaml"
+CONFIGS = {
+    "image": "configs/image/tiny_look_ahead.yaml",
+    "flow": "configs/image/tiny_flow_look_ahead.yaml",
+}
+"""The config of each built-in model of images."""
 
 
 def parser() -> ArgumentParser:
@@ -21,7 +25,14 @@ def parser() -> ArgumentParser:
         "`python train.py fit`.",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the results (%(default)s)")
-    parser.add_argument("--config", default=CONFIG, help="what is aligned and how (%(default)s)")
+    aligned = parser.add_mutually_exclusive_group()
+    aligned.add_argument(
+        "--model",
+        choices=CONFIGS,
+        default="image",
+        help="built-in model: of noise levels, or a rectified flow (%(default)s)",
+    )
+    aligned.add_argument("--config", help="what is aligned and how, in the place of a built-in model's config")
     parser.add_argument("--updates", type=int, default=90, help="number of updates (%(default)s)")
     parser.add_argument("--prompts", type=int, default=240, help="number of held-out prompts (%(default)s)")
     parser.add_argument("--samples", type=int, default=2, help="samples of each, two or more (%(default)s)")
@@ -34,6 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs the demo and returns the exit status."""
     words = list(sys.argv[1:] if args is None else args)
     options, overrides = parser().parse_known_args(words)
+    options.config = options.config or CONFIGS[options.model]
     try:
         _check(options)
         folder = prepare(options.out)

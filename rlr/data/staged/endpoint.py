@@ -1,7 +1,6 @@
 r"""Stages that a language model writes, through any OpenAI-compatible endpoint; each prompt is sent once."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from rlr.data.cleaning import trim
 from rlr.data.files import check_text
 from rlr.data.staged.stages import StageWriter, Written, format_stages, read_stages
 from rlr.io.atomic import write_whole
-from rlr.io.http import Client, StatusError, TransientError, clean
+from rlr.io.chat import Chat
+from rlr.io.http import Client, TransientError, clean
 from rlr.io.text import quote
 
 NAMES = ("coarse", "mid", "fine")
@@ -66,8 +66,8 @@ class Endpoint(StageWriter):
     ) -> None:
         if temperature < 0:
             raise ValueError(f"Endpoint.temperature: expected a number >= 0, found {temperature}")
-        self.client = Client(url, timeout, retries, delay, LARGEST)
-        self.model, self.cache, self.key, self.temperature = model, Path(cache).expanduser(), key, temperature
+        self.chat = Chat(Client(url, timeout, retries, delay, LARGEST), model, key)
+        self.model, self.cache, self.temperature = model, Path(cache).expanduser(), temperature
 
     def write(self, prompts: Sequence[str]) -> list[tuple[str, ...]]:
         """Returns the stages of each prompt, from the cache or from the model.
@@ -106,23 +106,15 @@ class Endpoint(StageWriter):
 
     def _ask(self, prompt: str) -> tuple[str, ...]:
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": prompt}]
-        body = {"model": self.model, "messages": messages, "temperature": self.temperature}
+        client = self.chat.client
         try:
-            return self.client.ask("/chat/completions", body, stages_of, self._headers())
-        except StatusError as error:
-            hint = f"set the environment variable {self.key}" if error.status in (401, 403) else "check url and model"
-            raise ValueError(f"the endpoint {self.client.url} refuses with {error}; {hint}") from None
+            return self.chat.complete(messages, stages_of, {"temperature": self.temperature})
         except ConnectionError as error:
             raise ConnectionError(
-                f"the endpoint {self.client.url} gave no stages of the prompt {quote(prompt)} in {self.client.retries + 1} "
+                f"the endpoint {client.url} gave no stages of the prompt {quote(prompt)} in {client.retries + 1} "
                 f"attempts, at last: {error}; check the model there, raise timeout or retries, or write a line of "
                 f"{self.cache} by hand"
             ) from error
-
-    def _headers(self) -> dict[str, str]:
-        # read for each request, and kept nowhere
-        key = os.environ.get(self.key)
-        return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def stages_of(answer: bytes) -> tuple[str, ...]:

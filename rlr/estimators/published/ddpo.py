@@ -1,6 +1,6 @@
 r"""Denoising diffusion policy optimization: proximal policy optimization of the chain, one step at a time.
 
-The loss is that of :class:`~rlr.estimators.proximal.Proximal`, with :math:`T'` steps drawn for each sample.
+The loss is that of :class:`~rlr.estimators.proximal.Proximal`, with :math:`T'` of the steps with noise drawn for each sample.
 """
 
 import torch
@@ -31,7 +31,8 @@ class DDPO(Proximal):
             a round.
         statistics: The statistics that turn rewards into advantages; by default ``PromptStatistics()``.
         advantage_clip: The largest absolute value of an advantage; None does not clip.
-        timestep_fraction: The share of the steps on which each sample trains, in (0, 1]; the steps are drawn for each update.
+        timestep_fraction: The share of the steps with noise on which each sample trains, in (0, 1]; the steps are drawn for each
+            update.
         mean_over_steps: Whether the loss is the mean over steps, as published. The sum over steps has a
             gradient that is :math:`T` times as large: that of REINFORCE divided by :math:`D`.
     """
@@ -57,18 +58,22 @@ class DDPO(Proximal):
         self.mean_over_steps = mean_over_steps
 
     def check(self, chain: Chain) -> None:
-        check_stochastic(chain, range(chain.steps), "DDPO")
+        if not chain.noisy_steps:
+            check_stochastic(chain, range(chain.steps), "DDPO")
 
     def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:
         b = len(minibatch.rollout)
         generator = torch.Generator().manual_seed(minibatch.rollout.seed)
         # ranks share the seed and draw for each other, so that their samples differ
-        draws = torch.rand((rank() + 1) * b, chain.steps, generator=generator, dtype=torch.float32)[-b:]
-        return draws.argsort(1) < self._count(chain)
+        noisy = chain.noisy_steps
+        draws = torch.rand((rank() + 1) * b, len(noisy), generator=generator, dtype=torch.float32)[-b:]
+        steps = torch.zeros(b, chain.steps, dtype=torch.bool)
+        steps[:, [t - 1 for t in noisy]] = draws.argsort(1) < self._count(chain)
+        return steps
 
     def scale(self, chain: Chain, t: int) -> float:
-        return (1 if self.mean_over_steps else chain.steps) / self._count(chain)
+        return (1 if self.mean_over_steps else len(chain.noisy_steps)) / self._count(chain)
 
     def _count(self, chain: Chain) -> int:
         r"""Returns the number :math:`T'` of steps that each sample trains on."""
-        return max(1, int(chain.steps * self.timestep_fraction))
+        return max(1, int(len(chain.noisy_steps) * self.timestep_fraction))

@@ -6,31 +6,25 @@ with a penalty on the divergence of each step from the base model,
 .. math:: L_{\mathrm{KL}} = \frac{\beta}{n \, T'} \sum_{i = 1}^{n} \sum_{t}
     \frac{|\mu_t(x_t; \theta) - \mu_t^0(x_t)|^2}{2 \sigma_t^2 D},
 
-a mean over dimensions like the likelihoods. Its fast forms have noise in a :class:`~rlr.estimators.windows.Window` of steps alone.
+a mean over dimensions like the likelihoods. Its fast forms have a :class:`~rlr.samplers.Windowed` sampler, with noise in a window
+of steps alone.
 
 The estimate is biased by what follows the first update of a round, by the standard deviations that divide the advantages and by the
 direct form of the penalty; without these the gradient is that of REINFORCE divided by :math:`D \, T'`. In a window it is that of
 the window's steps.
 """
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.estimators.base import Term, TermSource, no_terms
-from rlr.estimators.divergence import base_mean, noisy_steps
+from rlr.estimators.divergence import base_mean
 from rlr.estimators.proximal import Proximal
 from rlr.estimators.ratios import Ratio
 from rlr.estimators.replay import Minibatch, Recorded
 from rlr.estimators.statistics import GroupStatistics, RoundStd, Statistics
 from rlr.estimators.surrogates import ImportanceRatio, Surrogate
-from rlr.estimators.windows import Window
 from rlr.gaussian import Gaussian
-from rlr.rollout import Objective, Rollout
-from rlr.samplers import Windowed
-from rlr.seeding import Stream, spawn
 
 
 class GRPO(Proximal):
@@ -52,7 +46,6 @@ class GRPO(Proximal):
         kl: The weight :math:`\beta \geq 0` of the penalty; published are 0.04 for GenEval and OCR, 0.01 for PickScore, and 0 for
             the fast forms. Each step then costs a further pass, of the base model.
         ratio: The ratio; by default ``LikelihoodRatio()``.
-        window: The steps that have noise, by round; by default those of the sampler.
     """
 
     label = "grpo"
@@ -68,7 +61,6 @@ class GRPO(Proximal):
         skip_last: int = 1,
         kl: float = 0.04,
         ratio: Ratio | None = None,
-        window: Window | None = None,
     ) -> None:
         surrogate = surrogate or ImportanceRatio()
         statistics = statistics or GroupStatistics(RoundStd(), leave_one_out=False)
@@ -77,16 +69,9 @@ class GRPO(Proximal):
             raise ValueError(f"GRPO needs kl >= 0 and skip_last >= 0, and got {kl} and {skip_last}")
         self.skip_last = skip_last
         self.kl = kl
-        self.window = window
-        self.rounds = 0
-        self._seed = 0
 
     def check(self, chain: Chain) -> None:
-        if self.window and self.window.length > chain.steps:
-            raise ValueError(
-                f"GRPO.window: a window of {self.window.length} steps does not fit a chain of {chain.steps}; set length lower"
-            )
-        if not self._steps(self.windowed(chain)):
+        if not self._steps(chain):
             sampler = type(chain.sampler).__name__
             raise ValueError(
                 f"GRPO needs steps with noise before the last {self.skip_last}, and the sampler {sampler} has none (σ = 0); set "
@@ -96,24 +81,6 @@ class GRPO(Proximal):
             raise ValueError(
                 "GRPO.kl: the penalty needs a base model, and this model keeps none; use a LoRA, or set kl to 0"
             )
-
-    def rollout(
-        self, chain: Chain, prompts: Sequence[str], noises: Tensor, objective: Objective, seed: int = 0
-    ) -> Rollout:
-        return super().rollout(self.windowed(chain), prompts, noises, objective, seed)
-
-    def windowed(self, chain: Chain) -> Chain:
-        """Returns the chain with noise in the window of the next round alone."""
-        if self.window is None:
-            return chain
-        first = chain.steps - self.window.offset(self.rounds, chain.steps, self._seed)
-        return Chain(chain.model, Windowed(chain.sampler, first, first - self.window.length + 1), chain.checkpoint)
-
-    def updates(self, rollouts: Sequence[Rollout], penalty: TermSource = no_terms) -> Iterator[Iterator[Term]]:
-        yield from super().updates(rollouts, penalty)
-        self.rounds += 1
-        # the same on all ranks, and known before the next round is sampled
-        self._seed = spawn(rollouts[0].seed, Stream.SEGMENT)
 
     def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:
         steps = torch.zeros(len(minibatch.rollout), chain.steps, dtype=torch.bool)
@@ -131,11 +98,4 @@ class GRPO(Proximal):
 
     def _steps(self, chain: Chain) -> list[int]:
         """Returns the steps on which it trains."""
-        return [t for t in noisy_steps(chain) if t > self.skip_last]
-
-    def state_dict(self) -> dict[str, object]:
-        return {**super().state_dict(), "rounds": self.rounds, "seed": self._seed}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        super().load_state_dict(state)
-        self.rounds, self._seed = int(state["rounds"]), int(state["seed"])  # type: ignore[call-overload]
+        return [t for t in chain.noisy_steps if t > self.skip_last]

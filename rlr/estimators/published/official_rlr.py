@@ -6,8 +6,9 @@ r"""The estimate of the released code of the RLR paper, for comparison. It is no
 First order covers the last step, which is a DDIM step with :math:`\eta = 0` for every sampler. It is not the mean of a step with
 noise, in which the predicted noise :math:`\hat z_1` has a smaller factor than :math:`\sigma_0`. The :math:`m` other terms are
 likelihood ratios of *single* steps :math:`t_k`, uniform on :math:`1, \dots, T` and drawn with replacement, not of a sub-chain.
-The likelihood is the *mean* over the latent's dimensions. There is no zeroth order. A draw of the deterministic last step gives
-no term. The steps are neither covered once nor weighted, so the estimate is biased in scale and direction.
+The likelihood is the *mean* over the latent's dimensions. There is no zeroth order. A draw of the last step, or of
+another step without noise, gives no term. The steps are neither covered once nor weighted, so the estimate is biased in scale and
+direction.
 """
 
 from collections.abc import Iterator
@@ -67,7 +68,8 @@ class OfficialRLR(Estimator):
         return True
 
     def check(self, chain: Chain) -> None:
-        check_stochastic(chain, range(1, chain.steps), "OfficialRLR")
+        if not set(chain.noisy_steps) - {1}:
+            check_stochastic(chain, range(1, chain.steps), "OfficialRLR")
 
     def steps(self, rollout: Rollout) -> list[int]:
         r"""Draws the :math:`t_k`."""
@@ -89,7 +91,7 @@ class OfficialRLR(Estimator):
         """Yields the terms of the drawn steps."""
         (advantages,) = self.statistics.advantages([rollout.prompts], [rollout.rewards])
         for t in self.steps(rollout):
-            if t > 1:
+            if t > 1 and rollout.chain.std(t) > 0:
                 yield self._single(rollout, advantages, t)
 
     def _single(self, rollout: Rollout, advantages: Tensor, t: int) -> Term:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from rlr.io.atomic import new_folder, write_whole
@@ -120,8 +121,7 @@ def check_lora(model: LatentDiffusion, exporter: Exporter) -> None:
 
 def check_unet(model: LatentDiffusion, exporter: Exporter) -> None:
     """Raises ValueError if a model is not a Stable Diffusion 1.x or 2.x."""
-    model.pipeline_class()
-    if "unet" not in model.networks():
+    if model.pipeline_class() is not StableDiffusionPipeline:
         raise ValueError(
             f"{type(exporter).__name__} writes a Stable Diffusion 1.x or 2.x, and the model is a {type(model).__name__}; use "
             "DiffusersLoRA, ComfyUI or Merged"

@@ -82,7 +82,7 @@ class NetworkReward(Reward):
         self._warned = False
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        self._check(samples, prompts)
+        check_images(samples, prompts, self.label)
         return self.rate(samples, self._text_features(prompts))
 
     def rate(self, samples: Tensor, texts: Tensor) -> Tensor:
@@ -134,17 +134,23 @@ class NetworkReward(Reward):
                 stacklevel=2,
             )
 
-    def _check(self, samples: Tensor, prompts: Sequence[str], slack: float = 1e-2) -> None:
-        if samples.ndim != 4 or samples.shape[1] != 3 or len(samples) != len(prompts) or not len(prompts):
-            raise ValueError(
-                f"{self.label}: expected images of shape (B, 3, H, W) and B prompts, got shape {tuple(samples.shape)} and "
-                f"{len(prompts)} prompts; wrap the reward in FrameReward for videos"
-            )
-        low, high = (value.item() for value in samples.detach().aminmax())
-        if low < -slack or high > 1 + slack:
-            raise ValueError(
-                f"{self.label}: expected pixels in [0, 1], got [{low:.3g}, {high:.3g}]; map and clamp the pixels exactly once"
-            )
+
+def check_images(samples: Tensor, prompts: Sequence[str], label: str, slack: float = 1e-2) -> None:
+    """Checks that samples are images with one prompt each, and pixels in [0, 1].
+
+    Raises:
+        ValueError: If they are not; it names the reward by its label.
+    """
+    if samples.ndim != 4 or samples.shape[1] != 3 or len(samples) != len(prompts) or not len(prompts):
+        raise ValueError(
+            f"{label}: expected images of shape (B, 3, H, W) and B prompts, got shape {tuple(samples.shape)} and "
+            f"{len(prompts)} prompts; wrap the reward in FrameReward for videos"
+        )
+    low, high = (value.item() for value in samples.detach().aminmax())
+    if low < -slack or high > 1 + slack:
+        raise ValueError(
+            f"{label}: expected pixels in [0, 1], got [{low:.3g}, {high:.3g}]; map and clamp the pixels exactly once"
+        )
 
 
 def in_chunks(function: Callable[..., Tensor], size: int, samples: Tensor, *others: Tensor) -> Tensor:

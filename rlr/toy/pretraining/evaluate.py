@@ -1,8 +1,10 @@
-"""Measures the built-in world's models: ``python -m rlr.toy.pretraining.evaluate [--prompts 500] [--file FILE]``.
+"""Measures the built-in world's models of images: ``python -m rlr.toy.pretraining.evaluate [--prompts 500] [--file FILE]``.
+
+The flow model is measured with ``--model TinyFlow --sampler FlowSDE --sampler.steps 10 --sampler.noise_level 0``.
 
 Prints, for held-out captions, the share of true claims on real renders (the check's own error), on the autoencoder's
 reconstructions of them (the ceiling of any sample) and on samples, these also for novel pairs and for each kind of
-caption; then how often each learned reward prefers a caption to one with a single claim altered.
+caption; then the mean of each learned reward on samples, and how often it prefers a caption to one with a single claim altered.
 """
 
 import logging
@@ -21,15 +23,16 @@ from rlr.evaluation.samples import SampleSet
 from rlr.io.json_file import write_json
 from rlr.models import Frozen, Guidance, StableDiffusion
 from rlr.rewards import Reward
-from rlr.samplers import DDIM
+from rlr.samplers import DDIM, FlowSDE, Sampler
 from rlr.toy.data.scenes import draw_pictures
-from rlr.toy.models import Tiny
+from rlr.toy.models import Tiny, TinyFlow
 from rlr.toy.rewards import TinyHPSv2, TinyPickScore
 from rlr.toy.world.caption import KINDS, Spec, altered, parse
 from rlr.toy.world.checker import CLAIMS, accuracy, check
 from rlr.toy.world.prompts import held_out_prompts
 
-ASSETS = Path(__file__).parents[1] / "assets"
+KNOWN = (DDIM, FlowSDE, Tiny, TinyFlow)
+"""Classes that the command line knows by their short names, because they are imported."""
 ALTERABLE = ("count", "color", "shape", "place", "background")
 BATCH = 50
 Shares = dict[str, dict[str, float]]
@@ -63,32 +66,43 @@ def measure(pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Shares:
 
 @torch.no_grad()
 def preference(reward: Reward, pixels: Tensor, specs: Sequence[Spec]) -> dict[str, float]:
-    """How often a reward gives images in [0, 1] of ``specs`` more for their caption than for an altered one."""
+    """How often a reward gives images in [0, 1] of ``specs`` more for their caption than for an altered one.
+
+    NaN where no caption has the claim, as where there are no images.
+    """
+    if not len(specs):
+        return dict.fromkeys(ALTERABLE, float("nan"))
     own = reward(pixels, [spec.caption for spec in specs])
     others = [altered(spec, np.random.default_rng(k)) for k, spec in enumerate(specs)]
     out = {}
     for claim in ALTERABLE:
         index = [k for k, other in enumerate(others) if claim in other]
+        if not index:
+            out[claim] = float("nan")
+            continue
         other = reward(pixels[index], [others[k][claim].caption for k in index])
         out[claim] = float((own[index] > other).float().mean())
     return out
 
 
-def evaluate(model: Path, rewards: Sequence[Reward], prompts: int, seed: int) -> dict[str, Any]:
-    """All numbers of the model card: the tables ``check`` and, for each reward by its label, ``preference``."""
+@torch.no_grad()
+def evaluate(
+    model: StableDiffusion, sampler: Sampler, rewards: Sequence[Reward], prompts: int, guidance: float, seed: int
+) -> dict[str, Any]:
+    """All numbers of the model card: the tables ``check`` and, by the label of each reward, ``mean`` and ``preference``."""
     captions = held_out_prompts(prompts, seed)
     specs = [parse(caption) for caption in captions]
-    base = Tiny(str(model), trainable=Frozen())
     real = draw_pictures(captions, seed).float() / 255
     pixels = {
         "real renders": real,
-        "reconstructions": reconstruct(base, real),
-        "samples": sample(Chain(Guidance(base, 4.0), DDIM(20, eta=0.0)), captions, seed),
+        "reconstructions": reconstruct(model, real),
+        "samples": sample(Chain(Guidance(model, guidance), sampler), captions, seed),
     }
     psnr = float(-10 * (pixels["reconstructions"] - real).square().mean().log10())
     preferences = {reward.label: preferences_of(reward, pixels, specs) for reward in rewards}
-    facts = {"prompts": prompts, "seed": seed, "psnr": psnr}
-    return {**facts, "check": measure(pixels, specs), "preference": preferences}
+    means = {reward.label: reward(pixels["samples"], captions).mean().item() for reward in rewards}
+    facts = {"prompts": prompts, "seed": seed, "guidance": guidance, "steps": sampler.steps, "psnr": psnr}
+    return {**facts, "check": measure(pixels, specs), "mean": means, "preference": preferences}
 
 
 def preferences_of(reward: Reward, pixels: dict[str, Tensor], specs: Sequence[Spec]) -> Shares:
@@ -115,19 +129,30 @@ def write(result: dict[str, Any], path: str | None) -> None:
 
 
 def card(
-    model: Path = ASSETS / "tiny", rewards: bool = True, prompts: int = 500, seed: int = 777, file: str | None = None
+    model: StableDiffusion | None = None,
+    sampler: Sampler | None = None,
+    rewards: bool = True,
+    prompts: int = 500,
+    guidance: float = 4.0,
+    seed: int = 777,
+    file: str | None = None,
 ) -> None:
     """Measures a model of images and the learned rewards, prints the tables, and writes the numbers to a file.
 
     Args:
-        model: A Stable Diffusion folder of images of the built-in world's size.
+        model: A model of images of the built-in world's size; by default the built-in one.
+        sampler: The sampler; by default DDIM of 20 steps without noise.
         rewards: Whether to measure the rewards, too.
         prompts: The number of held-out captions.
+        guidance: The guidance scale.
         seed: The seed of captions and noise.
         file: The JSON file of the numbers.
     """
-    result = evaluate(model, [TinyPickScore(), TinyHPSv2()] if rewards else [], prompts, seed)
+    model, sampler = model or Tiny(trainable=Frozen()), sampler or DDIM(20, eta=0.0)
+    judges = [TinyPickScore(), TinyHPSv2()] if rewards else []
+    result = evaluate(model, sampler, judges, prompts, guidance, seed)
     say(table("exact check, %", result["check"], CLAIMS))
+    say("\n" + "\n".join(f"mean {label} of samples: {value:.3f}" for label, value in result["mean"].items()))
     for label, shares in result["preference"].items():
         say("\n" + table(f"{label} prefers, %", shares, ALTERABLE))
     write(result, file)

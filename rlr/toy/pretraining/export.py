@@ -1,6 +1,6 @@
 """Writes a pretraining checkpoint as an ordinary model folder.
 
-``python -m rlr.toy.pretraining.export {vae,denoiser,reward,hpsv2,video} --from CHECKPOINT --to FOLDER``
+``python -m rlr.toy.pretraining.export {vae,denoiser,flow,reward,hpsv2,video} --from CHECKPOINT --to FOLDER``
 """
 
 import argparse
@@ -10,13 +10,17 @@ from pathlib import Path
 from rlr.io.weights import read_archive
 from rlr.toy.pretraining.autoencoder import Autoencoder
 from rlr.toy.pretraining.denoiser import Denoiser
+from rlr.toy.pretraining.flow import FlowDenoiser
 from rlr.toy.pretraining.hpsv2 import HPSv2
 from rlr.toy.pretraining.reward import Reward
 from rlr.toy.pretraining.video import VideoDenoiser
 
-MODULES: dict[str, type[Autoencoder] | type[Denoiser] | type[Reward] | type[HPSv2] | type[VideoDenoiser]] = {
+MODULES: dict[
+    str, type[Autoencoder] | type[Denoiser] | type[FlowDenoiser] | type[Reward] | type[HPSv2] | type[VideoDenoiser]
+] = {
     "vae": Autoencoder,
     "denoiser": Denoiser,
+    "flow": FlowDenoiser,
     "reward": Reward,
     "hpsv2": HPSv2,
     "video": VideoDenoiser,

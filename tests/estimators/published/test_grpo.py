@@ -1,12 +1,10 @@
 """GRPO: its first gradient is REINFORCE's on the steps with noise, its penalty the divergence's, its ratios the published ones."""
 
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.distributions import Normal
 
@@ -19,13 +17,11 @@ from rlr.estimators import (
     LikelihoodRatio,
     NormalizedRatio,
     Penalty,
-    RandomWindow,
-    SlidingWindow,
     Term,
 )
 from rlr.estimators.replay import Recorded
 from rlr.rollout import Rollout
-from rlr.samplers import CPS, DDIM, FlowSDE, Sampler, Windowed
+from rlr.samplers import CPS, DDIM, DanceSDE, FixedWindow, FlowSDE, Sampler, Windowed
 from rlr.schedules import RectifiedFlow, Schedule
 from tests.estimators import problems
 from tests.estimators.problems import Affine, deviation, estimate, exact_gradients, quadratic
@@ -65,6 +61,7 @@ def plain(**settings: object) -> GRPO:
 SAMPLERS = {
     "ddim": (lambda: chain(DDIM(T, 0.8)), T),
     "flow": (lambda: chain(FlowSDE(T, 0.7), RectifiedFlow()), T),
+    "dance": (lambda: chain(DanceSDE(T, 0.3), RectifiedFlow()), T),
     "cps": (lambda: chain(CPS(T, 0.6), RectifiedFlow()), T - 1),
 }
 """Chains, and the number of their steps with noise: the last one of CPS on a flow has none."""
@@ -75,7 +72,7 @@ class Scaled(Estimator):
 
     def __init__(self, inner: GRPO, factor: float) -> None:
         self.inner, self.factor = inner, factor
-        self.rollout = inner.rollout  # type: ignore[method-assign]
+        self.record = inner.record  # type: ignore[method-assign]
 
     def terms(self, rollout: Rollout) -> Iterator[Term]:
         for term in self.inner.terms(rollout):
@@ -92,18 +89,15 @@ def test_the_first_gradient_is_reinforce_s_over_dimension_and_steps(name: str) -
     )
 
 
-@pytest.mark.parametrize("window", [None, RandomWindow(2)])
-def test_its_mean_is_the_gradient_of_the_steps_with_noise(window: RandomWindow | None) -> None:
+@pytest.mark.parametrize("sampler", [DDIM(T), Windowed(DDIM(T), FixedWindow(5, 4))], ids=["all", "window"])
+def test_its_mean_is_the_gradient_of_the_steps_with_noise(sampler: Sampler) -> None:
     """In a window it is that of the window's steps, under the chain that has no other noise."""
-    estimator = plain(window=window)
-    policy = estimator.windowed(chain())
-    steps = range(T, 0, -1) if window is None else (T, T - 1)
-    exact = exact_gradients(policy)
-    count = len(list(steps))
-    expected = sum(exact[t - 1] for t in steps)
-    assert deviation(Scaled(estimator, D * count), chain(), quadratic, expected, count=150) < 4
-    if window:
-        assert deviation(Scaled(estimator, D * count), chain(), quadratic, exact.sum(0), count=150) > 10
+    policy = chain(sampler)
+    exact, count = exact_gradients(policy), len(policy.noisy_steps)
+    expected = sum(exact[t - 1] for t in policy.noisy_steps)
+    assert deviation(Scaled(plain(), D * count), policy, quadratic, expected, count=150) < 4
+    if count < T:
+        assert deviation(Scaled(plain(), D * count), policy, quadratic, exact.sum(0), count=150) > 10
 
 
 def test_the_last_steps_are_skipped_and_the_mean_is_over_the_others() -> None:
@@ -175,34 +169,9 @@ def test_the_normalized_ratio_s_steps_have_the_published_weights() -> None:
     assert sorted(found[0]) == list(range(1, T + 1))
 
 
-def test_a_round_keeps_its_window_and_the_next_draws_another() -> None:
-    estimator, policy = plain(num_minibatches=2, window=RandomWindow(2, within=T)), chain()
-    firsts = []
-    for number in range(8):
-        rollouts = [problems.rollout(estimator, policy, quadratic, 4, seed=10 * number + k) for k in range(2)]
-        samplers = [rollout.chain.sampler for rollout in rollouts]
-        first = samplers[0].first
-        assert all(isinstance(s, Windowed) and (s.first, s.last) == (first, first - 1) for s in samplers)
-        for terms in estimator.updates(rollouts):
-            assert {term.steps[0] for term in terms} == {first, first - 1}
-        firsts.append(first)
-    assert len(set(firsts)) > 2
-    again = plain(window=RandomWindow(2, within=T))
-    again.load_state_dict(estimator.state_dict())
-    assert vars(again.windowed(policy).sampler)["first"] == vars(estimator.windowed(policy).sampler)["first"]
-
-
-def test_windows_are_where_they_are_published() -> None:
-    seen = Counter(RandomWindow(3).offset(0, 10, seed) for seed in range(1500))
-    assert sorted(seen) == [0, 1, 2]
-    assert stats.chisquare(list(seen.values())).pvalue > 1e-4
-    offsets = [SlidingWindow(4, rounds=2, stride=3).offset(rounds, 10, 0) for rounds in range(8)]
-    assert offsets == [0, 0, 3, 3, 6, 6, 6, 6]
-
-
 def test_a_window_replays_to_the_bit_and_its_first_ratio_is_one() -> None:
-    estimator = plain(window=SlidingWindow(2))
-    sampled = problems.rollout(estimator, chain(), quadratic, BATCH)
+    estimator = plain()
+    sampled = problems.rollout(estimator, chain(Windowed(DDIM(T), FixedWindow(T, T - 1))), quadratic, BATCH)
     assert torch.equal(sampled.replay_sample(T), sampled.trajectory.states[0])
     list(estimator.terms(sampled))
     assert estimator.metrics() == {"grpo/approx_kl": 0.0, "grpo/clip_fraction": 0.0, "grpo/ratio_first": 1.0}
@@ -212,11 +181,8 @@ REFUSED = [
     (lambda: GRPO(kl=-1), "kl >= 0"),
     (lambda: GRPO().check(Chain(Affine(), DDIM(T))), "needs a base model"),
     (lambda: GRPO().check(chain(DDIM(T, 0.0))), "set DDIM's eta"),
-    (lambda: GRPO(window=SlidingWindow(7)).check(chain()), "set length lower"),
-    (lambda: SlidingWindow(0), "length: expected at least 1"),
-    (lambda: RandomWindow(3, within=2), "within: expected at least length=3"),
-    (lambda: Windowed(DDIM(T), 2, 3), "steps count down"),
-    (lambda: CPS(T, 1.5), "expected a number in"),
+    (lambda: GRPO().check(chain(Windowed(DDIM(T), FixedWindow(7, 6)))), "set first lower"),
+    (lambda: GRPO(skip_last=3, kl=0.0).check(chain(Windowed(DDIM(T), FixedWindow(3, 1)))), "before the last 3"),
 ]
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from rlr.cli.demo.__main__ import main
+from rlr.cli.demo.__main__ import CONFIGS, main
 from rlr.toy.demo.images import Images
 from tests.toy.demo.toy import Light, Smear, evaluate
+
+ROOT = Path(__file__).parents[3]
 
 CONFIG = """
 model:
@@ -171,6 +173,25 @@ def test_options_that_make_no_sense(
     assert main(["--config", str(tmp_path / "toy.yaml"), "--out", str(tmp_path / "out"), *words]) == 2
     assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_twin_aligns_the_built_in_flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    small = "--updates 1 --every 0 --prompts 3 --data.batch_size 2 --model.sampler.steps 4"
+    assert main(f"--model flow --out {tmp_path} {small}".split()) == 0
+    numbers = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert (numbers["config"], numbers["estimator"]) == (CONFIGS["flow"], "HalfOrderRLR")
+    config = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert "TinyFlow" in config
+    assert "FlowSDE" in config
+    assert numbers["results"]["reward"]["aligned"] != numbers["results"]["reward"]["base"]
+
+
+def test_a_model_has_a_config_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert all((ROOT / file).is_file() for file in CONFIGS.values())
+    with pytest.raises(SystemExit):
+        main(["--model", "flow", "--config", CONFIGS["image"]])
+    assert "not allowed with" in capsys.readouterr().err
 
 
 def test_evaluation_leaves_the_global_generator_alone() -> None:

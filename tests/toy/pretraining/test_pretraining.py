@@ -8,9 +8,11 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from rlr.toy.data.clips import EncodedClips
 from rlr.toy.data.scenes import EncodedScenes, Scenes
+from rlr.toy.models import TinyFlow
 from rlr.toy.pretraining.autoencoder import Autoencoder
 from rlr.toy.pretraining.denoiser import Denoiser
 from rlr.toy.pretraining.export import main as export
+from rlr.toy.pretraining.flow import FlowDenoiser
 from rlr.toy.pretraining.hpsv2 import HPSv2
 from rlr.toy.pretraining.reward import Reward, build_clip, renormalised
 from rlr.toy.pretraining.video import VideoDenoiser
@@ -18,8 +20,8 @@ from rlr.toy.world.tokenizer import build_tokenizer
 from tests.toy.pretraining.small_video import shrink
 
 
-@pytest.fixture(params=["autoencoder", "denoiser", "reward", "hpsv2", "video"])
-def recipe(request, vae, monkeypatch):
+@pytest.fixture(params=["autoencoder", "denoiser", "flow", "reward", "hpsv2", "video"])
+def recipe(request, vae, random_sd, monkeypatch):
     """How to build the module and the data of one of the trainings, small."""
     shrink(monkeypatch)
     small = {"size": 40, "batch_size": 4, "held_out": 4}
@@ -27,6 +29,10 @@ def recipe(request, vae, monkeypatch):
         "autoencoder": (lambda: Autoencoder(channels=(8, 8, 8)), lambda: Scenes(**small)),
         "denoiser": (
             lambda: Denoiser(vae, channels=(16, 16), width=16),
+            lambda: EncodedScenes(vae, **small),
+        ),
+        "flow": (
+            lambda: FlowDenoiser(str(random_sd(prediction="v_prediction"))),
             lambda: EncodedScenes(vae, **small),
         ),
         "reward": (lambda: Reward(vae, width=16, layers=1, text_layers=1), lambda: Scenes(**small)),
@@ -72,7 +78,7 @@ def test_training_moves_the_weights_and_the_average_follows(recipe, tmp_path):
         assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith(part))
 
 
-@pytest.mark.parametrize("recipe", ["autoencoder", "denoiser", "reward", "hpsv2"], indirect=True)
+@pytest.mark.parametrize("recipe", ["autoencoder", "denoiser", "flow", "reward", "hpsv2"], indirect=True)
 def test_validation_runs(recipe):
     module, data = recipe[0](), recipe[1]()
     silent = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
@@ -80,10 +86,27 @@ def test_validation_runs(recipe):
     assert any(name.startswith("val/") for name in results[0])
 
 
-def test_the_denoiser_refuses_pictures(vae, tmp_path):
-    module, data = Denoiser(vae, channels=(16, 16), width=16), Scenes(8, 4, held_out=4)
+@pytest.mark.parametrize("recipe", ["denoiser", "flow"], indirect=True)
+def test_denoisers_refuse_pictures(recipe, tmp_path):
     with pytest.raises(ValueError, match="EncodedScenes"):
-        trainer(tmp_path).fit(module, data)
+        trainer(tmp_path).fit(recipe[0](), Scenes(8, 4, held_out=4))
+
+
+@pytest.mark.parametrize("recipe", ["flow"], indirect=True)
+def test_the_flow_exports_the_weights_that_it_trains(recipe, random_sd, tmp_path):
+    module = recipe[0]()
+    trainer(tmp_path).fit(module, recipe[1]())
+    export(["flow", "--from", str(tmp_path / "step=6.ckpt"), "--to", str(tmp_path / "out")])
+    folder = str(random_sd(prediction="v_prediction"))
+    model = TinyFlow(folder, changes=str(tmp_path / "out" / "unet_changes.safetensors"))
+    base, own = TinyFlow(folder).fresh_network().state_dict(), model.fresh_network().state_dict()
+    changed = {name for name, weight in own.items() if not torch.equal(weight, base[name])}
+    average = module.averaged()
+    assert changed <= set(average)
+    assert {"conv_out.weight", "time_embedding.linear_1.weight"} <= changed
+    assert not any("resnets.0.conv1" in name for name in average)
+    for name, weight in average.items():
+        torch.testing.assert_close(own[name], weight.half().float(), rtol=0, atol=0)
 
 
 def test_training_without_an_end_is_refused(tmp_path):

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from rlr.models.prediction import PREDICTIONS
-from rlr.samplers import CPS, DDIM, Ancestral, FlowSDE, Sampler, Windowed
+from rlr.samplers import CPS, DDIM, Ancestral, FixedWindow, FlowSDE, Sampler, Windowed
 from rlr.schedules import DiscreteSchedule, Grid, RectifiedFlow, RescaledSchedule, Spacing, leading, trailing
 
 M, S2 = 0.5, 0.25
@@ -199,7 +199,7 @@ def test_flow_is_finite_from_pure_noise_to_the_end(steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", [DDIM(20, 0.0), DDIM(20, 0.6), Ancestral(20, 0.5), Windowed(DDIM(20), 9, 4)], ids=identify
+    "sampler", [DDIM(20, 0.0), DDIM(20, 0.6), Ancestral(20, 0.5), Windowed(DDIM(20), FixedWindow(9, 4))], ids=identify
 )
 def test_std_is_that_of_the_transition(sampler: Sampler) -> None:
     x = torch.ones(1, 1)

@@ -1,0 +1,1 @@
+"""Scores that a vision-language model says."""
