@@ -308,7 +308,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     grouped = data["init_args"].get("samples_per_prompt", 1) > 1
     small = [
         f"{inner}.path={folder}",
-        f"--data.init_args{staged}.batch_size={(4 if grouped else 2) if full_size else 8}",
+        f"--data.init_args{staged}.batch_size={2 if full_size and not grouped else 4 if makes_clips(config) else 8}",
         "--trainer.accelerator=cpu",
         "--trainer.precision=32-true",
         f"--trainer.default_root_dir={out}",

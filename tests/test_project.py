@@ -580,6 +580,8 @@ def _small(config: str, request: pytest.FixtureRequest) -> list[str]:
     if "Tiny" in str(args["model"]):
         depth = ".init_args.model" if "Guidance" in str(args["model"]) else ""
         small.append(f"--model.init_args.model{depth}.init_args.path={request.getfixturevalue('random_sd')()}")
+    if "Evaluation" in config:
+        small.append("--trainer.callbacks.init_args.limit=4")
     if args["reward"] == "TinyPickScore":
         small += ["--model.init_args.reward=PickScore", f"--model.init_args.reward.init_args.path={FOLDER}"]
     return small

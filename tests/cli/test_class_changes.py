@@ -55,13 +55,12 @@ def objects() -> dict[str, dict[str, dict]]:
         if isinstance(value, str) and value.startswith("parts/"):
             value = with_bases(yaml.safe_load((folder / value).read_text()), folder / "parts")
         if isinstance(value, dict):
-            for key, item in value.items():
-                inner = visit(item, folder)
+            value = {key: visit(item, folder) for key, item in value.items()}
+            for key, inner in value.items():
                 if key in found and isinstance(inner, str) and inner.isidentifier():
                     inner = {"class_path": inner}
                 if isinstance(inner, dict) and inner.get("class_path") in known.get(key, ()):
                     found[key].setdefault(inner["class_path"], inner)
-            value = {key: visit(item, folder) for key, item in value.items()}
         return value
 
     for path in CONFIGS:
