@@ -3,6 +3,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
 from rlr.schedules import (
     DiscreteSchedule,
@@ -12,6 +13,7 @@ from rlr.schedules import (
     RescaledSchedule,
     Spacing,
     dynamic_shift,
+    empirical_shift,
     from_reciprocal,
     leading,
     linspace,
@@ -193,6 +195,17 @@ def test_a_flow_has_at_most_the_steps_of_training() -> None:
     for shift in (0.0, -3.0, float("nan")):
         with pytest.raises(ValueError, match="expected a shift above 0"):
             FlowMatch(shift)
+
+
+@pytest.mark.parametrize("tokens", [16, 1024, 4096, 4300, 4301, 16384])
+@pytest.mark.parametrize("steps", [1, 4, 50, 200])
+def test_the_shift_of_flux2_depends_on_tokens_and_steps(tokens: int, steps: int) -> None:
+    assert empirical_shift(tokens, steps) == pytest.approx(compute_empirical_mu(tokens, steps), rel=1e-12)
+    grid, fixed = (
+        FlowMatch(mu=mu, spacing=from_reciprocal).grid(steps)
+        for mu in (lambda steps: empirical_shift(tokens, steps), empirical_shift(tokens, steps))
+    )
+    assert grid == fixed
 
 
 def test_times_of_ratios_invert_the_levels() -> None:

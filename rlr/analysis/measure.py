@@ -59,14 +59,19 @@ class Storages(TorchDispatchMode):
         for tensor in tree_iter(out):
             # a view or an in-place result lives in a storage that was there before
             if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in inputs:
-                self._enter(tensor.untyped_storage())
+                self._enter(tensor)
         return out
 
-    def _enter(self, storage: Any) -> None:
+    def size(self, tensor: Tensor) -> int:
+        """Returns the bytes that count for the memory of a tensor."""
+        return tensor.untyped_storage().nbytes()
+
+    def _enter(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
         if storage in self._known:
             return
         self._known.add(storage)
-        size = storage.nbytes()
+        size = self.size(tensor)
         self.alive += size
         self.peak = max(self.peak, self.alive)
         weakref.finalize(storage, self._leave, size)

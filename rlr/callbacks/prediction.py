@@ -92,10 +92,12 @@ class PredictionWriter(BasePredictionWriter):
         return lambda prompt, index: index in whole
 
     def _check(self, file: Path, record: Mapping[str, Any], prompt: str) -> None:
-        if record["prompt"] != prompt or record.get("stages") != _stages(prompt).get("stages"):
+        was, now = record.get("stages"), _stages(prompt).get("stages")
+        if (record["prompt"], was) != (prompt, now):
+            stages = f" in the stages {was or 'none'}, which are {now or 'none'} now" if was != now else ""
             raise ValueError(
-                f"{file} is a sample of {quote(record['prompt'])}, and the prompt of this number is {quote(prompt)} now; "
-                f"{self.remedy}, or delete the folder"
+                f"{file}: expected a sample of {quote(prompt)}, the prompt of this number, found one of "
+                f"{quote(record['prompt'])}{stages}; {self.remedy}, or delete the folder"
             )
 
     def write_on_batch_end(

@@ -14,7 +14,7 @@ from rlr.cli.output import tolerate_output
 from rlr.cli.run_folder import with_run
 from rlr.cli.shipped import with_shipped
 from rlr.cli.source_index import named_anywhere
-from rlr.cli.static_check import ON_RUNS, check_command, import_classes, usage
+from rlr.cli.static_check import DOCTOR, ON_RUNS, check_command, import_classes, usage
 from rlr.io.terminal import TERMINAL
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
                 raise SystemExit(0 if args else 2)
             if args[0] in ON_RUNS:
                 return on_runs(args)
+            if args == [DOCTOR]:
+                return _on_machine()
             args = with_run(with_shipped(args))
             if DIFF in args:
                 sys.stdout.write(f"{difference([word for word in args if word != DIFF], main)}\n")
@@ -67,6 +69,17 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
     except ConfigError as error:
         _fail(error)
     return _run(args, kind)
+
+
+def _on_machine() -> None:
+    """States what the machine has."""
+    with TERMINAL.alive():
+        TERMINAL.status("importing torch")
+        from rlr.cli.doctor import on_machine
+        from rlr.evaluation.report import say
+
+        text = on_machine()
+    say(text)
 
 
 def _run(args: Any, kind: "type[CLI] | None") -> Any:

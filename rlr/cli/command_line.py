@@ -40,6 +40,7 @@ from rlr.callbacks.run_page import make_page
 from rlr.cli.analyze import analyze, training_gradient
 from rlr.cli.card import card_of
 from rlr.cli.config_parts import arguments_of, class_of
+from rlr.cli.doctor import doctor
 from rlr.cli.draft_config import CONFIG, read_options
 from rlr.cli.ending import ending
 from rlr.cli.export import check_empty, choose, export
@@ -50,7 +51,7 @@ from rlr.cli.run_folder import CONFIG as CONFIG_FILE
 from rlr.cli.run_folder import HEADER, LAST, RUNS, Run, requeued
 from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings, sampling_settings
-from rlr.cli.static_check import ANALYZE, COMMANDS, EXPORT, OWN
+from rlr.cli.static_check import ANALYZE, COMMANDS, DOCTOR, EXPORT, OWN
 from rlr.cli.summary import summary
 from rlr.cli.wandb_run import place, quieted
 from rlr.data import PromptData
@@ -100,7 +101,8 @@ class CLI(LightningCLI):
         super()._add_subcommands(parser, **kwargs)
         assert parser._subcommands_action is not None
         # these arguments are made from the config's module
-        for name, function, made in ((EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"})):
+        functions = (EXPORT, export, {"model", "card"}), (ANALYZE, analyze, {"training"}), (DOCTOR, doctor, {"config"})
+        for name, function, made in functions:
             if self._command not in (name, None):
                 continue
             own_parser = self.init_parser(description=COMMANDS[name])
@@ -145,7 +147,7 @@ class CLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand in OWN:
-            {EXPORT: self._export, ANALYZE: self._analyze}[subcommand]()
+            {EXPORT: self._export, ANALYZE: self._analyze, DOCTOR: self._doctor}[subcommand]()
             return
         try:
             with sigterm_raises(), self._alive():
@@ -192,6 +194,15 @@ class CLI(LightningCLI):
         self.analyzed = analyze(training, **{**settings, "estimators": given or None, "folder": str(folder)})
         say(self.analyzed.text())
         say("\n" + "\n".join(str(path) for path in sorted(folder.glob("analysis.*"))))
+
+    def _doctor(self) -> None:
+        config = self.config[DOCTOR]
+        with self._alive():
+            TERMINAL.status("estimating memory")
+            self.diagnosis = doctor(config, config.memory_gib)
+        say(self.diagnosis.text)
+        if not self.diagnosis.sound:
+            raise SystemExit(1)
 
     def before_instantiate_classes(self) -> None:
         """Checks settings once interpolations are resolved, and the folder of the run before anything is loaded."""

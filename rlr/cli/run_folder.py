@@ -131,7 +131,7 @@ def _of_folder(command: str, run: Run, rest: list[str], resumed: bool) -> list[s
     rest, checkpoint = _without(rest, CHECKPOINT)
     if checkpoint in ("last", "best"):
         checkpoint = str(run.checkpoint(f"{checkpoint}.ckpt"))
-    elif checkpoint is None and command != "fit":
+    elif checkpoint is None and command not in ("fit", "doctor"):
         checkpoint = str(run.checkpoint())
     given = [f"{CHECKPOINT}={checkpoint}"] if checkpoint is not None else []
     place = [] if command == "export" else [f"{ROOT}={run.folder}"]

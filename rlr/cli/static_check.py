@@ -24,8 +24,8 @@ from rlr.cli.source_index import (
 )
 from rlr.cli.type_check import TypeCheck
 
-EXPORT, ANALYZE = "export", "analyze"
-OWN = (EXPORT, ANALYZE)
+EXPORT, ANALYZE, DOCTOR = "export", "analyze", "doctor"
+OWN = (EXPORT, ANALYZE, DOCTOR)
 """The commands that are functions of their own names in modules of their own names, and no methods of the trainer."""
 
 COMMANDS = {
@@ -35,6 +35,7 @@ COMMANDS = {
     "predict": "write samples of the prompts",
     EXPORT: "write the trained weights in the format of another program",
     ANALYZE: "measure bias, variance and cost of gradient estimators, and recommend one",
+    DOCTOR: "state what this machine has, what the config lacks, and whether it will fit; it needs no config",
 }
 """The commands on a config and what they do."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlr.io.hub_connection import cache_if_offline
+from rlr.io.inventory import note
 
 CSV_FIELD = re.compile(r'("[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|)(,|\r\n|\n|\r|\Z)')
 """A field of RFC 4180 and what ends it. A quote inside a field that does not start with one stands for itself."""
@@ -226,7 +227,9 @@ def locate(source: str, patterns: Sequence[str]) -> Path:
         FileNotFoundError: If there is no such folder, and no such data set can be downloaded.
     """
     folder = Path(source).expanduser()
-    return folder if folder.is_dir() else _download(source, patterns)
+    found = folder if folder.is_dir() else _download(source, patterns)
+    note(source, "", here=True, dataset=True)
+    return found
 
 
 def _download(source: str, patterns: Sequence[str], revision: str | None = None) -> Path:
@@ -240,6 +243,7 @@ def _download(source: str, patterns: Sequence[str], revision: str | None = None)
                 snapshot_download(source, repo_type="dataset", revision=revision, allow_patterns=list(patterns))
             )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        note(source, "", here=False, dataset=True)
         raise FileNotFoundError(
             f"expected a folder, or a data set on the hub that can be downloaded, found {source!r}, which is neither; set a "
             f"folder that contains {', '.join(patterns)}, or run once with a network connection"

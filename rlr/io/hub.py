@@ -1,11 +1,13 @@
 """Published weights: found in a file, a folder or the hub, and compared with the checksums of their authors."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlr.io.hub_connection import cache_if_offline, unreachable
+from rlr.io.inventory import note
 from rlr.io.weights import check_file
 
 
@@ -59,10 +61,45 @@ def find(source: str, files: Iterable[Published], verify: bool = True) -> Path:
     """
     known = {file.name: file for file in files}
     path = _locate(source, list(known))
+    note(source, path.name, here=True)
     check_file(path)
     if verify and path.name in known:
         known[path.name].verify(path)
     return path
+
+
+def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
+    """Returns the files that the libraries read the weights in a folder from: safetensors if there are any, else ``.bin``."""
+    mark = rf"\.{re.escape(variant)}" if variant else ""
+    shard = r"(?:-\d+-of-\d+)?"
+    for end in ("safetensors", "bin"):
+        name = re.compile(rf"(?:diffusion_pytorch_|pytorch_)?model(?:{mark}{shard}|{shard}{mark})\.{end}")
+        files = sorted(file for file in folder.glob(f"*.{end}") if name.fullmatch(file.name))
+        if files:
+            return files
+    return []
+
+
+def weights_here(source: str, part: str = "", revision: str | None = None, variant: str | None = None) -> bool:
+    """Returns whether all weight files of a part of a model are on this machine.
+
+    Args:
+        source: A folder, or a name on the hub, whose files are then looked for in its cache.
+        part: The folder of the part within it; by default it has no parts.
+        revision: The revision on the hub.
+        variant: The variant of the weight files.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = Path(source).expanduser() / part
+    if not folder.is_dir():
+        cached = try_to_load_from_cache(source, f"{part}/config.json".lstrip("/"), revision=revision)
+        if not isinstance(cached, str):
+            return False
+        folder = Path(cached).parent
+    files = weight_files(folder, variant)
+    count = re.search(r"-of-(\d+)", files[0].name) if files else None
+    return len(files) == int(count[1]) if count else bool(files)
 
 
 def _locate(source: str, names: list[str]) -> Path:
@@ -80,6 +117,7 @@ def _download(source: str, name: str) -> Path:
         with cache_if_offline():
             return Path(hf_hub_download(source, name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        note(source, name, here=False)
         cause = unreachable() or _short(error)
         raise FileNotFoundError(
             f"{name} was not found in {source!r} ({cause}); set the path of the file, a folder that holds it, or a hub id that "

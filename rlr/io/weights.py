@@ -23,6 +23,7 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor, nn
 
 from rlr.io.atomic import replacing, write_whole
+from rlr.io.inventory import taken
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """The first bytes of the small text file that Git LFS keeps in the place of a large one."""
@@ -30,13 +31,22 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 CHECKSUM = "sha256"
 """The entry in the header of a safetensors file, a format without checksums, that holds the checksum of those written here."""
 
+SMALL = 2**26
+"""The most bytes of a file whose content is read even where no weights are needed."""
+
 TORCH_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 """The suffixes of files of :func:`torch.save`."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Returns the state dict of a ``.safetensors`` file or one of :func:`torch.save`, in float32 and on the CPU."""
-    return {key: value.float() if value.is_floating_point() else value for key, value in map_state(path).items()}
+    """Returns the state dict of a ``.safetensors`` file or one of :func:`torch.save`, in float32 and on the CPU.
+
+    Within :func:`~rlr.io.inventory.without_weights` the tensors of a large file have shapes and no content.
+    """
+    state = map_state(path)
+    if taken() is not None and path.stat().st_size > SMALL:
+        state = {key: value.to("meta") for key, value in state.items()}
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def map_state(path: Path) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import json
 import logging
 import pickle
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +13,13 @@ from typing import Any
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from rlr.io.hub import weight_files, weights_here
 from rlr.io.hub_connection import cache_if_offline, unreachable
+from rlr.io.inventory import note, on_meta, taken
+from rlr.io.weights import blank
 from rlr.models.integrity import check_file
 
 COMPILED = "_orig_mod."
@@ -96,6 +99,8 @@ class ModelFolder:
         """
         self._check_files(part)
         self._check_kind(kind, part)
+        if taken() is not None:
+            return self._shapes(kind, part, *dtype.values())
         options: dict[str, Any] = {"subfolder": part, "revision": self.revision, "variant": self.variant, **dtype}
         if issubclass(kind, PreTrainedModel):
             # without it transformers names the weights of another shape in its log only
@@ -104,6 +109,20 @@ class ModelFolder:
             network, report = kind.from_pretrained(self.path, output_loading_info=True, **options)
         self._check_names(part, kind.__name__, report)
         return network
+
+    def _shapes(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
+        """Returns the network that the configuration of a part describes, without content."""
+        options = {"subfolder": part, "revision": self.revision}
+        with self._explained(part):
+            if issubclass(kind, PreTrainedModel):
+                config = kind.config_class.from_pretrained(self.path, **options)
+                network = blank(lambda: kind(config))
+                network.tie_weights()
+            else:
+                settings = kind.load_config(self.path, **options)
+                network = blank(lambda: kind.from_config(settings))
+        note(self.path, part, weights_here(self.path, part, self.revision, self.variant))
+        return nn.Module.to(on_meta(network), dtype)
 
     def tokenizer(self, kind: Any, part: str = "tokenizer", **options: Any) -> Any:
         """Returns a tokenizer of class ``kind``.
@@ -143,7 +162,7 @@ class ModelFolder:
     def fingerprint(self, part: str) -> str:
         """Returns words that tell the weights of a part from any others, without reading them."""
         if Path(self.path).is_dir():
-            local = _weight_files(Path(self.path) / part, self.variant)
+            local = weight_files(Path(self.path) / part, self.variant)
             facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in local]
             return f"{(Path(self.path) / part).resolve()} {facts}"
         # the cached path holds the commit
@@ -152,14 +171,14 @@ class ModelFolder:
 
     def files(self, part: str) -> str:
         """Returns the weight files of a part, as messages name them."""
-        local = _weight_files(Path(self.path) / part, self.variant)
+        local = weight_files(Path(self.path) / part, self.variant)
         return ", ".join(map(str, local)) or f"{self.path}/{part}"
 
     def _check_files(self, part: str) -> None:
         folder = Path(self.path) / part
         if folder.is_dir():
             texts = [file for file in folder.iterdir() if file.suffix in (".json", ".txt", ".model")]
-            for file in (*sorted(texts), *_weight_files(folder, self.variant)):
+            for file in (*sorted(texts), *weight_files(folder, self.variant)):
                 check_file(file)
                 if file.name.endswith("config.json") and not isinstance(json.loads(file.read_text("utf-8")), dict):
                     raise ValueError(f"{file} is not a configuration (it holds no JSON object); download it again")
@@ -209,6 +228,7 @@ class ModelFolder:
             with cache_if_offline(self.path):
                 yield
         except UNREADABLE as error:
+            note(self.path, part, here=False)
             raise ValueError(self._sentence(part, error)) from error
 
     def _sentence(self, part: str, error: Exception) -> str:
@@ -235,18 +255,6 @@ class ModelFolder:
             f"{self.path!r} is neither a folder nor in this machine's model cache, and could not be downloaded ({cause}); "
             f"without a network connection, set path to a folder that contains {layout}, such as one that `hf download` wrote"
         )
-
-
-def _weight_files(folder: Path, variant: str | None) -> list[Path]:
-    """Returns the files that the libraries read the weights of a part from: safetensors if there are any, else ``.bin``."""
-    mark = rf"\.{re.escape(variant)}" if variant else ""
-    shard = r"(?:-\d+-of-\d+)?"
-    for end in ("safetensors", "bin"):
-        name = re.compile(rf"(?:diffusion_pytorch_|pytorch_)?model(?:{mark}{shard}|{shard}{mark})\.{end}")
-        files = sorted(file for file in folder.glob(f"*.{end}") if name.fullmatch(file.name))
-        if files:
-            return files
-    return []
 
 
 def _read_tokenizer(kind: Any, path: str, **options: Any) -> Any:

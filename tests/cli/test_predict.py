@@ -87,7 +87,7 @@ def test_further_prompts_are_added(predict):
         (["--trainer.callbacks+=EMA"], "were made with another average;"),
         (
             ["--data.predict=[one, six, three, four, five]"],
-            "is a sample of 'two', and the prompt of this number is 'six' now;",
+            "expected a sample of 'six', the prompt of this number, found one of 'two';",
         ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -204,7 +204,7 @@ trainer: {accelerator: cpu, max_epochs: -1, max_steps: 1, enable_progress_bar: f
 """
 
 
-def test_it_trains_and_predicts_from_a_config(tmp_path):
+def test_it_trains_and_predicts_from_a_config(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(CONFIG)
     args = [f"--config={tmp_path / 'config.yaml'}", f"--trainer.default_root_dir={tmp_path / 'out'}"]
     cli = main(["fit", *args])
@@ -220,6 +220,10 @@ def test_it_trains_and_predicts_from_a_config(tmp_path):
     plain = yaml.safe_load(CONFIG)
     plain["data"] = plain["data"]["init_args"]["data"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(SystemExit):
+        main(["predict", *args])
+    assert "in the stages ['eeeee', 'eeeee!', 'eeeee!!'], which are none now" in capsys.readouterr().err
+    (tmp_path / "out" / "predictions").rename(tmp_path / "earlier")
     main(["predict", *args])
     other = json.loads((tmp_path / "out" / "predictions" / "00001.json").read_text())
     assert other["seed"] == story["seed"]

@@ -112,7 +112,7 @@ def test_a_shipped_range_is_the_middle_of_three_stages(path):
     prompt = StagedPrompt("x", ("coarse", "mid", "fine"), arguments(config["data"], "starts"))
     middle = [t for t in range(steps, 0, -1) if prompt.stage(t, steps) == 1]
     assert list(range(first, last - 1, -1)) == middle
-    assert steps in (6, 50)
+    assert steps in (10, 50)
 
 
 def test_all_stages_that_are_shipped_are_three():

@@ -59,6 +59,12 @@ def report(dimensions: Iterable[Dimension], folder: Path) -> str:
     return "\n".join(lines)
 
 
+def present(dimensions: Iterable[Dimension], folder: Path) -> tuple[int, int]:
+    """Returns how many of the files are there, whatever they hold, and how many there should be."""
+    paths = {file.path for _, file in _needs(dimensions)}
+    return sum((folder / path).is_file() for path in paths), len(paths)
+
+
 def sound(dimensions: Iterable[Dimension], folder: Path) -> bool:
     """Whether no file that is there differs from the published one."""
     there = [file for _, file in _needs(dimensions) if (folder / file.path).is_file()]

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from rlr.io.weights import blank, compare, fill, map_state, write_state
+from rlr.io.inventory import on_meta, taken
+from rlr.io.weights import blank, compare, fill, freeze, map_state, write_state
 from rlr.models.adapters import merged
 from rlr.models.layout import Layout, vae_layout
 from rlr.models.videocrafter.architecture import CONFIG, Architecture
@@ -51,9 +52,12 @@ def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = t
     Raises:
         ValueError: If the file holds something else, or another architecture.
     """
-    state = _read_state(path)
     networks = {name: blank(make) for name, make in architecture.makers.items()}
     buffers = write_buffers(architecture)
+    if taken() is not None:
+        unet, vae = (freeze(on_meta(networks[name]), dtype) for name in ("unet", "vae"))
+        return Parts(unet, vae, read_schedule(buffers, architecture))
+    state = _read_state(path)
     remedy = f"set the model.ckpt of this very model, or its variant (published sizes, or a {CONFIG} beside the file)"
     blanks = {name: network.state_dict() for name, network in networks.items()}
     compare(official_state(blanks, architecture) | buffers, state, path, "the VideoCrafter that was asked for", remedy)
@@ -67,6 +71,8 @@ def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = t
 
 def load_text(path: Path, architecture: Architecture, dtype: torch.dtype = torch.float32) -> TextTower:
     """Returns the text tower of a file that :func:`load_official` has checked, frozen."""
+    if taken() is not None:
+        return cast(TextTower, freeze(on_meta(blank(architecture.build_text)), dtype))
     tower: TextTower = fill(blank(architecture.build_text), _within(_read_state(path), PREFIXES["text"]), dtype)
     return tower
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlr.io.hub import weights_here
 from rlr.io.hub_connection import cache_if_offline
-from rlr.io.weights import freeze, tell_unread
+from rlr.io.inventory import TOKENIZER, note, on_meta, taken
+from rlr.io.weights import blank, freeze, tell_unread
 
 
 def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: Any) -> Any:
@@ -29,6 +31,8 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         ValueError: If the file lacks weights of the model, has them in other shapes, or holds more than tensors.
     """
     model = issubclass(kind, PreTrainedModel)
+    if model and taken() is not None:
+        return _shapes(kind, source)
     if model:
         options |= {"dtype": torch.float32, "weights_only": True, "output_loading_info": True}
         # so that the weights of other shapes are listed, and refused below by name
@@ -37,6 +41,7 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         with cache_if_offline(source):
             loaded = kind.from_pretrained(source, **options)
     except OSError as error:
+        note(source, "", here=False)
         raise FileNotFoundError(
             f"no {kind.__name__} can be loaded from {source!r}; set a local folder that holds one in the layout of "
             "transformers, or a hub id while there is a network"
@@ -46,7 +51,38 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
             f"the {kind.__name__} in {source!r} cannot be read as tensors alone (it is damaged, or holds code); download it "
             "again, or save its state dict anew"
         ) from error
-    return _complete(loaded[0], loaded[1], source, unused) if model else loaded
+    if model:
+        return _complete(loaded[0], loaded[1], source, unused)
+    if isinstance(loaded, PreTrainedTokenizerBase):
+        _check_vocabulary(loaded, source)
+    return loaded
+
+
+def _check_vocabulary(tokenizer: Any, source: str) -> None:
+    """Raises for a tokenizer that knows its special tokens only, which transformers returns where it finds no file."""
+    here = len(tokenizer) > len(tokenizer.all_special_tokens)
+    note(source, TOKENIZER, here)
+    # an inventory goes on, to find all that is missing
+    if not here and taken() is None:
+        raise FileNotFoundError(
+            f"no vocabulary of a {type(tokenizer).__name__} was found in {source!r}; give a local folder that holds one, or a "
+            "hub id while there is a network"
+        )
+
+
+def _shapes(kind: Any, source: str) -> nn.Module:
+    """Returns the network that a configuration describes, frozen and without content."""
+    note(source, "weights", weights_here(source))
+    try:
+        config = kind.config_class.from_pretrained(source)
+    except OSError as error:
+        note(source, "weights", here=False)
+        raise FileNotFoundError(
+            f"no {kind.__name__} can be loaded from {source!r}; it is not on this machine"
+        ) from error
+    network = blank(lambda: kind(config))
+    network.tie_weights()
+    return freeze(on_meta(network))
 
 
 def _complete(

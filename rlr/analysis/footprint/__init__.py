@@ -1,0 +1,1 @@
+"""How much memory training takes, estimated without data: from networks whose tensors have shapes and no content."""
