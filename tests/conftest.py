@@ -13,6 +13,13 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuses the name of a test that holds an address, which is another one in each of the processes of ``make test``."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} is named by where an object lies in memory; give it an id")
+
+
 def pytest_collection_finish() -> None:
     """Exempts what the imports have made from garbage collection: tests that collect garbage would search it every time."""
     gc.freeze()

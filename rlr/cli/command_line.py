@@ -226,11 +226,17 @@ class CLI(LightningCLI):
         if self._speaks and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             say(self._summary)
 
+    def _dump_config(self) -> None:
+        """Turns the config into plain values, once: for modules that save their arguments, and for the folder of the run."""
+        if not hasattr(self, "config_dump"):
+            text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
+            self.config_dump = yaml.safe_load(text)
+
     def _resolved(self) -> str:
         """The config of this run, without what belongs to the command alone."""
-        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_none=False)
-        config = {name: value for name, value in yaml.safe_load(text).items() if name in PARTS}
-        config["trainer"]["default_root_dir"] = str(self.run.folder)
+        self._dump_config()
+        config = {name: value for name, value in self.config_dump.items() if name in PARTS}
+        config["trainer"] = {**config["trainer"], "default_root_dir": str(self.run.folder)}
         return HEADER + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlr.models.prediction import PREDICTIONS
 from rlr.samplers import CPS, DDIM, Ancestral, FixedWindow, FlowSDE, Sampler, Windowed
+from rlr.samplers.windows import Window
 from rlr.schedules import DiscreteSchedule, Grid, RectifiedFlow, RescaledSchedule, Spacing, leading, trailing
 
 M, S2 = 0.5, 0.25
@@ -22,8 +23,10 @@ RESCALED = RescaledSchedule(DiscreteSchedule.scaled_linear(), RescaledSchedule.r
 STOCHASTIC = [CPS(20, 0.6), DDIM(20, 0.0), DDIM(20, 0.3), DDIM(20, 1.0), Ancestral(20, 0.0)]
 
 
-def identify(sampler: Sampler) -> str:
-    values = (identify(v) if isinstance(v, Sampler) else str(v) for k, v in vars(sampler).items() if k != "steps")
+def identify(sampler: Sampler | Window) -> str:
+    values = (
+        identify(v) if isinstance(v, Sampler | Window) else str(v) for k, v in vars(sampler).items() if k != "steps"
+    )
     return f"{type(sampler).__name__}({', '.join(values)})"
 
 
