@@ -72,7 +72,7 @@ def test_a_command_on_a_shipped_config_is_valid(
 
 def test_many_commands_are_found() -> None:
     assert {words[0] for words in TRAIN} == {
-        "fit", "validate", "test", "predict", "export", "analyze", "page", "compare"
+        "fit", "validate", "test", "predict", "export", "analyze", "page", "compare", "doctor"
     }  # fmt: skip
     assert len(SHIPPED) >= 15
 

@@ -42,14 +42,20 @@ def parse(*args: str) -> Namespace:
         return parser().parse_args(list(args)).model
 
 
-def names(base: type) -> set[str]:
-    return {name for kind in base.__subclasses__() for name in {kind.__name__} | names(kind)}
+EMPTY = inspect.Parameter.empty
+
+
+def classes(base: type) -> dict[str, type]:
+    """All subclasses by their names."""
+    return {
+        name: found for kind in base.__subclasses__() for name, found in {kind.__name__: kind, **classes(kind)}.items()
+    }
 
 
 def objects() -> dict[str, dict[str, dict]]:
     """Every class that shipped configs name at each place, as one of them gives it, arguments and all."""
     found: dict[str, dict[str, dict]] = {place: {} for place in PLACES}
-    known = {place: names(base) for place, base in PLACES.items()}
+    known = {place: classes(base) for place, base in PLACES.items()}
 
     def visit(value, folder):
         if isinstance(value, str) and value.startswith("parts/"):
@@ -92,7 +98,8 @@ def config(place: str, given: object, folder: Path, name: str = "old") -> str:
 def required(cls: str, place: str) -> dict:
     """The arguments without a default, taken from the shipped object."""
     given = OBJECTS[place][cls].get("init_args") or {}
-    return {key: value for key, value in given.items() if key in ("model", "reward", "rewards", "path", "low", "high")}
+    parameters = inspect.signature(classes(PLACES[place])[cls]).parameters
+    return {key: value for key, value in given.items() if key in parameters and parameters[key].default is EMPTY}
 
 
 def test_the_pairs_cover_what_is_shipped():

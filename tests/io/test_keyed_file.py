@@ -186,12 +186,12 @@ def test_the_law_of_writers_can_fail(tmp_path, monkeypatch):
     def interrupted(target, data):
         if not inside:
             inside.append(True)
-            monkeypatch.setattr(keyed_file, "_locked", lambda folder: threading.RLock())
+            monkeypatch.setattr(keyed_file, "locked", lambda folder: threading.RLock())
             KeyedFile(path).put({"k": 2}, "lost")
         write(target, data)
 
     monkeypatch.setattr(keyed_file, "write_whole", interrupted)
-    monkeypatch.setattr(keyed_file, "_locked", lambda folder: threading.RLock())
+    monkeypatch.setattr(keyed_file, "locked", lambda folder: threading.RLock())
     KeyedFile(path).put({"k": 1}, "kept")
     assert [entry.value for entry in KeyedFile(path)] == ["kept"]
 

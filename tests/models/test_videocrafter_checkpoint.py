@@ -115,7 +115,7 @@ UNET = "model.diffusion_model."
 def test_a_file_that_does_not_fit_is_one_sentence(
     random_vc: Path, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object], fact: str
 ) -> None:
-    with pytest.raises(ValueError, match=rf"does not fit the VideoCrafter that was asked for: .*{fact}.*; give the"):
+    with pytest.raises(ValueError, match=rf"does not fit the VideoCrafter that was asked for: .*{fact}.*; set the"):
         VideoCrafter(alter(random_vc, tmp_path, change))
 
 

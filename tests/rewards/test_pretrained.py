@@ -33,7 +33,7 @@ def test_a_folder_of_transformers_with_another_shape(folder):
     folder, state = folder
     save_file(state | {"visual_projection.weight": torch.zeros(3, 3)}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        ValueError, match=r"has in another shape 1 weights of CLIPModel, such as visual_projection\.weight; give"
+        ValueError, match=r"has in another shape 1 weights of CLIPModel, such as visual_projection\.weight; set"
     ):
         clip(folder)
 

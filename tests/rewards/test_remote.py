@@ -121,7 +121,10 @@ def test_the_sentence_of_a_reward_comes_through(waits):
         def forward(self, samples, prompts):
             raise ValueError("the prompt 'a' is too short;\nwrite more")
 
-    with serving(Picky()) as url, pytest.raises(ValueError, match=r"422: the prompt 'a' is too short; write more"):
+    with (
+        serving(Picky()) as url,
+        pytest.raises(ValueError, match=r"422: the reward Picky: the prompt 'a' is too short; write more"),
+    ):
         Remote(url)(random_pixels(1, 3, 2, 2), ["a"])
     assert waits == []
 
