@@ -198,6 +198,8 @@ YAML = [
 def placed(text: str) -> dict[str, Any]:
     """Returns a snippet as a part of a config; a data set of stages has further arguments."""
     content: dict[str, Any] = yaml.safe_load(text)
+    if "data" in content and "reward" in content:
+        return {"data": content.pop("data"), **placed(yaml.safe_dump(content))}
     first = "sampler" if "sampler" in content else next(iter(content))
     content = {"class_path": "DCoT", "init_args": content} if first == "writer" else content
     for key in reversed(("data",) if first == "writer" else PLACES.get(first, ())):

@@ -61,6 +61,9 @@ class Service:
             with torch.no_grad():
                 scores = self.reward(samples.to(self.device), prompts)
         except ValueError as error:
+            # other errors of the reward's code are faults, whose inside no client reads
+            if error.__cause__ and not isinstance(error.__cause__, ValueError):
+                raise error.__cause__ from None
             raise Refused(str(error), 422) from error
         return [score.item() if score.isfinite() else None for score in scores]
 
