@@ -241,7 +241,7 @@ def test_predict_writes_pictures_with_the_rewards_before_and_after(args, tmp_pat
     cli = main(["predict", *args])
     folder = tmp_path / "out" / "predictions"
     names = [f"0000{i}.{suffix}" for i in range(3) for suffix in ("json", "png")]
-    assert sorted(path.name for path in folder.iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "origin.json"]
     expected = cli.model.generate(PromptBatch(["four", "five"], [0, 1]))
     story = json.loads((folder / "00001.json").read_text())
     assert (story["prompt"], story["seed"], story["checkpoint"]) == ("five", expected.seeds[1], None)
@@ -256,7 +256,7 @@ def test_predict_writes_pictures_with_the_rewards_before_and_after(args, tmp_pat
 def test_there_is_nothing_to_train_and_nothing_to_load(args, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("RLR_TRACEBACK", raising=False)
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.6"}, tmp_path / "some.ckpt")
-    for command in (["fit", *args], ["predict", *args, f"--ckpt_path={tmp_path / 'some.ckpt'}"]):
+    for command in (["fit", *args, "--data.train=[one]"], ["predict", *args, f"--ckpt_path={tmp_path / 'some.ckpt'}"]):
         with pytest.raises(SystemExit):
             main(command)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
