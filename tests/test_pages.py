@@ -105,7 +105,7 @@ trainer: {{accelerator: cpu, max_epochs: -1, max_steps: 1, enable_progress_bar: 
 # the quickstart, and the exporters that a page adds, have tests of their own
 ON_RUNS = [
     words for words in TRAIN
-    if words[1].startswith("runs/") and words[0] in ("validate", "test", "predict", "page", "compare")
+    if words[1:] and words[1].startswith("runs/") and words[0] in ("validate", "test", "predict", "page", "compare")
     and not set(words) & {"runs/small", "held_out.txt"}
 ]  # fmt: skip
 

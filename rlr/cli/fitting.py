@@ -77,7 +77,7 @@ class Change:
 
 
 def changes(footprint: Footprint, needed: Mapping[str, tuple[int, int]], there: int) -> list[Change]:
-    """Returns the changes after which training fits, each by itself; if there is none, those that help most together."""
+    """Returns the changes after which training fits, each by itself, or else those that help most together."""
     single = list(_single(footprint, needed, there))
     enough = [change for change in single if Fit(change.needed, there).fits]
     return enough or list(_together(footprint))
