@@ -1,5 +1,8 @@
 """Shipped configs by name, and the console command."""
 
+import multiprocessing
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -33,13 +36,31 @@ def test_an_unknown_name_is_a_sentence():
         with_shipped(["fit", "@tiny_rl"])
 
 
-@pytest.mark.parametrize("command", [["-m", "rlr"], [str(ROOT / "train.py")]])
-def test_the_command_runs_from_anywhere_and_exits_with_zero(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    call = [sys.executable, *command, "fit", "@tiny_rlr", "--print_config"]
+ARGUMENTS = ["fit", "@tiny_rlr", "--print_config"]
+
+
+def test_the_script_runs_from_anywhere_and_exits_with_zero(tmp_path):
+    call = [sys.executable, str(ROOT / "train.py"), *ARGUMENTS]
     done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "HalfOrderRLR" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_package(folder: Path) -> None:
+    """What ``python -m rlr`` does in a folder."""
+    os.chdir(folder)
+    sys.argv = ["rlr", *ARGUMENTS]
+    runpy.run_module("rlr", run_name="__main__", alter_sys=True)
+
+
+def test_the_package_runs_from_anywhere_and_exits_with_zero(tmp_path, capfd):
+    # a process that has imported torch already
+    child = multiprocessing.get_context("fork").Process(target=run_package, args=(tmp_path,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert "HalfOrderRLR" in capfd.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 
