@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
 
 from rlr.callbacks.ema import EMA
 from rlr.callbacks.origin import claim
@@ -15,6 +16,7 @@ from rlr.evaluation.provenance import identity
 from rlr.io.hub import checksum
 from rlr.io.json_file import read_json, write_json
 from rlr.io.text import quote
+from rlr.io.video import write_video
 from rlr.models.staged import StagedPrompt
 from rlr.modules.sampling import Prediction, Sampling, finite
 
@@ -128,8 +130,16 @@ class PredictionWriter(BasePredictionWriter):
             **(prediction.notes[i] if prediction.notes else {}),
         }
         if finite(prediction.samples[i : i + 1]).item():
-            write_sample(stem, prediction.samples[i], prediction.fps)
+            _write(stem, prediction.samples[i], prediction.fps)
         write_json(stem.with_suffix(".json"), facts)
+
+
+def _write(stem: Path, pixels: Tensor, fps: float | None) -> None:
+    """Writes a sample with the pixels that it has; the files of an evaluation pad videos of odd size instead."""
+    if fps is None:
+        write_sample(stem, pixels, None)
+    else:
+        write_video(stem.with_suffix(suffix(fps)), pixels, fps)
 
 
 def _media(file: Path) -> list[Path]:

@@ -236,7 +236,7 @@ def test_the_command_line_trains_and_predicts_clips(tmp_path, monkeypatch):
     ).model
     folder = tmp_path / "out" / "predictions" / "last"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == [f"{k:05d}.{kind}" for k in range(3) for kind in ("json", "mp4")]
+    assert names == [*(f"{k:05d}.{kind}" for k in range(3) for kind in ("json", "mp4")), "origin.json"]
     again = aligned.generate(PromptBatch(list(WORDS[:3]), [0, 1, 2]))
     for k in range(3):
         video, facts = read_video(folder / f"{k:05d}.mp4"), json.loads((folder / f"{k:05d}.json").read_text())
