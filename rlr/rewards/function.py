@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from rlr.rewards.base import Reward, as_scores
@@ -106,7 +106,7 @@ class FunctionReward(Reward):
 
     def _report_no_gradient(self, error: Exception) -> None:
         # usual for a function of NumPy; a mistake in a function of torch would otherwise be lost
-        rank_zero_info(
+        rank_zero_warn(
             f"the reward {self.name} has no gradient: with pixels that require one it raises {type(error).__name__}: {error}; "
             "state differentiable=False if that is meant"
         )

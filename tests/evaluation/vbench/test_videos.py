@@ -46,14 +46,6 @@ def test_a_dimension_that_is_asked_for_is_judged_on_its_own_prompts(tmp_path):
     assert [entry.dimensions for entry in entries] == list(prompts.values())
 
 
-def test_missing_clips(tmp_path):
-    videos = PromptSet(PROMPTS, 2)
-    assert videos.missing(tmp_path / "none") == set(videos.names)
-    (whole(tmp_path) / "A cat-1.mp4").unlink()
-    # 'a cat-1.mp4' is there
-    assert videos.missing(tmp_path) == {VideoName("A cat", 1)}
-
-
 def test_a_partial_set_is_judged_only_when_stated(tmp_path):
     (whole(tmp_path) / "A cat-1.mp4").unlink()
     stated = (
@@ -82,7 +74,7 @@ def test_a_folder_of_something_else(tmp_path):
     with pytest.raises(ValueError, match=r"holds no mp4 file, and VBench judges no other; set another folder, or conv"):
         PromptSet(PROMPTS).entries(fill(tmp_path / "gifs", ["a cat-0.gif"]))
     with pytest.raises(
-        ValueError, match=r"none of the 1 mp4 files in .* has the name of a video .* 'a cat-0.mp4'; give ano"
+        ValueError, match=r"none of the 1 mp4 files in .* has the name of a video .* 'a cat-0.mp4'; set ano"
     ):
         PromptSet(PROMPTS, partial=True).entries(fill(tmp_path / "other", ["holiday.mp4"]))
 

@@ -105,8 +105,8 @@ def test_the_first_prompts_have_a_film_each(finished: Path, base) -> None:
 def test_the_page_plays_the_films_and_needs_no_other_file(finished: Path) -> None:
     references = References()
     references.feed(page(finished))
-    # two films of each of 12 prompts, two strips of each of the others, two charts and the icon
-    assert len(references.found) == PROMPTS * 2 + 2 + 1
+    # two films of each of 12 prompts, two strips of each of the others, and the icon; charts are SVG
+    assert len(references.found) == PROMPTS * 2 + 1
     assert all(reference.startswith("data:") for reference in references.found)
     films = re.findall(
         r"<video ([^>]*)src=\"data:video/mp4;base64,([^\"]+)\" aria-label=\"(\w+): ([^\"]+)\"", page(finished)
@@ -174,7 +174,7 @@ def test_what_is_printed(run: tuple[Path, str]) -> None:
         "dynamic degree",
     ):
         assert re.search(rf"^{re.escape(label)}.*…", printed, re.MULTILINE)
-    written = [Path(line).name for line in printed.splitlines()[-5:]]
+    written = [Path(line).name for line in printed.splitlines()[-4:]]
     assert written == ["index.html", "before_after.png", "results.json", "videos"]
 
 
