@@ -40,6 +40,8 @@ def stated(folder: Path):
 def test_wandb_warns_of_nothing_that_lightning_sets(config, tmp_path, offline, monkeypatch, capfd):
     import wandb
 
+    # settings of the process that an earlier test has made are silent
+    wandb.teardown()
     monkeypatch.delenv("WANDB_SILENT")
     path = config(
         ("  max_steps: 3\n", "  max_steps: 1\n  logger: {class_path: WandbLogger, init_args: {offline: true}}\n")
