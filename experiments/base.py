@@ -61,9 +61,6 @@ class Experiment(ABC):
     note: ClassVar[str] = ""
     """What the experiment measures, in a sentence or two."""
 
-    source: ClassVar[str] = ""
-    """The experiment whose rows this one uses, if they are not its own; both then have the same runs."""
-
     published: ClassVar[Sequence[Table]] = ()
     """The numbers of the paper, for comparison."""
 
@@ -78,6 +75,10 @@ class Experiment(ABC):
     @abstractmethod
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         """Returns the tables and figures of the rows; any number of runs may still be missing."""
+
+    def source(self, setting: Setting) -> str:
+        """Returns the name of the experiment whose rows this one uses, by default its own."""
+        return self.name
 
     def missing(self, setting: Setting) -> str | None:
         """Returns one sentence about what this machine lacks for the setting, or None."""

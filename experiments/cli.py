@@ -77,7 +77,7 @@ class Session:
 
     def __init__(self, experiment: Experiment, setting: Setting, options: Namespace) -> None:
         self.experiment, self.setting, self.options = experiment, setting, options
-        self.results = Results.of(setting, experiment.source or experiment.name)
+        self.results = Results.of(setting, experiment.source(setting))
 
     def run(self) -> int:
         """Measures the missing runs, and returns the exit status."""

@@ -85,17 +85,7 @@ def _world(name: str, label: str) -> Target:
 
 TINY_TARGETS = (_world("TinyPickScore", "TinyPickScore"), _world("TinyHPSv2", "TinyHPSv2 x100"))
 
-_STEPS = "model.init_args.sampler.init_args.steps"
 _ESTIMATOR = "model.init_args.estimator.init_args"
-
-DDPO = Method("DDPO", "configs/image/tiny_ddpo.yaml", updates_per_round=4)
-ALIGNPROP = Method("AlignProp", "configs/image/tiny_alignprop.yaml")
-TRUNCATED = Method("DRaFT-2", "configs/image/tiny_backprop.yaml", (f"{_ESTIMATOR}.steps=2",))
-# first order covers one of five steps, half order two, and zeroth order the other two
-RLR = Method("RLR", "configs/image/tiny_rlr_paper.yaml", (f"{_STEPS}=5", f"{_ESTIMATOR}.length=2"))
-# a run that is evaluated during training must not depend on its number of updates
-HALF_ORDER = Method("half-order RLR", "configs/image/tiny_rlr.yaml", ("model.init_args.optimization.decay_steps=0",))
-TINY_METHODS = (DDPO, ALIGNPROP, TRUNCATED, RLR, HALF_ORDER)
 
 
 def ablations(method: Method) -> tuple[Method, Method, Method]:
@@ -153,12 +143,15 @@ def staged(config: str, plain: Sequence[str], evaluations: tuple[str, str], samp
 CLIP_TARGETS = (Target("TinyHPSv2", "TinyHPSv2 x100"),)
 """The reward of the video configs."""
 
-_CONSTANT = "model.init_args.optimization.decay_steps=0"
+_CHAIN = ("model.init_args.sampler.init_args.steps=10", "model.init_args.optimization.decay_steps=0")
+"""Ten steps, and a constant learning rate: a run that is evaluated during training must not depend on its number of updates."""
 CLIP_METHODS = (
-    Method("DDPO", "configs/video/tiny_ddpo.yaml", samples=8, updates_per_round=4),
-    Method("VADER", "configs/video/tiny_vader.yaml", (_CONSTANT,), samples=8),
-    Method("RLR", "configs/video/tiny_rlr_paper.yaml", samples=8),
-    Method("half-order RLR", "configs/video/tiny_rlr.yaml", (_CONSTANT,), samples=8),
+    Method("DDPO", "configs/video/tiny_ddpo.yaml", _CHAIN, samples=8, updates_per_round=4),
+    Method("VADER", "configs/video/tiny_vader.yaml", _CHAIN, samples=8),
+    # first order covers one of ten steps, half order four, and zeroth order the other five
+    Method("RLR", "configs/video/tiny_rlr_paper.yaml", (*_CHAIN, f"{_ESTIMATOR}.length=4"), samples=8),
+    Method("half-order RLR", "configs/video/tiny_rlr.yaml", _CHAIN, samples=8),
+    Method("look-ahead RLR", "configs/video/tiny_look_ahead.yaml", _CHAIN, samples=8),
 )
 
 ITERATIONS = 5

@@ -4,7 +4,6 @@ from experiments.base import Experiment
 from experiments.board.board import BoardA, BoardB
 from experiments.board.tuning import BoardTuningA, BoardTuningB
 from experiments.cost.slopes import Slopes
-from experiments.paper.cost import Cost
 from experiments.paper.figure3 import Figure3
 from experiments.paper.figure4 import Figure4
 from experiments.paper.table1 import Table1
@@ -14,13 +13,10 @@ from experiments.paper.table4 import Table4
 from experiments.paper.table5 import Table5
 from experiments.paper.table6 import Table6
 from experiments.paper.tails import Tails
-from experiments.paper.tuning import Tuning
 from experiments.paper.tuning_video import TuningVideo
 
 EXPERIMENTS: tuple[type[Experiment], ...] = (
     Table1,
-    Cost,
-    Tuning,
     TuningVideo,
     Table2,
     Table3,

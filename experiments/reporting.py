@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Figure, Row, Table
-from experiments.paper.comparison import START, at
+from experiments.marks import START, at
 from experiments.summary import grouped, mean_of, numbers
 
 COSTS = (("update", "updates", 0), ("reward_calls", "reward calls", 0), ("step_seconds", "seconds", 0))

@@ -1,6 +1,7 @@
 """What the experiments of a track share."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from experiments.base import Experiment, Run
@@ -19,10 +20,15 @@ class TrackExperiment(Experiment):
     evaluation: ClassVar[str]
     """The config of the evaluation."""
 
-    def methods(self) -> list[Method]:
-        """Returns the configured methods of the track, the decisive ones first."""
+    def of_track(self) -> list[Entry]:
+        """Returns the entries of the track with configured methods, the decisive ones first."""
         ordered = sorted(self.entries, key=lambda entry: not entry.decisive)
-        return [self.track.configure(entry.method) for entry in ordered if self.track in entry.tracks]
+        found = [entry for entry in ordered if self.track in entry.tracks]
+        return [replace(entry, method=self.track.configure(entry.method)) for entry in found]
+
+    def methods(self) -> list[Method]:
+        """Returns the configured methods of the track."""
+        return [entry.method for entry in self.of_track()]
 
     def decisive(self) -> set[str]:
         """Returns the names of the methods that decide the default method."""

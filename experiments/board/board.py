@@ -1,6 +1,7 @@
 """The board: time to reward of every method, on each track."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Run, Table
@@ -8,8 +9,12 @@ from experiments.board.base import TrackExperiment
 from experiments.board.report import Board
 from experiments.board.tracks import TRACK_A, TRACK_B
 from experiments.board.tuning import BoardTuning, BoardTuningA, BoardTuningB
+from experiments.marks import CURVE, SAMPLES, marked
 from experiments.methods import Method
 from experiments.settings import Setting
+
+MODEL = "Tiny"
+"""The trained model of all runs."""
 
 
 class BoardExperiment(TrackExperiment):
@@ -22,20 +27,24 @@ class BoardExperiment(TrackExperiment):
         """Returns the runs of the methods whose learning rate is selected, the first seed of all methods first."""
         self.check(setting)
         tries = self.tuning().tries(setting)
-        selected = {name: found.selected for name, found in tries.items()}
         return [
-            self.run(setting, method, value, seed)
+            self.run(setting, entry.method, value, seed)
             for seed in seeds
-            for method in self.methods()
-            if (value := selected.get(method.name)) is not None
+            for entry in self.of_track()
+            if (value := tries[entry.rate_of or entry.method.name].selected) is not None
         ]
 
     def run(self, setting: Setting, method: Method, value: str, seed: int) -> Run:
         """Returns the run of a method with a learning rate."""
-        return self.training(setting, method, value, seed, self.track.points(method), {"seed": seed})
+        *on_the_way, end = self.track.points(method)
+        run = self.training(setting, method, value, seed, (*on_the_way, end), {"seed": seed})
+        columns: Row = {"model": MODEL, "reward": self.track.target.name}
+        found = marked(run, {**dict.fromkeys(on_the_way, CURVE), end: SAMPLES}, self.track.target)
+        return replace(found, measure=lambda: [{**columns, **row} for row in found.measure()])
 
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        return Board(self.track, rows).report()
+        left_out = {entry.method.name for entry in self.entries if entry.ablation}
+        return Board(self.track, [row for row in rows if row["method"] not in left_out]).report()
 
 
 class BoardA(BoardExperiment):

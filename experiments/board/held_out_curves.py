@@ -12,7 +12,8 @@ from statistics import fmean
 from scipy.stats import t as student
 
 from experiments.base import Row
-from experiments.summary import standard_error
+from experiments.marks import SECONDS
+from experiments.summary import grouped, standard_error
 
 LEVEL = 0.95
 """The coverage of the intervals."""
@@ -54,6 +55,28 @@ class Curve:
             if reached >= score:
                 return c + (later - c) * (score - s) / (reached - s)
         return None
+
+
+def at_equal_seconds(rows: Sequence[Row]) -> list[Row]:
+    """Returns a row for each run at the training seconds of the shortest run, interpolated between two evaluations.
+
+    Args:
+        rows: The rows of runs that differ in method, reward, model or seed; all others are numbers of the evaluations.
+    """
+    runs = [sorted(run, key=lambda row: float(row["update"])) for run in grouped(rows, *_RUN).values()]
+    if not runs:
+        return []
+    seconds = min(float(run[-1]["step_seconds"]) for run in runs)
+    return [_interpolated(run, seconds) for run in runs]
+
+
+_RUN = ("model", "reward", "method", "seed", "prompts")
+
+
+def _interpolated(run: Sequence[Row], seconds: float) -> Row:
+    names = [name for name, value in run[-1].items() if isinstance(value, float)]
+    found = {name: Curve.of(run, "step_seconds", name).score_at(seconds) for name in names}
+    return {**run[-1], **{name: value for name, value in found.items() if value is not None}, "at": SECONDS}
 
 
 @dataclass(frozen=True)

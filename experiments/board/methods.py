@@ -6,7 +6,7 @@ The order is that of the measurements. Options that a method shares with all oth
 from dataclasses import dataclass
 
 from experiments.board.tracks import TRACK_A, TRACK_B, Track
-from experiments.methods import Method
+from experiments.methods import Method, ablations, truncations
 
 GRID = ("1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3", "1.0e-2")
 """The learning rates of the tries; a method may have five values of another option instead."""
@@ -22,11 +22,15 @@ class Entry:
         method: The method.
         tracks: The tracks.
         decisive: Whether it decides the default method, and is measured before the others.
+        rate_of: The name of the method whose selected learning rate it has; empty if it has tries of its own.
+        ablation: Whether tables of the paper need it, and the pages of the board leave it out.
     """
 
     method: Method
     tracks: tuple[Track, ...]
     decisive: bool = False
+    rate_of: str = ""
+    ablation: bool = False
 
 
 def method(
@@ -49,6 +53,14 @@ def groups(batch: int = 32, samples_per_prompt: int = 4) -> tuple[str, str]:
 
 
 A, B = (TRACK_A,), (TRACK_B,)
+_RLR = method("RLR (paper)", "tiny_rlr_paper")
+_WITHOUT = ablations(_RLR)
+ABLATIONS = tuple(found.name for found in _WITHOUT)
+"""The names of RLR without its parts, for Table 5."""
+_DEPTHS = {"K = 1": "1", "K = 5": "5", "K = 10, all": "AllSteps"}
+TRUNCATIONS = tuple(_DEPTHS)
+"""The names of backpropagation through the last K steps, for Figure 3; K = 2 is DRaFT-2."""
+_TRUNCATED = truncations(method("K", "tiny_backprop"), tuple(_DEPTHS.values()), TRUNCATIONS)
 
 ENTRIES = (
     Entry(method("AlignProp", "tiny_alignprop"), A, decisive=True),
@@ -56,7 +68,7 @@ ENTRIES = (
     Entry(method("look-ahead RLR", "tiny_look_ahead"), A, decisive=True),
     Entry(method("LeapAlign", "tiny_leapalign"), A, decisive=True),
     Entry(method("DDPO", "tiny_ddpo", updates_per_round=4), (TRACK_A, TRACK_B), decisive=True),
-    Entry(method("RLR (paper)", "tiny_rlr_paper"), A, decisive=True),
+    Entry(_RLR, A, decisive=True),
     Entry(method("half-order RLR", "tiny_rlr_half_order"), A),
     Entry(method("DRaFT-LV", "tiny_draft_lv"), A),
     Entry(method("DRTune", "tiny_drtune"), A),
@@ -68,4 +80,6 @@ ENTRIES = (
     Entry(method("GRPO", "tiny_grpo", updates_per_round=2, samples=32), B, decisive=True),
     Entry(method("REINFORCE", "tiny_reinforce", *groups(), samples=32), B),
     Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B),
+    *(Entry(found, A, ablation=True) for found in _WITHOUT),
+    *(Entry(found, A, rate_of="DRaFT-2", ablation=True) for found in _TRUNCATED),
 )

@@ -104,6 +104,10 @@ class BoardTuning(TrackExperiment):
 
     evaluation = "experiments/configs/board_tuning.yaml"
 
+    def methods(self) -> list[Method]:
+        """Returns the configured methods of the track that have tries of their own."""
+        return [entry.method for entry in self.of_track() if not entry.rate_of]
+
     def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
         """Returns the tries, the first value of every method first; the seeds have no effect."""
         self.check(setting)

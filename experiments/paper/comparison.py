@@ -4,15 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments.base import Experiment, Row, Run
+from experiments.base import Experiment, Run
+from experiments.board.board import BoardA
+from experiments.marks import CURVE, SAMPLES, marked
 from experiments.methods import Method, Target
-from experiments.paper.cost import costs
-from experiments.paper.tuning import RateSelection
-from experiments.settings import Setting
+from experiments.paper.rates import RateSelection
+from experiments.settings import TINY, Setting
 from experiments.training import Training
-
-START, CURVE, SAMPLES, SECONDS = "start", "curve", "samples", "seconds"
-"""The point at which a row is measured: base model, during training, equal samples, equal seconds."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,6 @@ class Plan:
         samples: The number of samples for each method.
         every: The number of samples between two points of a curve.
         rates: Sets the learning rates of the methods.
-        reference: The method whose seconds define the budget of a comparison at equal seconds; None for no such comparison.
     """
 
     models: Mapping[str, Sequence[Method]]
@@ -35,34 +32,11 @@ class Plan:
     samples: int
     every: int
     rates: Callable[[Setting], RateSelection]
-    reference: Method | None = None
 
-    def budgets(self, method: Method, cost: Mapping[str, float]) -> dict[int, str]:
-        """Returns the numbers of updates after which to evaluate, each with the name of the point.
-
-        Args:
-            method: The method.
-            cost: The seconds of an update of each method, for a comparison at equal seconds.
-        """
+    def budgets(self, method: Method) -> dict[int, str]:
+        """Returns the numbers of updates of a method after which to evaluate, each with the name of the point."""
         marks = {method.updates(samples): CURVE for samples in range(self.every, self.samples, self.every)}
-        equal = method.updates(self.samples)
-        ends = {equal: SAMPLES}
-        if self.reference is not None:
-            timed = method.updates_in(self.seconds(cost), cost[method.name])
-            # the curve of a longer run continues to its end
-            further = range(method.updates(self.every), timed, method.updates(self.every))
-            marks.update(dict.fromkeys(further, CURVE))
-            ends[timed] = f"{ends[timed]} {SECONDS}" if timed in ends else SECONDS
-        return dict(sorted({**marks, **ends}.items()))
-
-    def seconds(self, cost: Mapping[str, float]) -> float:
-        """Returns the seconds of each method in a comparison at equal seconds.
-
-        Args:
-            cost: The seconds of an update of each method.
-        """
-        assert self.reference is not None
-        return self.reference.updates(self.samples) * cost[self.reference.name]
+        return {**marks, method.updates(self.samples): SAMPLES}
 
 
 class Comparison(Experiment):
@@ -77,38 +51,28 @@ class Comparison(Experiment):
         return list(self._runs(setting, self.plans[setting.name], seeds))
 
     def _runs(self, setting: Setting, plan: Plan, seeds: Sequence[int]) -> Iterator[Run]:
-        choice, cost = plan.rates(setting), costs(setting) if plan.reference else {}
+        choice = plan.rates(setting)
         for seed in seeds:
             for model, methods in plan.models.items():
                 for target in plan.targets:
                     for method in methods:
                         key: dict[str, str | int] = {"model": model, "reward": target.name, "method": method.name}
-                        budgets = plan.budgets(method, cost)
-                        run = Training(
-                            choice(method).with_reward(target),
-                            method.evaluation or plan.evaluation,
-                            seed,
-                            tuple(budgets),
-                        )
-                        yield marked(
-                            run.as_run(setting, self.source or self.name, {**key, "seed": seed}), budgets, target
-                        )
+                        budgets, evaluation = plan.budgets(method), method.evaluation or plan.evaluation
+                        run = Training(choice(method).with_reward(target), evaluation, seed, tuple(budgets))
+                        as_run = run.as_run(setting, self.source(setting), {**key, "seed": seed})
+                        yield marked(as_run, budgets, target)
 
 
-def marked(run: Run, budgets: Mapping[int, str], target: Target) -> Run:
-    """Returns the run with additional columns: the point of the measurement and the reward of the training."""
+class BoardComparison(Comparison):
+    """A comparison whose runs on the built-in model are runs of the board."""
 
-    def measure() -> list[Row]:
-        rows: list[Row] = []
-        for row in run.measure():
-            marks: Row = {"at": {0: START, **budgets}[int(float(row["update"]))], "proxy": row[target.label]}
-            gains: Row = {"proxy gain": row[f"{target.label} gain"]} if f"{target.label} gain" in row else {}
-            rows.append({**marks, **gains, **row})
-        return rows
+    board: ClassVar[Sequence[str]]
+    """The names of the methods, on track A of the board."""
 
-    return Run(run.key, run.command, measure)
+    def source(self, setting: Setting) -> str:
+        return BoardA.name if setting.name == TINY.name else super().source(setting)
 
-
-def at(rows: Sequence[Row], mark: str) -> list[Row]:
-    """Returns the rows that are measured at a point."""
-    return [row for row in rows if mark in str(row.get("at", "")).split()]
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        if setting.name != TINY.name:
+            return super().runs(setting, seeds)
+        return [run for run in BoardA().runs(setting, seeds) if run.key["method"] in self.board]

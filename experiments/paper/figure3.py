@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.methods import SD_TARGETS, TINY_TARGETS, TRUNCATED, Method, truncations
-from experiments.paper.comparison import SAMPLES, Comparison, Plan
-from experiments.paper.tuning import configured, tuned
+from experiments.board.methods import TRUNCATIONS
+from experiments.marks import SAMPLES
+from experiments.methods import SD_TARGETS, Method, truncations
+from experiments.paper.comparison import BoardComparison, Plan
+from experiments.paper.rates import configured
 from experiments.reporting import curves, details, measurements
 from experiments.summary import grouped
 
@@ -15,25 +17,18 @@ _SD14 = Method("K", "configs/image/sd14_draft1_pickscore.yaml", samples=32)
 _DEEP = _SD14.with_overrides("model.init_args.memory.checkpoint_steps=true")
 
 
-class Figure3(Comparison):
+class Figure3(BoardComparison):
     """Backpropagation through the last K steps, for several K, in longer runs."""
 
     name = "figure3"
     title = "Figure 3: truncated backpropagation"
     note = (
-        "Backpropagation through the last K steps of the chain, all with the learning rate that was best for K = 2. Means "
-        "over seeds, bands from the smallest to the largest. In a collapse the diversity or the exact check falls while the "
-        "reward rises."
+        "Backpropagation through the last K steps of the chain. In the setting tiny the runs are those of track A of the board, "
+        "all with the learning rate that was best for K = 2 (DRaFT-2). Means over seeds, bands from the smallest to the largest. "
+        "In a collapse the diversity or the exact check falls while the reward rises."
     )
+    board = (*TRUNCATIONS, "DRaFT-2")
     plans: ClassVar[Mapping[str, Plan]] = {
-        "tiny": Plan(
-            {"Tiny": truncations(TRUNCATED, ("1", "2", "3", "5"), ("K = 1", "K = 2", "K = 3", "K = 5, all"))},
-            TINY_TARGETS[:1],
-            "experiments/configs/tiny.yaml",
-            samples=1920,
-            every=320,
-            rates=tuned(TRUNCATED.name),
-        ),
         "sd14": Plan(
             {
                 "SD1.4": truncations(

@@ -15,7 +15,6 @@ class Figure4(Table2):
     """The runs of Table 2 during training, against their cost."""
 
     name = "figure4"
-    source = "table2"
     title = "Figure 4: sample efficiency"
     note = (
         "The runs of Table 2 on held-out prompts: means over seeds, bands from the smallest to the largest. The upper row has the "

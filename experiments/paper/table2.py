@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_METHODS, TINY_TARGETS, stable_diffusion
-from experiments.paper.comparison import SAMPLES, SECONDS, Comparison, Plan
-from experiments.paper.tuning import configured, tuned
+from experiments.board.held_out_curves import at_equal_seconds
+from experiments.marks import SAMPLES, SECONDS
+from experiments.methods import SD_TARGETS, stable_diffusion
+from experiments.paper.comparison import BoardComparison, Plan
+from experiments.paper.rates import configured
 from experiments.reporting import details, overview
 
 _REWARDS = ("PickScore", "HPSv2", "AES", "ImageReward")
@@ -23,7 +25,7 @@ _PAPER = (
 )
 
 
-class Table2(Comparison):
+class Table2(BoardComparison):
     """Base, DDPO, truncated backpropagation and RLR, at equal samples and at equal seconds."""
 
     name = "table2"
@@ -31,22 +33,13 @@ class Table2(Comparison):
     note = (
         "Every run is evaluated before, during and after training on the same held-out prompts and noises; means ± standard errors "
         "are over training seeds. Samples are rollouts of the current weights; the additional pairs of rollouts of zeroth order "
-        "count as reward calls and as seconds. The budget of equal seconds is that of half-order RLR with equal samples: the "
-        "measured cost of an update in CPU seconds (the experiment `cost`) determines fixed numbers of updates. The column of "
-        "seconds has the time of these runs, without evaluation, under the load of the machine. Learning rates are those of the "
-        "experiment `tuning`."
+        "and the predictions of the look-ahead count as reward calls and as seconds. In the setting tiny the runs are those of "
+        "track A of the board (board_a), each with the learning rate of its tuning. Equal seconds are the CPU seconds of the "
+        "training steps of the shortest run; values between two evaluations are interpolated linearly."
     )
     published: ClassVar[Sequence[Table]] = (Table("Table 2", _HEAD, _PAPER),)
+    board = ("DDPO", "AlignProp", "DRaFT-2", "RLR (paper)", "half-order RLR", "look-ahead RLR")
     plans: ClassVar[Mapping[str, Plan]] = {
-        "tiny": Plan(
-            {"Tiny": TINY_METHODS},
-            TINY_TARGETS,
-            "experiments/configs/tiny.yaml",
-            samples=960,
-            every=320,
-            rates=tuned(),
-            reference=HALF_ORDER,
-        ),
         "sd14": Plan(
             {"SD1.4": stable_diffusion("sd14"), "SD2.1": stable_diffusion("sd21")},
             SD_TARGETS,
@@ -58,8 +51,8 @@ class Table2(Comparison):
     }
 
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        shown: list[Table | Figure] = []
-        for mark, title in ((SAMPLES, "At equal samples"), (SECONDS, "At equal seconds")):
-            if any(mark in str(row["at"]).split() for row in rows):
-                shown += [overview(rows, mark, title), *details(rows, mark, title)]
-        return shown
+        rows = [*rows, *at_equal_seconds(rows)]
+        budgets = ((SAMPLES, "At equal samples"), (SECONDS, "At equal seconds"))
+        return [
+            table for mark, title in budgets for table in (overview(rows, mark, title), *details(rows, mark, title))
+        ]

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.latents import Latents
+from experiments.marks import SAMPLES, marked
 from experiments.methods import (
     CLIP_LATENTS,
     CLIP_METHODS,
@@ -14,9 +15,8 @@ from experiments.methods import (
     VC2_METHODS,
     VC2_TARGET,
 )
-from experiments.paper.comparison import SAMPLES, Comparison, Plan, marked
-from experiments.paper.tuning import tuned
-from experiments.paper.tuning_video import TuningVideo
+from experiments.paper.comparison import Comparison, Plan
+from experiments.paper.tuning_video import tuned
 from experiments.reporting import details, overview
 from experiments.settings import Setting
 from experiments.summary import grouped, mean_of
@@ -60,7 +60,7 @@ class Table3(Comparison):
             "experiments/configs/tiny_video.yaml",
             samples=256,
             every=256,
-            rates=tuned(tuning=TuningVideo),
+            rates=tuned,
         )
     }
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.methods import HALF_ORDER, SD_TARGETS, TINY_TARGETS, staged
-from experiments.paper.comparison import SAMPLES, START, Comparison, Plan, at
-from experiments.paper.tuning import configured, tuned
+from experiments.marks import SAMPLES, START, at
+from experiments.methods import SD_TARGETS, TINY_TARGETS, staged
+from experiments.paper.comparison import Comparison, Plan
+from experiments.paper.rates import configured, of_the_board
 from experiments.reporting import measurements
 from experiments.summary import grouped, mean_of
 
@@ -33,10 +34,11 @@ class Table4(Comparison):
     name = "table4"
     title = "Table 4: the diffusive chain of thought"
     note = (
-        "Each row is evaluated with whole or with staged prompts, as its name says; rewards always use the whole prompt. Half "
-        "order covers the steps of the middle stage only in both runs. Means ± standard errors are over training seeds. In the "
-        "setting tiny the prompts are the captions of the built-in world that name a place and a texture, so that all stages "
-        "differ, and the estimator is half-order RLR; in sd14 they are the paper's five prompts of hands."
+        "Each row is evaluated with whole or with staged prompts, as its name says; rewards always use the whole prompt. The half "
+        "order term covers the steps of the middle stage only in both runs. Means ± standard errors are over training seeds. In "
+        "the setting tiny the prompts are the captions of the built-in world that name a place and a texture, so that all stages "
+        "differ, and the estimator is the look-ahead with its learning rate of the board; in sd14 they are the paper's five "
+        "prompts of hands."
     )
     published = (Table("Table 4", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
     plans: ClassVar[Mapping[str, Plan]] = {
@@ -50,7 +52,7 @@ class Table4(Comparison):
             _TINY[0],
             samples=960,
             every=320,
-            rates=tuned(HALF_ORDER.name),
+            rates=of_the_board("look-ahead RLR"),
         ),
         "sd14": Plan(
             {

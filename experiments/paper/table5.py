@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Table
-from experiments.methods import RLR, SD_TARGETS, TINY_TARGETS, ablations, stable_diffusion
-from experiments.paper.comparison import SAMPLES, Comparison, Plan
-from experiments.paper.tuning import configured, tuned
+from experiments.board.methods import ABLATIONS
+from experiments.marks import SAMPLES
+from experiments.methods import SD_TARGETS, ablations, stable_diffusion
+from experiments.paper.comparison import BoardComparison, Plan
+from experiments.paper.rates import configured
 from experiments.reporting import details, overview
 
 _PAPER = (
@@ -19,7 +21,7 @@ _PAPER = (
 _SD14 = stable_diffusion("sd14")[2].with_overrides("data=HPDv2", "data.init_args.batch_size=8")
 
 
-class Table5(Comparison):
+class Table5(BoardComparison):
     """RLR complete, and without half order, zeroth order, or both."""
 
     name = "table5"
@@ -29,15 +31,8 @@ class Table5(Comparison):
         "training seeds."
     )
     published = (Table("Table 5 (SD1.4, HPD v2)", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
+    board = (*ABLATIONS, "RLR (paper)")
     plans: ClassVar[Mapping[str, Plan]] = {
-        "tiny": Plan(
-            {"Tiny": (*ablations(RLR), RLR)},
-            TINY_TARGETS[:1],
-            "experiments/configs/tiny.yaml",
-            samples=960,
-            every=320,
-            rates=tuned(),
-        ),
         "sd14": Plan(
             {"SD1.4": (*ablations(_SD14), _SD14)},
             SD_TARGETS,

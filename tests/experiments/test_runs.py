@@ -8,29 +8,31 @@ import pytest
 import yaml
 
 from experiments.base import Figure, Row, Run, Table
-from experiments.methods import RLR, TINY_METHODS, TINY_TARGETS, Method, Target, ablations, stable_diffusion
+from experiments.board.board import BoardA
+from experiments.board.held_out_curves import at_equal_seconds
+from experiments.board.methods import ENTRIES, GRID
+from experiments.board.tracks import TRACK_A
+from experiments.board.tuning import BoardTuningA
+from experiments.marks import CURVE, SAMPLES, SECONDS, START, at
+from experiments.methods import Method, Target, stable_diffusion
 from experiments.page import Page
-from experiments.paper.comparison import SAMPLES, SECONDS, START, Plan
-from experiments.paper.cost import MEASURED, WARM, Cost, costs
+from experiments.paper.comparison import Plan
 from experiments.paper.figure3 import Figure3
 from experiments.paper.figure4 import Figure4
 from experiments.paper.table2 import Table2
 from experiments.paper.table4 import Table4
 from experiments.paper.table5 import Table5
-from experiments.paper.tuning import RATES, SEED, Tuning, tuned
-from experiments.paper.tuning import SAMPLES as TRIED
 from experiments.registry import EXPERIMENTS
 from experiments.results import Results
-from experiments.settings import ROOT, SD14, TINY, VC2, Setting
+from experiments.settings import SD14, TINY, VC2, Setting
+from experiments.training import Training
 
 SEEDS = (0, 1, 2)
-COST = {method.name: 0.5 + 0.25 * k for k, method in enumerate(TINY_METHODS)}
-"""Seconds an update, to compute with."""
-
 SETS = [
-    *((experiment, TINY) for experiment in (Cost, Tuning, Table2, Figure3, Table4, Table5)),
+    *((experiment, TINY) for experiment in (Table2, Figure3, Table4, Table5)),
     *((experiment, SD14) for experiment in (Table2, Figure3, Table4, Table5)),
 ]
+ON_BOARD = (Table2, Figure3, Figure4, Table5)
 
 
 def name_of(value: object) -> str:
@@ -39,18 +41,16 @@ def name_of(value: object) -> str:
 
 @pytest.fixture(scope="module")
 def in_folder(tmp_path_factory) -> Callable[[Setting], Setting]:
-    """Moves a setting to a folder with costs and tuned rates; of every method the rate in the middle is best."""
+    """Moves a setting to a folder with tuned rates; of every method the rate in the middle is best."""
     folder = tmp_path_factory.mktemp("measured")
 
     def moved(setting: Setting) -> Setting:
         return replace(setting, results=folder / "results", runs=folder / "runs")
 
     tiny = moved(TINY)
-    for run in Cost().runs(tiny, ()):
-        Results.of(tiny, "cost").add(run, [{"step_seconds": COST[str(run.key["method"])]}], {})
-    for run in Tuning().runs(tiny, ()):
-        score = 2.0 if run.key["lr"] == RATES[1] else 1.0
-        Results.of(tiny, "tuning").add(run, [{"samples": TRIED, "TinyPickScore": score}], {})
+    for run in BoardTuningA().runs(tiny, ()):
+        score = 2.0 if run.key["value"] == GRID[2] else 1.0
+        Results.of(tiny, BoardTuningA.name).add(run, [{"update": 80.0, "TinyPickScore": score}], {})
     return moved
 
 
@@ -102,9 +102,9 @@ def test_the_first_seed_of_all_runs_comes_first(in_folder) -> None:
         assert set(seeds) == set(SEEDS)
 
 
-@pytest.mark.parametrize("experiment", [Table2, Table4, Cost, Tuning])
+@pytest.mark.parametrize("experiment", [Table2, Table4])
 def test_a_setting_that_an_experiment_lacks_is_stated(experiment, in_folder) -> None:
-    with pytest.raises(ValueError, match=r"vc2|alone"):
+    with pytest.raises(ValueError, match="vc2"):
         experiment().runs(in_folder(VC2), SEEDS)
 
 
@@ -117,9 +117,9 @@ def test_no_two_runs_have_one_key(in_folder) -> None:
 # ---------------------------------------------------------------- budgets
 
 
-@pytest.mark.parametrize("method", [*TINY_METHODS, *ablations(RLR), *stable_diffusion("sd14")], ids=name_of)
+@pytest.mark.parametrize("method", stable_diffusion("sd14"), ids=name_of)
 def test_a_method_says_how_many_samples_its_config_takes_an_update(method, printed) -> None:
-    target = Target("", "", "aes") if "sd14" in method.config else TINY_TARGETS[1]
+    target = Target("", "", "aes")
     with_reward = method.with_reward(target)
     config = printed(
         ["fit", f"--config={with_reward.config}", *(f"--{argument}" for argument in with_reward.overrides)]
@@ -136,28 +136,23 @@ def test_a_method_says_how_many_samples_its_config_takes_an_update(method, print
 def test_equal_samples_are_equal(plan: Plan) -> None:
     for methods in plan.models.values():
         for method in methods:
-            (updates,) = (u for u, mark in plan.budgets(method, COST | {method.name: 1.0}).items() if SAMPLES in mark)
+            (updates,) = (u for u, mark in plan.budgets(method).items() if mark == SAMPLES)
             assert updates * method.samples == plan.samples
             assert updates % method.updates_per_round == 0
 
 
-def test_equal_seconds_are_equal_to_half_a_round() -> None:
-    plan = Table2.plans["tiny"]
-    for method in TINY_METHODS:
-        budgets = plan.budgets(method, COST)
-        (updates,) = (u for u, mark in budgets.items() if SECONDS in mark)
-        assert abs(updates * COST[method.name] - plan.seconds(COST)) <= COST[method.name] * method.updates_per_round / 2
-        assert updates % method.updates_per_round == 0
-        assert list(budgets) == sorted(budgets)
-
-
-def test_one_update_may_be_the_end_of_both_budgets() -> None:
-    method, reference = Method("m", ""), Method("r", "", samples=8)
-    # eight updates of half a second
-    plan = Plan({}, [], "", samples=64, every=32, rates=tuned(), reference=reference)
-    assert plan.budgets(method, {"m": 1.0, "r": 0.5}) == {2: "curve", 4: "samples seconds"}
-    assert plan.budgets(method, {"m": 0.5, "r": 0.5}) == {2: "curve", 4: "samples", 6: "curve", 8: "seconds"}
-    assert plan.budgets(method, {"m": 2.0, "r": 0.5}) == {2: "seconds", 4: "samples"}
+def test_the_seconds_of_the_shortest_run_are_the_budget_of_all(rows) -> None:
+    """B costs twice the seconds of A, so its values are those of half its updates."""
+    for row in rows:
+        row["step_seconds"] = float(row["update"]) * (2.0 if row["method"] == "B" else 1.0)
+    found = {(row["method"], row["seed"]): row for row in at_equal_seconds(rows)}
+    assert len(found) == 6
+    for (method, seed), row in found.items():
+        assert row["at"] == SECONDS
+        assert (row["step_seconds"], row["update"]) == (4.0, 4.0 if method == "A" else 2.0)
+        gain = {"A": 1.0, "B": 2.0}[method] + 0.1 * int(seed)
+        assert row["proxy"] == pytest.approx(10 + gain * row["update"])
+    assert at_equal_seconds([]) == []
 
 
 def test_a_budget_that_is_no_whole_round_is_refused() -> None:
@@ -168,45 +163,54 @@ def test_a_budget_that_is_no_whole_round_is_refused() -> None:
             method.updates(samples)
 
 
-# ---------------------------------------------------------------- tuning and cost
+# ---------------------------------------------------------------- the board
 
 
-def prompts_of(evaluation: str) -> dict:
-    """The settings of the only set of prompts of an evaluation."""
-    callback = yaml.safe_load((ROOT / evaluation).read_text())["trainer"]["callbacks"][-1]
-    (prompts,) = callback["init_args"]["prompts"].values()
-    return prompts["init_args"]
+@pytest.mark.parametrize("experiment", ON_BOARD)
+def test_the_runs_on_the_built_in_model_are_those_of_the_board(experiment, in_folder) -> None:
+    setting = in_folder(TINY)
+    board = {run.title: run.command for run in BoardA().runs(setting, SEEDS)}
+    runs = experiment().runs(setting, SEEDS)
+    assert {run.key["method"] for run in runs} == set(experiment.board)
+    assert all(board[run.title] == run.command for run in runs)
+    assert experiment().source(setting) == BoardA.name
+    assert experiment().source(SD14) == experiment.name
 
 
-def test_every_method_has_as_many_tries_on_prompts_and_a_seed_of_their_own(in_folder) -> None:
-    runs = Tuning().runs(in_folder(TINY), SEEDS)
-    tries = {name: [c.key["lr"] for c in runs if c.key["method"] == name] for name in {c.key["method"] for c in runs}}
-    assert all(sorted(found) == sorted(RATES) for found in tries.values())
-    assert SEED not in SEEDS
-    held_out, validation = (prompts_of(f"experiments/configs/{name}.yaml") for name in ("tiny", "tiny_validation"))
-    assert held_out["seed"] != validation["seed"]
-    assert all("tiny_validation.yaml" in run.command for run in runs)
-
-
-def test_the_best_rate_of_each_method_is_taken(in_folder) -> None:
-    for run in Table2().runs(in_folder(TINY), (0,)):
-        assert f"--model.init_args.optimization.lr={RATES[1]}" in run.command
+def test_truncations_have_the_rate_of_two_steps_and_ablations_their_own(in_folder) -> None:
+    tried = {run.key["method"] for run in BoardTuningA().runs(in_folder(TINY), SEEDS)}
+    assert not set(Figure3.board) - {"DRaFT-2"} & tried
+    assert set(Table5.board) <= tried
     for run in Figure3().runs(in_folder(TINY), (0,)):
-        assert f"--model.init_args.optimization.lr={RATES[1]}" in run.command
+        assert f"--model.init_args.optimization.lr={GRID[2]}" in run.command
 
 
-def test_without_costs_or_rates_one_sentence_says_what_to_run(in_folder, tmp_path) -> None:
+def test_pages_of_the_board_leave_out_what_only_tables_need(rows) -> None:
+    label = TRACK_A.target.label
+    marked = [{**row, label: row["R"], "samples": 16.0 * float(row["update"])} for row in rows]
+    hidden = [{**row, "method": entry.method.name} for row in marked for entry in ENTRIES if entry.ablation]
+    for gold, _ in TRACK_A.gold:
+        for row in (*marked, *hidden):
+            row.update({gold: 0.5, "diversity": 0.6})
+    tables = [item for item in BoardA().report([*marked, *hidden]) if isinstance(item, Table)]
+    assert {line[0] for table in tables for line in table.rows} == {"base", "A", "B"}
+
+
+def test_the_rows_of_the_board_say_where_they_are_measured(in_folder, monkeypatch) -> None:
+    run = next(run for run in BoardA().runs(in_folder(TINY), (0,)) if run.key["method"] == "DRaFT-2")
+    measured = [{"update": float(u), "TinyPickScore": 28.0} for u in (0, 25, 200)]
+    monkeypatch.setattr(Training, "run", lambda *_: measured)
+    rows = run.measure()
+    assert [row["at"] for row in rows] == [START, CURVE, SAMPLES]
+    assert {(row["model"], row["reward"], row["proxy"]) for row in rows} == {("Tiny", "TinyPickScore", 28.0)}
+    assert len(at(rows, SAMPLES)) == 1
+
+
+def test_without_rates_one_sentence_says_what_to_run(tmp_path) -> None:
     empty = replace(TINY, results=tmp_path)
-    with pytest.raises(ValueError, match=r"run\.py cost --setting tiny"):
-        costs(empty)
-    with pytest.raises(ValueError, match=r"run\.py tuning --setting tiny"):
-        Table5().runs(empty, (0,))
-
-
-def test_a_cost_is_a_difference_over_the_measured_updates() -> None:
-    early: Row = {"update": float(WARM), "step_seconds": 9.0, "samples": 64.0, "reward_calls": 192.0}
-    late: Row = {"update": float(MEASURED), "step_seconds": 17.0, "samples": 320.0, "reward_calls": 960.0}
-    assert Cost()._row([early, late]) == {"step_seconds": 8 / (MEASURED - WARM), "samples": 16, "reward_calls": 48}
+    with pytest.raises(ValueError, match=r"experiments\.board\.queue board_tuning_a"):
+        Table4().runs(empty, (0,))
+    assert Table5().runs(empty, (0,)) == []
 
 
 # ---------------------------------------------------------------- what is shown
@@ -214,7 +218,7 @@ def test_a_cost_is_a_difference_over_the_measured_updates() -> None:
 
 def run_of(method: str, seed: int, gain: float) -> list[Row]:
     """The rows of a run that gains ``gain`` an update."""
-    marks = {0: START, 2: "curve", 4: f"{SAMPLES} {SECONDS}"}
+    marks = {0: START, 2: CURVE, 4: SAMPLES}
     common: Row = {"model": "Tiny", "reward": "R", "method": method, "seed": str(seed), "prompts": "held_out"}
     return [
         {
@@ -245,7 +249,8 @@ def rows() -> list[Row]:
 
 
 def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
-    overview, details, *_ = Table2().report(rows)
+    overview, details, *others = Table2().report(rows)
+    assert [table.title.partition(":")[0] for table in others] == ["At equal seconds", "At equal seconds"]
     assert isinstance(overview, Table)
     assert isinstance(details, Table)
     # 4, 4.4 and 4.8 above 10: standard error 0.4 / √3
@@ -276,4 +281,3 @@ def test_the_table_of_stages_has_the_papers_four_rows() -> None:
 def test_figure_4_has_the_runs_of_table_2(in_folder) -> None:
     setting = in_folder(TINY)
     assert [c.command for c in Figure4().runs(setting, SEEDS)] == [c.command for c in Table2().runs(setting, SEEDS)]
-    assert Figure4.source == Table2.name

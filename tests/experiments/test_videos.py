@@ -12,8 +12,8 @@ import yaml
 
 from experiments.base import Row, Table
 from experiments.latents import Latents
+from experiments.marks import SAMPLES, START, marked
 from experiments.methods import CLIP_LATENTS, CLIP_METHODS, CLIP_TARGETS, ITERATIONS, VC2_METHODS, VC2_TARGET, Method
-from experiments.paper.comparison import SAMPLES, START, marked
 from experiments.paper.table3 import Table3
 from experiments.paper.tuning_video import TuningVideo
 from experiments.results import Results
@@ -82,7 +82,7 @@ def test_every_method_takes_as_many_samples_at_its_best_rate(tuned, short_config
         assert (model["optimization"]["lr"], model["optimization"]["decay_steps"], model["sampler"]["steps"]) == (
             float(method.rates[-1]),
             0,
-            5,
+            10,
         )
         assert (model["reward"]["reward"]["class"], model["seed"]) == ("TinyHPSv2", 0)
 
@@ -90,7 +90,7 @@ def test_every_method_takes_as_many_samples_at_its_best_rate(tuned, short_config
 def test_rlr_on_videos_is_equation_11_and_nothing_else(tuned, short_config) -> None:
     (run,) = (run for run in Table3().runs(tuned, (0,)) if run.key["method"] == "RLR")
     estimator = short_config(run.command)["model"]["estimator"]
-    assert (estimator["class"], estimator["length"], estimator["steps"]) == ("RLR", 2, 1)
+    assert (estimator["class"], estimator["length"], estimator["steps"]) == ("RLR", 4, 1)
     assert {estimator[f"{part}_weight"] for part in ("first", "half", "zeroth")} == {1.0}
     assert estimator["control"] is None
 
