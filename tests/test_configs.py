@@ -1,6 +1,7 @@
 """Every config that is shipped is parsed, and every alignment takes a step with a small random model in its place."""
 
 import contextlib
+import copy
 import io
 import json
 from functools import cache
@@ -9,10 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rlr.chain import Chain
 from rlr.cli import main
 from rlr.cli.config_inheritance import with_bases
+from rlr.cli.parser import build
+from rlr.estimators import Estimator
 from rlr.modules import DOODL, Alignment
+from rlr.samplers import Sampler
+from rlr.schedules import RectifiedFlow
 from tests.data.fixtures import NO_PICTURES
+from tests.estimators.problems import Affine, Cosine
 from tests.rewards.folder import FOLDER
 
 ROOT = Path(__file__).parents[1]
@@ -22,19 +29,6 @@ FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
 TABLES = [path for path in FRAGMENTS if path.stem != "geneval"]
 LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
-SAME = ("_hpsv2", "_aes", "_imagereward")
-"""How the names of rows end that take the step of the row of PickScore, once a small PickScore takes their reward's place."""
-
-
-def repeats(path: Path) -> bool:
-    """Whether a config takes the step of another, once small networks take the places of its own."""
-    # of 2.1, the path is another than of 1.4, and nothing else
-    return path.stem.endswith(SAME) or path.name.startswith("sd21_")
-
-
-STEPS, OPTIMISED = (
-    [pytest.param(p, marks=pytest.mark.slow) if repeats(p) else p for p in paths] for paths in (ALIGNMENTS, LATENTS)
-)
 NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
 """Rewards whose weights have to be fetched; a small random one takes their place."""
 FOLDERS = {
@@ -52,12 +46,66 @@ FOLDERS = {
 SIZED = ("StableDiffusion3", "StableDiffusionXL", "Flux", "Flux2", "QwenImage", "ZImage")
 """The models of images whose configs set a size, or whose default is that of the published weights."""
 
+FLOWS = ("StableDiffusion3", "Flux", "Flux2", "QwenImage", "ZImage", "Wan", "TinyFlow")
+"""The models on the schedule of a rectified flow."""
+
 JUDGES = (".OCR", ".GenEval", ".VLMJudge")
 """Rewards that find nothing in the samples of random weights."""
 
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT / "configs").as_posix()
+
+
+def filled_in(path: Path) -> dict:
+    """A config with its parts in their places."""
+
+    def fill(value):
+        if isinstance(value, dict):
+            return {key: fill(inner) for key, inner in value.items()}
+        if isinstance(value, str) and value.startswith("parts/"):
+            return yaml.safe_load((path.parent / value).read_text())
+        return value
+
+    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent))
+
+
+def shape(value):
+    """The classes and the names of the arguments of a part of a config: all but numbers, paths and rewards that are fetched."""
+    if isinstance(value, dict):
+        return tuple(sorted((key, shape(inner)) for key, inner in value.items()))
+    if isinstance(value, list):
+        return tuple(shape(inner) for inner in value)
+    if value in NETWORKS:
+        return "a network"
+    return (
+        value if isinstance(value, bool) or (isinstance(value, str) and value.isidentifier()) else type(value).__name__
+    )
+
+
+def parts(path: Path) -> set[tuple]:
+    """What an alignment consists of."""
+    config = filled_in(path)
+    named = {**config["model"]["init_args"], "data": config["data"]}
+    return {(path.parent.name, key, shape(value)) for key, value in named.items()}
+
+
+def quick(paths: list[Path]) -> list[Path]:
+    """Alignments that have between them every part of all, the ones with the smallest models first."""
+    seen: set[tuple] = set()
+    chosen = []
+    for path in sorted(paths, key=lambda path: (not path.name.startswith("tiny"), "sd14" not in path.name)):
+        if not parts(path) <= seen:
+            chosen.append(path)
+            seen |= parts(path)
+    return chosen
+
+
+QUICK = quick(ALIGNMENTS)
+STEPS = [path if path in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in ALIGNMENTS]
+OPTIMISED = [
+    pytest.param(path, marks=pytest.mark.slow) if path.stem.endswith(("_hpsv2", "_aes")) else path for path in LATENTS
+]
 
 
 @cache
@@ -137,15 +185,6 @@ def test_rows_of_a_method_differ_in_model_and_reward_alone(method):
     assert whole[0]["model"]["init_args"]["optimization"]["lr"] > 0
 
 
-def test_the_two_base_models_of_the_table_differ_in_their_path_alone():
-    first, second = (
-        yaml.safe_load((ROOT / f"configs/image/parts/{name}.yaml").read_text()) for name in ("sd14", "sd21")
-    )
-    paths = {part["init_args"]["model"]["init_args"].pop("path") for part in (first, second)}
-    assert len(paths) == 2
-    assert first == second
-
-
 def rows_of(method: str) -> list[Path]:
     rewards = ("pickscore", "hpsv2", "aes", "imagereward")
     return [
@@ -178,19 +217,6 @@ def differences(written, printed, place: str = "") -> list[str]:
     found = printed["class_path"] if isinstance(printed, dict) and "class_path" in printed else printed
     same = found == written or str(found).endswith(f".{written}") or str(written).startswith("${")
     return [] if same else [f"{place}: {written!r} became {printed!r}"]
-
-
-def filled_in(path: Path) -> dict:
-    """A config with its parts in their places."""
-
-    def fill(value):
-        if isinstance(value, dict):
-            return {key: fill(inner) for key, inner in value.items()}
-        if isinstance(value, str) and value.startswith("parts/"):
-            return yaml.safe_load((path.parent / value).read_text())
-        return value
-
-    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent))
 
 
 def test_a_value_that_is_lost_is_seen():
@@ -240,6 +266,37 @@ def random_folder(request):
         return found if isinstance(found, Path) else found(**options)
 
     return folder
+
+
+def test_quick_steps_have_every_part_of_all_alignments():
+    assert set().union(*map(parts, QUICK)) == set().union(*map(parts, ALIGNMENTS))
+    assert len(QUICK) < 0.6 * len(ALIGNMENTS)
+
+
+class Adapted(Affine):
+    """A model whose weights before training are known, as with a LoRA."""
+
+    has_reference = True
+
+
+def check(config: dict) -> None:
+    """Checks the estimator of a config against the sampler beside it, on a model without a network."""
+    args = config["model"]["init_args"]
+    sampler, estimator = build(args["sampler"], Sampler, "sampler"), build(args["estimator"], Estimator, "estimator")
+    schedule = RectifiedFlow() if base_model(config).rpartition(".")[2] in FLOWS else Cosine()
+    estimator.check(Chain(Adapted(schedule), sampler))
+
+
+@pytest.mark.parametrize("path", ALIGNMENTS, ids=name)
+def test_an_estimator_fits_the_sampler_beside_it(path):
+    check(resolved(path))
+
+
+def test_an_estimator_that_does_not_fit_is_seen():
+    config = copy.deepcopy(resolved(ROOT / "configs" / "image" / "tiny_rlr.yaml"))
+    config["model"]["init_args"]["sampler"]["init_args"]["steps"] = 2
+    with pytest.raises(ValueError, match=r"does not fit|longer than"):
+        check(config)
 
 
 @pytest.mark.parametrize("path", STEPS, ids=name)
