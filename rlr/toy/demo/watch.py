@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import partial
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -13,6 +14,7 @@ from rlr.evaluation.metrics import Metric, RewardMetric
 from rlr.evaluation.report import say
 from rlr.evaluation.samples import SampleSet
 from rlr.evaluation.statistics import compare_pair
+from rlr.io.terminal import TERMINAL, counted
 from rlr.models.base import DiffusionModel
 from rlr.modules.alignment import Alignment
 from rlr.rewards.base import Reward
@@ -133,4 +135,5 @@ class Watch(Scheduled):
         measured = metrics(self.world, module.reward, samples.samples)
         # the first sample of each prompt is shown
         first = range(0, len(samples), samples.samples)
-        return Evaluator(samples, measured, first).evaluate(module.chain)
+        with TERMINAL.alive():
+            return Evaluator(samples, measured, first, partial(counted, "sampling, sample")).evaluate(module.chain)

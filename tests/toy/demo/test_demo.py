@@ -3,13 +3,19 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
+from rlr.chain import Chain
 from rlr.cli.demo.__main__ import CONFIGS, main
+from rlr.evaluation.samples import SampleSet
+from rlr.io.terminal import TERMINAL
+from rlr.samplers import DDIM
 from rlr.toy.demo.images import Images
+from rlr.toy.demo.watch import Watch
 from tests.toy.demo.toy import Light, Smear, evaluate
 
 ROOT = Path(__file__).parents[3]
@@ -195,11 +201,19 @@ def test_a_model_has_a_config_of_its_own(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_evaluation_leaves_the_global_generator_alone() -> None:
-    from rlr.chain import Chain
-    from rlr.samplers import DDIM
-    from rlr.toy.demo.images import Images
-
     torch.manual_seed(0)
     state = torch.get_rng_state()
     evaluate(Images(), Chain(Smear(), DDIM(2)), Light(), ["a red circle", "a blue square"])
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_sampling_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Watch(prompts=2)
+    watch.world = Images()
+    module = SimpleNamespace(chain=Chain(Smear(), DDIM(2)), reward=Light())
+    monkeypatch.setattr(TERMINAL, "period", 0.0)
+    watch._measure(module, SampleSet(["a red circle", "a blue square"], 2, 0, 2))
+    assert "sampling, sample 4/4" in capsys.readouterr().err
+    TERMINAL.beat()
+    # nothing is repeated afterwards
+    assert capsys.readouterr().err == ""
