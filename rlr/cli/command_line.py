@@ -53,7 +53,7 @@ from rlr.cli.run_name import facts
 from rlr.cli.settings import check_settings, sampling_settings
 from rlr.cli.static_check import ANALYZE, COMMANDS, DOCTOR, EXPORT, OWN
 from rlr.cli.summary import summary
-from rlr.cli.wandb_run import place, quieted
+from rlr.cli.wandb_run import place, without_anonymous
 from rlr.data import PromptData
 from rlr.estimators.base import Estimator
 from rlr.evaluation.report import say
@@ -262,7 +262,7 @@ class CLI(LightningCLI):
         """The loggers: ``metrics.csv`` in the folder of the run for ``fit``, unless a config wants no logger."""
         if given is False or self.subcommand == "predict":
             return given or False
-        others = [quieted(logger) for logger in _listed(given) if logger is not True]
+        others = [without_anonymous(logger) for logger in _listed(given) if logger is not True]
         folder = self.run.folder if self.subcommand == "fit" else self.run.folder / "evaluation" / str(self.subcommand)
         return [*others, MetricsFile(folder, self._resumed is not None)]
 

@@ -43,7 +43,7 @@ def place(config: Any, run: Run, resumed: bool) -> None:
             arguments.project = arguments.project or os.environ.get("WANDB_PROJECT", PROJECT)
 
 
-def quieted(logger: Any) -> Any:
+def without_anonymous(logger: Any) -> Any:
     """Returns a logger that passes W&B no ``anonymous``: Lightning sets it to None, and W&B warns of every value."""
     arguments = getattr(logger, "_wandb_init", {})
     if arguments.get("anonymous", True) is None:

@@ -88,7 +88,7 @@ class Flux(ImageLatentDiffusion):
         folder = ModelFolder(path, KIND, PARTS, revision, variant)
         self._build(folder, trainable, getattr(torch, dtype), tokens, text)
         self.guidance = guidance
-        self.set_size(size, self._default_size)
+        self.set_size(size)
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     @classmethod
@@ -117,7 +117,7 @@ class Flux(ImageLatentDiffusion):
         folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
         model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
         model.guidance = guidance
-        model.set_size(size, model._default_size)
+        model.set_size(size)
         model.save_memory()
         return model
 
@@ -139,7 +139,7 @@ class Flux(ImageLatentDiffusion):
         self.folder, self.scheduler = folder, scheduler
 
     @property
-    def _default_size(self) -> Size:
+    def default_size(self) -> Size:
         return Size(SIDE * self._factor, SIDE * self._factor)
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
@@ -160,7 +160,7 @@ class Flux(ImageLatentDiffusion):
             timestep=x.new_full((len(x),), time, dtype=torch.float32),
             img_ids=positions((1, height // PATCH, width // PATCH), x.device),
             txt_ids=x.new_zeros((text.shape[1], 3), dtype=torch.long),
-            guidance=self._scales(x),
+            guidance=guidance_of(self.transformer, self.guidance, x),
             return_dict=False,
         )[0]
         return flow(unpack(output, height, width).to(x.dtype), x, 1 - time, time)
@@ -168,11 +168,6 @@ class Flux(ImageLatentDiffusion):
     def for_pipeline(self, x: Tensor) -> Tensor:
         r"""Returns the tokens of latents, with shape :math:`(B, h w / 4, 4 C)`."""
         return pack(x)
-
-    def _scales(self, x: Tensor) -> Tensor | None:
-        """Returns the guidance scale of each latent; None if the network reads none."""
-        reads = self.transformer.config.guidance_embeds
-        return x.new_full((len(x),), self.guidance, dtype=torch.float32) if reads else None
 
     def pipeline_class(self) -> Any:
         return FluxPipeline
@@ -191,3 +186,8 @@ class Flux(ImageLatentDiffusion):
 
     def preview(self, network: Any) -> Tensor:
         return self.preview_by_pipeline(network, {"text": "prompt_embeds", "pooled": "pooled_prompt_embeds"})
+
+
+def guidance_of(transformer: Any, scale: float, x: Tensor) -> Tensor | None:
+    """Returns the guidance scale that a transformer reads for each latent; None if it reads none."""
+    return x.new_full((len(x),), scale, dtype=torch.float32) if transformer.config.guidance_embeds else None

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
-from rlr.models.flux import JOINT, SIDE
+from rlr.models.flux import JOINT, SIDE, guidance_of
 from rlr.models.flux2_text import Flux2Prompts, reader_of
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, decode_in_chunks, latent_sides, load_autoencoder, pixels_of
@@ -88,7 +88,7 @@ class Flux2(ImageLatentDiffusion):
         folder = ModelFolder(path, KIND, PARTS, revision, variant)
         self._build(folder, trainable, getattr(torch, dtype), tokens, text)
         self.guidance = guidance
-        self.set_size(size, self._default_size)
+        self.set_size(size)
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     @classmethod
@@ -117,7 +117,7 @@ class Flux2(ImageLatentDiffusion):
         folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
         model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
         model.guidance = guidance
-        model.set_size(size, model._default_size)
+        model.set_size(size)
         model.save_memory()
         return model
 
@@ -139,7 +139,7 @@ class Flux2(ImageLatentDiffusion):
         self.folder, self.scheduler = folder, scheduler
 
     @property
-    def _default_size(self) -> Size:
+    def default_size(self) -> Size:
         return Size(SIDE * self._factor, SIDE * self._factor)
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
@@ -154,14 +154,13 @@ class Flux2(ImageLatentDiffusion):
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         text, (height, width) = condition.tensors["text"].to(self.dtype), x.shape[-2:]
-        reads_guidance = self.transformer.config.guidance_embeds
         output = self.transformer(
             hidden_states=to_tokens(x.to(self.dtype)),
             encoder_hidden_states=text,
             timestep=x.new_full((len(x),), time, dtype=torch.float32),
             img_ids=positions((1, height, width, 1), x.device),
             txt_ids=positions((1, 1, 1, text.shape[1]), x.device),
-            guidance=x.new_full((len(x),), self.guidance, dtype=torch.float32) if reads_guidance else None,
+            guidance=guidance_of(self.transformer, self.guidance, x),
             return_dict=False,
         )[0]
         return flow(from_tokens(output, height, width).to(x.dtype), x, 1 - time, time)

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from diffusers import AutoencoderKL
@@ -69,6 +69,21 @@ class LatentDiffusion(DiffusionModel):
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {name: getattr(self, name) for name in self._names}
+
+    def save_memory(self, checkpointing: bool = False, slicing: bool = False, tiling: bool = False) -> None:
+        """Sets what trades time for memory.
+
+        Args:
+            checkpointing: Whether the blocks of the denoisers keep only their inputs and are computed again in the backward pass.
+            slicing: Whether latents are decoded one by one.
+            tiling: Whether large latents are decoded in overlapping tiles.
+        """
+        self.vae_slicing = slicing
+        if checkpointing:
+            for network in self.networks().values():
+                cast(Any, network).enable_gradient_checkpointing()
+        if tiling:
+            self.vae.enable_tiling()
 
     def reference(self) -> AbstractContextManager[None]:
         return _all_of([self.adapter.reference(network) for network in self.networks().values()])
@@ -154,33 +169,23 @@ class ImageLatentDiffusion(LatentDiffusion):
         network: Any = freeze(self.folder.network(self.network_class, self._names[0], torch_dtype=self.dtype))
         return network.to(self.device)
 
-    def set_size(self, size: int | tuple[int, int] | None, default: Size) -> None:
+    @property
+    def default_size(self) -> Size:
+        """The size of the samples where none is set; families whose files or pipelines state one define it."""
+        raise NotImplementedError(f"{type(self).__name__} has no default size; set size, the pixels of a side")
+
+    def set_size(self, size: int | tuple[int, int] | None) -> None:
         """Sets the size of the samples.
 
         Args:
-            size: The pixels of a side, or height and width; None for the default.
-            default: The default.
+            size: The pixels of a side, or height and width; None for :attr:`default_size`.
 
         Raises:
             ValueError: If the model has no samples of this size.
         """
         sides = (size, size) if isinstance(size, int) else size
-        self.size = default if sides is None else Size(*sides)
+        self.size = self.default_size if sides is None else Size(*sides)
         self.latent_shape(self.size)
-
-    def save_memory(self, checkpointing: bool = False, slicing: bool = False, tiling: bool = False) -> None:
-        """Sets what trades time for memory.
-
-        Args:
-            checkpointing: Whether the denoiser's blocks keep only their inputs and are computed again in the backward pass.
-            slicing: Whether latents are decoded one by one.
-            tiling: Whether large latents are decoded in overlapping tiles.
-        """
-        self.vae_slicing = slicing
-        if checkpointing:
-            self.network.enable_gradient_checkpointing()
-        if tiling:
-            self.vae.enable_tiling()
 
     @property
     def _factor(self) -> int:

@@ -103,13 +103,9 @@ class QwenImage(ImageLatentDiffusion):
         vae = load_causal_autoencoder(folder, AutoencoderKLQwenImage, number, channels)
         prompts = _prompts(folder, number, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, TARGETS)
-        self.folder, self.scheduler, self.vae_slicing = folder, scheduler, vae_slicing
-        self.size = Size(size, size) if isinstance(size, int) else Size(*size)
-        self.latent_shape(self.size)
-        if vae_tiling:
-            vae.enable_tiling()
-        if checkpointing:
-            transformer.enable_gradient_checkpointing()
+        self.folder, self.scheduler = folder, scheduler
+        self.set_size(size)
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         height, width = latent_sides(size, self._factor * PATCH, "an image")

@@ -76,11 +76,8 @@ class StableDiffusion(ImageLatentDiffusion):
     ) -> None:
         folder = open_model(path, KIND, PARTS, revision, variant, config)
         self._build(folder, trainable, getattr(torch, dtype), text)
-        self.vae_slicing = vae_slicing
-        self.size = self._size(size)
-        self.latent_shape(self.size)
-        if checkpointing:
-            self.unet.enable_gradient_checkpointing()
+        self.set_size(size)
+        self.save_memory(checkpointing, vae_slicing)
 
     @classmethod
     def from_pipeline(
@@ -105,9 +102,8 @@ class StableDiffusion(ImageLatentDiffusion):
         model = cls.__new__(cls)
         folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
         model._build(folder, trainable, folder.part("unet").dtype, None)
-        model.vae_slicing = False
-        model.size = model._size(size)
-        model.latent_shape(model.size)
+        model.set_size(size)
+        model.save_memory()
         return model
 
     def _build(
@@ -161,11 +157,11 @@ class StableDiffusion(ImageLatentDiffusion):
     def preview(self, network: Any) -> Tensor:
         return self.preview_by_pipeline(network, {"text": "prompt_embeds"})
 
-    def _size(self, size: int | tuple[int, int] | None) -> Size:
+    @property
+    def default_size(self) -> Size:
+        """The size of training."""
         trained = self.unet.config.sample_size
-        if size is None:
-            if trained is None:
-                raise ValueError("unet/config.json states no sample_size; set size, the pixels of a side")
-            height, width = (trained, trained) if isinstance(trained, int) else trained
-            return Size(height * self._factor, width * self._factor)
-        return Size(size, size) if isinstance(size, int) else Size(*size)
+        if trained is None:
+            raise ValueError("unet/config.json states no sample_size; set size, the pixels of a side")
+        height, width = (trained, trained) if isinstance(trained, int) else trained
+        return Size(height * self._factor, width * self._factor)

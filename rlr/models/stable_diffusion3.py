@@ -83,11 +83,8 @@ class StableDiffusion3(ImageLatentDiffusion):
     ) -> None:
         folder = ModelFolder(path, KIND, PARTS, revision, variant)
         self._build(folder, trainable, getattr(torch, dtype), t5, tokens, text)
-        self.vae_slicing = vae_slicing
-        self.size = self._size(size)
-        self.latent_shape(self.size)
-        if checkpointing:
-            self.transformer.enable_gradient_checkpointing()
+        self.set_size(size)
+        self.save_memory(checkpointing, vae_slicing)
 
     @classmethod
     def from_pipeline(
@@ -113,9 +110,8 @@ class StableDiffusion3(ImageLatentDiffusion):
         folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
         t5 = getattr(pipe, "text_encoder_3", None) is not None
         model._build(folder, trainable, folder.part("transformer").dtype, t5, 256, None)
-        model.vae_slicing = False
-        model.size = model._size(size)
-        model.latent_shape(model.size)
+        model.set_size(size)
+        model.save_memory()
         return model
 
     def _build(
@@ -181,8 +177,8 @@ class StableDiffusion3(ImageLatentDiffusion):
     def preview(self, network: Any) -> Tensor:
         return self.preview_by_pipeline(network, {"text": "prompt_embeds", "pooled": "pooled_prompt_embeds"})
 
-    def _size(self, size: int | tuple[int, int] | None) -> Size:
+    @property
+    def default_size(self) -> Size:
+        """The size of training."""
         trained = self.transformer.config.sample_size * self._factor
-        if size is None:
-            return Size(trained, trained)
-        return Size(size, size) if isinstance(size, int) else Size(*size)
+        return Size(trained, trained)

@@ -77,7 +77,7 @@ class StableDiffusionXL(ImageLatentDiffusion):
     ) -> None:
         folder = ModelFolder(path, KIND, PARTS, revision, variant)
         self._build(folder, trainable, getattr(torch, dtype), text)
-        self.set_size(size, self._trained)
+        self.set_size(size)
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     @classmethod
@@ -103,7 +103,7 @@ class StableDiffusionXL(ImageLatentDiffusion):
         model = cls.__new__(cls)
         folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
         model._build(folder, trainable, folder.part("unet").dtype, None)
-        model.set_size(size, model._trained)
+        model.set_size(size)
         model.save_memory()
         return model
 
@@ -130,7 +130,7 @@ class StableDiffusionXL(ImageLatentDiffusion):
         self.noise_schedule, self.prediction = noise_schedule, prediction
 
     @property
-    def _trained(self) -> Size:
+    def default_size(self) -> Size:
         """The size of training."""
         return Size(self.unet.config.sample_size * self._factor, self.unet.config.sample_size * self._factor)
 

@@ -101,15 +101,11 @@ class Wan(LatentDiffusion):
         channels = _channels(networks["transformer"].config, path)
         vae = load_causal_autoencoder(folder, AutoencoderKLWan, number, channels)
         super().__init__(UMT5Prompts(folder, number, tokens, text), vae, trainable or LoRA(64, 128), networks, TARGETS)
-        self.folder, self.scheduler, self.index, self.vae_slicing = folder, scheduler, index, vae_slicing
+        self.folder, self.scheduler, self.index = folder, scheduler, index
         self.boundary: float = index.get("boundary_ratio") or 0.0
         self.size = Size(*size, frames, fps)
         self.latent_shape(self.size)
-        if vae_tiling:
-            vae.enable_tiling()
-        if checkpointing:
-            for network in networks.values():
-                network.enable_gradient_checkpointing()
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     @property
     def source(self) -> str:

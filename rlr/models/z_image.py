@@ -14,14 +14,13 @@ from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.language_text import LanguagePrompts, sequences
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
+from rlr.models.packing import PATCH
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.schedules import Schedule, from_reciprocal
 
 KIND = "a Z-Image"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-PATCH = 2
-"""The latent's pixels of a side for one token."""
 SIDE = 1024
 """The pixels of a side by default, as in diffusers; the configuration states none."""
 
@@ -85,13 +84,9 @@ class ZImage(ImageLatentDiffusion):
         vae = load_autoencoder(folder, number, transformer.config.in_channels)
         prompts = _prompts(folder, number, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, ATTENTION)
-        self.folder, self.scheduler, self.vae_slicing = folder, scheduler, vae_slicing
-        self.size = Size(size, size) if isinstance(size, int) else Size(*size)
-        self.latent_shape(self.size)
-        if vae_tiling:
-            vae.enable_tiling()
-        if checkpointing:
-            transformer.enable_gradient_checkpointing()
+        self.folder, self.scheduler = folder, scheduler
+        self.set_size(size)
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         height, width = latent_sides(size, self._factor * PATCH, "an image")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rlr.rewards.networks.preprocessing import to_bytes
+from rlr.rewards.networks.preprocessing import check_range, to_bytes
 
 Image = NDArray[np.uint8]
 """An RGB image, with shape (H, W, 3)."""
@@ -29,9 +29,5 @@ def to_images(samples: Tensor, prompts: Sequence[str], label: str, slack: float 
             f"{label}: expected samples of shape (B, 3, H, W) or (B, F, 3, H, W) and B prompts, got shape "
             f"{tuple(samples.shape)} and {len(prompts)} prompts"
         )
-    low, high = (value.item() for value in samples.detach().aminmax())
-    if low < -slack or high > 1 + slack:
-        raise ValueError(
-            f"{label}: expected pixels in [0, 1], got [{low:.3g}, {high:.3g}]; map and clamp the pixels exactly once"
-        )
+    check_range(samples, label, slack)
     return list(to_bytes(samples).movedim(-3, -1).contiguous().numpy())

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from PIL import Image as Pictures
+from PIL import Image as PILImage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +38,7 @@ class CLIPColors(nn.Module):
         super().__init__()
         clip, _, transform = create_model_and_transforms(architecture, pretrained=pretrained)
         self.clip: Any = freeze(clip)
-        self.transform: Callable[[Pictures.Image], Tensor] = transform
+        self.transform: Callable[[PILImage.Image], Tensor] = transform
         self.tokenizer = get_tokenizer(architecture)
         self._features: dict[str, Tensor] = {}
 
@@ -62,10 +62,10 @@ class CLIPColors(nn.Module):
         return F.normalize(F.normalize(self.clip.encode_text(tokens), dim=-1).mean(0), dim=-1)
 
 
-def crop(image: Image, detection: Detection) -> Pictures.Image:
+def crop(image: Image, detection: Detection) -> PILImage.Image:
     """Returns the box of an object, gray where its mask says that it is not."""
-    whole = Pictures.fromarray(image)
+    whole = PILImage.fromarray(image)
     if detection.mask is not None:
-        blank = Pictures.new("RGB", whole.size, BACKGROUND)
-        whole = Pictures.composite(whole, blank, Pictures.fromarray(detection.mask))
+        blank = PILImage.new("RGB", whole.size, BACKGROUND)
+        whole = PILImage.composite(whole, blank, PILImage.fromarray(detection.mask))
     return whole.crop(detection.box)

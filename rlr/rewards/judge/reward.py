@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image as Pictures
+from PIL import Image as PILImage
 from torch import Tensor
 
 from rlr.io.chat import Chat, Unreadable, UnreadableAnswer
@@ -140,8 +140,8 @@ class VLMJudge(Reward):
     def _ask(self, item: Item) -> float:
         """Returns the score of an item, NaN if its answer cannot be read and there is a fallback."""
         prompt, files = item
-        pictures = [{"type": "image_url", "image_url": {"url": _url(file)}} for file in files]
-        content = [*pictures, {"type": "text", "text": self.question.text(prompt)}]
+        images = [{"type": "image_url", "image_url": {"url": _url(file)}} for file in files]
+        content = [*images, {"type": "text", "text": self.question.text(prompt)}]
         client = self.chat.client
         try:
             return self.chat.complete([{"role": "user", "content": content}], self._read, self.question.settings)
@@ -193,11 +193,11 @@ def _read_by(question: Question) -> dict[str, Any]:
 
 
 def _png(image: Image, size: int | None) -> bytes:
-    picture = Pictures.fromarray(image)
+    drawn = PILImage.fromarray(image)
     if size is not None:
-        picture = picture.resize((size, size))
+        drawn = drawn.resize((size, size))
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+    drawn.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlr.rewards.base import Reward
-from rlr.rewards.networks.preprocessing import Fit, Preprocessing, normalize_pixels
+from rlr.rewards.networks.preprocessing import Fit, Preprocessing, check_range, normalize_pixels
 
 
 class TextCache:
@@ -146,11 +146,7 @@ def check_images(samples: Tensor, prompts: Sequence[str], label: str, slack: flo
             f"{label}: expected images of shape (B, 3, H, W) and B prompts, got shape {tuple(samples.shape)} and "
             f"{len(prompts)} prompts; wrap the reward in FrameReward for videos"
         )
-    low, high = (value.item() for value in samples.detach().aminmax())
-    if low < -slack or high > 1 + slack:
-        raise ValueError(
-            f"{label}: expected pixels in [0, 1], got [{low:.3g}, {high:.3g}]; map and clamp the pixels exactly once"
-        )
+    check_range(samples, label, slack)
 
 
 def in_chunks(function: Callable[..., Tensor], size: int, samples: Tensor, *others: Tensor) -> Tensor:

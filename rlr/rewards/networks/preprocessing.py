@@ -160,3 +160,12 @@ def _resize(samples: Tensor, shape: tuple[int, int], mode: str) -> Tensor:
     if tuple(samples.shape[-2:]) == shape:
         return samples
     return F.interpolate(samples, shape, mode=mode, antialias=True, align_corners=False)
+
+
+def check_range(samples: Tensor, label: str, slack: float) -> None:
+    """Raises a ``ValueError`` that names the reward by its label if a pixel is outside of [0, 1] by more than ``slack``."""
+    low, high = (value.item() for value in samples.detach().aminmax())
+    if low < -slack or high > 1 + slack:
+        raise ValueError(
+            f"{label}: expected pixels in [0, 1], got [{low:.3g}, {high:.3g}]; map and clamp the pixels exactly once"
+        )

@@ -94,12 +94,7 @@ class Denoiser(Pretraining):
 
     def on_fit_start(self) -> None:
         """Latents are divided by their spread over the training scenes."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, EncodedScenes):
-            raise ValueError(
-                f"The denoiser trains on latents but the data is {type(data).__name__}: use rlr.toy.data.scenes.EncodedScenes."
-            )
-        self.scale.fill_(1 / data.spread)
+        self.scale.fill_(1 / encoded_scenes(self.trainer).spread)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of the class on a batch of ``mean``, ``std`` and ``captions``."""
@@ -162,3 +157,17 @@ class Denoiser(Pretraining):
     def export(self, folder: Path) -> None:
         """Writes the averaged model in half precision, in the layout of diffusers."""
         self.pipeline().to(torch.float16).save_pretrained(folder)
+
+
+def encoded_scenes(trainer: Any) -> EncodedScenes:
+    """Returns the data module of a trainer.
+
+    Raises:
+        ValueError: If its data are no latents.
+    """
+    data = trainer.datamodule
+    if not isinstance(data, EncodedScenes):
+        raise ValueError(
+            f"The denoiser trains on latents but the data is {type(data).__name__}: use rlr.toy.data.scenes.EncodedScenes."
+        )
+    return data

@@ -13,10 +13,10 @@ from rlr.models.adapters import FullWeights
 from rlr.models.guidance import Guidance
 from rlr.models.swapped import swapped
 from rlr.samplers import FlowSDE
-from rlr.toy.data.scenes import EncodedScenes
 from rlr.toy.models.tiny_flow import CHANGES, TinyFlow
 from rlr.toy.packaged import packaged
 from rlr.toy.pretraining.base import Pretraining
+from rlr.toy.pretraining.denoiser import encoded_scenes
 from rlr.toy.world.caption import parse
 from rlr.toy.world.checker import check
 
@@ -56,11 +56,7 @@ class FlowDenoiser(Pretraining):
 
     def on_fit_start(self) -> None:
         """Checks that the data are latents."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, EncodedScenes):
-            raise ValueError(
-                f"The denoiser trains on latents but the data is {type(data).__name__}: use rlr.toy.data.scenes.EncodedScenes."
-            )
+        encoded_scenes(self.trainer)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss of the class on a batch of ``mean``, ``std`` and ``captions``."""
