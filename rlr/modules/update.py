@@ -26,7 +26,7 @@ class StepReport:
     Args:
         failure: Why the weights did not change; None where they did.
         gradients: Gradient norms and cosines of this rank, by log name.
-        terms: The sums of the metrics of this rank's terms, by log name.
+        terms: The sums of the metrics of this rank's terms, by log name; the same names on all ranks.
     """
 
     failure: str | None = None
@@ -78,12 +78,12 @@ class Updater:
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
             failure = self._share(self._failure(accumulator, fault()))
-            # only now: this rank has no terms either where the rewards of another one are at fault
-            if failure is None and not accumulator.entries:
+            # only now: no rank has terms where the rewards of one are at fault; a rank may have no sample of a minibatch
+            if failure is None and not any_rank(bool(accumulator.entries)):
                 raise ValueError("the estimator yielded no term for an update; expected at least one")
             self._apply(accumulator, failure)
         self._guard(failure)
-        return StepReport(failure, dict(self._gradients(accumulator)), accumulator.sums)
+        return StepReport(failure, dict(self._gradients(accumulator)), self._sums(accumulator))
 
     def _backward(self, terms: Iterator[Term], accumulator: GradientAccumulator, profiler: Profiler) -> None:
         # gradients are averaged over ranks once, after the last term: which one is the last is known only afterwards
@@ -178,6 +178,13 @@ class Updater:
                 "weights of the last good update"
             )
         warnings.warn(f"{failure}; this update is skipped", stacklevel=2)
+
+    @staticmethod
+    def _sums(accumulator: GradientAccumulator) -> dict[str, Tensor]:
+        """Returns the sums of the terms' metrics; a rank without a term has zeros, since all ranks log the same names together."""
+        names = sorted({name for names in gather_objects(list(accumulator.sums)) for name in names})
+        zero = torch.zeros((), device=accumulator.weights[0].device)
+        return {name: accumulator.sums.get(name, zero) for name in names}
 
     @property
     def _scale(self) -> float:
