@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
+from rlr.distributed import is_split
 from rlr.io.weights import check_file, is_zip, read_archive, save_whole
 from rlr.models.swapped import swapped
 from rlr.modules.alignment import Alignment
@@ -134,8 +135,9 @@ class Checkpointing(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._updates, self._written = trainer.global_step, self.clock()
-        trained = sum(weight.numel() for weight in pl_module.parameters() if weight.requires_grad)
-        whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        weights = [weight for weight in pl_module.parameters() if weight.requires_grad]
+        trained = sum(weight.numel() for weight in weights)
+        whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy) and not any(map(is_split, weights))
         self._keeps = whole and trained <= MOST_KEPT and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def on_train_batch_end(

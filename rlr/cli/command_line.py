@@ -22,6 +22,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+import rlr.modules.sharded  # noqa: F401 - its strategy has a name for --trainer.strategy
 from rlr.callbacks import (
     EMA,
     BestCheckpoint,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rlr.distributed import total, world_size
+from rlr.distributed import check_whole, total, world_size
 from rlr.estimators.base import Term
 from rlr.estimators.segments import Segment
 
@@ -153,6 +153,7 @@ def capped(p: Tensor, most: float) -> Tensor:
 @contextmanager
 def collecting(weights: Collection[Tensor]) -> Iterator[list[Tensor]]:
     """A context whose value has, afterwards, the gradient of each weight from the backward passes within; 0 without one."""
+    check_whole(weights, "SegmentsByNorm", "use UniformSegments")
     gradients = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     handles = [weight.register_hook(_adding(into)) for weight, into in zip(weights, gradients, strict=True)]
     try:

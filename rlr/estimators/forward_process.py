@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
+from rlr.distributed import check_even
 from rlr.estimators.segments import StepRange, check_range, covered
 from rlr.models.base import Condition
 from rlr.rollout import Rollout
@@ -88,6 +89,7 @@ class ForwardProcess:
 
     def noised(self, rollout: Rollout) -> Iterator[Noised]:
         r"""Yields the noised samples, one level at a time from the noisiest on; the noises follow from the rollout's seed."""
+        check_even(self.levels is None, "the levels of samples", "set levels of ForwardProcess to null")
         share = rollout.share
         drawn = self.draw(rollout.chain, share.total, rollout.generator(Stream.LEVEL))[share.numbers]
         for column, t in enumerate(covered(rollout.chain, 0, self.step_range).steps):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.distributed import any_rank, world_size
+from rlr.distributed import any_rank, check_even, world_size
 from rlr.estimators.base import Estimator, Term, TermSource, no_terms
 from rlr.gaussian import Gaussian
 from rlr.models.base import Condition
@@ -129,6 +129,9 @@ class ReplayEstimator(Estimator):
         if any_rank(any(not rollout.rewards.isfinite().all() for rollout in rollouts)):
             yield iter(())
             return
+        check_even(
+            self.num_minibatches == 1, "the parts of a minibatch", f"set num_minibatches of {type(self).__name__} to 1"
+        )
         advantages, share = torch.cat(self.advantages(rollouts)), share_of_round(rollouts)
         for epoch in range(self.epochs):
             order = torch.randperm(share.total, generator=rollouts[0].generator(Stream.ORDER, epoch))

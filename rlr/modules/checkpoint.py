@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rlr.distributed import split_like
 from rlr.models.base import DiffusionModel
 
 REMEDY = "resume from another checkpoint that `fit` has written"
@@ -60,7 +61,7 @@ def load_trained(model: DiffusionModel, found: Mapping[str, Tensor], origin: str
             "config of its training"
         )
     for name, weight in trained.items():
-        weight.data.copy_(found[name])
+        weight.data.copy_(split_like(found[name], weight))
 
 
 def check_training_state(checkpoint: Mapping[str, Any], origin: str) -> None:

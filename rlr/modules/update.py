@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rlr.distributed import any_rank, gather_objects
 from rlr.estimators.base import Term
-from rlr.modules.gradients import GradientAccumulator
+from rlr.modules.gradients import GradientAccumulator, norm
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
 from rlr.modules.profiler import Profiler
@@ -140,7 +141,9 @@ class Updater:
             return
         strategy: Any = self.module.trainer.strategy
         for gradient in gradients:
-            gradient.copy_(strategy.reduce(gradient, reduce_op="mean"))
+            # those of weights that are split were averaged in the backward pass
+            if not isinstance(gradient, DTensor):
+                gradient.copy_(strategy.reduce(gradient, reduce_op="mean"))
 
     def _weigh(self, accumulator: GradientAccumulator, failure: str | None) -> None:
         """Sets the gradient to the weighted sum of those of the kinds of terms, averaged over ranks."""
@@ -163,7 +166,7 @@ class Updater:
     def clip(self) -> None:
         """Clips the gradient; to be called when a scaled gradient has been unscaled."""
         weights = self.weights()
-        self._norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        self._norm = norm([w.grad for w in weights if w.grad is not None])
         if self.optimization.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(weights, self.optimization.clip_norm, self._norm)
 

@@ -241,6 +241,7 @@ def test_two_processes_and_four_that_resume_them_give_the_weights_of_one(name: s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_four_processes_from_the_beginning_give_the_weights_of_one(tmp_path: Path) -> None:
     def work(rank: int) -> None:
         torch.save({name: train(name, 4, WHOLE) for name in CASES}, tmp_path / f"{rank}.pt")
