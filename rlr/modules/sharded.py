@@ -108,7 +108,7 @@ def _diffusion_model(module: nn.Module) -> DiffusionModel:
     """Returns the diffusion model of a module of this library.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If it has no such model.
     """
     found: Sequence[nn.Module] = [part for part in module.modules() if isinstance(part, DiffusionModel)]
     if not found or not found[0].networks():  # type: ignore[operator]
