@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
+from rlr.callbacks.metrics_file import write_row
 from rlr.distributed import is_split
 from rlr.io.weights import check_file, is_zip, read_archive, save_whole
 from rlr.models.swapped import swapped
@@ -143,6 +144,7 @@ class Checkpointing(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        write_row(trainer)
         if self._due(trainer) and not self._should_skip_saving_checkpoint(trainer):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)

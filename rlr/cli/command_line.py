@@ -150,6 +150,14 @@ class CLI(LightningCLI):
         if subcommand in OWN:
             {EXPORT: self._export, ANALYZE: self._analyze, DOCTOR: self._doctor}[subcommand]()
             return
+        trains = subcommand == "fit" and self.trainer.is_global_zero
+        with self.run.held() if trains else nullcontext():
+            self._run_paged(subcommand)
+        if self._speaks and self.trainer.is_global_zero:
+            self._end(subcommand)
+
+    def _run_paged(self, subcommand: str) -> None:
+        """Runs a command of Lightning's, and writes the page of the run, also of an interrupted one."""
         try:
             with sigterm_raises(), self._alive():
                 super()._run_subcommand(subcommand)
@@ -158,11 +166,8 @@ class CLI(LightningCLI):
                 error.add_note(f"continue with: {self.run.resuming}")
             raise
         finally:
-            # an interrupted run has a page, too
             if subcommand in PAGED and self.trainer.is_global_zero and Record.is_one(self.run.folder):
                 make_page(self.run.folder)
-        if self._speaks and self.trainer.is_global_zero:
-            self._end(subcommand)
 
     def _end(self, subcommand: str) -> None:
         """States what the command has done."""
