@@ -30,7 +30,7 @@ from rlr.modules.alignment import Alignment
 from rlr.rewards import Brightness, FrameReward
 from rlr.samplers import DDIM, FlowSDE
 from tests.analysis.footprint.test_passes import Real
-from tests.models.flow_transformers import IMAGES, TOKENS, VIDEOS
+from tests.models.families import IMAGES, TOKENS, VIDEOS
 
 
 @dataclass(frozen=True)
