@@ -95,6 +95,24 @@ def random_wan(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def random_cogvideox(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random CogVideoX once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_cogvideox")
+
+
+@pytest.fixture(scope="session")
+def random_ltx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random LTX-Video once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_ltx")
+
+
+@pytest.fixture(scope="session")
+def random_hunyuan15(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random HunyuanVideo 1.5 once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_hunyuan15")
+
+
+@pytest.fixture(scope="session")
 def random_vc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a random VideoCrafter of 4 frames of 16 x 16 pixels; see ``tests/models/random_vc.py``."""
     from tests.models.random_vc import small, write_random_vc

@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 import torch
 from diffusers import (
+    ClassifierFreeGuidance,
+    CogVideoXPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
     FluxPipeline,
+    HunyuanVideo15Pipeline,
+    LTXPipeline,
     QwenImagePipeline,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
@@ -25,12 +29,15 @@ from torch import Tensor, nn
 
 from rlr.chain import Chain
 from rlr.models import (
+    CogVideoX,
     DiffusionModel,
     Flux,
     Flux2,
     Frozen,
     Guidance,
+    HunyuanVideo15,
     LoRA,
+    LTXVideo,
     QwenImage,
     RescaledGuidance,
     Size,
@@ -49,6 +56,7 @@ PROMPTS = ["a red circle", "two blue squares on the green background, and more t
 TOKENS = 96
 """How many tokens of a prompt most text encoders read."""
 IMAGES = ({"size": (32, 32)}, {"size": (24, 48)})
+SIDES = ("tile_sample_min_height", "tile_sample_min_width")
 VIDEOS = ({"size": (16, 32), "frames": 5}, {"size": (32, 16), "frames": 3})
 
 
@@ -73,9 +81,11 @@ class Family:
         settings: What the random model is built with.
         cases: The scales of true guidance and those that the network reads, 0 if it reads none.
         asked: Returns the pipeline's arguments for a pair of scales; a true scale of 1 is no guidance.
-        tokens: How many tokens of a prompt are read; None where neither model nor pipeline asks.
+        adjust: Prepares the pipeline for a true scale, where that is no argument of its call.
+        tokens: How many tokens of a prompt are read; None where the pipeline does not ask.
         rank: Rank and alpha of the LoRA by default.
         guided: Returns the model with the guidance of the pipeline.
+        steps: The numbers of steps with which samples are compared, one for each size.
         sampler: Returns the sampler of so many steps, without noise.
         noisy: Returns the same sampler with noise.
         tiles: Arguments that make the autoencoder's tiles small, where it has no configuration of them.
@@ -89,9 +99,11 @@ class Family:
     settings: Mapping[str, Any] = field(default_factory=dict)
     cases: Sequence[tuple[float, float]] = ((1.0, 0.0), (4.0, 0.0))
     asked: Callable[[float, float], dict[str, Any]] = _scale
+    adjust: Callable[[Any, float], None] = lambda pipeline, scale: None
     tokens: int | None = TOKENS
     rank: tuple[int, float] = (64, 128)
     guided: Callable[[DiffusionModel, float], DiffusionModel] = Guidance
+    steps: tuple[int, int] = (2, 3)
     sampler: Callable[[int], Sampler] = _flow
     noisy: Callable[[int], Sampler] = FlowSDE
     tiles: Mapping[str, int] = field(default_factory=dict)
@@ -194,6 +206,7 @@ class Member:
             options["max_sequence_length"] = self.family.tokens
         with changed(self.base, size):
             latents, run = self.base.for_pipeline(noise), pipeline or self.pipeline
+        self.family.adjust(run, scale)
         return run(prompt=PROMPTS, latents=latents, output_type="pt", return_dict=False, **options)[0]
 
 
@@ -220,9 +233,34 @@ def covering(rows: Sequence[str], columns: Sequence[str]) -> list[Any]:
 
 def _wan(layers: int = 20, **settings: Any) -> Family:
     sizes = ({"size": (32, 32), "frames": 5}, {"size": (32, 64), "frames": 3}) if "patch" in settings else VIDEOS
-    tiles = dict.fromkeys(("tile_sample_min_height", "tile_sample_min_width"), 32)
-    tiles |= dict.fromkeys(("tile_sample_stride_height", "tile_sample_stride_width"), 24)
+    tiles = dict.fromkeys(SIDES, 32) | {"tile_sample_stride_height": 24, "tile_sample_stride_width": 24}
     return Family(Wan, WanPipeline, "random_wan", layers, sizes, settings, tiles=tiles)
+
+
+def _cogvideox(**settings: Any) -> Family:
+    return Family(
+        CogVideoX,
+        CogVideoXPipeline,
+        "random_cogvideox",
+        layers=8,
+        sizes=({"size": (16, 32), "frames": 5}, {"size": (32, 16), "frames": 9}),
+        settings=settings,
+        asked=lambda scale, read: {"guidance_scale": scale, "max_sequence_length": TOKENS},
+        tokens=None,
+        # the pipeline's scheduler is at the grid's levels for numbers of steps that divide 1000
+        steps=(2, 4),
+        sampler=lambda steps: DDIM(steps, eta=0.0),
+        noisy=lambda steps: Ancestral(steps, variance=1.0),
+        tiles=dict.fromkeys(SIDES, 32) | {"tile_overlap_factor_height": 0.25, "tile_overlap_factor_width": 0.25},
+    )
+
+
+def _guider(pipeline: Any, scale: float) -> None:
+    pipeline.guider = ClassifierFreeGuidance(guidance_scale=scale)
+    # fewer tokens of padding, which are masked
+    pipeline.tokenizer_max_length, pipeline.vision_num_semantic_tokens = 300, 2
+    # else it decodes no batch of several videos
+    pipeline.vae.enable_slicing()
 
 
 def _true_scale(scale: float, read: float) -> dict[str, Any]:
@@ -282,6 +320,27 @@ FAMILIES: dict[str, Family] = {
     "wan": _wan(),
     "wan_experts": _wan(layers=2 * 20, experts=2),
     "wan_patches": _wan(patch=2),
+    "cogvideox": _cogvideox(),
+    "cogvideox15": _cogvideox(rotary=True, patches=2, snr_shift_scale=1.0),
+    "ltx": Family(
+        LTXVideo,
+        LTXPipeline,
+        "random_ltx",
+        layers=20,
+        sizes=({"size": (32, 32), "frames": 5}, {"size": (32, 64), "frames": 3}),
+        tiles=_wan().tiles,
+    ),
+    "hunyuan15": Family(
+        HunyuanVideo15,
+        HunyuanVideo15Pipeline,
+        "random_hunyuan15",
+        layers=16 + 4,
+        sizes=VIDEOS,
+        asked=lambda scale, read: {},
+        adjust=_guider,
+        tokens=None,
+        tiles=dict.fromkeys(SIDES, 32) | {"tile_latent_min_height": 8, "tile_latent_min_width": 8},
+    ),
 }
 FIRST = [
     name for name, family in FAMILIES.items() if next(f for f in FAMILIES.values() if f.model is family.model) is family

@@ -28,8 +28,8 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "scale", "read", "size"), CASES)
 def test_samples_are_those_of_the_pipeline(member: Find, name: str, scale: float, read: float, size: int) -> None:
-    found, steps = member(name), 2 + size
-    sides = found.family.sizes[size]
+    found = member(name)
+    sides, steps = found.family.sizes[size], found.family.steps[size]
     samples, noise = found.ours(scale, read, steps, size)
     frames = (sides["frames"],) if "frames" in sides else ()
     assert samples.shape == (2, *frames, 3, *sides["size"])
@@ -58,7 +58,7 @@ def test_a_wrong_size_is_seen(member: Find, name: str) -> None:
     (scale, read), size = found.family.cases[-1], found.family.sizes[0]
     samples, noise = found.ours(scale, read, 2)
     height, width = size["size"]
-    larger = {**size, "size": (height + 16, width + 16)}
+    larger = {**size, "size": (height + 32, width + 32)}
     with changed(found.base, larger):
         shape = found.base.latent_shape(found.base.size)
     large = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
@@ -167,5 +167,5 @@ def test_folders_of_other_families_are_refused(member: Find, name: str, other: s
 @one_a_class
 def test_sizes_fit_the_latents(member: Find, name: str) -> None:
     found = member(name)
-    with pytest.raises(ValueError, match=r"positive multiples of \d+ pixels, and 30 x 30 are not"):
-        found.build(**{**found.family.sizes[0], "size": (30, 30)})
+    with pytest.raises(ValueError, match=r"positive multiples of \d+ pixels, and 31 x 31 are not"):
+        found.build(**{**found.family.sizes[0], "size": (31, 31)})
