@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    ByT5Tokenizer,  # type: ignore[attr-defined]
+from transformers import (  # type: ignore[attr-defined]
+    ByT5Tokenizer,
     Qwen2_5_VLTextModel,
     Qwen2Tokenizer,
     T5EncoderModel,
