@@ -49,8 +49,8 @@ class LatentDiffusion(DiffusionModel):
         self.vae = freeze(vae)
         self.text = text
         self.adapter = trainable
-        for network in self.networks().values():
-            self.adapter.attach(network, targets)
+        for network, part in zip(self.networks().values(), trainable.for_each(len(networks)), strict=True):
+            part.attach(network, targets)
 
     @property
     def network(self) -> Any:

@@ -160,18 +160,31 @@ def test_an_export_makes_the_same_samples_in_diffusers(member: Find, tmp_path: P
     torch.testing.assert_close(again, samples, rtol=0, atol=1e-4)
 
 
-@one_a_class
+@pytest.mark.parametrize("name", [*FIRST, "wan_experts"])
 def test_a_lora_is_the_start_of_another(member: Find, name: str, tmp_path: Path) -> None:
     found = member(name)
     with found.lora() as first:
         DiffusersLoRA().save(first, tmp_path)
-        (file,) = tmp_path.iterdir()
-        again = found.build(trainable=LoRA(start=str(file)))
+        files = [str(file) for file in sorted(tmp_path.iterdir())]
+        assert len(files) == len(first.networks())
+        again = found.build(trainable=LoRA(start=files if len(files) > 1 else files[0]))
         x, condition = torch.ones(1, *first.latent_shape(first.size)), first.encode(["a"])
-        time = first.schedule(first.size).grid(4).times[3]
-        with torch.no_grad():
-            expected = first.denoise(x, time, condition)
-            torch.testing.assert_close(again.denoise(x, time, condition), expected, rtol=0, atol=1e-5)
+        # early and late: on either side of the boundary of two transformers
+        for time in (first.schedule(first.size).grid(4).times[t] for t in (4, 1)):
+            with torch.no_grad(), again.reference():
+                expected = first.denoise(x, time, condition)
+                torch.testing.assert_close(again.denoise(x, time, condition), expected, rtol=0, atol=1e-5)
+
+
+def test_each_of_two_transformers_needs_a_start(member: Find, tmp_path: Path) -> None:
+    found = member("wan_experts")
+    with found.lora() as model:
+        DiffusersLoRA().save(model, tmp_path)
+    file = str(tmp_path / "pytorch_lora_weights.safetensors")
+    with pytest.raises(
+        ValueError, match=r"LoRA.start: expected 2 files, one for each transformer of the model, got .*ora_w"
+    ):
+        found.build(trainable=LoRA(start=file))
 
 
 @one_a_class
