@@ -51,8 +51,8 @@ from rlr.models.latent import LatentDiffusion
 from rlr.models.text import PromptEncoder
 from rlr.samplers import DDIM, Ancestral, FlowSDE, Sampler
 
-PROMPTS = ["a red circle", "two blue squares on the green background, and more than the sixteen tokens of CLIP"]
-"""Prompts of unequal numbers of tokens."""
+PROMPTS = ("a red circle", "two blue squares on the green background, and more than the sixteen tokens of CLIP")
+"""Prompts of unequal numbers of tokens; no list, since some pipelines change the list that they are called with."""
 TOKENS = 96
 """How many tokens of a prompt most text encoders read."""
 IMAGES = ({"size": (32, 32)}, {"size": (24, 48)})
@@ -207,7 +207,7 @@ class Member:
         with changed(self.base, size):
             latents, run = self.base.for_pipeline(noise), pipeline or self.pipeline
         self.family.adjust(run, scale)
-        return run(prompt=PROMPTS, latents=latents, output_type="pt", return_dict=False, **options)[0]
+        return run(prompt=list(PROMPTS), latents=latents, output_type="pt", return_dict=False, **options)[0]
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def test_positions_of_the_5b_model_are_those_of_the_pipeline(random_cogvideox: F
     height, width = size
     options = {"height": height, "width": width, "num_frames": 5, "num_inference_steps": 2, "max_sequence_length": 96}
     latents = model.for_pipeline(noises[-1])
-    expected = pipeline(PROMPTS, latents=latents, guidance_scale=4.0, output_type="pt", **options).frames
+    expected = pipeline(list(PROMPTS), latents=latents, guidance_scale=4.0, output_type="pt", **options).frames
     torch.testing.assert_close(videos, expected, rtol=0, atol=1e-4)
 
 
