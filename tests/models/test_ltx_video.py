@@ -37,7 +37,9 @@ def test_videos_are_those_of_the_pipeline(random_ltx: Folder, timed: bool, fps: 
     pipeline.set_progress_bar_config(disable=True)
     options = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2, "max_sequence_length": TOKENS}
     expected, other = (
-        pipeline(list(PROMPTS), latents=latents, guidance_scale=3.0, frame_rate=rate, output_type="pt", **options).frames
+        pipeline(
+            list(PROMPTS), latents=latents, guidance_scale=3.0, frame_rate=rate, output_type="pt", **options
+        ).frames
         for rate in (fps, 2 * fps)
     )
     torch.testing.assert_close(videos, expected, rtol=0, atol=1e-4)
