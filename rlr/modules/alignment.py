@@ -21,7 +21,7 @@ from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.estimators.groups import Groups, group_metrics
 from rlr.models.base import DiffusionModel
 from rlr.modules.checkpoint import load_trained
-from rlr.modules.checks import check_parts, check_training
+from rlr.modules.checks import check_overlap, check_parts, check_training
 from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization, Settings
@@ -67,6 +67,7 @@ class Alignment(Sampling):
         self.strict_loading = False  # a checkpoint holds the trained weights only; `on_load_checkpoint` is as strict
         self.estimator = estimator
         self.optimization = optimization
+        self.objective.scoring = optimization.scoring
         self.penalty = penalty
         # no lambda: strategies that spawn processes pickle the module
         self.updater = Updater(self, partial(getattr, self, "weights"), optimization, memory)
@@ -81,6 +82,7 @@ class Alignment(Sampling):
         """Checks that the model can be trained."""
         if stage == "fit":
             check_training(self.chain.model, self.reward, self.estimator, self.trainer)
+            check_overlap(self.optimization, self.estimator, self.trainer)
 
     @property
     def progress(self) -> Progress:
@@ -108,6 +110,8 @@ class Alignment(Sampling):
             rollout = self._sample(batch.prompts, self.progress.samples)
         self.state.round.add(self.progress.samples, rollout)
         self._initialize_statistics(rollout)
+        if self.optimization.overlap_scoring:
+            rollout.begin_scores()
         self.progress.batches += 1
         self.progress.samples += len(rollout) * self.trainer.world_size
         if len(self.state.round) == self.optimization.accumulate:

@@ -3,12 +3,13 @@
 import warnings
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator
 from rlr.estimators.divergence import Penalty
 from rlr.models.base import DiffusionModel
+from rlr.modules.optimization import Optimization
 from rlr.rewards.base import Reward
 
 
@@ -54,6 +55,28 @@ def check_training(model: DiffusionModel, reward: Reward, estimator: Estimator, 
             f"trainer.max_steps={end} ends inside a round of {updates} updates, and a run that is resumed there does not "
             f"make the rest of the round; set max_steps to a multiple of {updates}",
             stacklevel=3,
+        )
+
+
+def check_overlap(optimization: Optimization, estimator: Estimator, trainer: Trainer) -> None:
+    """Checks that scores can be computed in a thread of their own.
+
+    Raises:
+        ValueError: If the estimator needs the gradient of the reward, or the precision changes the default type of the
+            process within a training step.
+    """
+    if not optimization.overlap_scoring:
+        return
+    if estimator.differentiable:
+        raise ValueError(
+            f"optimization.overlap_scoring: expected an estimator that needs no gradient of the reward, found "
+            f"{type(estimator).__name__} as configured, which does; set overlap_scoring to false, or use half- and zeroth-order "
+            "terms alone"
+        )
+    if isinstance(trainer.precision_plugin, HalfPrecision | DoublePrecision):
+        raise ValueError(
+            f"optimization.overlap_scoring: expected a precision that keeps float32 as the default type, found "
+            f"trainer.precision {trainer.precision}; set it to 32-true, 16-mixed or bf16-mixed, or overlap_scoring to false"
         )
 
 
