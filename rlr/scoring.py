@@ -21,6 +21,9 @@ Pending = Callable[[], Value]
 class Scoring(ABC):
     """Where scores are computed."""
 
+    ahead: bool = False
+    """Whether the scores of a rollout are asked for before they are needed."""
+
     @abstractmethod
     def begin(self, function: Callable[[], Value]) -> Pending[Value]:
         """Begins to compute the value of a function, and returns what waits for it."""
@@ -35,12 +38,16 @@ class AtOnce(Scoring):
 
 
 class InBackground(Scoring):
-    """Scores are computed in one thread, in the order in which they are asked for.
+    """Scores are computed in one thread, while the next batch of the round is sampled.
+
+    They are computed in the order in which they are asked for.
 
     No two calls of a reward run at the same time, so the reward need not be safe for threads. The thread computes on the
     device of its caller, with a graph where its caller builds one, and outside autocast. It begins with the first
     request, and a forked or pickled copy begins its own.
     """
+
+    ahead = True
 
     def __init__(self) -> None:
         self._process: int | None = None

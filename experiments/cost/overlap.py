@@ -1,8 +1,9 @@
-r"""What ``optimization.overlap_scoring`` saves with a slow judge: ``python -m experiments.cost.overlap``.
+r"""What ``scoring: InBackground`` saves with a slow judge: ``python -m experiments.cost.overlap``.
 
 A round of :math:`n` batches on the built-in model. The judge is another process or machine: it takes no time of this one, and
-answers a batch after the seconds :math:`r` of a rollout. Training runs with scores at once and with scores in the background,
-in turn. Without the seconds :math:`l` that learning from the round takes, the speed-up would be :math:`2 n / (n + 1)`.
+answers a batch after as many seconds as its rollout took. Training runs with scores at once and with scores in the background,
+in turn. Of :math:`r` seconds a rollout and :math:`l` of learning from a round, the speed-up is about
+:math:`(2 n r + l) / ((n + 1) r + l)`.
 """
 
 import sys
@@ -22,14 +23,15 @@ from rlr.models import Guidance
 from rlr.modules import ImageAlignment
 from rlr.modules.optimization import Optimization
 from rlr.rewards import Brightness
+from rlr.rollout import Rollout
 from rlr.samplers import DDIM
+from rlr.scoring import InBackground
 from rlr.toy.data import WorldPrompts
 from rlr.toy.models import Tiny
 
 CASES: dict[str, Callable[[], Estimator]] = {
-    "AWM, 2 levels": lambda: AWM(process=ForwardProcess(2), num_minibatches=1),
+    "AWM, 1 level": lambda: AWM(process=ForwardProcess(1), num_minibatches=1),
     "HalfOrder(1), one segment": lambda: HalfOrder(1, segments=1),
-    "HalfOrder(1), every step": lambda: HalfOrder(1, segments=None),
     "DDPO, one update": lambda: DDPO(1),
     "ZerothOrder, two-point": ZerothOrder,
 }
@@ -40,13 +42,25 @@ class SlowJudge(Brightness):
 
     differentiable = False
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.seconds = 0.0
 
     def forward(self, samples: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         time.sleep(self.seconds)
         return super().forward(samples, prompts)
+
+
+class Judged(ImageAlignment):
+    """Training whose judge takes as long as the latest rollout did, whatever else the machine does."""
+
+    reward: SlowJudge
+
+    def _sample(self, prompts: Sequence[str], number: int) -> Rollout:
+        began = time.perf_counter()
+        rollout = super()._sample(prompts, number)
+        self.reward.seconds = time.perf_counter() - began
+        return rollout
 
 
 class Clock(Callback):
@@ -65,26 +79,14 @@ class Clock(Callback):
             self._began, self._updates = now, trainer.global_step
 
 
-def module(given: Namespace, estimator: Estimator, seconds: float, overlap: bool) -> ImageAlignment:
+def module(given: Namespace, estimator: Estimator, overlap: bool) -> Judged:
     """Returns the alignment."""
-    optimization = Optimization(accumulate=given.accumulate, overlap_scoring=overlap, log_kl_every=0)
-    model = Guidance(Tiny(), 3.0)
-    return ImageAlignment(model, DDIM(given.steps, 1.0), SlowJudge(seconds), estimator, optimization)
+    optimization = Optimization(accumulate=given.accumulate, log_kl_every=0)
+    model, sampler = Guidance(Tiny(), 3.0), DDIM(given.steps, 1.0)
+    return Judged(model, sampler, SlowJudge(), estimator, optimization, scoring=InBackground() if overlap else None)
 
 
-def rollout_seconds(given: Namespace) -> float:
-    """Returns the median seconds of a rollout with decoding."""
-    alignment, prompts = module(given, HalfOrder(1), 0.0, False), ["a red circle left of a blue square"] * given.batch
-
-    def sample() -> float:
-        began = time.perf_counter()
-        alignment._sample(prompts, 0).scores  # noqa: B018 - a rollout is what is measured
-        return time.perf_counter() - began
-
-    return median(sample() for _ in range(5))
-
-
-def round_seconds(given: Namespace, estimator: Estimator, seconds: float, overlap: bool) -> list[float]:
+def round_seconds(given: Namespace, estimator: Estimator, overlap: bool) -> list[float]:
     """Returns the seconds of rounds of training."""
     clock = Clock()
     silent: dict[str, Any] = {
@@ -97,18 +99,18 @@ def round_seconds(given: Namespace, estimator: Estimator, seconds: float, overla
         max_epochs=-1, max_steps=given.rounds + 1, accelerator=given.device, devices=1, callbacks=[clock], **silent
     )
     trainer.fit(
-        module(given, estimator, seconds, overlap),
+        module(given, estimator, overlap),
         datamodule=WorldPrompts(batch_size=given.batch, samples_per_prompt=2),
     )
     return clock.rounds
 
 
-def line(given: Namespace, name: str, seconds: float) -> str:
+def line(given: Namespace, name: str) -> str:
     """Measures one estimator and returns its row."""
     times: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(given.repeats):
         for overlap in (False, True):
-            times[overlap] += round_seconds(given, CASES[name](), seconds, overlap)
+            times[overlap] += round_seconds(given, CASES[name](), overlap)
     one, other = (median(times[overlap]) for overlap in (False, True))
     return f"| {name} | {one:.2f} | {other:.2f} | {one / other:.2f} |"
 
@@ -116,8 +118,8 @@ def line(given: Namespace, name: str, seconds: float) -> str:
 def options(args: Sequence[str] | None) -> Namespace:
     """Returns the options."""
     parser = ArgumentParser("python -m experiments.cost.overlap", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--batch", type=int, default=8, help="samples of a batch (%(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="steps of the chain (%(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="samples of a batch (%(default)s)")
+    parser.add_argument("--steps", type=int, default=50, help="steps of the chain (%(default)s)")
     parser.add_argument("--accumulate", type=int, default=8, help="batches of a round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="rounds of a run that count (%(default)s)")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each kind (%(default)s)")
@@ -129,15 +131,14 @@ def options(args: Sequence[str] | None) -> Namespace:
 def main(args: Sequence[str] | None = None) -> None:
     """Measures every estimator and writes the table."""
     given = options(args)
-    seconds = rollout_seconds(given)
     sys.stdout.write(
-        f"T = {given.steps}, batch {given.batch}, {given.accumulate} batches a round, a rollout and the judge {seconds:.2f} s "
-        f"each, {provenance.device(torch.device(given.device))}, {provenance.now()}\n\n"
+        f"T = {given.steps}, batch {given.batch}, {given.accumulate} batches a round, "
+        f"{provenance.device(torch.device(given.device))}, {provenance.now()}\n\n"
         "| estimator | s / round, at once | s / round, overlapped | speed-up |\n|---|--:|--:|--:|\n"
     )
     for name in CASES:
         if not given.only or any(part in name for part in given.only):
-            sys.stdout.write(line(given, name, seconds) + "\n")
+            sys.stdout.write(line(given, name) + "\n")
             sys.stdout.flush()
 
 

@@ -9,8 +9,8 @@ from rlr.chain import Chain
 from rlr.estimators.base import Estimator
 from rlr.estimators.divergence import Penalty
 from rlr.models.base import DiffusionModel
-from rlr.modules.optimization import Optimization
 from rlr.rewards.base import Reward
+from rlr.scoring import Scoring
 
 
 def check_parts(chain: Chain, reward: Reward, estimator: Estimator, penalty: Penalty | None) -> None:
@@ -58,25 +58,25 @@ def check_training(model: DiffusionModel, reward: Reward, estimator: Estimator, 
         )
 
 
-def check_overlap(optimization: Optimization, estimator: Estimator, trainer: Trainer) -> None:
+def check_scoring(scoring: Scoring, estimator: Estimator, trainer: Trainer) -> None:
     """Checks that scores can be computed in a thread of their own.
 
     Raises:
         ValueError: If the estimator needs the gradient of the reward, or the precision changes the default type of the
             process within a training step.
     """
-    if not optimization.overlap_scoring:
+    if not scoring.ahead:
         return
+    name = type(scoring).__name__
     if estimator.differentiable:
         raise ValueError(
-            f"optimization.overlap_scoring: expected an estimator that needs no gradient of the reward, found "
-            f"{type(estimator).__name__} as configured, which does; set overlap_scoring to false, or use half- and zeroth-order "
-            "terms alone"
+            f"model.scoring: {name} expects an estimator that needs no gradient of the reward, found {type(estimator).__name__} "
+            "as configured, which does; leave scoring out, or use half- and zeroth-order terms alone"
         )
     if isinstance(trainer.precision_plugin, HalfPrecision | DoublePrecision):
         raise ValueError(
-            f"optimization.overlap_scoring: expected a precision that keeps float32 as the default type, found "
-            f"trainer.precision {trainer.precision}; set it to 32-true, 16-mixed or bf16-mixed, or overlap_scoring to false"
+            f"model.scoring: {name} expects a precision that keeps float32 as the default type, found trainer.precision "
+            f"{trainer.precision}; set it to 32-true, 16-mixed or bf16-mixed, or leave scoring out"
         )
 
 

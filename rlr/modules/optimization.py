@@ -11,7 +11,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
 
 from rlr.modules.term_weights import Shrinkage
-from rlr.scoring import AtOnce, InBackground, Scoring
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,6 @@ class Optimization:
         clip_norm: The largest norm of the gradient; longer gradients are scaled down to it. None does not clip.
         accumulate: The number of batches in a round, at least 1. An estimator makes one update of a round, with the mean
             gradient of its batches, or several, as DDPO does.
-        overlap_scoring: Whether a thread scores the samples of a batch while the next batch of the round is sampled, for
-            estimators that need no gradient of the reward. It pays where another process or machine computes the reward.
         warmup: The number of first updates over which the learning rate rises linearly.
         decay_steps: The number of last updates of ``trainer.max_steps`` over which the learning rate falls linearly
             towards 0. The noise that single gradients have left in the weights then averages out.
@@ -68,18 +65,12 @@ class Optimization:
     optimizer: OptimizerCallable | None = None
     clip_norm: float | None = None
     accumulate: int = 1
-    overlap_scoring: bool = False
     warmup: int = 0
     decay_steps: int = 0
     max_bad_steps: int = 5
     log_terms: bool = True
     term_weights: Shrinkage | None = None
     log_kl_every: int = 25
-
-    @property
-    def scoring(self) -> Scoring:
-        """Where scores are computed."""
-        return InBackground() if self.overlap_scoring else AtOnce()
 
     @property
     def by_kind(self) -> bool:

@@ -54,10 +54,18 @@ class Waiting(Hard):
         return super().forward(samples, words)
 
 
+def scoring(overlap):
+    return InBackground() if overlap else None
+
+
 def trained(estimator, overlap, updates=4, accumulate=2, **settings):
     reward, batch = settings.pop("reward", Hard()), settings.pop("batch", 4)
     module = align(
-        model=Remembering(), estimator=estimator(), overlap_scoring=overlap, accumulate=accumulate, reward=reward
+        model=Remembering(),
+        estimator=estimator(),
+        scoring=scoring(overlap),
+        accumulate=accumulate,
+        reward=reward,
     )
     trainer = run(module, prompts(batch, samples_per_prompt=2), updates, **settings)
     return module, trainer
@@ -103,7 +111,13 @@ def test_the_next_rollout_is_sampled_before_the_first_scores_are_there(overlap):
                 gate.set()
             return super().encode(words)
 
-    module = align(model=Watched(), reward=reward, estimator=HalfOrder(2), overlap_scoring=overlap, accumulate=2)
+    module = align(
+        model=Watched(),
+        reward=reward,
+        estimator=HalfOrder(2),
+        scoring=scoring(overlap),
+        accumulate=2,
+    )
     run(module, prompts(4), 1)
     assert len(starts) == 2
     assert (threading.get_ident() in reward.threads) != overlap
@@ -123,7 +137,7 @@ def test_the_opposite_sample_of_zeroth_order_is_drawn_meanwhile():
                 gate.set()
             return super().denoise(x, time, condition)
 
-    run(align(model=Watched(), reward=reward, estimator=ZerothOrder(), overlap_scoring=True), prompts(4), 1)
+    run(align(model=Watched(), reward=reward, estimator=ZerothOrder(), scoring=InBackground()), prompts(4), 1)
     assert len(passes) == 12
 
 
@@ -146,7 +160,7 @@ def test_a_missing_score_skips_the_update():
 
 
 def test_an_estimator_that_backpropagates_the_reward_is_refused():
-    with pytest.raises(ValueError, match=r"optimization.overlap_scoring: expected an estimator .* found Replay"):
+    with pytest.raises(ValueError, match=r"model.scoring: InBackground expects an estimator .* found Replay"):
         trained(Replay, True, reward=Level())
 
 
@@ -155,15 +169,13 @@ def test_a_precision_that_changes_the_default_type_is_refused(precision):
     class Adapted(AffineModel):
         has_reference = True
 
-    module = align(model=Adapted(), reward=Hard(), estimator=HalfOrder(2), overlap_scoring=True)
-    with pytest.raises(
-        ValueError, match=f"overlap_scoring: expected a precision .*found trainer.precision {precision}"
-    ):
+    module = align(model=Adapted(), reward=Hard(), estimator=HalfOrder(2), scoring=InBackground())
+    with pytest.raises(ValueError, match=f"InBackground expects a precision .*found trainer.precision {precision}"):
         run(module, prompts(4), 1, precision=precision)
 
 
 def test_the_thread_has_the_callers_gradient_mode_and_the_callers_order():
-    scoring, order = InBackground(), []
+    background, order = InBackground(), []
 
     def task(number):
         order.append(number)
@@ -172,16 +184,16 @@ def test_the_thread_has_the_callers_gradient_mode_and_the_callers_order():
     pending = []
     for number in range(20):
         with torch.no_grad() if number % 2 else nullcontext():
-            pending.append(scoring.begin(lambda number=number: task(number)))
+            pending.append(background.begin(lambda number=number: task(number)))
     assert [wait() for wait in reversed(pending)] == [False, True] * 10
     assert order == list(range(20))
 
 
 @pytest.mark.parametrize("send", [copy.deepcopy, lambda scoring: pickle.loads(pickle.dumps(scoring))])
 def test_a_copy_has_a_thread_of_its_own(send):
-    scoring = InBackground()
-    here = scoring.begin(threading.get_ident)()
-    there = send(scoring).begin(threading.get_ident)()
+    background = InBackground()
+    here = background.begin(threading.get_ident)()
+    there = send(background).begin(threading.get_ident)()
     assert len({here, there, threading.get_ident()}) == 3
     assert AtOnce().begin(threading.get_ident)() == threading.get_ident()
 
@@ -189,7 +201,7 @@ def test_a_copy_has_a_thread_of_its_own(send):
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_two_forked_processes_equal_one(tmp_path):
     one, _ = trained(lambda: HalfOrder(2), False, 2, batch=8)
-    module = align(model=Remembering(), estimator=HalfOrder(2), overlap_scoring=True, accumulate=2, reward=Hard())
+    module = align(model=Remembering(), estimator=HalfOrder(2), scoring=InBackground(), accumulate=2, reward=Hard())
     module.objective.scoring.begin(int)()  # the parent's thread does not follow
     run(module, prompts(4, samples_per_prompt=2), 2, strategy="ddp_fork", devices=2, callbacks=[Leave(tmp_path)])
     left = torch.load(tmp_path / "0.pt", weights_only=True)

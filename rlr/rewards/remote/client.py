@@ -61,7 +61,7 @@ class Connection:
         """Returns the server's answer to a message, or to a GET request without a message.
 
         Raises:
-            ConnectionError: If there is none, and another attempt may bring one.
+            ConnectionError: If no answer came, and another attempt may bring one.
             ValueError: If the server refuses the message, or does not answer with a JSON object.
         """
         try:
