@@ -98,7 +98,7 @@ class Dispatcher(Generic[Server, Task, Result]):
         """Waits until a server is there and all have been asked.
 
         Raises:
-            ConnectionError: If there is none.
+            ConnectionError: If no server is there.
         """
         job: Job[Task, Result] = Job([], deque())
         self._until(job, lambda: all(p.up or p.failures for p in self._places.values()) and self._any_up())
