@@ -53,7 +53,7 @@ PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 test: install ## the tests, without those marked slow, gpu or weights
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
-test-slow: install ## the tests that take more than a minute
+test-slow: install ## the tests that take long, or repeat a law with more combinations
 	$(PYTHON) -m pytest -m slow $(ARGS)
 
 demo: install ## align the built-in model on this machine's CPU; results in runs/demo

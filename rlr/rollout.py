@@ -6,7 +6,7 @@ gradient, resamples it with other weights on the same noises, or reads its rewar
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,10 +15,19 @@ from rlr.chain import Chain, Evaluation, Trajectory, Within, unchanged
 from rlr.distributed import rank, world_size
 from rlr.gaussian import Gaussian
 from rlr.rewards.base import Scores
+from rlr.scoring import AtOnce, Pending
 from rlr.seeding import Stream, spawn
 
 Objective = Callable[[Tensor, Sequence[str]], Scores]
 r"""Scores final latents :math:`x_0`, with shape :math:`(B, *)`, of :math:`B` prompts; decodes them first."""
+
+
+@runtime_checkable
+class Deferrable(Protocol):
+    """An objective that can be asked for scores before they are needed."""
+
+    def begin(self, x: Tensor, prompts: Sequence[str]) -> Pending[Scores]:
+        r"""Begins to score final latents :math:`x_0`, with shape :math:`(B, *)`, and returns what waits for the scores."""
 
 
 def unconditional(reward: Callable[[Tensor], Tensor]) -> Objective:
@@ -81,6 +90,7 @@ class Rollout:
         self.seed = seed
         self.share = share or Share.of_rank(len(prompts))
         self._scores = scores
+        self._pending: Pending[Scores] | None = None
 
     def __len__(self) -> int:
         """Returns the number :math:`B` of samples."""
@@ -90,9 +100,16 @@ class Rollout:
     def scores(self) -> Scores:
         """The scores of the recorded samples, without a graph. They are computed once."""
         if self._scores is None:
-            with torch.no_grad():
-                self._scores = self.objective(self.trajectory.states[0], self.prompts).detach()
+            self.begin_scores()
+            assert self._pending is not None
+            self._scores, self._pending = self._pending().detach(), None
         return self._scores
+
+    @torch.no_grad()
+    def begin_scores(self) -> None:
+        """Begins to compute :attr:`scores`, unless this is done or under way."""
+        if self._scores is None and self._pending is None:
+            self._pending = self.begin(self.trajectory.states[0])
 
     @property
     def rewards(self) -> Tensor:
@@ -102,6 +119,15 @@ class Rollout:
     def score(self, x: Tensor) -> Tensor:
         r"""Returns the rewards of other samples :math:`x_0` of the same prompts, with shape :math:`(B)`."""
         return self.objective(x, self.prompts).objective
+
+    def begin(self, x: Tensor) -> Pending[Scores]:
+        r"""Begins to score other samples :math:`x_0` of the same prompts, and returns what waits for their scores.
+
+        Where the objective cannot be asked ahead, they are there at once.
+        """
+        if isinstance(self.objective, Deferrable):
+            return self.objective.begin(x, self.prompts)
+        return AtOnce().begin(lambda: self.objective(x, self.prompts))
 
     def score_recorded(self, x: Tensor) -> Tensor:
         r"""Returns the rewards of replayed samples, with shape :math:`(B)`, and keeps them as :attr:`rewards`.

@@ -47,6 +47,15 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
         tolerate_output()
         args = sys.argv[1:]
     try:
+        return _checked(args, kind)
+    except KeyboardInterrupt as left:
+        sys.stderr.write(_notes(left))
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _checked(args: Any, kind: "type[CLI] | None") -> Any:
+    """Checks the arguments, and runs the command."""
+    try:
         if isinstance(args, list | tuple):
             args = [expand_home_in_option(str(arg)) for arg in args]
             if not args or args[0] in ("-h", "--help"):
@@ -95,9 +104,6 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
         if not is_mistake(cause(error)):
             raise
         _fail(cause(error), _notes(error))
-    except KeyboardInterrupt as left:
-        sys.stderr.write(_notes(left))
-        raise SystemExit(INTERRUPTED) from None
     except SystemExit as left:
         sys.stderr.write(_notes(left))
         # Lightning turns Ctrl-C in training into an exit

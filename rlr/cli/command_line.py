@@ -31,6 +31,7 @@ from rlr.callbacks import (
     LoRAFolder,
     MetricsFile,
     PredictionWriter,
+    Preemption,
     ProgressLine,
     RunConfig,
     RunPage,
@@ -291,7 +292,7 @@ class CLI(LightningCLI):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
             wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text, self._facts)]
-            wanted += [LoRAFolder(self.run.folder), KeptAdapter()]
+            wanted += [LoRAFolder(self.run.folder), KeptAdapter(), Preemption()]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):

@@ -132,8 +132,10 @@ class ModelFolder:
         """
         self._check_files(part)
         with self._explained(part):
+            # a tokenizer of bytes has a configuration alone
+            names = VOCABULARIES if getattr(kind, "vocab_files_names", True) else ("tokenizer_config.json",)
             folder = Path(self.path) / part
-            if Path(self.path).is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
+            if Path(self.path).is_dir() and not any((folder / name).is_file() for name in names):
                 raise FileNotFoundError("it holds no vocabulary")
             tokenizer = _read_tokenizer(kind, self.path, subfolder=part, revision=self.revision, **options)
             # a processor of texts and images holds a tokenizer
@@ -269,7 +271,8 @@ def _read_tokenizer(kind: Any, path: str, **options: Any) -> Any:
 
 def _check_merges(tokenizer: Any) -> None:
     """Raises OSError if a byte-pair tokenizer has tokens that no merge makes, as without or with half of ``merges.txt``."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = json.loads(backend.to_str())["model"] if backend else {}
     if model.get("type") != "BPE":
         return
     pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
