@@ -35,7 +35,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 lock: ## resolve requirements.lock again from pyproject.toml: versions and hashes, no addresses
 	.ci/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 pyproject.toml \
-		--all-extras --group dev --group vbench --group docs --group dashboard -o requirements.lock >/dev/null
+		--all-extras --group dev --group vbench --group docs --group dashboard --group release -o requirements.lock >/dev/null
 
 lint: install ## ruff, import-linter and mypy
 	.venv/bin/ruff check

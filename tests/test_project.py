@@ -238,6 +238,9 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
         assert "rlr = rlr.__main__:console" in archive.read(scripts).decode()
 
 
+SERVER = ("rlr.rewards.remote.server", "rlr.rewards.remote.request_timer")
+"""The modules that need the extra ``serve``."""
+
 EXTRAS = ("av", "decord", "starlette", "uvicorn", "vbench", "cv2", "clip", "easydict", "pyiqa")
 
 
@@ -247,7 +250,7 @@ def import_all_without(missing: tuple[str, ...]) -> None:
         del sys.modules[name]
     sys.modules.update(dict.fromkeys(missing))
     for module in pkgutil.walk_packages([str(ROOT / "rlr")], "rlr."):
-        if module.name not in ("rlr.rewards.remote.server", "rlr.__main__") and "__main__" not in module.name:
+        if module.name not in (*SERVER, "rlr.__main__") and "__main__" not in module.name:
             import_module(module.name)
 
 

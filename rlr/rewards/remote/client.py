@@ -10,6 +10,7 @@ from torch import Tensor
 from rlr.io.http import Client, StatusError, clean, read_json
 from rlr.rewards.base import Reward
 from rlr.rewards.remote.protocol import pack
+from rlr.rewards.remote.token import VARIABLE, Token
 
 FACTS = ("label", "scales", "higher_is_better")
 """What ``GET /health`` must return."""
@@ -18,10 +19,11 @@ MAX_LABEL = 100
 
 
 class Connection:
-    """Asks a reward server through a :class:`~rlr.io.http.Client`, whose arguments it takes."""
+    """Asks a reward server through a :class:`~rlr.io.http.Client`, whose arguments it takes, and shows it the token."""
 
-    def __init__(self, url: str, timeout: float, retries: int, delay: float) -> None:
+    def __init__(self, url: str, timeout: float, retries: int, delay: float, token: Token) -> None:
         self.client = Client(url, timeout, retries, delay)
+        self.token = token
 
     @property
     def url(self) -> str:
@@ -36,16 +38,18 @@ class Connection:
             ValueError: If the server refuses the message, or does not answer with a JSON object.
         """
         try:
-            found = self.client.ask(path, message, self._object)
+            found = self.client.ask(path, message, self._object, self.token.headers())
         except ConnectionError as error:
+            # without the error that it follows from, whose text may repeat the token
             raise ConnectionError(
-                f"the reward server {self.url} failed {self.client.retries + 1} times, at last with: {error}; check that "
-                "it runs and is reached from here, or raise timeout or retries"
-            ) from error
+                f"the reward server {self.url} failed {self.client.retries + 1} times, at last with: "
+                f"{self.token.hide(str(error))}; check that it runs and is reached from here, or raise timeout or retries"
+            ) from None
         except StatusError as error:
+            looked = f" (the token was looked for in {self.token.place})" if error.status == 401 else ""
             raise ValueError(
-                f"the reward server {self.url} refuses with status {error.status}: {error.text}"
-            ) from error
+                f"the reward server {self.url} refuses with status {error.status}: {self.token.hide(error.text)}{looked}"
+            ) from None
         return found
 
     def _object(self, body: bytes) -> dict[str, Any]:
@@ -74,6 +78,9 @@ class Remote(Reward):
             processes that train.
         retries: The number of further attempts after a failed connection, a timeout, or a server's own fault.
         delay: The seconds before the first of them; each further delay is twice as long.
+        token_variable: The environment variable that holds the server's token; not needed if it asks for none. The token itself is
+            read for each request, and is in no config, log or checkpoint.
+        token_file: A file that holds the token, in the place of the variable.
 
     Raises:
         ConnectionError: If the server cannot be reached.
@@ -83,12 +90,21 @@ class Remote(Reward):
     differentiable = False
     supports_video = True
 
-    def __init__(self, url: str, batch: int = 16, timeout: float = 120.0, retries: int = 5, delay: float = 1.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        batch: int = 16,
+        timeout: float = 120.0,
+        retries: int = 5,
+        delay: float = 1.0,
+        token_variable: str = VARIABLE,
+        token_file: str | None = None,
+    ) -> None:
         super().__init__()
         if batch < 1:
             raise ValueError(f"Remote.batch: expected at least 1, got {batch}")
         self.batch = batch
-        self.connection = Connection(url, timeout, retries, delay)
+        self.connection = Connection(url, timeout, retries, delay, Token(token_variable, token_file))
         self._label, self.scales, self.higher_is_better = read_facts(self.connection.ask("/health"), url)
 
     @property
