@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from rlr.evaluation.report import Card, Gallery, Media, Sample
+from rlr.io.image_file import image_file
 from rlr.records.record import Sheet
 
 MOST = 384
@@ -78,7 +79,7 @@ def media(file: Path, text: str) -> Media:
     content = file.read_bytes()
     if file.suffix == ".mp4":
         return Media(content, text, "video/mp4")
-    with Image.open(io.BytesIO(content)) as image:
+    with image_file(file, content) as image:
         side = max(image.size)
         if side <= MOST:
             return Media(content, text, enlarged=side <= FEW)

@@ -28,10 +28,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rlr.io.image_file import FAULTS
 from rlr.rewards.networks.preprocessing import to_bytes
-
-FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""The exceptions that Pillow raises for a damaged image file."""
 
 
 class Refused(ValueError):
