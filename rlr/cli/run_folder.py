@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlr.cli.config_files import ConfigError
+from rlr.io.config_files import ConfigError
 
 RUNS = "runs"
 """The folder of all runs."""

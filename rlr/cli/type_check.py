@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlr.cli.class_changes import ARGUMENTS
-from rlr.cli.config_files import SUFFIXES, ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import parse_value
 from rlr.cli.error_messages import (
@@ -30,6 +29,7 @@ from rlr.cli.source_index import (
     open_module,
     resolve_expression,
 )
+from rlr.io.config_files import SUFFIXES, ConfigError
 
 SCALARS: dict[str, type | tuple[type, ...]] = {
     "int": int,

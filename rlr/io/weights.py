@@ -34,6 +34,18 @@ CHECKSUM = "sha256"
 SMALL = 2**26
 """The most bytes of a file whose content is read even where no weights are needed."""
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+"""What the libraries raise for files that they cannot read."""
 TORCH_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 """The suffixes of files of :func:`torch.save`."""
 
@@ -195,12 +207,8 @@ def identify(path: Path) -> str | None:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(1024)
-    if not size:
-        return "empty"
-    if head.startswith(POINTER):
-        return "a Git LFS pointer"
-    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)", head, re.IGNORECASE):
-        return "an HTML page"
+    if replaced := identify_place_holder(head):
+        return replaced
     if path.suffix == ".json":
         return _identify_json(path)
     if path.suffix == ".safetensors":
@@ -209,6 +217,16 @@ def identify(path: Path) -> str | None:
         cut = head.startswith(b"PK\x03\x04"[:size]) and not is_zip(path)
         return f"cut off after {size} bytes" if cut else _identify_text(head)
     return None
+
+
+def identify_place_holder(head: bytes) -> str | None:
+    """Returns what stands in the place of any file, by its first bytes: nothing, the pointer of Git LFS, or a page of a server."""
+    if not head:
+        return "empty"
+    if head.startswith(POINTER):
+        return "a Git LFS pointer"
+    page = re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html)", head, re.IGNORECASE)
+    return "an HTML page" if page else None
 
 
 def check_file(path: Path, remedy: str = "download it again") -> None:
@@ -246,6 +264,8 @@ def _identify_safetensors(path: Path, size: int) -> str | None:
         whole = 8 + length + max(ends, default=0)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
+    except RecursionError:
+        return "no safetensors file (its header is nested too deep)"
     return f"cut off after {size} of {whole} bytes" if size < whole else None
 
 
@@ -257,7 +277,8 @@ def _identify_json(path: Path) -> str | None:
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             return f"cut off after {path.stat().st_size} bytes"
         return f"no JSON ({error.msg} in line {error.lineno}, column {error.colno})"
-    except (UnicodeDecodeError, RecursionError) as error:
+    # a number of more digits than Python reads is a ValueError
+    except (ValueError, RecursionError) as error:
         return f"no JSON ({type(error).__name__})"
     return None
 
@@ -294,7 +315,9 @@ def read_json(path: str) -> dict[str, Any]:
         ValueError: If the file is no JSON, empty, or cut off.
     """
     check_file(Path(path))
-    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object; download it again")
     return content
 
 

@@ -20,7 +20,9 @@ MODELS = ("base", "aligned")
 
 def gallery(sheet: Sheet) -> Gallery:
     """Returns the samples of a run, the base model's beside its own, sortable by every score and its change."""
-    cards = [Card(str(card["prompt"]), _samples(sheet, card), _values(card, sheet.labels)) for card in sheet.cards]
+    cards = [
+        Card(str(card.get("prompt", "")), _samples(sheet, card), _values(card, sheet.labels)) for card in sheet.cards
+    ]
     compared = any("base" in card["files"] for card in sheet.cards)
     after = f"{sheet.update} update{'s'[: sheet.update != 1]}"
     shown = f"{sheet.set} ({sheet.stage})"
@@ -70,7 +72,9 @@ def sample(name: str, file: Path, card: Mapping[str, Any], model: str, labels: S
     """
     found = score(card, model, labels[0]) if labels else None
     return Sample(
-        media(file, f"{name}: {card['prompt']}"), name, "" if found is None else f"{found:#.4g}".replace("-", "−")
+        media(file, f"{name}: {card.get('prompt', '')}"),
+        name,
+        "" if found is None else f"{found:#.4g}".replace("-", "−"),
     )
 
 

@@ -235,7 +235,7 @@ def http_settings(max_waiting: int, patience: float) -> dict[str, Any]:
 
 
 def check_reach(host: str, port: int, token: Token) -> str | None:
-    """Returns the token that requests must show; None where there is none, and only this machine reaches the address.
+    """Returns the token that requests must show; None where no token is set, and only this machine reaches the address.
 
     Raises:
         ValueError: If the address is reachable from elsewhere and there is no token.
