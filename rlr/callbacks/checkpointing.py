@@ -15,7 +15,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
-from rlr.io.weights import check_file, is_zip, read_archive, save_whole
+from rlr.io.file_kind import check_file, is_zip
+from rlr.io.weights import read_archive, save_whole
 from rlr.models.swapped import swapped
 from rlr.modules.alignment import Alignment
 from rlr.modules.checkpoint import REMEDY, check_like, check_training_state

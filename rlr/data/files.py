@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlr.io.file_kind import identify_place_holder
 from rlr.io.hub_connection import cache_if_offline
 from rlr.io.inventory import note
 from rlr.io.text import check_text
-from rlr.io.weights import identify_place_holder
 
 CSV_FIELD = re.compile(r'("[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|)(,|\r\n|\n|\r|\Z)')
 """A field of RFC 4180 and what ends it. A quote inside a field that does not start with one stands for itself."""

@@ -1,10 +1,10 @@
-"""Whether a file of a model is whole: :func:`rlr.io.weights.check_file`, and text and gzip files besides."""
+"""Whether a file of a model is whole: :func:`rlr.io.file_kind.check_file`, and text and gzip files besides."""
 
 import gzip
 import zlib
 from pathlib import Path
 
-from rlr.io import weights
+from rlr.io import file_kind
 
 LARGEST = 2**26
 """The most bytes that a gzip file of a model holds; the published ones are merges of 3 MB."""
@@ -16,7 +16,7 @@ def check_file(path: Path) -> None:
     Raises:
         ValueError: If it is empty, cut off, a Git LFS pointer, or does not parse.
     """
-    weights.check_file(path)
+    file_kind.check_file(path)
     try:
         if path.suffix == ".txt":
             path.read_text("utf-8")

@@ -259,6 +259,7 @@ COVERED = {
     "io/keyed_file.py": "kept scores",
     "io/locks.py": "a lock, whose content is not read",
     "io/video.py": "video",
+    "io/file_kind.py": "weights .safetensors",
     "io/weights.py": "weights .safetensors",
     "lazy.py": OWN,
     "models/export/merged.py": "what was written, to compare it",
