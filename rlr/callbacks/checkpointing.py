@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,6 +22,8 @@ from rlr.models.swapped import swapped
 from rlr.modules.alignment import Alignment
 from rlr.modules.checkpoint import REMEDY, check_like, check_training_state
 
+RESUMED = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "global_step")
+"""What a checkpoint of a training holds besides weights."""
 LAUNCHER = ".temp.ckpt"
 """The file of bare weights that Lightning's forked and spawned processes hand to their parent."""
 
@@ -123,7 +126,13 @@ class Checkpointing(ModelCheckpoint):
         """
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        origin, states = str(trainer.ckpt_path or "the checkpoint"), checkpoint["callbacks"]
+        origin = str(trainer.ckpt_path or "the checkpoint")
+        missing = [name for name in RESUMED if name not in checkpoint]
+        if missing:
+            raise ValueError(
+                f"{origin} has no {missing[0]}: it holds weights and not the state of a training; {REMEDY}"
+            )
+        states = checkpoint["callbacks"]
         check_like({"fit_loop": trainer.fit_loop.state_dict()}, checkpoint["loops"], origin, "loops")
         # only there if a loader has a state; what is inside, the loader checks
         loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
@@ -230,6 +239,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise ValueError(f"{path} is a PyTorch file but no training checkpoint; {REMEDY}")
         check_training_state(checkpoint, str(path))
+        # Lightning looks for it, to change what older versions have written
+        checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)
         return checkpoint
 
 

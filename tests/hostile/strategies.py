@@ -162,16 +162,6 @@ def rewards(draw: Callable[..., Any]) -> Any:
     tensor = torch.zeros(shape, dtype=draw(st.sampled_from(kinds)))
     if tensor.numel() and tensor.is_floating_point():
         tensor.view(-1)[0] = draw(st.floats(width=16))
-    return draw(
-        st.sampled_from(
-            [
-                tensor,
-                tensor.tolist(),
-                tensor.numpy() if tensor.dtype != torch.bfloat16 else None,
-                tensor.to_sparse(),
-                tensor.to("meta"),
-            ]
-        )
-        | VALUES
-        | st.lists(st.floats() | st.integers() | st.none(), min_size=2, max_size=2)
-    )
+    array = tensor.tolist() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    pairs = st.lists(st.floats() | st.integers() | st.none(), min_size=2, max_size=2)
+    return draw(st.sampled_from([tensor, tensor.tolist(), array, tensor.to_sparse()]) | VALUES | pairs)
