@@ -56,8 +56,8 @@ test: install ## the tests, without those marked slow, gpu or weights
 test-slow: install ## the tests that take more than a minute
 	$(PYTHON) -m pytest -m slow $(ARGS)
 
-fuzz: install ## 2,000 cases of random hostile input, other ones each time; RLR_FUZZ sets the number
-	RLR_FUZZ=$${RLR_FUZZ:-2000} OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/hostile/test_fuzz.py --timeout 3600 $(ARGS)
+fuzz: install ## 2,000 cases of random hostile input, other ones each time, and 1,200 requests; RLR_FUZZ sets the number
+	RLR_FUZZ=$${RLR_FUZZ:-2000} OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/hostile/test_fuzz.py tests/rewards/test_serve_description.py --timeout 3600 $(ARGS)
 
 audit: install ## known vulnerabilities of the locked packages; without a connection it says so, and fails nothing
 	@.ci/audit $(PYTHON) $(ARGS)

@@ -127,7 +127,8 @@ class Checkpointing(ModelCheckpoint):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         origin = str(trainer.ckpt_path or "the checkpoint")
-        missing = [name for name in RESUMED if name not in checkpoint]
+        # the state of this callback is among those that `fit` writes
+        missing = [name for name in RESUMED if name not in checkpoint or checkpoint[name] == {}]
         if missing:
             raise ValueError(
                 f"{origin} has no {missing[0]}: it holds weights and not the state of a training; {REMEDY}"
@@ -241,6 +242,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         check_training_state(checkpoint, str(path))
         # Lightning looks for it, to change what older versions have written
         checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)
+        # without it Lightning asks no callback, and nobody notices that it is missing
+        checkpoint.setdefault("callbacks", {})
         return checkpoint
 
 
