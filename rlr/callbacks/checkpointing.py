@@ -32,6 +32,10 @@ MOST_KEPT = 64_000_000
 """The most trained weights of which a copy is kept for the case of an interrupt; with Adam's moments, 768 MB in float32."""
 
 
+class Lost(dict[str, Any]):
+    """Stands for the states of callbacks in a checkpoint that has lost them."""
+
+
 class OnWrite(ABC):
     """A callback that follows the checkpoints that are written; a copy of the state in the main memory is not written."""
 
@@ -127,8 +131,7 @@ class Checkpointing(ModelCheckpoint):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         origin = str(trainer.ckpt_path or "the checkpoint")
-        # the state of this callback is among those that `fit` writes
-        missing = [name for name in RESUMED if name not in checkpoint or checkpoint[name] == {}]
+        missing = [name for name in RESUMED if name not in checkpoint or isinstance(checkpoint[name], Lost)]
         if missing:
             raise ValueError(
                 f"{origin} has no {missing[0]}: it holds weights and not the state of a training; {REMEDY}"
@@ -243,7 +246,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         # Lightning looks for it, to change what older versions have written
         checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)
         # without it Lightning asks no callback, and nobody notices that it is missing
-        checkpoint.setdefault("callbacks", {})
+        checkpoint.setdefault("callbacks", Lost())
         return checkpoint
 
 
