@@ -251,6 +251,7 @@ def tiny() -> Tiny:
 
 @cases(20)
 @given(text=TEXTS)
+@example(text="\ud800")
 def test_prompts(text):
     assert len(quote(text)) <= 80 * 10 + 2
     assert "\n" not in escaped(text)
@@ -389,6 +390,10 @@ LOST: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "loops": (lambda found: found.pop("loops"), "has no loops: it holds weights and not the state of a training"),
     "callbacks": (lambda found: found.pop("callbacks"), "has no callbacks: it holds weights"),
     "a moment of Adam": (without_moment, r"optimizer_states\.0\.state\.0\.exp_avg_sq is missing"),
+    "a part of NumPy's state": (
+        lambda found: found["alignment"]["random"]["numpy"].pop(),
+        "does not hold the states of the random generators",
+    ),
     "the version": (lambda found: found.pop("pytorch-lightning_version"), ""),
 }
 """What ``make fuzz`` has found to be missed in checkpoints, and what is said; nothing where the run goes on."""
