@@ -124,7 +124,8 @@ class TypeCheck:
                 raise ConfigError(
                     f"{place}: expected class_path and init_args, got {shown(key)}; set arguments under init_args"
                 )
-        if given is not None and not isinstance(given, Mapping):
+        # a key with nothing under it is null, too
+        if "init_args" in value and not isinstance(given, Mapping):
             raise ConfigError(wrong_type(f"{place}.init_args", "arguments by name", given))
         if "${" in name:
             return

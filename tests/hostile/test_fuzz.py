@@ -197,7 +197,14 @@ def test_other_values_in_configs_of_this_library(file, data, capsys):
 
 
 FOUND = {
-    "three values for a pair": "estimator:\n      class_path: DirectAlign\n      init_args: {step_range: [1, 2, 3]}",
+    "three values for a pair": (
+        "estimator:\n      class_path: DirectAlign\n      init_args: {step_range: [1, 2, 3]}",
+        r"model\.estimator\.step_range: expected ",
+    ),
+    "no arguments": (
+        "estimator:\n      class_path: RLR\n      init_args:",
+        r"model\.estimator\.init_args: expected arguments by name, got null",
+    ),
 }
 """What ``make fuzz`` has found in configs: estimators that the small config gets."""
 
@@ -206,14 +213,13 @@ FOUND = {
 def test_what_was_found_in_configs(name, capsys):
     old = CONFIG[CONFIG.index("estimator:") : CONFIG.index("    optimization:")].rstrip()
     with Folder() as folder:
-        (folder / "config.yaml").write_text(CONFIG.replace(old, FOUND[name]))
+        new, stated = FOUND[name]
+        (folder / "config.yaml").write_text(CONFIG.replace(old, new))
         with pytest.raises(SystemExit) as left:
             main(["fit", f"--config={folder}/config.yaml", f"--trainer.default_root_dir={folder}/out"])
         said = capsys.readouterr().err
     assert left.value.code == 2
-    assert re.search(
-        r"error: model\.estimator\.step_range: expected .*; correct it in the config or on the command line\n", said
-    )
+    assert re.search(rf"error: {stated}.*; correct it in the config or on the command line\n", said)
 
 
 # ---------------------------------------------------------------- prompts
