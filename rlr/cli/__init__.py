@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlr.cli.config_files import ConfigError, expand_home_in_option
 from rlr.cli.difference import DIFF, difference
 from rlr.cli.error_messages import sentence
 from rlr.cli.on_runs import on_runs
@@ -15,6 +14,7 @@ from rlr.cli.run_folder import with_run
 from rlr.cli.shipped import with_shipped
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import DOCTOR, ON_RUNS, check_command, import_classes, usage
+from rlr.io.config_files import ConfigError, expand_home_in_option
 from rlr.io.terminal import TERMINAL
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlr.cli.config_files import ConfigError
+from rlr.io.config_files import ConfigError
 from rlr.io.locks import claimed
 
 RUNS = "runs"

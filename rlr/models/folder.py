@@ -12,30 +12,17 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from rlr.io.hub import weight_files, weights_here
 from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.io.inventory import note, on_meta, taken
-from rlr.io.weights import blank
+from rlr.io.weights import UNREADABLE, blank
 from rlr.models.integrity import check_file
 
 COMPILED = "_orig_mod."
 """The prefix of every name in a state dict that was saved from the result of ``torch.compile``."""
-UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
-"""What the libraries raise for files that they cannot read."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 """The files one of which a tokenizer's folder has."""
 LOGGERS = (
@@ -261,7 +248,8 @@ class ModelFolder:
 
 def _read_tokenizer(kind: Any, path: str, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(path, **options)
+        # without it transformers asks at the terminal whether to run the code of the folder
+        return kind.from_pretrained(path, trust_remote_code=False, **options)
     except UNREADABLE:
         raise
     except Exception as error:

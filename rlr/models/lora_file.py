@@ -28,7 +28,7 @@ from diffusers.loaders import (
 from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin, WanLoraLoaderMixin, ZImageLoraLoaderMixin
 from torch import nn
 
-from rlr.models.folder import UNREADABLE
+from rlr.io.weights import UNREADABLE
 from rlr.models.integrity import check_file
 
 LOADERS: dict[type[nn.Module], Any] = {

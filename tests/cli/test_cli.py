@@ -19,10 +19,10 @@ from PIL import Image
 from rlr.callbacks import BestCheckpoint, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
 from rlr.chain import Chain
 from rlr.cli import main
-from rlr.cli.config_files import ConfigError
 from rlr.cli.error_messages import explain, read
 from rlr.cli.run_folder import with_run
 from rlr.data import Prompts
+from rlr.io.config_files import ConfigError
 from rlr.io.locks import claimed
 from tests.cli.conftest import root
 from tests.modules.toy import Level, align, run

@@ -12,6 +12,7 @@ from rlr.io.http import Client, StatusError, clean, read_json
 from rlr.rewards.base import Reward
 from rlr.rewards.remote.dispatcher import Dispatcher
 from rlr.rewards.remote.protocol import pack
+from rlr.rewards.remote.token import VARIABLE, Token
 
 
 class Facts(NamedTuple):
@@ -47,10 +48,11 @@ MAX_LABEL = 100
 
 
 class Connection:
-    """Asks a reward server once, through a :class:`~rlr.io.http.Client`."""
+    """Asks a reward server once, through a :class:`~rlr.io.http.Client`, and shows it the token."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, token: Token) -> None:
         self.client = Client(url, timeout, retries=0)
+        self.token = token
 
     @property
     def url(self) -> str:
@@ -65,11 +67,15 @@ class Connection:
             ValueError: If the server refuses the message, or does not answer with a JSON object.
         """
         try:
-            return self.client.ask(path, message, self._object)
+            return self.client.ask(path, message, self._object, self.token.headers())
+        except ConnectionError as error:
+            # without the error that it follows from, whose text may repeat the token
+            raise ConnectionError(self.token.hide(str(error))) from None
         except StatusError as error:
+            looked = f" (the token was looked for in {self.token.place})" if error.status == 401 else ""
             raise ValueError(
-                f"the reward server {self.url} refuses with status {error.status}: {error.text}"
-            ) from error
+                f"the reward server {self.url} refuses with status {error.status}: {self.token.hide(error.text)}{looked}"
+            ) from None
 
     def _object(self, body: bytes) -> dict[str, Any]:
         try:
@@ -100,6 +106,9 @@ class Remote(Reward):
             processes that train.
         retries: The number of further attempts after a failed connection, a timeout, or a server's own fault.
         delay: The seconds before the first of them; each further delay is twice as long.
+        token_variable: The environment variable that holds the server's token; not needed if it asks for none. The token itself is
+            read for each request, and is in no config, log or checkpoint.
+        token_file: A file that holds the token, in the place of the variable.
 
     Raises:
         ConnectionError: If no server can be reached.
@@ -116,6 +125,8 @@ class Remote(Reward):
         timeout: float = 120.0,
         retries: int = 5,
         delay: float = 1.0,
+        token_variable: str = VARIABLE,
+        token_file: str | None = None,
     ) -> None:
         super().__init__()
         if batch < 1:
@@ -123,7 +134,8 @@ class Remote(Reward):
         if retries < 0 or not delay >= 0:
             raise ValueError(f"Remote: expected retries >= 0 and delay >= 0, got retries={retries} and delay={delay}")
         self.batch = batch
-        servers = {one.url: one for one in (Connection(url, timeout) for url in _addresses(url))}
+        token = Token(token_variable, token_file)
+        servers = {one.url: one for one in (Connection(url, timeout, token) for url in _addresses(url))}
         self.servers: Dispatcher[Connection, Chunk, list[float]] = Dispatcher(
             servers, self._score, self._probe, retries, delay
         )
