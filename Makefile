@@ -19,7 +19,7 @@ VIDEOS ?=
 ENTITY ?=
 PROJECT ?= rlr
 
-.PHONY: help install lock lint format test test-slow fuzz audit sbom release demo demo-video bench eval-vbench vbench-weights dashboard docs clean
+.PHONY: help install lock lint format test test-slow test-faults fuzz audit sbom release demo demo-video bench eval-vbench vbench-weights dashboard docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "%-15s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ test: install ## the tests, without those marked slow, gpu or weights
 
 test-slow: install ## the tests that take long, or repeat a law with more combinations
 	$(PYTHON) -m pytest -m slow $(ARGS)
+
+test-faults: install ## signals at 20 random moments of training, checkpoints, evaluation, prediction, VBench and export (half an hour)
+	OMP_NUM_THREADS=1 $(PYTHON) -m tests.faults $(ARGS)
 
 fuzz: install ## 2,000 cases of random hostile input, other ones each time, and 1,200 requests; RLR_FUZZ sets the number
 	RLR_FUZZ=$${RLR_FUZZ:-2000} OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/hostile/test_fuzz.py tests/rewards/test_serve_description.py --timeout 3600 $(ARGS)
