@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from rlr.callbacks.preemption import TERMINATED
 from rlr.distributed import world_size
 
 SIGTERM_STATUS = 143
@@ -34,6 +35,7 @@ def sigterm_raises() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    TERMINATED.clear()
     before = signal.signal(signal.SIGTERM, _raise)
     try:
         yield
@@ -42,6 +44,7 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def _raise(*_: Any) -> None:
+    TERMINATED.set()
     if world_size() == 1:
         # a second signal must not interrupt the checkpoint
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -82,7 +82,9 @@ class Sharded(DDPStrategy):
         super().teardown()
 
 
-StrategyRegistry.register("sharded", Sharded, description="splits the denoising networks over all processes")
+StrategyRegistry.register(
+    "sharded", Sharded, description="splits the denoising networks over all processes", override=True
+)
 
 
 def shard(network: nn.Module, mesh: DeviceMesh, whole: set[nn.Parameter]) -> None:

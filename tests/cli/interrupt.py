@@ -19,6 +19,21 @@ class Terminate(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class Finalized:
+    """Sends SIGTERM when it is deleted, where Python ignores the exception of the handler."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class TerminateFinalizer(Terminate):
+    """Sends SIGTERM after so many updates, while an object is deleted."""
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.update:
+            Finalized()
+
+
 class Raise(Callback):
     """Raises a built-in exception after so many updates, before the update is in any checkpoint."""
 

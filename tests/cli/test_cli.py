@@ -564,11 +564,15 @@ def test_the_way_down_an_indented_message():
 # ---------------------------------------------------------------- how it ends
 
 
-def test_sigterm_ends_a_run_with_its_status_and_says_how_it_continues(config, tmp_path, capsys):
-    given = "  max_steps: 3\n  callbacks: [{class_path: tests.cli.interrupt.Terminate, init_args: {update: 2}}]\n"
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("kind", "kept"), [("Terminate", 1), ("TerminateFinalizer", 2)])
+def test_sigterm_ends_a_run_with_its_status_and_says_how_it_continues(config, tmp_path, capsys, kind, kept):
+    """At once, in the middle of a batch that a resumed run repeats; from a finalizer, before the next batch."""
+    given = f"  max_steps: 3\n  callbacks: [{{class_path: tests.cli.interrupt.{kind}, init_args: {{update: 2}}}}]\n"
     with pytest.raises(SystemExit) as exit_:
         fit(config(("  max_steps: 3\n", given)), tmp_path)
     assert exit_.value.code == 143
+    assert torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)["global_step"] == kept
     assert capsys.readouterr().err.splitlines()[-1] == f"continue with: python train.py fit {tmp_path / 'out'} --resume"
 
 
