@@ -9,7 +9,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rlr.distributed import any_rank
 
-
 TERMINATED = threading.Event()
 """Set when this process has got SIGTERM."""
 
