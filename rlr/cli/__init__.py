@@ -93,7 +93,7 @@ def _on_machine() -> None:
 
 def _run(args: Any, kind: "type[CLI] | None") -> Any:
     from rlr.cli.command_line import CLI, run
-    from rlr.cli.user_errors import ERRORS, USELESS, cause, is_mistake
+    from rlr.cli.user_errors import ERRORS, USELESS, cause, is_mistake, lost_process
 
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)
@@ -101,6 +101,8 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
     try:
         return run(args, kind or CLI)
     except (*ERRORS, RuntimeError) as error:
+        if lost := lost_process(cause(error)):
+            _fail(lost, _notes(error))
         if not is_mistake(cause(error)):
             raise
         _fail(cause(error), _notes(error))

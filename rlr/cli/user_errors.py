@@ -1,6 +1,9 @@
 """Which errors are mistakes of the user, and which warnings say nothing."""
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.distributed import DistError
+
+from rlr.distributed import rank, world_size
 
 ERRORS = (ValueError, OSError, FloatingPointError, MisconfigurationException)
 """What is raised for a mistake of the user; anything else is a fault of the program, and keeps its traceback."""
@@ -32,6 +35,19 @@ def is_mistake(error: BaseException) -> bool:
     """Whether an error is one of the user: one of ours, or of a callback of Lightning, such as of a monitor that is not logged."""
     callback = isinstance(error, RuntimeError) and _raised_in(error).startswith("lightning.pytorch.callbacks")
     return callback or isinstance(error, ERRORS)
+
+
+def lost_process(error: BaseException) -> ConnectionError | None:
+    """Returns a sentence for the error of an exchange with a process that has ended; None for another error."""
+    if world_size() == 1 or not isinstance(error, RuntimeError):
+        return None
+    if not (isinstance(error, DistError) or any(word in str(error) for word in ("gloo", "NCCL", "ncclRemoteError"))):
+        return None
+    reason = str(error).splitlines()[0][:200]
+    return ConnectionError(
+        f"process {rank()} of {world_size()} lost another one, and the job ends: expected an answer, got {reason!r}; the output of "
+        "the process that ended first says why"
+    )
 
 
 def _raised_in(error: BaseException) -> str:

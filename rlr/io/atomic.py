@@ -1,5 +1,6 @@
 """Files are written whole or not at all: the one writer that everything else goes through."""
 
+import errno
 import os
 import re
 import shutil
@@ -34,16 +35,41 @@ def replacing(path: Path) -> Iterator[Path]:
     Args:
         path: The file; missing folders are made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned_parts(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned_parts(path)
         yield part
         with part.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise explained(path, error) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of the errors of a disk, or a share of it, that has no room."""
+
+
+def explained(path: Path, error: OSError) -> OSError:
+    """Returns the error of a disk with the file in a sentence, and another error as it is.
+
+    Args:
+        path: The file that could not be written.
+        error: The error; its number stays.
+    """
+    if error.errno not in (*FULL, errno.EROFS, errno.EIO):
+        return error
+    full = error.errno in FULL
+    made = OSError(
+        f"{path} could not be written, for {'the disk is full' if full else error.strerror}; "
+        f"{'make room' if full else 'choose another folder'}, and run the command again; what was there is untouched"
+    )
+    # without strerror, which would take the place of the sentence
+    made.errno = error.errno
+    return made
 
 
 def occupied(path: Path) -> bool:

@@ -99,7 +99,7 @@ def test_weights_are_written_whole(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patched:
             patched.setattr("os.fsync", full)
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(OSError, match="the disk is full; make room"):
                 write_state(path, {"w": torch.zeros(2)})
         assert torch.equal(map_state(path)["w"], STATE["w"])
     assert names(tmp_path) == ["a.pt", "a.safetensors"]

@@ -20,6 +20,20 @@ def run_group(world: int, work: Callable[[int], None], folder: Path) -> None:
     Raises:
         AssertionError: With the traceback of each rank that failed, or that did not end.
     """
+    statuses = start_group(world, work, folder)
+    failures = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("failure*.txt"))]
+    assert not failures, "\n".join(failures)
+    assert statuses == world * [0]
+
+
+def start_group(world: int, work: Callable[[int], None], folder: Path) -> list[int | None]:
+    """Runs ``work(rank)`` in each of ``world`` forked processes, and returns their exit statuses; None of one that hangs.
+
+    Args:
+        world: The number of processes.
+        work: What each does; its traceback is left in ``failureRANK.txt``.
+        folder: Where that is.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -29,13 +43,10 @@ def run_group(world: int, work: Callable[[int], None], folder: Path) -> None:
         process.start()
     for process in ranks:
         process.join(RUN)
-    hanging = [rank for rank, process in enumerate(ranks) if process.is_alive()]
+    statuses = [None if process.is_alive() else process.exitcode for process in ranks]
     for process in ranks:
         process.kill()
-    failures = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("failure*.txt"))]
-    assert not failures, "\n".join(failures)
-    assert not hanging, f"ranks {hanging} did not end"
-    assert [process.exitcode for process in ranks] == world * [0]
+    return statuses
 
 
 def _rank(rank: int, world: int, port: int, work: Callable[[int], None], folder: Path) -> None:
