@@ -142,7 +142,7 @@ def test_a_failed_write_leaves_the_file(store, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(OSError, match="the disk is full; make room"):
             store.put({"k": 2}, "new")
     assert [entry.value for entry in KeyedFile(store.path)] == ["old"]
     assert [path.name for path in store.path.parent.iterdir()] == ["store.jsonl"]
