@@ -182,6 +182,11 @@ class Export(Program):
             ]
         )
 
+    def go_on(self, folder: Path) -> None:
+        # a folder that is there is whole, and is refused; what a killed export left is not there
+        if not (folder / "out").exists():
+            self.run(folder)
+
     def left(self, folder: Path) -> Any:
         return {str(p.relative_to(folder)): p.read_bytes() for p in (folder / "out").rglob("*.safetensors")}
 
