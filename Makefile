@@ -19,7 +19,7 @@ VIDEOS ?=
 ENTITY ?=
 PROJECT ?= rlr
 
-.PHONY: help install lock lint format test test-slow demo demo-video bench eval-vbench vbench-weights dashboard docs clean
+.PHONY: help install lock lint format test test-slow fuzz audit sbom release demo demo-video bench eval-vbench vbench-weights dashboard docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F '\t' '{printf "%-15s %s\n", $$1, $$2}'
@@ -35,7 +35,7 @@ $(STAMP): requirements.lock pyproject.toml
 
 lock: ## resolve requirements.lock again from pyproject.toml: versions and hashes, no addresses
 	.ci/uv pip compile --upgrade --universal --generate-hashes --python-version 3.11 pyproject.toml \
-		--all-extras --group dev --group vbench --group docs --group dashboard -o requirements.lock >/dev/null
+		--all-extras --group dev --group vbench --group docs --group dashboard --group release -o requirements.lock >/dev/null
 
 lint: install ## ruff, import-linter and mypy
 	.venv/bin/ruff check
@@ -53,8 +53,24 @@ PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 test: install ## the tests, without those marked slow, gpu or weights
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
-test-slow: install ## the tests that take more than a minute
+test-slow: install ## the tests that take long, or repeat a law with more combinations
 	$(PYTHON) -m pytest -m slow $(ARGS)
+
+fuzz: install ## 2,000 cases of random hostile input, other ones each time, and 1,200 requests; RLR_FUZZ sets the number
+	RLR_FUZZ=$${RLR_FUZZ:-2000} OMP_NUM_THREADS=1 $(PYTHON) -m pytest tests/hostile/test_fuzz.py tests/rewards/test_serve_description.py --timeout 3600 $(ARGS)
+
+audit: install ## known vulnerabilities of the locked packages; without a connection it says so, and fails nothing
+	@.ci/audit $(PYTHON) $(ARGS)
+
+sbom: install ## the locked packages with their hashes as a bill of materials (CycloneDX) in dist
+	@mkdir -p dist
+	$(PYTHON) -m cyclonedx_py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file dist/rlr.cdx.json $(ARGS)
+
+release: sbom ## wheel, source archive and bill of materials in dist, with their SHA-256
+	rm -f dist/*.whl dist/*.tar.gz dist/SHA256SUMS
+	.ci/uv build --out-dir dist
+	cd dist && sha256sum *.whl *.tar.gz rlr.cdx.json >SHA256SUMS && cat SHA256SUMS
 
 demo: install ## align the built-in model on this machine's CPU; results in runs/demo
 	$(PYTHON) -m rlr.cli.demo $(ARGS)

@@ -1,11 +1,30 @@
 """The processes that train together, and the exchange of values between them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+lockstep = False
+"""Whether each pass of a network waits for the same pass of all processes, because its weights are split over them."""
+
+
+def check_even(even: bool, what: str, remedy: str) -> None:
+    """Raises a ``ValueError`` where processes in :data:`lockstep` would not make the same passes of the network.
+
+    Args:
+        even: Whether they make the same passes.
+        what: What would differ.
+        remedy: What to do.
+    """
+    if lockstep and not even:
+        raise ValueError(
+            f"the strategy sharded needs the same passes of the network on all processes, and {what} differ; {remedy}, or use the "
+            "strategy ddp"
+        )
 
 
 def world_size() -> int:
@@ -55,3 +74,45 @@ def any_rank(flag: bool) -> bool:
         return flag
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     return bool(total(torch.tensor(float(flag), device=device)) > 0)
+
+
+def synchronize(tensors: Iterable[Tensor]) -> None:
+    """Copies rank 0's values to all ranks, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor.data, 0)
+
+
+def is_split(value: Any) -> bool:
+    """Returns whether each process has a part of a tensor."""
+    return isinstance(value, DTensor)
+
+
+def gathered(value: Any) -> Any:
+    """Returns a tensor whole, and anything else as it is; all processes call it together."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def split_like(value: Any, weight: Tensor) -> Any:
+    """Returns a tensor of the shape of a weight in its type and place: this process's part of it where the weight is split.
+
+    Anything else is returned as it is.
+    """
+    if not isinstance(value, Tensor) or value.shape != weight.shape or isinstance(value, DTensor):
+        return value
+    value = value.to(weight)
+    return distribute_tensor(value, weight.device_mesh, weight.placements) if isinstance(weight, DTensor) else value
+
+
+def check_whole(weights: Iterable[Tensor], what: str, remedy: str) -> None:
+    """Raises a ``ValueError`` where trained weights are split over the processes.
+
+    Args:
+        weights: The weights.
+        what: What needs whole weights.
+        remedy: What to do.
+    """
+    if any(isinstance(weight, DTensor) for weight in weights):
+        raise ValueError(
+            f"{what} needs trained weights that are whole on each process; {remedy}, or set trained of Sharded to false"
+        )

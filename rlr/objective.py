@@ -2,14 +2,35 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from rlr.models.base import DiffusionModel
 from rlr.rewards.base import FrameSelection, Reward, Scores
-from rlr.rollout import Objective as LatentObjective
+from rlr.scoring import AtOnce, Pending, Scoring
+
+
+@dataclass(frozen=True)
+class LatentObjective:
+    """Scores latents; an :class:`~rlr.rollout.Objective` that can be asked ahead.
+
+    Args:
+        objective: Decodes latents and scores pixels.
+        selection: The frames of videos that are decoded and scored.
+    """
+
+    objective: "Objective"
+    selection: FrameSelection
+
+    def __call__(self, x: Tensor, prompts: Sequence[str]) -> Scores:
+        r"""Returns the scores of final latents :math:`x_0`, with shape :math:`(B, *)`, of :math:`B` prompts."""
+        return self.begin(x, prompts)()
+
+    def begin(self, x: Tensor, prompts: Sequence[str]) -> Pending[Scores]:
+        """Decodes latents here, begins to score them, and returns what waits for the scores."""
+        return self.objective.begin(self.selection, self.objective.decode(x, self.selection.frames), prompts)
 
 
 class Objective:
@@ -28,8 +49,10 @@ class Objective:
         self.model = model
         self.reward = reward
         self.patience = patience
+        self.scoring: Scoring = AtOnce()
+        """Where the reward is computed."""
         self.calls = 0
-        """The number of samples that have been scored."""
+        """The number of samples that have been scored, or are about to be."""
         self._constant = 0
         self._range_checked = False
 
@@ -40,8 +63,7 @@ class Objective:
             seed: Decides which frames of videos a reward scores that draws some. They are the same in every call, so that
                 rewards can be compared.
         """
-        selection = self._selection(seed)
-        return lambda x, prompts: self._score(selection, self._decode(x, selection.frames), prompts)
+        return LatentObjective(self, self._selection(seed))
 
     def rate(self, pixels: Tensor, prompts: Sequence[str]) -> Scores:
         r"""Returns the scores of pixels in [0, 1], of videos with all frames.
@@ -49,13 +71,18 @@ class Objective:
         Raises:
             ValueError: If the pixels are not in [0, 1], or the reward is not one number a sample.
         """
-        return self._score(FrameSelection(None, self.reward.score), pixels, prompts)
+        return self.begin(FrameSelection(None, self.reward.score), pixels, prompts)()
 
     def _selection(self, seed: int) -> FrameSelection:
         frames = self.model.size.frames
         return FrameSelection(None, self.reward.score) if frames is None else self.reward.select_frames(frames, seed)
 
-    def _decode(self, x: Tensor, frames: Sequence[int] | None) -> Tensor:
+    def decode(self, x: Tensor, frames: Sequence[int] | None) -> Tensor:
+        """Returns the pixels of latents, of videos those of some frames.
+
+        Raises:
+            ValueError: If the decoder returns another number of frames.
+        """
         pixels = self.model.decode(x, frames)
         if frames is None:
             return pixels
@@ -66,8 +93,13 @@ class Objective:
             )
         return pixels
 
-    def _score(self, selection: FrameSelection, pixels: Tensor, prompts: Sequence[str]) -> Scores:
+    def begin(self, selection: FrameSelection, pixels: Tensor, prompts: Sequence[str]) -> Pending[Scores]:
+        """Begins to score pixels of selected frames, and returns what waits for the scores."""
         self._check_range(pixels)
+        self.calls += len(prompts)
+        return self.scoring.begin(lambda: self._score(selection, pixels, prompts))
+
+    def _score(self, selection: FrameSelection, pixels: Tensor, prompts: Sequence[str]) -> Scores:
         scores = selection.score(pixels, prompts)
         if scores.values.shape != (len(prompts),):
             raise ValueError(
@@ -75,7 +107,6 @@ class Objective:
                 f"{len(prompts)} prompts and pixels of shape {tuple(pixels.shape)}; expected one score a sample, "
                 f"({len(prompts)},)"
             )
-        self.calls += len(prompts)
         return replace(scores, fault=self._fault(pixels, scores, prompts))
 
     @torch.no_grad()

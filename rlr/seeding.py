@@ -26,11 +26,11 @@ class Stream(IntEnum):
     WEIGHT = 9
     """The entries of a direction that belong to a weight, by the number of the weight."""
     RENOISE = 10
-    """Fresh noise for a clean sample, by its number."""
+    """Fresh noise for a clean sample, by the number of the noise and of the sample."""
     ORDER = 11
     """The order of a round's samples, by epoch."""
     MINIBATCH = 12
-    """What an estimator draws for a minibatch of a round, by epoch, update and minibatch."""
+    """What an estimator draws for an update of a round, by epoch and update."""
     PASS = 13
     """The order of prompts, by pass."""
     ITERATION = 14
@@ -41,6 +41,8 @@ class Stream(IntEnum):
     """The draws of the reference that an experiment compares with, by number."""
     WINDOW = 17
     """The steps that have noise, by round."""
+    LEVEL = 18
+    """The levels that clean samples are noised to."""
 
 
 def spawn(seed: int, stream: Stream, *index: int) -> int:

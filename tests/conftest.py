@@ -8,7 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gc
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,67 +32,84 @@ def pytest_sessionfinish() -> None:
     gc.unfreeze()
 
 
+def _folders(factory: pytest.TempPathFactory, module: str) -> Callable[..., Path]:
+    """Returns a function that writes the random model of a module of ``tests/models`` once per choice of settings."""
+
+    @cache
+    def folder(**settings: object) -> Path:
+        write = getattr(import_module(f"tests.models.{module}"), f"write_{module}")
+        return write(factory.mktemp(module), **settings)
+
+    return folder
+
+
 @pytest.fixture(scope="session")
 def random_sd(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Returns a function that writes a random Stable Diffusion once per choice of settings and returns its folder.
 
     ``random_sd(prediction="v_prediction", spacing="trailing")``; see ``tests/models/random_sd.py`` for the settings.
     """
-    from tests.models.random_sd import write_random_sd
-
-    @cache
-    def folder(**settings: object) -> Path:
-        return write_random_sd(tmp_path_factory.mktemp("sd"), **settings)
-
-    return folder
+    return _folders(tmp_path_factory, "random_sd")
 
 
 @pytest.fixture(scope="session")
 def random_sd3(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Returns a function that writes a random Stable Diffusion 3 once per choice of settings and returns its folder."""
-    from tests.models.random_sd3 import write_random_sd3
-
-    @cache
-    def folder(**settings: object) -> Path:
-        return write_random_sd3(tmp_path_factory.mktemp("sd3"), **settings)
-
-    return folder
+    return _folders(tmp_path_factory, "random_sd3")
 
 
 @pytest.fixture(scope="session")
 def random_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Returns a function that writes a random Stable Diffusion XL once per choice of settings and returns its folder."""
-    from tests.models.random_sdxl import write_random_sdxl
-
-    @cache
-    def folder(**settings: object) -> Path:
-        return write_random_sdxl(tmp_path_factory.mktemp("sdxl"), **settings)
-
-    return folder
+    return _folders(tmp_path_factory, "random_sdxl")
 
 
 @pytest.fixture(scope="session")
 def random_flux(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Returns a function that writes a random FLUX.1 once per choice of settings and returns its folder."""
-    from tests.models.random_flux import write_random_flux
-
-    @cache
-    def folder(**settings: object) -> Path:
-        return write_random_flux(tmp_path_factory.mktemp("flux"), **settings)
-
-    return folder
+    return _folders(tmp_path_factory, "random_flux")
 
 
 @pytest.fixture(scope="session")
 def random_flux2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Returns a function that writes a random FLUX.2 once per choice of settings and returns its folder."""
-    from tests.models.random_flux2 import write_random_flux2
+    return _folders(tmp_path_factory, "random_flux2")
 
-    @cache
-    def folder(**settings: object) -> Path:
-        return write_random_flux2(tmp_path_factory.mktemp("flux2"), **settings)
 
-    return folder
+@pytest.fixture(scope="session")
+def random_qwenimage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random Qwen-Image once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_qwenimage")
+
+
+@pytest.fixture(scope="session")
+def random_zimage(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random Z-Image once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_zimage")
+
+
+@pytest.fixture(scope="session")
+def random_wan(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random Wan once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_wan")
+
+
+@pytest.fixture(scope="session")
+def random_cogvideox(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random CogVideoX once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_cogvideox")
+
+
+@pytest.fixture(scope="session")
+def random_ltx(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random LTX-Video once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_ltx")
+
+
+@pytest.fixture(scope="session")
+def random_hunyuan15(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Returns a function that writes a random HunyuanVideo 1.5 once per choice of settings and returns its folder."""
+    return _folders(tmp_path_factory, "random_hunyuan15")
 
 
 @pytest.fixture(scope="session")
@@ -102,24 +121,13 @@ def random_vc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def random_qwenimage(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Returns a function that writes a random Qwen-Image once and returns its folder."""
-    from tests.models.random_qwenimage import write_random_qwenimage
+def member(request: pytest.FixtureRequest) -> Callable[[str], Any]:
+    """Returns a function that returns the random model of a family by its name, once; see ``tests/models/families.py``."""
+    from tests.models.families import FAMILIES, Member
 
-    return cache(lambda: write_random_qwenimage(tmp_path_factory.mktemp("qwenimage")))
+    @cache
+    def find(name: str) -> Any:
+        family = FAMILIES[name]
+        return Member(family, request.getfixturevalue(family.files)(**family.settings))
 
-
-@pytest.fixture(scope="session")
-def random_zimage(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Returns a function that writes a random Z-Image once and returns its folder."""
-    from tests.models.random_zimage import write_random_zimage
-
-    return cache(lambda: write_random_zimage(tmp_path_factory.mktemp("zimage")))
-
-
-@pytest.fixture(scope="session")
-def random_wan(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Returns a function that writes a random Wan once and returns its folder."""
-    from tests.models.random_wan import write_random_wan
-
-    return cache(lambda: write_random_wan(tmp_path_factory.mktemp("wan")))
+    return find

@@ -41,13 +41,27 @@ FOLDERS = {
     "QwenImage": "random_qwenimage",
     "ZImage": "random_zimage",
     "Wan": "random_wan",
+    "CogVideoX": "random_cogvideox",
+    "LTXVideo": "random_ltx",
+    "HunyuanVideo15": "random_hunyuan15",
 }
 """The fixture that writes a small random model of a class; ``random_sd`` for all others."""
 SIZED = ("StableDiffusion3", "StableDiffusionXL", "Flux", "Flux2", "QwenImage", "ZImage")
 """The models of images whose configs set a size, or whose default is that of the published weights."""
 
-FLOWS = ("StableDiffusion3", "Flux", "Flux2", "QwenImage", "ZImage", "Wan", "TinyFlow")
+FLOWS = (
+    *("StableDiffusion3", "Flux", "Flux2", "QwenImage", "ZImage", "Wan", "LTXVideo", "HunyuanVideo15"),
+    "TinyFlow",
+)
 """The models on the schedule of a rectified flow."""
+VIDEOS = {
+    "VideoCrafter": (2, [16, 16]),
+    "Wan": (3, [16, 16]),
+    "CogVideoX": (5, [16, 16]),
+    "LTXVideo": (3, [32, 32]),
+    "HunyuanVideo15": (3, [16, 16]),
+}
+"""Frames and size of small videos, by the models whose configs have those of the published weights."""
 
 JUDGES = (".OCR", ".GenEval", ".VLMJudge")
 """Rewards that find nothing in the samples of random weights."""
@@ -63,7 +77,8 @@ def filled_in(path: Path) -> dict:
     def fill(value):
         if isinstance(value, dict):
             return {key: fill(inner) for key, inner in value.items()}
-        if isinstance(value, str) and value.startswith("parts/"):
+        # those of a base are absolute
+        if isinstance(value, str) and Path(value).parent.name == "parts":
             return yaml.safe_load((path.parent / value).read_text())
         return value
 
@@ -361,7 +376,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     guided = args["model"]["class_path"].endswith(".Guidance")
     inner = "--model.init_args.model.init_args" + (".model.init_args" if guided else "")
     staged = ".data.init_args" if data["class_path"].endswith(".DCoT") else ""
-    full_size = any(name in str(args["model"]) for name in ("VideoCrafter", ".Wan'"))
+    full_size = VIDEOS.get(base_model(config).rpartition(".")[2])
     grouped = data["init_args"].get("samples_per_prompt", 1) > 1
     small = [
         f"{inner}.path={folder}",
@@ -374,8 +389,8 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     if base_model(config).rpartition(".")[2] in SIZED:
         small.append(f"{inner}.size=32")
     if full_size:
-        # the published Wan has a stride of 4 in time, and the random one of 2
-        small += [f"{inner}.frames={3 if '.Wan' in str(args['model']) else 2}", f"{inner}.size=[16,16]"]
+        frames, size = full_size
+        small += [f"{inner}.frames={frames}", f"{inner}.size={size}"]
     wrapped = "reward" in args["reward"]["init_args"]
     reward = "--model.init_args.reward" + (".init_args.reward" if wrapped else "")
     scored = args["reward"]["init_args"]["reward"] if wrapped else args["reward"]

@@ -78,6 +78,45 @@ def test_continuous_integration_runs_lint_and_test() -> None:
 
 # ---------------------------------------------------------------- dependencies
 
+CLEAN = {"name": "a", "version": "1", "vulns": []}
+FAULTY = {"name": "b", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
+SKIPPED = {"name": "c", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "status", "said"),
+    [
+        ([CLEAN, CLEAN], 0, "0 known vulnerabilities in 2 packages; 0 are not"),
+        ([CLEAN, SKIPPED], 0, "0 known vulnerabilities in 1 packages; 1 are not"),
+        ([CLEAN, FAULTY, SKIPPED], 1, "b 2: CVE-1, mended in 3"),
+        ([SKIPPED, SKIPPED], 0, "nothing was audited"),
+        (None, 0, "nothing was audited (no route to host)"),
+    ],
+    ids=["clean", "in part", "faulty", "no index", "offline"],
+)
+def test_an_audit_fails_for_a_vulnerability_alone(packages: object, status: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "said").write_text("" if packages is None else json.dumps({"dependencies": packages}))
+    stub = tmp_path / "python"
+    stub.write_text(f"#!/bin/sh\ncat {tmp_path / 'said'}\necho no route to host >&2\nexit 1\n")
+    stub.chmod(0o755)
+    run = subprocess.run([str(ROOT / ".ci" / "audit"), str(stub)], capture_output=True, text=True, check=False)
+    assert (run.returncode, said in run.stdout) == (status, True)
+
+
+def test_the_bill_of_materials_holds_every_locked_package_with_its_hashes(tmp_path: Path) -> None:
+    dry = subprocess.run(["make", "-n", "sbom"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (line,) = re.findall(r"-m (cyclonedx_py .*)", dry.replace("\\\n", " "))
+    words = line.replace("dist/rlr.cdx.json", str(tmp_path / "a.json")).split()
+    subprocess.run([sys.executable, "-W", "ignore", "-m", *words], cwd=ROOT, check=True)
+    found = json.loads((tmp_path / "a.json").read_text())
+    listed = {part["name"]: part for part in found["components"]}
+    locked = requirements()
+    assert (found["bomFormat"], found["metadata"]["component"]["name"]) == ("CycloneDX", "rlr")
+    assert set(listed) == set(locked)
+    for name, lines in locked.items():
+        hashes = {entry["content"] for place in listed[name]["externalReferences"] for entry in place["hashes"]}
+        assert hashes == set(re.findall(r"sha256:([0-9a-f]{64})", "\n".join(lines)))
+
 
 def requirements() -> dict[str, list[str]]:
     """The locked packages and the lines of each."""
@@ -238,6 +277,9 @@ def test_the_wheel_holds_what_is_loaded_at_run_time(tmp_path: Path) -> None:
         assert "rlr = rlr.__main__:console" in archive.read(scripts).decode()
 
 
+SERVER = ("rlr.rewards.remote.server", "rlr.rewards.remote.request_timer")
+"""The modules that need the extra ``serve``."""
+
 EXTRAS = ("av", "decord", "starlette", "uvicorn", "vbench", "cv2", "clip", "easydict", "pyiqa")
 
 
@@ -247,7 +289,7 @@ def import_all_without(missing: tuple[str, ...]) -> None:
         del sys.modules[name]
     sys.modules.update(dict.fromkeys(missing))
     for module in pkgutil.walk_packages([str(ROOT / "rlr")], "rlr."):
-        if module.name not in ("rlr.rewards.remote.server", "rlr.__main__") and "__main__" not in module.name:
+        if module.name not in (*SERVER, "rlr.__main__") and "__main__" not in module.name:
             import_module(module.name)
 
 

@@ -12,7 +12,7 @@ from pymdownx.slugs import slugify
 LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 NAMES = {"README.md": "readme.md"}
 """Addresses of files that would otherwise take the place of a page in ``docs``."""
-START = ("CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md")
+START = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "experiments/README.md")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -12,9 +12,12 @@ from diffusers import (
     Flux2KleinPipeline,
     Flux2Pipeline,
     FluxPipeline,
+    QwenImagePipeline,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    WanPipeline,
+    ZImagePipeline,
 )
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -32,9 +35,13 @@ from rlr.models import (
     Flux,
     Flux2,
     Guidance,
+    QwenImage,
+    RescaledGuidance,
     StableDiffusion,
     StableDiffusion3,
     StableDiffusionXL,
+    Wan,
+    ZImage,
 )
 from rlr.models.base import Size
 from rlr.models.export import Card
@@ -55,11 +62,13 @@ class Family:
         model: Returns the model of a pipeline.
         sampler: Returns the sampler.
         guidance: The guidance scale.
+        guided: Returns a model with guidance of a scale.
     """
 
     model: Callable[[Any], DiffusionModel]
     sampler: Callable[[], Sampler]
     guidance: float
+    guided: Callable[[DiffusionModel, float], DiffusionModel] = Guidance
 
 
 FAMILIES: Mapping[type, Family] = {
@@ -69,8 +78,12 @@ FAMILIES: Mapping[type, Family] = {
     FluxPipeline: Family(Flux.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
     Flux2KleinPipeline: Family(Flux2.from_pipeline, lambda: FlowSDE(8, 0.7), 4.0),
     Flux2Pipeline: Family(Flux2.from_pipeline, lambda: FlowSDE(8, 0.7), 1.0),
+    QwenImagePipeline: Family(QwenImage.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0, RescaledGuidance),
+    ZImagePipeline: Family(ZImage.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
+    WanPipeline: Family(Wan.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
 }
-"""Sampler and guidance are those of the models' files and of ``flow_sde.yaml`` in ``configs/image/parts``."""
+"""Sampler and guidance are those of the models' files, of ``flow_sde.yaml`` in ``configs/image/parts``, and of ``wan_row.yaml`` in
+``configs/video/parts``."""
 
 
 def align(
@@ -92,8 +105,8 @@ def align(
     The pipeline itself makes aligned images afterwards. The model is moved to the accelerator if there is one.
 
     Args:
-        pipe: A pipeline of Stable Diffusion 1.x, 2.x, 3 or XL, FLUX.1 or FLUX.2, of which a LoRA is trained, or a model of
-            this library, such as ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
+        pipe: A pipeline of Stable Diffusion 1.x, 2.x, 3 or XL, FLUX.1, FLUX.2, Qwen-Image, Z-Image or Wan, of which a LoRA is
+            trained, or a model of this library, such as ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
         reward: A reward, or a function of images in [0, 1] and prompts for :class:`~rlr.rewards.FunctionReward`.
         prompts: Training prompts, or a data set.
         method: The name of a method: half_order, rlr, first_order, alignprop, draft_lv, refl or ddpo, or an estimator.
@@ -143,7 +156,7 @@ def _model(pipe: Any, guidance: float | None) -> tuple[DiffusionModel, Callable[
             f"align: expected one of {', '.join(kind.__name__ for kind in FAMILIES)}, or a model of this library, got a "
             f"{type(pipe).__name__}"
         )
-    return Guidance(family.model(pipe), family.guidance if guidance is None else guidance), family.sampler
+    return family.guided(family.model(pipe), family.guidance if guidance is None else guidance), family.sampler
 
 
 def _data(prompts: Sequence[str] | PromptData, batch_size: int, seed: int) -> PromptData:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import yaml
 
 from rlr.api.aligned import Aligned
 from rlr.chain import Chain
@@ -13,7 +12,9 @@ from rlr.cli.parser import build
 from rlr.cli.run_folder import LAST, Run
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import import_classes
+from rlr.io.config_files import read_config
 from rlr.io.csv_file import read_csv
+from rlr.io.shape import check_shape
 from rlr.models import DiffusionModel
 from rlr.samplers import Sampler
 
@@ -35,11 +36,12 @@ def load(folder: str | Path, checkpoint: str = LAST, device: str | torch.device 
         ValueError: If the folder holds no run, or no such checkpoint.
     """
     run = Run(Path(folder))
-    config = yaml.safe_load(run.config.read_text("utf-8"))
+    config = read_config(run.config)
+    check_shape(config, {"model": {"init_args": (None, {})}}, str(run.config), "name the folder of a run")
     path = run.checkpoint(checkpoint)
     # classes get the short names that a config may hold
     import_classes(named_anywhere([]))
-    arguments = config["model"].get("init_args") or {}
+    arguments = config.get("model", {}).get("init_args") or {}
     model = build(arguments.get("model"), DiffusionModel, "model.model")
     sampler = build(arguments.get("sampler"), Sampler, "model.sampler")
     read_weights(model, str(path))
@@ -50,4 +52,9 @@ def load(folder: str | Path, checkpoint: str = LAST, device: str | torch.device 
 
 def _history(file: Path) -> list[dict[str, float]]:
     """Returns the rows of a file of metrics without the empty cells."""
-    return [{name: float(value) for name, value in row.items() if value} for row in read_csv(file)]
+    try:
+        return [{name: float(value) for name, value in row.items() if value} for row in read_csv(file)]
+    except ValueError as error:
+        raise ValueError(
+            f"{file}: expected numbers, found something else ({error}); restore the file, or remove it"
+        ) from error

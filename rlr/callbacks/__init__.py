@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rlr.callbacks.lora_folder import LoRAFolder as LoRAFolder
     from rlr.callbacks.metrics_file import MetricsFile as MetricsFile
     from rlr.callbacks.prediction import PredictionWriter as PredictionWriter
+    from rlr.callbacks.preemption import Preemption as Preemption
     from rlr.callbacks.preview import Preview as Preview
     from rlr.callbacks.progress_line import ProgressLine as ProgressLine
     from rlr.callbacks.run_config import RunConfig as RunConfig

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -15,17 +16,26 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
-from rlr.io.weights import check_file, is_zip, read_archive, save_whole
+from rlr.callbacks.metrics_file import write_row
+from rlr.distributed import is_split
+from rlr.io.file_kind import check_file, is_zip
+from rlr.io.weights import read_archive, save_whole
 from rlr.models.swapped import swapped
 from rlr.modules.alignment import Alignment
 from rlr.modules.checkpoint import REMEDY, check_like, check_training_state
 
+RESUMED = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "global_step")
+"""What a checkpoint of a training holds besides weights."""
 LAUNCHER = ".temp.ckpt"
 """The file of bare weights that Lightning's forked and spawned processes hand to their parent."""
 
 
 MOST_KEPT = 64_000_000
 """The most trained weights of which a copy is kept for the case of an interrupt; with Adam's moments, 768 MB in float32."""
+
+
+class Lost(dict[str, Any]):
+    """Stands for the states of callbacks in a checkpoint that has lost them."""
 
 
 class OnWrite(ABC):
@@ -122,7 +132,13 @@ class Checkpointing(ModelCheckpoint):
         """
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        origin, states = str(trainer.ckpt_path or "the checkpoint"), checkpoint["callbacks"]
+        origin = str(trainer.ckpt_path or "the checkpoint")
+        missing = [name for name in RESUMED if name not in checkpoint or isinstance(checkpoint[name], Lost)]
+        if missing:
+            raise ValueError(
+                f"{origin} has no {missing[0]}: it holds weights and not the state of a training; {REMEDY}"
+            )
+        states = checkpoint["callbacks"]
         check_like({"fit_loop": trainer.fit_loop.state_dict()}, checkpoint["loops"], origin, "loops")
         # only there if a loader has a state; what is inside, the loader checks
         loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
@@ -134,13 +150,15 @@ class Checkpointing(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._updates, self._written = trainer.global_step, self.clock()
-        trained = sum(weight.numel() for weight in pl_module.parameters() if weight.requires_grad)
-        whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        weights = [weight for weight in pl_module.parameters() if weight.requires_grad]
+        trained = sum(weight.numel() for weight in weights)
+        whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy) and not any(map(is_split, weights))
         self._keeps = whole and trained <= MOST_KEPT and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        write_row(trainer)
         if self._due(trainer) and not self._should_skip_saving_checkpoint(trainer):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)
@@ -229,6 +247,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
             raise ValueError(f"{path} is a PyTorch file but no training checkpoint; {REMEDY}")
         check_training_state(checkpoint, str(path))
+        # Lightning looks for it, to change what older versions have written
+        checkpoint.setdefault("pytorch-lightning_version", lightning.__version__)
+        # without it Lightning asks no callback, and nobody notices that it is missing
+        checkpoint.setdefault("callbacks", Lost())
         return checkpoint
 
 

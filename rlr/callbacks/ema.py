@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from rlr.distributed import split_like
 from rlr.models.swapped import swapped
 from rlr.modules.alignment import Alignment
 
@@ -79,7 +80,7 @@ class EMA(Callback):
                 f"the EMA of the checkpoint is not of the trained weights of this {type(module.chain.model).__name__}; "
                 "load it with the config it was trained with"
             )
-        self.average = {name: value.to(weights[name]) for name, value in self.average.items()}
+        self.average = {name: split_like(value, weights[name]) for name, value in self.average.items()}
 
     # ------------------------------------------------------------------ looking
 

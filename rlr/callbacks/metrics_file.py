@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -54,6 +56,7 @@ class Rows(ExperimentWriter):
 
     def __init__(self, folder: str, resume: bool) -> None:
         self._continues = resume
+        self._logged: tuple[int | None, dict[str, Any]] | None = None
         super().__init__(folder)
         self._file = Path(self.metrics_file_path)
         if not resume:
@@ -63,6 +66,11 @@ class Rows(ExperimentWriter):
         """The folder may exist; Lightning would warn and delete the file."""
 
     def log_metrics(self, metrics_dict: Mapping[str, Any], step: int | None = None) -> None:
+        """Adds a row; one that was logged just before is there already."""
+        logged = (step, dict(metrics_dict))
+        if logged == self._logged:
+            return
+        self._logged = logged
         if self._continues and step is not None:
             self._continues = False
             self._keep_before(step, metrics_dict)
@@ -87,6 +95,22 @@ class Rows(ExperimentWriter):
         ]
         # Lightning, which appends to the file, ends lines by CRLF
         write_whole(self._file, to_csv(self.metrics_keys, kept).replace(b"\n", b"\r\n"))
+
+
+def write_row(trainer: Trainer) -> None:
+    """Writes the row of the update that has just been made to ``metrics.csv``.
+
+    Lightning logs it after the callbacks of the batch. A process that is killed in between, after a checkpoint has been written,
+    would lose the row: the resumed run begins with the next update.
+    """
+    connector = trainer._logger_connector
+    files = [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+    if files and (connector.should_update_logs or trainer.fast_dev_run):  # type: ignore[attr-defined]
+        row = convert_tensors_to_scalars(connector.metrics["log"])
+        step = row.pop("step", None)
+        for file in files if step is not None else ():
+            file.log_metrics(row, int(step))
+            file.save()
 
 
 def _step(row: Mapping[str, str]) -> int:

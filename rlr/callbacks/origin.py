@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlr.io.json_file import read_json, write_json
+from rlr.io.shape import check_shape
 
 ORIGIN = "origin.json"
 """The file beside the samples."""
@@ -30,7 +31,8 @@ def claim(folder: Path, origin: Mapping[str, Any], remedy: str) -> None:
     found = read_json(path) if path.is_file() else None
     if found is None and any(file.suffix in SUFFIXES for file in folder.glob("*")):
         raise ValueError(f"{folder} holds samples, and no {ORIGIN} that says of what; {remedy}, or delete the folder")
-    other = [name for name in noted if isinstance(found, dict) and found.get(name) != noted[name]]
+    check_shape(found or {}, {}, str(path), f"{remedy}, or delete the folder")
+    other = [name for name in noted if found is not None and found.get(name) != noted[name]]
     if other:
         raise ValueError(
             f"the samples in {folder} were made with another {' and '.join(other)}; {remedy}, or delete the folder"

@@ -1,5 +1,6 @@
 """Files of ``predict``: images or videos, each with a JSON that says how to make it again."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from rlr.data.prompts import PromptData
 from rlr.evaluation.provenance import identity
 from rlr.io.hub import checksum
 from rlr.io.json_file import read_json, write_json
+from rlr.io.shape import NUMBER, Shape, check_shape
 from rlr.io.text import quote
 from rlr.io.video import write_video
 from rlr.models.staged import StagedPrompt
 from rlr.modules.sampling import Prediction, Sampling, finite
+
+SIDECAR: Shape = {"prompt": str, "reward": (None, NUMBER)}
+"""What the JSON beside a sample must look like."""
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -86,11 +91,14 @@ class PredictionWriter(BasePredictionWriter):
         prompts = data.read("predict")
         whole = set()
         for file in folder.glob("[0-9]*.json"):
+            if not re.fullmatch("[0-9]{1,12}", file.stem):
+                continue
             index, record = int(file.stem), read_json(file)
+            check_shape(record, SIDECAR, str(file), self.remedy)
             i = index // data.evaluation_samples
-            if i < len(prompts):
+            if i < len(prompts) and "prompt" in record:
                 self._check(file, record, prompts[i])
-                whole |= {index} if record["reward"] is None or any(map(Path.is_file, _media(file))) else set()
+                whole |= {index} if record.get("reward") is None or any(map(Path.is_file, _media(file))) else set()
         return lambda prompt, index: index in whole
 
     def _check(self, file: Path, record: Mapping[str, Any], prompt: str) -> None:

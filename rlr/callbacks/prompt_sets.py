@@ -1,6 +1,7 @@
 """The prompts that callbacks evaluate on."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from lightning.pytorch import Trainer
 
@@ -33,6 +34,11 @@ def sample_sets(
         ValueError: If the run's data are no prompts, or a set has none in that split.
     """
     found = {}
+    for name in sets or ():
+        if not name or Path(name).name != name or name == ".." or "\0" in name:
+            raise ValueError(
+                f"Evaluation.prompts: expected names that can be those of folders, got {name!r}; leave out / and line breaks"
+            )
     for name, data in (_own(trainer, split) if sets is None else sets).items():
         prompts = data.read(split)[:limit]
         if not prompts:

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlr.cli.config_files import ConfigError, expand_home_in_option
 from rlr.cli.difference import DIFF, difference
 from rlr.cli.error_messages import sentence
 from rlr.cli.on_runs import on_runs
@@ -15,6 +14,7 @@ from rlr.cli.run_folder import with_run
 from rlr.cli.shipped import with_shipped
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import DOCTOR, ON_RUNS, check_command, import_classes, usage
+from rlr.io.config_files import ConfigError, expand_home_in_option
 from rlr.io.terminal import TERMINAL
 
 if TYPE_CHECKING:
@@ -46,6 +46,15 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
     if args is None:
         tolerate_output()
         args = sys.argv[1:]
+    try:
+        return _checked(args, kind)
+    except KeyboardInterrupt as left:
+        sys.stderr.write(_notes(left))
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _checked(args: Any, kind: "type[CLI] | None") -> Any:
+    """Checks the arguments, and runs the command."""
     try:
         if isinstance(args, list | tuple):
             args = [expand_home_in_option(str(arg)) for arg in args]
@@ -95,9 +104,6 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
         if not is_mistake(cause(error)):
             raise
         _fail(cause(error), _notes(error))
-    except KeyboardInterrupt as left:
-        sys.stderr.write(_notes(left))
-        raise SystemExit(INTERRUPTED) from None
     except SystemExit as left:
         sys.stderr.write(_notes(left))
         # Lightning turns Ctrl-C in training into an exit

@@ -1,14 +1,15 @@
 """The facts of a run for the model card of its export: settings of the config, and the results of the evaluation."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rlr.cli.config_parts import arguments_of, class_of
 from rlr.evaluation.report import ALONE, COMPARED, Table, cells
 from rlr.evaluation.statistics import Comparison, Estimate
-from rlr.io.json_file import read_json
 from rlr.models.export import Card
+from rlr.records.record import read_results
 
 SHOWN = ("model", "sampler", "reward", "estimator", "penalty", "optimization", "seed")
 """The arguments of the module that a card states, in this order."""
@@ -34,26 +35,27 @@ def results(checkpoint: Path) -> str:
     files = [file for root in roots for file in root.glob("*/results.json")]
     if not files:
         return ""
-    content = read_json(max(files, key=lambda file: file.stat().st_mtime))
-    tables = [_table(name, found).markdown() for name, found in content["sets"].items()]
+    content = read_results(max(files, key=lambda file: file.stat().st_mtime))
+    tables = [_table(name, found).markdown() for name, found in content.get("sets", {}).items()]
     made = ", ".join(str(content[key]) for key in ("device", "date") if content.get(key))
-    note = f"After {content['update']} updates{f', on {made}' if made else ''}. Intervals are bootstraps over prompts."
+    note = f"After {content.get('update') or 0} updates{f', on {made}' if made else ''}. Intervals are bootstraps over prompts."
     return "\n\n".join([*tables, note])
 
 
 def _table(name: str, found: Mapping[str, Any]) -> Table:
-    values = {row: _value(numbers) for row, numbers in found["results"].items()}
+    values = {row: _value(numbers) for row, numbers in found.get("results", {}).items()}
     compared = all(isinstance(value, Comparison) for value in values.values())
-    title = f"{name}: {len(found['prompts'])} prompts"
+    title = f"{name}: {len(found.get('prompts', []))} prompts"
     return Table(
         title, (title, *(COMPARED if compared else ALONE)), [(row, *cells(value)) for row, value in values.items()]
     )
 
 
 def _value(numbers: Mapping[str, float | None]) -> Comparison | Estimate:
+    kind = Comparison if "base" in numbers else Estimate
     # JSON has no NaN
-    known = {name: float("nan") if number is None else number for name, number in numbers.items()}
-    return Comparison(**known) if "base" in known else Estimate(**known)
+    known = {field.name: numbers.get(field.name) for field in fields(kind)}
+    return kind(**{name: float("nan") if number is None else number for name, number in known.items()})
 
 
 def _words(value: Any) -> str:

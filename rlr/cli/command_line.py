@@ -22,6 +22,7 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+import rlr.modules.sharded  # noqa: F401 - its strategy has a name for --trainer.strategy
 from rlr.callbacks import (
     EMA,
     BestCheckpoint,
@@ -30,6 +31,7 @@ from rlr.callbacks import (
     LoRAFolder,
     MetricsFile,
     PredictionWriter,
+    Preemption,
     ProgressLine,
     RunConfig,
     RunPage,
@@ -149,6 +151,14 @@ class CLI(LightningCLI):
         if subcommand in OWN:
             {EXPORT: self._export, ANALYZE: self._analyze, DOCTOR: self._doctor}[subcommand]()
             return
+        trains = subcommand == "fit" and self.trainer.is_global_zero
+        with self.run.held() if trains else nullcontext():
+            self._run_paged(subcommand)
+        if self._speaks and self.trainer.is_global_zero:
+            self._end(subcommand)
+
+    def _run_paged(self, subcommand: str) -> None:
+        """Runs a command of Lightning's, and writes the page of the run, also of an interrupted one."""
         try:
             with sigterm_raises(), self._alive():
                 super()._run_subcommand(subcommand)
@@ -157,11 +167,8 @@ class CLI(LightningCLI):
                 error.add_note(f"continue with: {self.run.resuming}")
             raise
         finally:
-            # an interrupted run has a page, too
             if subcommand in PAGED and self.trainer.is_global_zero and Record.is_one(self.run.folder):
                 make_page(self.run.folder)
-        if self._speaks and self.trainer.is_global_zero:
-            self._end(subcommand)
 
     def _end(self, subcommand: str) -> None:
         """States what the command has done."""
@@ -285,7 +292,7 @@ class CLI(LightningCLI):
             wanted.append(ProgressLine())
         if self.subcommand == "fit":
             wanted += [RunConfig(self.run.folder / CONFIG_FILE, self._text, self._facts)]
-            wanted += [LoRAFolder(self.run.folder), KeptAdapter()]
+            wanted += [LoRAFolder(self.run.folder), KeptAdapter(), Preemption()]
         if self.subcommand == "predict" and not any(isinstance(c, PredictionWriter) for c in given):
             wanted.append(PredictionWriter())
         if not any(isinstance(c, EMA) for c in given):

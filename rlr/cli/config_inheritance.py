@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, get_loader, set_loader
 from yaml import YAMLError
 
 from rlr.cli.class_changes import ARGUMENTS
-from rlr.cli.config_files import SUFFIXES, ConfigError, expand_home, read_config, read_text
+from rlr.io.config_files import SUFFIXES, ConfigError, expand_home, read_config, read_text
 
 KEY = "base"
 """The key by which a mapping names its base."""

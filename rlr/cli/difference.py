@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from rlr.cli.config_files import ConfigError
 from rlr.cli.draft_config import CONFIG, read_options
+from rlr.io.config_files import ConfigError
 from rlr.records.groups import flat
 
 DIFF = "--diff"

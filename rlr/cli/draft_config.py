@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from rlr.cli.class_changes import ARGUMENTS
-from rlr.cli.config_files import SUFFIXES, ConfigError, parse_config, read_config
 from rlr.cli.config_inheritance import Part, merge, with_bases, with_parts
+from rlr.io.config_files import SUFFIXES, ConfigError, parse_config, read_config
 
 CONFIG = ("config", "c")
 """The options that name a config file."""

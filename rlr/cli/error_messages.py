@@ -164,6 +164,12 @@ def _type(match: re.Match[str], complaint: Complaint, options: Sequence[str]) ->
     return f"{complaint.place}: expected {match[1]}{found}; {REMEDY}"
 
 
+def _other(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
+    expected, _, found = match[1].partition("Got value:")
+    got = f", got {shown(found.strip())}" if found.strip() else ""
+    return f"{complaint.place or 'the config'}: expected {expected.rstrip(' .;:')}{got}; {REMEDY}"
+
+
 def _required(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
     names = re.sub(rf"\b{COMMANDS}", "", match[1].strip()).split(", ")
     return missing(complaint.place, complaint.owner.rpartition(".")[2] or "the config", names)
@@ -179,5 +185,6 @@ SENTENCES = (
     (r"Option '([^']+)' is not accepted", _argument),
     (r"Expected a <class '([^']+)'>", _type),
     (r"arguments are required: (.+)", _required),
+    (r"^Expected (an? .+)", _other),
 )
 """What is recognized in messages of jsonargparse, for values that the source files did not tell to be wrong."""

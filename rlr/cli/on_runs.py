@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlr.cli.config_files import ConfigError
 from rlr.evaluation.report import say
+from rlr.io.config_files import ConfigError
 
 FOLDER = "comparison"
 """The folder that ``compare`` writes to."""

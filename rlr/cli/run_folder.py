@@ -1,16 +1,20 @@
 """The folder of a run: how a command line names it, and what in it is never overwritten."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlr.cli.config_files import ConfigError
+from rlr.io.config_files import ConfigError
+from rlr.io.locks import claimed
 
 RUNS = "runs"
 """The folder of all runs."""
 CONFIG, LAST, BEST = "config.yaml", "last.ckpt", "best.ckpt"
 """The files of a run: the config of its ``fit``, the last checkpoint, and the one with the best validation reward."""
+RUNNING = ".running"
+"""An empty file that a process which trains in the folder holds a lock on."""
 ROOT = "--trainer.default_root_dir"
 CHECKPOINT = "--ckpt_path"
 HEADER = "# The resolved config of a `fit`; the run writes it again when it is resumed.\n"
@@ -80,6 +84,21 @@ class Run:
             raise ConfigError(
                 f"{self.folder} holds a run; add --resume to continue it, or --name NAME to begin another one in {RUNS}/NAME"
             )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within, no other process trains in the folder; a killed process holds nothing.
+
+        Raises:
+            ConfigError: If another process does.
+        """
+        with claimed(self.folder / RUNNING) as mine:
+            if not mine:
+                raise ConfigError(
+                    f"{self.folder}: another process trains in this folder, and two would overwrite each other's files; wait "
+                    "until it has ended, or begin another run with --name NAME"
+                )
+            yield
 
     def checkpoint(self, name: str = LAST) -> Path:
         """Returns a checkpoint of the run.

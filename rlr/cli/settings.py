@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rlr.cli.config_files import ConfigError
 from rlr.cli.source_index import named, open_class
+from rlr.io.config_files import ConfigError
 
 PRECISIONS = (
     "64-true",

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlr.cli.config_files import ConfigError
 from rlr.cli.error_messages import nearest
+from rlr.io.config_files import ConfigError
 
 MARK = "@"
 """What the name of a shipped config begins with on a command line."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import CONFIG, draft, read_options, read_sources, texts_of
 from rlr.cli.error_messages import missing, nearest, shown, unknown_option
@@ -23,6 +22,7 @@ from rlr.cli.source_index import (
     open_class,
 )
 from rlr.cli.type_check import TypeCheck
+from rlr.io.config_files import ConfigError
 
 EXPORT, ANALYZE, DOCTOR = "export", "analyze", "doctor"
 OWN = (EXPORT, ANALYZE, DOCTOR)

@@ -13,16 +13,16 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rlr.cli.config_files import ConfigError
 from rlr.cli.run_folder import RUNS, Run
 from rlr.evaluation.report import say
+from rlr.io.config_files import ConfigError, read_config
 from rlr.io.json_file import write_json
+from rlr.io.shape import NUMBER, Shape, misfit
 
 FINISHED = "sweep.json"
 """The file in the folder of a run that holds its part of the sweep; it is written when the run has ended."""
 ARGS = "${args}"
+SCALAR = (None, bool, NUMBER, str)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def trials(file: Path, further: Sequence[str] = ()) -> list[Trial]:
     Raises:
         ConfigError: If it is no sweep over listed values.
     """
-    content = _read(file)
+    content = read_sweep(file)
     macros = {"${env}": [], "${interpreter}": [], "${program}": [str(content["program"])]}
     found = []
     for values in _combinations(file, content["parameters"]):
@@ -93,16 +93,26 @@ def run_all(waiting: Sequence[Trial], execute: Callable[[Sequence[str]], int]) -
     return failed
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: expected a sweep, and it cannot be read: {error}") from error
-    missing = [name for name in ("program", "parameters", "command") if name not in (content or {})]
+SWEEP: Shape = {"program": str, "parameters": {str: {"values": list}}, "command": [SCALAR]}
+"""What the file of a sweep must look like."""
+
+
+def read_sweep(file: Path) -> dict[str, Any]:
+    """Returns what the file of a sweep holds.
+
+    Raises:
+        ConfigError: If it is no sweep.
+    """
+    content = read_config(file)
+    if wrong := misfit(content, SWEEP):
+        raise ConfigError(
+            f"{file}: expected {wrong} of a sweep, found something else; see the examples in configs/sweep"
+        )
+    missing = [name for name in ("program", "parameters", "command") if name not in content]
     if missing or ARGS not in content["command"]:
         what = ", ".join(missing) or f"{ARGS} in command"
         raise ConfigError(f"{file}: expected a sweep with program, parameters and command, found no {what}")
-    return dict(content)
+    return content
 
 
 def _combinations(file: Path, parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlr.cli.class_changes import ARGUMENTS
-from rlr.cli.config_files import SUFFIXES, ConfigError
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import parse_value
 from rlr.cli.error_messages import (
@@ -30,6 +29,7 @@ from rlr.cli.source_index import (
     open_module,
     resolve_expression,
 )
+from rlr.io.config_files import SUFFIXES, ConfigError
 
 SCALARS: dict[str, type | tuple[type, ...]] = {
     "int": int,
@@ -124,7 +124,8 @@ class TypeCheck:
                 raise ConfigError(
                     f"{place}: expected class_path and init_args, got {shown(key)}; set arguments under init_args"
                 )
-        if given is not None and not isinstance(given, Mapping):
+        # a key with nothing under it is null, too
+        if "init_args" in value and not isinstance(given, Mapping):
             raise ConfigError(wrong_type(f"{place}.init_args", "arguments by name", given))
         if "${" in name:
             return

@@ -54,7 +54,7 @@ def without_anonymous(logger: Any) -> Any:
 def _kept(file: Path, new: str, resumed: bool) -> str:
     """Returns what the file of a resumed run holds; the first process keeps what is new in it."""
     if resumed and file.is_file():
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8", errors="replace").strip()
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         write_whole(file, f"{new}\n".encode())
     return new

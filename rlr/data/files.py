@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlr.io.file_kind import identify_place_holder
 from rlr.io.hub_connection import cache_if_offline
 from rlr.io.inventory import note
+from rlr.io.text import check_text
 
 CSV_FIELD = re.compile(r'("[^"]*(?:""[^"]*)*"|[^",\r\n][^,\r\n]*|)(,|\r\n|\n|\r|\Z)')
 """A field of RFC 4180 and what ends it. A quote inside a field that does not start with one stands for itself."""
@@ -26,6 +28,8 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"there is no prompt file {path} (looked for at {path.absolute()}); check the path")
     data = path.read_bytes()
+    if data and (replaced := identify_place_holder(data[:1024])):
+        raise ValueError(f"the prompt file {path} is {replaced}; download the file itself")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -112,13 +116,15 @@ def read_items(path: Path, hook: Callable[[dict[str, Any]], Any] | None = None) 
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is incomplete, or contains anything else.
     """
+    text = read_text(path)
     try:
-        items = json.loads(read_text(path), object_hook=hook)
+        items = json.loads(text, object_hook=hook)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"line {error.lineno} of {path} is not JSON ({_reason(error)}); download the file again"
         ) from error
-    except RecursionError as error:
+    # a ValueError is a number of more digits than Python reads
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not JSON ({_reason(error)}); download the file again") from error
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path} holds no list of prompts; use the published file")
@@ -182,22 +188,6 @@ def prompt_of(value: object, place: str, column: str) -> str:
     if not isinstance(prompt, str):
         raise ValueError(f"{place} has no text under {column!r}; add it, or name another key as column")
     return check_text(prompt, place)
-
-
-def check_text(text: str, place: str) -> str:
-    """Returns ``text``, which tokenizers can read.
-
-    Raises:
-        ValueError: If it contains half of a surrogate pair, which no UTF-8 text can; ``place`` says where.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place} has the lone surrogate U+{ord(text[error.start]):04X} at character {error.start + 1} of its text; "
-            "write the whole character, or delete the half"
-        ) from error
-    return text
 
 
 def hub_files(address: str) -> list[Path] | None:

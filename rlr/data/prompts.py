@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from rlr.data.cleaning import PromptFilter
-from rlr.data.files import check_text
 from rlr.data.stream import PromptPass, PromptStream, never
+from rlr.io.text import check_text
 
 
 class PromptData(LightningDataModule, ABC):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 
+from rlr.distributed import check_even
 from rlr.seeding import Stream, spawn
 
 
@@ -146,6 +147,8 @@ class PromptPass:
         numbers: Sequence[int] | None = None,
         finished: Callable[[str, int], bool] = never,
     ) -> None:
+        even = len(prompts) * repeat % world == 0
+        check_even(even, "the numbers of prompts to evaluate", f"evaluate a multiple of {world} prompts")
         self.prompts = prompts
         self.numbers = range(len(prompts)) if numbers is None else numbers
         self.finished = finished

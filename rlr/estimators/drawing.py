@@ -9,13 +9,13 @@ The estimate is unbiased for all :math:`p_i > 0` that do not depend on the noise
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-from rlr.distributed import gather
+from rlr.distributed import check_whole, total, world_size
 from rlr.estimators.base import Term
 from rlr.estimators.segments import Segment
 
@@ -68,7 +68,8 @@ class SegmentsByNorm(Drawing):
         r_i^2 \leftarrow \lambda r_i^2 + (1 - \lambda) |\hat g_i|^2,
 
     each at most :math:`1 / m`; what is cut off goes to the others. A segment that has not been drawn yet counts as much as the
-    mean of the others. The norms are those of one rank's gradients, averaged over ranks, and cost no further pass.
+    mean of the others. The norms cost no further pass; with several ranks they cost one average of the term's gradient over ranks
+    a segment, because the norm of the mean is not the mean of the norms.
 
     Args:
         uniform: The share :math:`\alpha \in (0, 1]` of equal probabilities. A factor is at most :math:`n / (m \alpha)`.
@@ -108,17 +109,18 @@ class SegmentsByNorm(Drawing):
     def watch(
         self, terms: Iterator[Term], drawn: Mapping[Segment, float], weights: Collection[Tensor]
     ) -> Iterator[Term]:
-        squares = {segment.steps: torch.zeros((), device=next(iter(weights)).device) for segment in drawn}
+        squares: list[tuple[tuple[int, ...], Tensor]] = []
         for term in terms:
             # the consumer runs the backward before it asks for the next term
-            with adding_square(weights, squares[term.steps]):
+            with collecting(weights) as gradients:
                 yield term
+            squares.append((term.steps, square_of_mean(gradients)))
             del term  # its graph must be gone before the next is built
-        self._learn(drawn, torch.stack([squares[segment.steps] for segment in drawn]))
+        self._learn(drawn, squares)
 
-    def _learn(self, drawn: Mapping[Segment, float], squares: Tensor) -> None:
-        means = gather(squares).mean(0).double().cpu()
-        for (segment, factor), square in zip(drawn.items(), means.tolist(), strict=True):
+    def _learn(self, drawn: Mapping[Segment, float], squares: Sequence[tuple[tuple[int, ...], Tensor]]) -> None:
+        for segment, factor in drawn.items():
+            square = sum((value.item() for steps, value in squares if steps == segment.steps), 0.0)
             if square < float("inf"):
                 j = segment.stop
                 n = self.counts[j] = self.counts.get(j, 0) + 1
@@ -149,15 +151,28 @@ def capped(p: Tensor, most: float) -> Tensor:
 
 
 @contextmanager
-def adding_square(weights: Collection[Tensor], total: Tensor) -> Iterator[None]:
-    r"""A context that adds the squared norm of the gradient of each backward pass to ``total``, in place."""
-
-    def add(gradient: Tensor) -> None:
-        total.add_(gradient.detach().float().square().sum())
-
-    handles = [weight.register_hook(add) for weight in weights]
+def collecting(weights: Collection[Tensor]) -> Iterator[list[Tensor]]:
+    """A context whose value has, afterwards, the gradient of each weight from the backward passes within; 0 without one."""
+    check_whole(weights, "SegmentsByNorm", "use UniformSegments")
+    gradients = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+    handles = [weight.register_hook(_adding(into)) for weight, into in zip(weights, gradients, strict=True)]
     try:
-        yield
+        yield gradients
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _adding(into: Tensor) -> Callable[[Tensor], None]:
+    """Returns a hook that adds a gradient to a total, in place."""
+
+    def add(gradient: Tensor) -> None:
+        into.add_(gradient.detach())
+
+    return add
+
+
+def square_of_mean(gradients: Sequence[Tensor]) -> Tensor:
+    r"""Returns :math:`|\frac1W \sum_r g_r|^2` from this rank's gradients :math:`g_r`."""
+    means = [total(gradient) / world_size() for gradient in gradients]
+    return torch.stack([mean.square().sum() for mean in means]).sum()

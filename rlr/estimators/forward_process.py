@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import rank
+from rlr.distributed import check_even
 from rlr.estimators.segments import StepRange, check_range, covered
 from rlr.models.base import Condition
 from rlr.rollout import Rollout
@@ -55,8 +55,8 @@ class ForwardProcess:
 
     .. math:: \bigl\lfloor (u_i + k) \, N / K \bigr\rfloor, \quad k = 0, \dots, K - 1, \qquad u_i = (\pi_i + v_i) / B,
 
-    with a random order :math:`\pi` of the samples and :math:`v_i` uniform in [0, 1). So every level is equally likely, the levels
-    of one sample differ, and those of a batch are spread evenly.
+    with a random order :math:`\pi` of the :math:`B` samples of an update, on all ranks, and :math:`v_i` uniform in [0, 1). So every
+    level is equally likely, the levels of one sample differ, and those of an update are spread evenly.
 
     Args:
         levels: The number :math:`K` of levels of each sample; by default all :math:`N`.
@@ -89,13 +89,13 @@ class ForwardProcess:
 
     def noised(self, rollout: Rollout) -> Iterator[Noised]:
         r"""Yields the noised samples, one level at a time from the noisiest on; the noises follow from the rollout's seed."""
-        # ranks share the seed, and their samples differ
-        generator = rollout.generator(Stream.RENOISE, rank())
-        drawn = self.draw(rollout.chain, len(rollout), generator)
+        check_even(self.levels is None, "the levels of samples", "set levels of ForwardProcess to null")
+        share = rollout.share
+        drawn = self.draw(rollout.chain, share.total, rollout.generator(Stream.LEVEL))[share.numbers]
         for column, t in enumerate(covered(rollout.chain, 0, self.step_range).steps):
             rows = drawn[:, column].nonzero().flatten()
             if len(rows):
-                yield _noise(rollout, t, rows, generator)
+                yield _noise(rollout, t, rows)
 
     def draw(self, chain: Chain, batch: int, generator: torch.Generator) -> Tensor:
         r"""Returns which levels each of :math:`B` samples takes, with shape :math:`(B, N)`, the noisiest level first."""
@@ -106,11 +106,10 @@ class ForwardProcess:
         return torch.zeros(batch, n, dtype=torch.bool).scatter_(1, chosen, True)
 
 
-def _noise(rollout: Rollout, t: int, rows: Tensor, generator: torch.Generator) -> Noised:
+def _noise(rollout: Rollout, t: int, rows: Tensor) -> Noised:
     r"""Returns samples at the level of step :math:`t`."""
     chain, trajectory = rollout.chain, rollout.trajectory
     clean = trajectory.states[0][rows.to(trajectory.states.device)]
-    epsilon = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
-    states = chain.grid.alphas[t] * clean + chain.grid.sigmas[t] * epsilon
+    states = chain.grid.alphas[t] * clean + chain.grid.sigmas[t] * rollout.normal(Stream.RENOISE, t, rows=rows)
     condition = trajectory.condition.at(t).map(lambda c: c[rows.to(c.device)])
     return Noised(chain, t, rows, clean, states, condition)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from rlr.distributed import rank
+from rlr.distributed import check_whole, rank
 from rlr.models.base import DiffusionModel
 from rlr.seeding import Stream, spawn
 
@@ -54,6 +54,7 @@ class SharedDirection(Perturbation):
     @contextmanager
     def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
         weights = list(model.trainable.values())
+        check_whole(weights, "a zeroth-order term", "use an estimator without one")
         # θ + sε − sε is not θ in floating point: keep θ itself
         saved = [w.detach().clone() for w in weights]
         try:
@@ -94,6 +95,7 @@ class DirectionPerSample(Perturbation):
 
     @contextmanager
     def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
+        check_whole(model.trainable.values(), "a zeroth-order term", "use an estimator without one")
         layers: dict[nn.Module, dict[str, int]] = {}
         for k, (owner, name) in enumerate(_owners(model).values()):
             layers.setdefault(owner, {})[name] = k

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import gather
+from rlr.distributed import gather_objects
 from rlr.estimators.base import Term
 from rlr.estimators.ratios import LikelihoodRatio, Ratio
 from rlr.estimators.replay import Minibatch, Recorded, ReplayEstimator
@@ -117,20 +117,30 @@ class Proximal(ReplayEstimator):
 
     def metrics(self) -> dict[str, float]:
         r"""Returns :math:`\frac12 E[(\ell - \ell^0)^2]`, the share of ratios outside the clip range, and the first
-        update's ratio that is farthest from 1.
+        update's ratio that is farthest from 1, of the samples of all ranks.
 
-        The last is taken over all ranks, which must call this function together.
+        All ranks must call this function together. A rank may have no sample of an update.
         """
-        if not self._changes:
-            return {}
-        changes, first = torch.cat(self._changes), torch.cat(self._first or self._changes[:1])
+        changes, first = self._changes, self._first
         self._changes, self._first = [], []
-        worst = farthest(gather(farthest(first)).flatten()).exp().item()
+        everyone = [part for part in gather_objects(self._summary(changes, first)) if part]
+        if not everyone:
+            return {}
+        squares, outside, count, worst = (list(values) for values in zip(*everyone, strict=True))
         return {
-            f"{self.label}/approx_kl": changes.square().mean().item() / 2,
-            f"{self.label}/clip_fraction": self.surrogate.clipped(changes).float().mean().item(),
-            f"{self.label}/ratio_first": worst,
+            f"{self.label}/approx_kl": sum(squares) / sum(count) / 2,
+            f"{self.label}/clip_fraction": sum(outside) / sum(count),
+            f"{self.label}/ratio_first": farthest(torch.tensor(worst)).exp().item(),
         }
+
+    def _summary(self, changes: Sequence[Tensor], first: Sequence[Tensor]) -> tuple[float, float, int, float] | None:
+        """Returns sums over changes, their number, and the farthest of the first update; None of no change."""
+        if not changes:
+            return None
+        joined = torch.cat(list(changes))
+        outside = self.surrogate.clipped(joined).sum().item()
+        worst = farthest(torch.cat(list(first))).item() if first else 0.0
+        return joined.square().sum().item(), outside, len(joined), worst
 
     def _check_first(self, ratio: float) -> None:
         if self._warned or abs(ratio - 1) <= TOLERANCE:

@@ -3,6 +3,9 @@ r"""Estimators that learn from a round of rollouts in several updates.
 A round has three parts: sample ``accumulate`` batches with the current weights, score them, and pass over the samples
 ``epochs`` times, each time in a new random order and in ``num_minibatches`` updates. From the second update on the weights
 differ from those of the rollouts, and the estimator has to correct for the difference.
+
+The samples of all ranks are one round, in one order: each rank backpropagates what it holds of an update, which may be nothing. So
+the updates do not depend on the number of ranks.
 """
 
 from abc import abstractmethod
@@ -14,11 +17,11 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.distributed import any_rank
+from rlr.distributed import any_rank, check_even, world_size
 from rlr.estimators.base import Estimator, Term, TermSource, no_terms
 from rlr.gaussian import Gaussian
 from rlr.models.base import Condition
-from rlr.rollout import Rollout, join
+from rlr.rollout import Rollout, Share, join
 from rlr.seeding import Stream
 
 
@@ -126,41 +129,72 @@ class ReplayEstimator(Estimator):
         if any_rank(any(not rollout.rewards.isfinite().all() for rollout in rollouts)):
             yield iter(())
             return
-        advantages = torch.cat(self.advantages(rollouts))
+        check_even(
+            self.num_minibatches == 1, "the parts of a minibatch", f"set num_minibatches of {type(self).__name__} to 1"
+        )
+        advantages, share = torch.cat(self.advantages(rollouts)), share_of_round(rollouts)
         for epoch in range(self.epochs):
-            order = torch.randperm(len(advantages), generator=rollouts[0].generator(Stream.ORDER, epoch))
-            for number, part in enumerate(order.tensor_split(min(self.num_minibatches, len(order)))):
+            order = torch.randperm(share.total, generator=rollouts[0].generator(Stream.ORDER, epoch))
+            for number, part in enumerate(order.tensor_split(min(self.num_minibatches, share.total))):
                 # in the order of the round, so that an update with one whole batch equals an update with that batch
-                rows, key = part.sort().values, (epoch, number)
-                yield self._update(rollouts, advantages, rows, key, fresh=key == (0, 0), penalty=penalty)
+                rows, own = part_of_share(share, part.sort().values)
+                seed = rollouts[0].spawn(Stream.MINIBATCH, epoch, number)
+                fresh = (epoch, number) == (0, 0)
+                yield self._update(rollouts, advantages, rows, own, seed, fresh=fresh, penalty=penalty)
 
     def _update(
         self,
         rollouts: Sequence[Rollout],
         advantages: Tensor,
         rows: Tensor,
-        key: tuple[int, int],
+        own: Share,
+        seed: int,
         *,
         fresh: bool,
         penalty: TermSource,
     ) -> Iterator[Term]:
-        """Yields the terms of the update with these samples of the round, weighted by the sizes of their minibatches."""
-        for k, some in enumerate(rows.split(self.minibatch or len(rollouts[0]))):
-            rollout = gather_rows(rollouts, some, rollouts[0].spawn(Stream.MINIBATCH, *key, k))
+        """Yields the terms of an update with these samples of the round, weighted by the sizes of their minibatches.
+
+        Gradients are averaged over ranks afterwards, hence the factor :math:`W`.
+        """
+        size = self.minibatch or len(rollouts[0])
+        for some, places in zip(rows.split(size), own.numbers.split(size), strict=True):
+            if not len(some):
+                continue
+            rollout = gather_rows(rollouts, some, seed, Share(places, own.total))
             minibatch = Minibatch(rollout, advantages[some.to(advantages.device)], fresh)
             for terms in (self.minibatch_terms(minibatch), penalty(rollout)):
                 for term in terms:
-                    yield term.scaled(len(some) / len(rows))
+                    yield term.scaled(world_size() * len(some) / own.total)
                     del term  # its graph must be gone before the next is built
 
 
-def gather_rows(rollouts: Sequence[Rollout], rows: Tensor, seed: int) -> Rollout:
+def share_of_round(rollouts: Sequence[Rollout]) -> Share:
+    """Returns which samples of a round this rank has; the numbers go on from rollout to rollout."""
+    firsts = [sum(before.share.total for before in rollouts[:k]) for k in range(len(rollouts))]
+    numbers = torch.cat([first + r.share.numbers for first, r in zip(firsts, rollouts, strict=True)])
+    return Share(numbers, firsts[-1] + rollouts[-1].share.total)
+
+
+def part_of_share(share: Share, chosen: Tensor) -> tuple[Tensor, Share]:
+    """Returns what this rank has of chosen samples of a round: the rows among its own, and their share of the chosen.
+
+    Args:
+        share: Which samples of the round this rank has.
+        chosen: The numbers of the chosen samples, in increasing order.
+    """
+    rows = torch.isin(share.numbers, chosen).nonzero().flatten()
+    return rows, Share(torch.searchsorted(chosen, share.numbers[rows]), len(chosen))
+
+
+def gather_rows(rollouts: Sequence[Rollout], rows: Tensor, seed: int, share: Share | None = None) -> Rollout:
     """Returns some samples of a round as one rollout.
 
     Args:
         rollouts: The rollouts of the round.
-        rows: The numbers of the samples in the round, in increasing order.
+        rows: The rows of the samples among this rank's of the round, in increasing order.
         seed: The seed of the new rollout.
+        share: The share of the new rollout.
     """
     chosen, first = [], 0
     for rollout in rollouts:
@@ -168,4 +202,4 @@ def gather_rows(rollouts: Sequence[Rollout], rows: Tensor, seed: int) -> Rollout
         if len(inside):
             chosen.append(rollout.select(inside))
         first += len(rollout)
-    return join(chosen, seed)
+    return join(chosen, seed, share)

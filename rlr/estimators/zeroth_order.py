@@ -23,7 +23,9 @@ from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Term
 from rlr.estimators.perturbation import DirectionPerSample, Perturbation, SharedDirection
 from rlr.models.base import Condition, DiffusionModel
+from rlr.rewards.base import Scores
 from rlr.rollout import Rollout
+from rlr.scoring import Pending
 from rlr.seeding import Stream, spawn
 
 
@@ -113,22 +115,26 @@ class ZerothOrder(Estimator):
 
     def _antithetic(self, steps: Collection[int], rollout: Rollout, k: int) -> Tensor:
         r"""Returns :math:`(R_+ - R_-) / 2s` of each sample."""
-        plus, minus = (
-            self._rewards(rollout, self._within(rollout.chain, steps, s, rollout.seed, k, len(rollout)))
+        # the second sample is drawn while the first one is scored
+        pending = [
+            self._begin(rollout, self._within(rollout.chain, steps, s, rollout.seed, k, len(rollout)))
             for s in (self.scale, -self.scale)
-        )
+        ]
+        plus, minus = (scores().objective for scores in pending)
         return (plus - minus) / (2 * self.scale)
 
     def _one_point(self, steps: Collection[int], rollout: Rollout, k: int) -> Tensor:
         r"""Returns :math:`(R - b) / s` of each sample."""
         if self.baseline is not None:
             return self.baseline.advantages(rollout.rewards) / self.scale
-        return (rollout.rewards - self._rewards(rollout, unchanged)) / self.scale
+        rollout.begin_scores()
+        plain = self._begin(rollout, unchanged)
+        return (rollout.rewards - plain().objective) / self.scale
 
     @staticmethod
     @torch.no_grad()
-    def _rewards(rollout: Rollout, within: Within) -> Tensor:
-        return rollout.score(rollout.resample(within))
+    def _begin(rollout: Rollout, within: Within) -> Pending[Scores]:
+        return rollout.begin(rollout.resample(within))
 
     def _within(self, chain: Chain, steps: Collection[int], scale: float, seed: int, k: int, batch: int) -> Within:
         """Returns the contexts that shift the weights in ``steps`` and do not change them in other steps."""

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import gather_objects, rank, world_size
+from rlr.distributed import check_even, gather_objects, rank, world_size
 from rlr.evaluation.base_scores import BaseScores
 from rlr.evaluation.metrics import Metric
 from rlr.evaluation.results import Measurement
@@ -172,6 +172,10 @@ class Evaluator:
 
     def _show(self, chain: Chain) -> dict[int, Tensor]:
         """Makes the samples of this rank that are shown and not made yet; no metric sees them."""
+        shares = [len(self._shown.intersection(self.samples.rows(r, world_size()))) for r in range(world_size())]
+        check_even(
+            len(set(shares)) == 1, "the numbers of samples to show", f"show a multiple of {world_size()} samples"
+        )
         mine = [row for row in self.samples.rows(rank(), world_size()) if row in self._shown - self._pixels.keys()]
         for batch in self.samples.batches(chain, mine):
             self._keep(batch)

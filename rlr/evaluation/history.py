@@ -20,10 +20,10 @@ def append_history(folder: Path, results: Results) -> None:
     """
     new = [{"update": results.update, **line} for line in results.lines()]
     replaced = {_key(row) for row in new}
-    rows = read_csv(folder / NAME)
+    rows = [row for row in read_csv(folder / NAME) if row.get("update", "").isdecimal()]
     kept = [row for row in rows if int(row["update"]) <= results.update and _key(row) not in replaced]
     write_csv(folder / NAME, ("update", *COLUMNS), [*kept, *new])
 
 
 def _key(row: dict[str, str] | dict[str, object]) -> tuple[str, ...]:
-    return str(row["update"]), str(row["prompts"]), str(row["measurement"])
+    return str(row["update"]), str(row.get("prompts", "")), str(row.get("measurement", ""))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rlr.evaluation.features import Features
 from rlr.evaluation.metrics import Metric
 from rlr.evaluation.samples import SampleBatch, SampleSet
+from rlr.io.image_file import image_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -71,6 +71,6 @@ class ReferenceMetric(Metric):
 
 def pixels(path: Path) -> Tensor:
     r"""Returns the pixels of an image file in [0, 1], with shape :math:`(1, 3, H, W)`."""
-    with Image.open(path) as image:
+    with image_file(path) as image:
         array = np.asarray(image.convert("RGB"))
     return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255

@@ -16,6 +16,7 @@ from rlr.evaluation.plots import Plots
 from rlr.evaluation.statistics import Comparison, Estimate
 from rlr.io.csv_file import to_csv
 from rlr.io.terminal import TERMINAL
+from rlr.io.text import escaped
 
 COMPARED = ("base", "aligned", "difference", "95 % interval")
 """The columns of a comparison, after the name of what is compared."""
@@ -46,7 +47,7 @@ class Table:
 
     def markdown(self) -> str:
         """Returns head and rows in Markdown whose source is aligned, too."""
-        lines = [[_escape(cell) for cell in line] for line in (self.head, *self.rows)]
+        lines = [[escaped(cell) for cell in line] for line in (self.head, *self.rows)]
         widths = _widths(lines)
         head, *body = [f"| {' | '.join(_padded(line, widths))} |" for line in lines]
         rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
@@ -60,10 +61,6 @@ class Table:
     def csv(self) -> bytes:
         """Returns head and rows as the content of a CSV file."""
         return to_csv(self.head, self.rows)
-
-
-def _escape(cell: str) -> str:
-    return " ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _widths(lines: Sequence[Sequence[str]]) -> list[int]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from rlr.chain import Chain
+from rlr.distributed import check_even
 from rlr.modules.sampling import finite, sample, warn_not_finite
 from rlr.seeding import Stream, spawn
 
@@ -78,6 +79,8 @@ class SampleSet:
 
     def rows(self, rank: int = 0, world: int = 1) -> list[int]:
         r"""Returns the rows of rank :math:`r` of :math:`W`: those of the prompts :math:`r + j W`."""
+        even = len(self.prompts) % world == 0
+        check_even(even, "the numbers of prompts to evaluate", f"evaluate a multiple of {world} prompts")
         return [i * self.samples + k for i in range(rank, len(self.prompts), world) for k in range(self.samples)]
 
     def seed_of(self, row: int) -> int:

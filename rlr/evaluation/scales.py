@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST = 1e300
+"""The largest value of an axis."""
 DECADES = 100.0
 """The ratio of the largest to the smallest value from which an amount is drawn on a logarithmic axis."""
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
@@ -104,7 +106,9 @@ class Level(Scale):
 
 def linear(low: float, high: float, ticks: int = 5) -> Axis:
     """Returns an axis that contains two values, whose ends are ticks; about ``ticks`` of them."""
-    raw = (high - low) / max(1, ticks - 1)
+    # what is larger or nearer has no ticks that a float can count
+    low, high = max(low, -MOST), min(high, MOST)
+    raw = max((high - low) / max(1, ticks - 1), 1e-12 * max(abs(low), abs(high)), 1 / MOST)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in STEPS if power * factor >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

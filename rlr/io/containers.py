@@ -18,6 +18,10 @@ PACKET, SYNC = 188, 0x47
 """The bytes of a packet of MPEG-TS, and its first byte (ISO/IEC 13818-1)."""
 
 
+STARTS = (EBML, b"RIFF", b"OggS", b"FLV", b"\x30\x26\xb2\x75", b"\x00\x00\x01", b"\x00\x00\x00\x01", *GIF)
+"""The first bytes of further containers (Ogg, FLV, ASF), and of a stream of MPEG or H.264 without one."""
+
+
 class Part(NamedTuple):
     """An outermost part of a container.
 
@@ -38,6 +42,19 @@ def missing_end(file: Path) -> Part | None:
     """
     size = file.stat().st_size
     return next((part for part in parts(file) if part.end > size), None)
+
+
+def check_kind(file: Path) -> None:
+    """Raises a ``ValueError`` for a file that does not begin as a video does.
+
+    The libraries also read playlists, texts that name other files of this machine and addresses, whatever the suffix is.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(8)
+        known = head.startswith(STARTS) or head[4:] in ISO_BOXES or _is_transport(opened)
+    if not known:
+        found = "it is empty" if not head else f"it begins with {head!r}"
+        raise ValueError(f"{file} is damaged or no video ({found}); write it again, or convert it to mp4")
 
 
 def is_iso(file: Path) -> bool:

@@ -42,10 +42,21 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Returns the columns and the rows of a CSV file; none where there is no such file."""
+    """Returns the columns and the rows of a CSV file; none where there is no such file.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     if not path.is_file():
         return [], []
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        rows = list(reader)
+        try:
+            # cells beyond the header have no name, and those that a cut line lacks no text
+            rows = [{name: text or "" for name, text in row.items() if name is not None} for row in reader]
+        except csv.Error as error:
+            raise ValueError(
+                f"{path}: expected rows of comma-separated values, found something else in line {reader.line_num} ({error}); "
+                "remove the file"
+            ) from error
         return list(reader.fieldnames or []), rows

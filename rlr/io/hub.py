@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlr.io.file_kind import check_file
 from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.io.inventory import note
-from rlr.io.weights import check_file
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def find(source: str, files: Iterable[Published], verify: bool = True) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no weights file (see :func:`~rlr.io.weights.identify`), or its checksum differs.
+        ValueError: If the file is no weights file (see :func:`~rlr.io.file_kind.identify`), or its checksum differs.
     """
     known = {file.name: file for file in files}
     path = _locate(source, list(known))

@@ -32,7 +32,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: expected JSON, found something else ({error}); remove the file") from error
+        found = "bytes that are not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise ValueError(f"{path}: expected JSON, found something else ({found}); remove the file") from error
 
 
 def plain(value: object) -> object:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlr.io.atomic import write_whole
-from rlr.io.containers import is_iso, missing_end, parts
+from rlr.io.containers import check_kind, is_iso, missing_end, parts
 
 SLOWEST, FASTEST = 1, 240
 """The smallest and the largest number of frames per second."""
@@ -84,6 +84,7 @@ def read_video(path: str | Path) -> Video:
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no video {path} (looked for at {file.absolute()}); check the path")
+    check_kind(file)
     _check_boxes(file)
     # decord cannot read some narrow videos, so PyAV judges what decord refuses
     video = _read_decord(file) or _read_av(file)

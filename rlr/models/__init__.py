@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from rlr.models.base import Condition as Condition
     from rlr.models.base import DiffusionModel as DiffusionModel
     from rlr.models.base import Size as Size
+    from rlr.models.cogvideox import CogVideoX as CogVideoX
     from rlr.models.flux import Flux as Flux
     from rlr.models.flux2 import Flux2 as Flux2
     from rlr.models.guidance import Guidance as Guidance
     from rlr.models.guidance import Interval as Interval
     from rlr.models.guidance import Scale as Scale
     from rlr.models.guidance import Switched as Switched
+    from rlr.models.hunyuan_video15 import HunyuanVideo15 as HunyuanVideo15
     from rlr.models.latent import LatentDiffusion as LatentDiffusion
+    from rlr.models.ltx_video import LTXVideo as LTXVideo
     from rlr.models.placement import OnCPU as OnCPU
     from rlr.models.placement import OnDemand as OnDemand
     from rlr.models.placement import TextPlacement as TextPlacement

@@ -42,6 +42,14 @@ class Trainable(ABC):
             ValueError: If there is no copy of them.
         """
 
+    def for_each(self, count: int) -> Sequence["Trainable"]:
+        """Returns the choice for each of the ``count`` networks of a model; by default the same for all.
+
+        Raises:
+            ValueError: If it is one for another number of networks.
+        """
+        return [self] * count
+
 
 class LoRA(Trainable):
     r"""Low-rank additions :math:`W + \frac{\alpha}{r} B A` to linear layers, with :math:`B = 0` before training.
@@ -62,7 +70,8 @@ class LoRA(Trainable):
             prompt; by default all layers that end so.
         seed: Decides :math:`A \sim \mathcal{N}(0, r^{-2} I)`; no other generator is touched.
         start: A ``.safetensors`` file with a LoRA under the names of diffusers or of kohya's scripts, with which training
-            starts; rank, scale and layers are then the file's. The weights before training include it.
+            starts, or a list of files, one for each transformer of a model of several, as of Wan 2.2 A14B; rank, scale and layers
+            are then the file's. The weights before training include it.
     """
 
     def __init__(
@@ -72,7 +81,7 @@ class LoRA(Trainable):
         targets: Sequence[str] | None = None,
         seed: int = 0,
         pattern: str | None = None,
-        start: str | None = None,
+        start: str | Sequence[str] | None = None,
     ) -> None:
         if start and (targets is not None or pattern is not None):
             raise ValueError("LoRA: start decides which layers are trained; leave out targets and pattern")
@@ -85,11 +94,21 @@ class LoRA(Trainable):
         self.targets = None if targets is None else tuple(targets)
         self.seed = seed
         self.pattern = pattern
-        self.start = start
+        self.start = [start] if isinstance(start, str) else [*(start or ())]
+
+    def for_each(self, count: int) -> Sequence[Trainable]:
+        if not self.start:
+            return [self] * count
+        if len(self.start) != count:
+            raise ValueError(
+                f"LoRA.start: expected {count} files, one for each transformer of the model, got {', '.join(self.start)}"
+            )
+        return [LoRA(start=file) for file in self.start]
 
     def attach(self, network: nn.Module, targets: Sequence[str] = ATTENTION) -> None:
         if self.start:
-            self._read(network, self.start)
+            (file,) = self.start
+            self._read(network, file)
             return
         targets = self.targets or targets
         self._check(network, targets)

@@ -15,14 +15,18 @@ NOISELESS = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 """The schedulers whose last state has no noise, whatever ``set_alpha_to_one`` is."""
 
 
-def discrete_schedule(config: Mapping[str, Any]) -> tuple[DiscreteSchedule, Prediction]:
+def discrete_schedule(config: Mapping[str, Any], kind: Any = DDIMScheduler) -> tuple[DiscreteSchedule, Prediction]:
     """Returns the schedule and the prediction that a scheduler's configuration states.
+
+    Args:
+        config: The configuration.
+        kind: The class of the scheduler in diffusers that computes the levels.
 
     Raises:
         ValueError: If it states a prediction or a spacing that is not known here, or a network of noise at zero signal.
     """
     try:
-        scheduler = DDIMScheduler.from_config(config)
+        scheduler = kind.from_config(config)
         prediction = PREDICTIONS[scheduler.config.prediction_type]
         spacing = SPACINGS[scheduler.config.timestep_spacing]
     except (KeyError, NotImplementedError) as error:

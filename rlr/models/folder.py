@@ -12,30 +12,17 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from rlr.io.hub import weight_files, weights_here
 from rlr.io.hub_connection import cache_if_offline, unreachable
 from rlr.io.inventory import note, on_meta, taken
-from rlr.io.weights import blank
+from rlr.io.weights import UNREADABLE, blank
 from rlr.models.integrity import check_file
 
 COMPILED = "_orig_mod."
 """The prefix of every name in a state dict that was saved from the result of ``torch.compile``."""
-UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
-"""What the libraries raise for files that they cannot read."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 """The files one of which a tokenizer's folder has."""
 LOGGERS = (
@@ -132,8 +119,10 @@ class ModelFolder:
         """
         self._check_files(part)
         with self._explained(part):
+            # a tokenizer of bytes has a configuration alone
+            names = VOCABULARIES if getattr(kind, "vocab_files_names", True) else ("tokenizer_config.json",)
             folder = Path(self.path) / part
-            if Path(self.path).is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
+            if Path(self.path).is_dir() and not any((folder / name).is_file() for name in names):
                 raise FileNotFoundError("it holds no vocabulary")
             tokenizer = _read_tokenizer(kind, self.path, subfolder=part, revision=self.revision, **options)
             # a processor of texts and images holds a tokenizer
@@ -259,7 +248,8 @@ class ModelFolder:
 
 def _read_tokenizer(kind: Any, path: str, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(path, **options)
+        # without it transformers asks at the terminal whether to run the code of the folder
+        return kind.from_pretrained(path, trust_remote_code=False, **options)
     except UNREADABLE:
         raise
     except Exception as error:
@@ -269,7 +259,8 @@ def _read_tokenizer(kind: Any, path: str, **options: Any) -> Any:
 
 def _check_merges(tokenizer: Any) -> None:
     """Raises OSError if a byte-pair tokenizer has tokens that no merge makes, as without or with half of ``merges.txt``."""
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = json.loads(backend.to_str())["model"] if backend else {}
     if model.get("type") != "BPE":
         return
     pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])

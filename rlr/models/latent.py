@@ -49,8 +49,8 @@ class LatentDiffusion(DiffusionModel):
         self.vae = freeze(vae)
         self.text = text
         self.adapter = trainable
-        for network in self.networks().values():
-            self.adapter.attach(network, targets)
+        for network, part in zip(self.networks().values(), trainable.for_each(len(networks)), strict=True):
+            part.attach(network, targets)
 
     @property
     def network(self) -> Any:
@@ -120,13 +120,16 @@ class LatentDiffusion(DiffusionModel):
     def preview(self, network: Any) -> Tensor:
         """Returns pixels that a denoiser of the model's class makes of a fixed prompt and noise, to compare two of them."""
 
-    def preview_by_pipeline(self, network: Any, names: Mapping[str, str], steps: int = 2, **options: Any) -> Tensor:
+    def preview_by_pipeline(
+        self, network: Any, names: Mapping[str, str], steps: int = 2, guided: bool = True, **options: Any
+    ) -> Tensor:
         """Returns :meth:`preview` as diffusers' pipeline makes it, in few steps and without guidance.
 
         Args:
             network: The denoiser.
             names: The pipeline's argument for each tensor of the condition; the pipeline needs no text encoder.
             steps: The number of steps.
+            guided: Whether the pipeline has an argument ``guidance_scale``.
             options: Arguments of the pipeline, in the place of the usual ones.
         """
         shape = (1, *self.latent_shape(self.size))
@@ -139,7 +142,8 @@ class LatentDiffusion(DiffusionModel):
         pipeline = self.pipeline(network)
         pipeline.set_progress_bar_config(disable=True)
         size = {"height": self.size.height, "width": self.size.width}
-        usual = {"latents": latents, "num_inference_steps": steps, "guidance_scale": 1.0, "output_type": "pt", **size}
+        usual = {"latents": latents, "num_inference_steps": steps, "output_type": "pt", **size}
+        usual |= {"guidance_scale": 1.0} if guided else {}
         pixels: Tensor = pipeline(**condition, **usual | options, return_dict=False)[0]
         return pixels
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlr.models.adapters import FullWeights, Trainable, frozen_state
 from rlr.models.folder import ModelFolder
 
-DENOISERS = ("unet", "transformer")
+DENOISERS = ("unet", "transformer", "transformer_2")
 """The parts that are trained."""
 
 

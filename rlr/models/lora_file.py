@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import (
+    CogVideoXTransformer3DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HunyuanVideo15Transformer3DModel,
+    LTXVideoTransformer3DModel,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
@@ -14,15 +17,18 @@ from diffusers import (
     ZImageTransformer2DModel,
 )
 from diffusers.loaders import (
+    CogVideoXLoraLoaderMixin,
     Flux2LoraLoaderMixin,
     FluxLoraLoaderMixin,
+    HunyuanVideoLoraLoaderMixin,
+    LTXVideoLoraLoaderMixin,
     SD3LoraLoaderMixin,
     StableDiffusionLoraLoaderMixin,
 )
 from diffusers.loaders.lora_pipeline import QwenImageLoraLoaderMixin, WanLoraLoaderMixin, ZImageLoraLoaderMixin
 from torch import nn
 
-from rlr.models.folder import UNREADABLE
+from rlr.io.weights import UNREADABLE
 from rlr.models.integrity import check_file
 
 LOADERS: dict[type[nn.Module], Any] = {
@@ -33,6 +39,9 @@ LOADERS: dict[type[nn.Module], Any] = {
     QwenImageTransformer2DModel: QwenImageLoraLoaderMixin,
     WanTransformer3DModel: WanLoraLoaderMixin,
     ZImageTransformer2DModel: ZImageLoraLoaderMixin,
+    CogVideoXTransformer3DModel: CogVideoXLoraLoaderMixin,
+    LTXVideoTransformer3DModel: LTXVideoLoraLoaderMixin,
+    HunyuanVideo15Transformer3DModel: HunyuanVideoLoraLoaderMixin,
 }
 """What reads the files of a network's LoRA."""
 PREFIXES: dict[type[nn.Module], str] = {kind: "transformer" for kind in LOADERS} | {UNet2DConditionModel: "unet"}

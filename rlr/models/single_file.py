@@ -9,7 +9,8 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from rlr.io.hub_connection import cache_if_offline
-from rlr.models.folder import LOGGERS, UNREADABLE, ModelFolder, silenced
+from rlr.io.weights import UNREADABLE
+from rlr.models.folder import LOGGERS, ModelFolder, silenced
 from rlr.models.integrity import check_file
 from rlr.models.loaded import PartsInMemory
 

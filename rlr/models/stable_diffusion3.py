@@ -55,6 +55,8 @@ class StableDiffusion3(ImageLatentDiffusion):
             pass. It concerns steps with gradient, thus replayed ones; a rollout is as fast as without.
         vae_slicing: Whether latents are decoded one by one, and decoded again in the backward pass, so that memory is
             that of one image.
+        vae_tiling: Whether latents larger than those of the autoencoder's training are decoded in overlapping tiles,
+            which changes pixels near their seams.
         t5: Whether T5 is loaded (9.5 GB in half precision for the published models); without it zeros stand in place of
             its embeddings, as in diffusers.
         tokens: How many tokens of a prompt T5 reads, end included.
@@ -77,6 +79,7 @@ class StableDiffusion3(ImageLatentDiffusion):
         size: int | tuple[int, int] | None = None,
         checkpointing: bool = False,
         vae_slicing: bool = False,
+        vae_tiling: bool = False,
         t5: bool = True,
         tokens: int = 256,
         text: TextPlacement | None = None,
@@ -84,7 +87,7 @@ class StableDiffusion3(ImageLatentDiffusion):
         folder = ModelFolder(path, KIND, PARTS, revision, variant)
         self._build(folder, trainable, getattr(torch, dtype), t5, tokens, text)
         self.set_size(size)
-        self.save_memory(checkpointing, vae_slicing)
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     @classmethod
     def from_pipeline(

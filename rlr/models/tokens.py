@@ -7,13 +7,16 @@ from rlr.models.packing import PATCH, unpack
 
 
 def to_tokens(x: Tensor) -> Tensor:
-    r"""Returns the tokens of an image row by row: shape :math:`(B, C, h, w)` becomes :math:`(B, h w, C)`."""
+    r"""Returns the tokens of an image row by row: shape :math:`(B, C, h, w)` becomes :math:`(B, h w, C)`.
+
+    Those of a video are in order of its frames: shape :math:`(B, C, f, h, w)` becomes :math:`(B, f h w, C)`.
+    """
     return x.flatten(2).transpose(1, 2)
 
 
-def from_tokens(tokens: Tensor, height: int, width: int) -> Tensor:
-    r"""Undoes :func:`to_tokens` for an image of :math:`h` rows and :math:`w` columns of tokens."""
-    return tokens.transpose(1, 2).unflatten(2, (height, width))
+def from_tokens(tokens: Tensor, *sides: int) -> Tensor:
+    r"""Undoes :func:`to_tokens` for an image of :math:`h` rows and :math:`w` columns of tokens, or a video of :math:`f` images."""
+    return tokens.transpose(1, 2).unflatten(2, sides)
 
 
 def unpatchify(x: Tensor) -> Tensor:

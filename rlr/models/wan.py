@@ -2,7 +2,7 @@ r"""Wan 2.1 and 2.2, text to video, from folders in diffusers' layout, local or 
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import (
@@ -21,6 +21,7 @@ from rlr.models.causal_vae import decode_causal, load_causal_autoencoder
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import LatentDiffusion, decode_in_chunks, latent_sides
+from rlr.models.loaded import loaded_pipeline
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.umt5_text import UMT5Prompts
@@ -93,19 +94,64 @@ class Wan(LatentDiffusion):
         tokens: int = 512,
         text: TextPlacement | None = None,
     ) -> None:
-        folder, number = ModelFolder(path, KIND, PARTS, revision), getattr(torch, dtype)
+        folder = ModelFolder(path, KIND, PARTS, revision)
+        self._build(folder, trainable, getattr(torch, dtype), tokens, text)
+        self._set_size(Size(*size, frames, fps))
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: WanPipeline,
+        trainable: Trainable | None = None,
+        size: tuple[int, int] = (480, 832),
+        frames: int = 81,
+        fps: float = 16.0,
+    ) -> Self:
+        """Returns the model of a pipeline in memory.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the transformers get the LoRA's layers, so that
+        the pipeline itself makes the aligned videos after training.
+
+        Args:
+            pipe: The pipeline.
+            trainable: The weights of the transformers that are trained; by default as in the class.
+            size: Height and width in pixels.
+            frames: The number of frames.
+            fps: The frames a second of the samples' files.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or one of its transformers has a LoRA already.
+        """
+        model = cls.__new__(cls)
+        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
+        model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
+        model._set_size(Size(*size, frames, fps))
+        model.save_memory()
+        return model
+
+    def _build(
+        self,
+        folder: ModelFolder,
+        trainable: Trainable | None,
+        number: torch.dtype,
+        tokens: int,
+        text: TextPlacement | None,
+    ) -> None:
+        """Reads the parts of a folder."""
         scheduler, index = folder.config(UniPCMultistepScheduler, "scheduler"), folder.index()
         _check_scheduler(scheduler)
-        names = _experts(index, path)
+        names = _experts(index, folder.path)
         networks = {name: folder.network(WanTransformer3DModel, name, torch_dtype=number) for name in names}
-        channels = _channels(networks["transformer"].config, path)
+        channels = _channels(networks["transformer"].config, folder.path)
         vae = load_causal_autoencoder(folder, AutoencoderKLWan, number, channels)
         super().__init__(UMT5Prompts(folder, number, tokens, text), vae, trainable or LoRA(64, 128), networks, TARGETS)
         self.folder, self.scheduler, self.index = folder, scheduler, index
         self.boundary: float = index.get("boundary_ratio") or 0.0
-        self.size = Size(*size, frames, fps)
-        self.latent_shape(self.size)
-        self.save_memory(checkpointing, vae_slicing, vae_tiling)
+
+    def _set_size(self, size: Size) -> None:
+        self.size = size
+        self.latent_shape(size)
 
     @property
     def source(self) -> str:

@@ -1,7 +1,7 @@
 r"""Z-Image and Z-Image-Turbo from folders in diffusers' layout, local or on the hub."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
@@ -14,6 +14,7 @@ from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.language_text import LanguagePrompts, sequences
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
+from rlr.models.loaded import loaded_pipeline
 from rlr.models.packing import PATCH
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
@@ -77,7 +78,47 @@ class ZImage(ImageLatentDiffusion):
         tokens: int = 512,
         text: TextPlacement | None = None,
     ) -> None:
-        folder, number = ModelFolder(path, KIND, PARTS, revision, variant), getattr(torch, dtype)
+        folder = ModelFolder(path, KIND, PARTS, revision, variant)
+        self._build(folder, trainable, getattr(torch, dtype), tokens, text)
+        self.set_size(size)
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: ZImagePipeline,
+        trainable: Trainable | None = None,
+        size: int | tuple[int, int] = SIDE,
+    ) -> Self:
+        """Returns the model of a pipeline in memory.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
+        the pipeline itself makes the aligned images after training.
+
+        Args:
+            pipe: The pipeline.
+            trainable: The weights of the transformer that are trained; by default as in the class.
+            size: The pixels of a side, or height and width.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
+        """
+        model = cls.__new__(cls)
+        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
+        model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
+        model.set_size(size)
+        model.save_memory()
+        return model
+
+    def _build(
+        self,
+        folder: ModelFolder,
+        trainable: Trainable | None,
+        number: torch.dtype,
+        tokens: int,
+        text: TextPlacement | None,
+    ) -> None:
+        """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
         check_flow_scheduler(scheduler, "ZImage")
         transformer = folder.network(self.network_class, "transformer", torch_dtype=number)
@@ -85,8 +126,6 @@ class ZImage(ImageLatentDiffusion):
         prompts = _prompts(folder, number, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, ATTENTION)
         self.folder, self.scheduler = folder, scheduler
-        self.set_size(size)
-        self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         height, width = latent_sides(size, self._factor * PATCH, "an image")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rlr.modules.latents.doodl import DOODL as DOODL
     from rlr.modules.sampling import Prediction as Prediction
     from rlr.modules.sampling import Sampling as Sampling
+    from rlr.modules.sharded import Sharded as Sharded
     from rlr.modules.term_weights import Shrinkage as Shrinkage
     from rlr.modules.video import VideoAlignment as VideoAlignment
 else:

@@ -21,7 +21,7 @@ from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.estimators.groups import Groups, group_metrics
 from rlr.models.base import DiffusionModel
 from rlr.modules.checkpoint import load_trained
-from rlr.modules.checks import check_parts, check_training
+from rlr.modules.checks import check_parts, check_scoring, check_training
 from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization, Settings
@@ -33,6 +33,7 @@ from rlr.modules.update import StepReport, Updater
 from rlr.rewards.base import Reward, Scores, without_rounding
 from rlr.rollout import Rollout
 from rlr.samplers import Sampler
+from rlr.scoring import AtOnce, Scoring
 from rlr.seeding import Stream, spawn
 
 
@@ -49,6 +50,7 @@ class Alignment(Sampling):
             as one with a LoRA does. None subtracts nothing.
         memory: What is given up to save memory.
         seed: Decides all noise.
+        scoring: Where scores are computed, such as :class:`~rlr.scoring.InBackground`; by default where they are needed.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Alignment(Sampling):
         penalty: Penalty | None = None,
         memory: Memory = Memory(),  # noqa: B008 - frozen
         seed: int = 0,
+        scoring: Scoring | None = None,
     ) -> None:
         super().__init__(Chain(model, sampler, memory.checkpoint_steps), reward, seed)
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds the trained weights only; `on_load_checkpoint` is as strict
         self.estimator = estimator
         self.optimization = optimization
+        self.objective.scoring = scoring or AtOnce()
         self.penalty = penalty
         # no lambda: strategies that spawn processes pickle the module
         self.updater = Updater(self, partial(getattr, self, "weights"), optimization, memory)
@@ -81,6 +85,7 @@ class Alignment(Sampling):
         """Checks that the model can be trained."""
         if stage == "fit":
             check_training(self.chain.model, self.reward, self.estimator, self.trainer)
+            check_scoring(self.objective.scoring, self.estimator, self.trainer)
 
     @property
     def progress(self) -> Progress:
@@ -108,6 +113,8 @@ class Alignment(Sampling):
             rollout = self._sample(batch.prompts, self.progress.samples)
         self.state.round.add(self.progress.samples, rollout)
         self._initialize_statistics(rollout)
+        if self.objective.scoring.ahead:
+            rollout.begin_scores()
         self.progress.batches += 1
         self.progress.samples += len(rollout) * self.trainer.world_size
         if len(self.state.round) == self.optimization.accumulate:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rlr.distributed import split_like
 from rlr.models.base import DiffusionModel
 
 REMEDY = "resume from another checkpoint that `fit` has written"
@@ -60,7 +61,7 @@ def load_trained(model: DiffusionModel, found: Mapping[str, Tensor], origin: str
             "config of its training"
         )
     for name, weight in trained.items():
-        weight.data.copy_(found[name])
+        weight.data.copy_(split_like(found[name], weight))
 
 
 def check_training_state(checkpoint: Mapping[str, Any], origin: str) -> None:
@@ -102,9 +103,12 @@ def _check_optimizer(found: Any, origin: str, place: str) -> None:
             _expect(int, number, origin, f"{at}.params.{position}")
         if "betas" in group and not _is_pair(group["betas"]):
             raise _unexpected("two numbers", group["betas"], origin, f"{at}.betas")
+    # the settings of Adam and its variants
+    moments = MOMENTS if any("amsgrad" in group for group in found["param_groups"]) else set()
     for index, entry in found["state"].items():
         at = f"{place}.state.{index}"
         _expect(dict, entry, origin, at)
+        check_like(dict.fromkeys(moments), entry, origin, at)
         for name in MOMENTS & entry.keys():
             _expect(Tensor, entry[name], origin, f"{at}.{name}")
 

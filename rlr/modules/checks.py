@@ -3,13 +3,14 @@
 import warnings
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator
 from rlr.estimators.divergence import Penalty
 from rlr.models.base import DiffusionModel
 from rlr.rewards.base import Reward
+from rlr.scoring import Scoring
 
 
 def check_parts(chain: Chain, reward: Reward, estimator: Estimator, penalty: Penalty | None) -> None:
@@ -54,6 +55,28 @@ def check_training(model: DiffusionModel, reward: Reward, estimator: Estimator, 
             f"trainer.max_steps={end} ends inside a round of {updates} updates, and a run that is resumed there does not "
             f"make the rest of the round; set max_steps to a multiple of {updates}",
             stacklevel=3,
+        )
+
+
+def check_scoring(scoring: Scoring, estimator: Estimator, trainer: Trainer) -> None:
+    """Checks that scores can be computed in a thread of their own.
+
+    Raises:
+        ValueError: If the estimator needs the gradient of the reward, or the precision changes the default type of the
+            process within a training step.
+    """
+    if not scoring.ahead:
+        return
+    name = type(scoring).__name__
+    if estimator.differentiable:
+        raise ValueError(
+            f"model.scoring: {name} expects an estimator that needs no gradient of the reward, found {type(estimator).__name__} "
+            "as configured, which does; leave scoring out, or use half- and zeroth-order terms alone"
+        )
+    if isinstance(trainer.precision_plugin, HalfPrecision | DoublePrecision):
+        raise ValueError(
+            f"model.scoring: {name} expects a precision that keeps float32 as the default type, found trainer.precision "
+            f"{trainer.precision}; set it to 32-true, 16-mixed or bf16-mixed, or leave scoring out"
         )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rlr.distributed import gathered
 from rlr.estimators.base import Term
 
 
@@ -48,7 +49,7 @@ class GradientAccumulator:
             )
         before = self._take() if self.by_kind else []
         backward(term.loss, retain_graph=term.retain_graph)
-        finite = _norm(self.gradients()).isfinite()
+        finite = norm(self.gradients()).isfinite()
         self.entries.append(Entry(term.name, term.steps, term.loss.detach().isfinite(), finite))
         for name, value in term.metrics.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -69,7 +70,7 @@ class GradientAccumulator:
 
     def norms(self) -> dict[str, Tensor]:
         """Returns the norm of the gradient of each kind of term."""
-        return {name: _norm(parts) for name, parts in self.kinds.items()}
+        return {name: norm(parts) for name, parts in self.kinds.items()}
 
     def cosines(self) -> dict[tuple[str, str], Tensor]:
         """Returns the cosine of the angle between the gradients of each pair of kinds."""
@@ -112,12 +113,13 @@ class GradientAccumulator:
             w.grad = g if old is None else old.add_(g)
 
 
-def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.nn.utils.get_total_norm(tensors) if tensors else torch.zeros(())
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Returns the norm of all tensors together, also of tensors that are split over the processes."""
+    return gathered(torch.nn.utils.get_total_norm(tensors)) if tensors else torch.zeros(())
 
 
 def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
+    return torch.stack([gathered((a * b).sum()) for a, b in zip(one, other, strict=True)]).sum()
 
 
 def _range(steps: tuple[int, ...]) -> str:

@@ -19,10 +19,21 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Restores what :func:`random_state` returned."""
-    torch.set_rng_state(state["torch"].cpu())
-    if len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])
+    """Restores what :func:`random_state` returned.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        torch.set_rng_state(state["torch"].cpu())
+        if len(state["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
+        random.setstate(state["python"])
+    # what the generators raise for a state that is not one of theirs
+    except (TypeError, ValueError, LookupError, RuntimeError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            "the checkpoint does not hold the states of the random generators of PyTorch, NumPy and Python as `fit` writes them; "
+            "resume from another one"
+        ) from error

@@ -25,7 +25,7 @@ class Round:
     """The rollouts of one round.
 
     A checkpoint does not hold rollouts, which can be gigabytes, but prompts and numbers. The weights do not change within a
-    round, so that the same rollouts can be sampled again.
+    round, so that the same rollouts can be sampled again: by any number of ranks that divides a batch, each its part of it.
     """
 
     def __init__(self) -> None:
@@ -59,16 +59,17 @@ class Round:
         """
         self.collected = []
         for one in state:
-            if len(one["prompts"]) != world_size():
+            prompts = [restored(prompt) for part in one["prompts"] for prompt in part]
+            batch, rest = divmod(len(prompts), world_size())
+            if rest:
                 warnings.warn(
-                    f"the checkpoint lies inside a round of {len(one['prompts'])} processes, and this run has {world_size()}, "
-                    "so the round begins again; to lose no rollout, resume with as many processes as before",
+                    f"the checkpoint lies inside a round of {len(prompts)} samples a batch, which {world_size()} processes cannot "
+                    "share evenly, so the round begins again; to lose no rollout, resume with a number that divides it",
                     stacklevel=2,
                 )
                 self.collected = []
                 return
-            prompts = [restored(prompt) for prompt in one["prompts"][rank()]]
-            self.add(one["number"], sample(prompts, one["number"]))
+            self.add(one["number"], sample(prompts[rank() * batch : (rank() + 1) * batch], one["number"]))
 
 
 def plain(prompt: str) -> dict[str, Any]:

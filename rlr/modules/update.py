@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from rlr.distributed import any_rank, gather_objects
 from rlr.estimators.base import Term
-from rlr.modules.gradients import GradientAccumulator
+from rlr.modules.gradients import GradientAccumulator, norm
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
 from rlr.modules.profiler import Profiler
@@ -26,7 +27,7 @@ class StepReport:
     Args:
         failure: Why the weights did not change; None where they did.
         gradients: Gradient norms and cosines of this rank, by log name.
-        terms: The sums of the metrics of this rank's terms, by log name.
+        terms: The sums of the metrics of this rank's terms, by log name; the same names on all ranks.
     """
 
     failure: str | None = None
@@ -78,12 +79,12 @@ class Updater:
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
             failure = self._share(self._failure(accumulator, fault()))
-            # only now: this rank has no terms either where the rewards of another one are at fault
-            if failure is None and not accumulator.entries:
+            # only now: no rank has terms where the rewards of one are at fault; a rank may have no sample of a minibatch
+            if failure is None and not any_rank(bool(accumulator.entries)):
                 raise ValueError("the estimator yielded no term for an update; expected at least one")
             self._apply(accumulator, failure)
         self._guard(failure)
-        return StepReport(failure, dict(self._gradients(accumulator)), accumulator.sums)
+        return StepReport(failure, dict(self._gradients(accumulator)), self._sums(accumulator))
 
     def _backward(self, terms: Iterator[Term], accumulator: GradientAccumulator, profiler: Profiler) -> None:
         # gradients are averaged over ranks once, after the last term: which one is the last is known only afterwards
@@ -140,7 +141,9 @@ class Updater:
             return
         strategy: Any = self.module.trainer.strategy
         for gradient in gradients:
-            gradient.copy_(strategy.reduce(gradient, reduce_op="mean"))
+            # those of weights that are split were averaged in the backward pass
+            if not isinstance(gradient, DTensor):
+                gradient.copy_(strategy.reduce(gradient, reduce_op="mean"))
 
     def _weigh(self, accumulator: GradientAccumulator, failure: str | None) -> None:
         """Sets the gradient to the weighted sum of those of the kinds of terms, averaged over ranks."""
@@ -163,7 +166,7 @@ class Updater:
     def clip(self) -> None:
         """Clips the gradient; to be called when a scaled gradient has been unscaled."""
         weights = self.weights()
-        self._norm = torch.nn.utils.get_total_norm([w.grad for w in weights if w.grad is not None])
+        self._norm = norm([w.grad for w in weights if w.grad is not None])
         if self.optimization.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(weights, self.optimization.clip_norm, self._norm)
 
@@ -178,6 +181,13 @@ class Updater:
                 "weights of the last good update"
             )
         warnings.warn(f"{failure}; this update is skipped", stacklevel=2)
+
+    @staticmethod
+    def _sums(accumulator: GradientAccumulator) -> dict[str, Tensor]:
+        """Returns the sums of the terms' metrics; a rank without a term has zeros, since all ranks log the same names together."""
+        names = sorted({name for names in gather_objects(list(accumulator.sums)) for name in names})
+        zero = torch.zeros((), device=accumulator.weights[0].device)
+        return {name: accumulator.sums.get(name, zero) for name in names}
 
     @property
     def _scale(self) -> float:

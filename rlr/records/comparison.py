@@ -181,7 +181,8 @@ def _gallery(name: str, sheets: dict[str, Sheet]) -> Gallery:
         :1
     ]
     cards = {
-        group: {(card["prompt"], card.get("seed")): card for card in sheet.cards} for group, sheet in sheets.items()
+        group: {(card.get("prompt", ""), card.get("seed")): card for card in sheet.cards}
+        for group, sheet in sheets.items()
     }
     rows = []
     for key, card in cards[reference].items():

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from rlr.evaluation.report import Card, Gallery, Media, Sample
+from rlr.io.image_file import image_file
 from rlr.records.record import Sheet
 
 MOST = 384
@@ -19,7 +20,9 @@ MODELS = ("base", "aligned")
 
 def gallery(sheet: Sheet) -> Gallery:
     """Returns the samples of a run, the base model's beside its own, sortable by every score and its change."""
-    cards = [Card(str(card["prompt"]), _samples(sheet, card), _values(card, sheet.labels)) for card in sheet.cards]
+    cards = [
+        Card(str(card.get("prompt", "")), _samples(sheet, card), _values(card, sheet.labels)) for card in sheet.cards
+    ]
     compared = any("base" in card["files"] for card in sheet.cards)
     after = f"{sheet.update} update{'s'[: sheet.update != 1]}"
     shown = f"{sheet.set} ({sheet.stage})"
@@ -69,7 +72,9 @@ def sample(name: str, file: Path, card: Mapping[str, Any], model: str, labels: S
     """
     found = score(card, model, labels[0]) if labels else None
     return Sample(
-        media(file, f"{name}: {card['prompt']}"), name, "" if found is None else f"{found:#.4g}".replace("-", "−")
+        media(file, f"{name}: {card.get('prompt', '')}"),
+        name,
+        "" if found is None else f"{found:#.4g}".replace("-", "−"),
     )
 
 
@@ -78,7 +83,7 @@ def media(file: Path, text: str) -> Media:
     content = file.read_bytes()
     if file.suffix == ".mp4":
         return Media(content, text, "video/mp4")
-    with Image.open(io.BytesIO(content)) as image:
+    with image_file(file, content) as image:
         side = max(image.size)
         if side <= MOST:
             return Media(content, text, enlarged=side <= FEW)

@@ -43,7 +43,7 @@ def measured_keys(group: Group) -> list[Key]:
             (stage, name, label): None
             for stage, r in record.results.items()
             for name, s in r["sets"].items()
-            for label in s["scores"]
+            for label in s.get("scores", {})
         }
         for record in group.records
     ]

@@ -7,10 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from rlr.io.config_files import parse_config
 from rlr.io.csv_file import read_csv
 from rlr.io.json_file import read_json
+from rlr.io.shape import NUMBER, Is, Shape, check_shape
 from rlr.records.series import Series
 
 CONFIG, METRICS, FACTS, HISTORY, SAMPLES = ("config.yaml", "metrics.csv", "run.json", "history.csv", "samples.json")
@@ -18,6 +18,40 @@ CONFIG, METRICS, FACTS, HISTORY, SAMPLES = ("config.yaml", "metrics.csv", "run.j
 UPDATES = "updates"
 """The column of ``metrics.csv`` that says how many updates a row has seen."""
 
+
+REMEDY = "restore the file, or remove it"
+SCALAR = (str, bool, None, NUMBER)
+ROWS = Is(
+    "rows of one length, of numbers or null",
+    lambda found: (
+        isinstance(found, list)
+        and all(isinstance(row, list) and len(row) == len(found[0]) for row in found)
+        and all(number is None or NUMBER.fits(number) for row in found for number in row)
+    ),
+)
+VERSIONS = {str: SCALAR}
+SETTINGS: Shape = {"trainer": (None, {"max_steps": (None, NUMBER)})}
+"""What the config of a run must look like."""
+COMMANDS: Shape = {"commands": [{"command": str, "line": str, "summary": SCALAR, "versions": VERSIONS}]}
+"""What ``run.json`` must look like."""
+RESULTS: Shape = {
+    "sets": {
+        str: {
+            "results": {str: {str: (None, NUMBER)}},
+            "scores": {str: ROWS},
+            "base_scores": {str: ROWS},
+            "prompts": [str],
+        }
+    },
+    "update": (None, NUMBER),
+    "versions": VERSIONS,
+}
+"""What ``results.json`` must look like."""
+CARD: Shape = {"prompt": str, "files": {str: str}, "scores": {str: {str: (None, NUMBER)}}, "seed": SCALAR}
+SHEET: Shape = {"set": str, "update": (None, NUMBER), "metrics": [str], "samples": [CARD]}
+"""What ``samples.json`` must look like."""
+MEDIA = (".png", ".mp4")
+"""The suffixes of the files of samples."""
 
 TRAINING = "training prompts"
 """What evaluations call a run's own training prompts; all other sets of prompts are held out."""
@@ -49,12 +83,10 @@ class Record:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved config of the ``fit``."""
-        try:
-            found = yaml.safe_load(self.config_text) if self.config_text else None
-        except yaml.YAMLError as error:
-            file = self.folder / CONFIG
-            raise ValueError(f"{file}: expected YAML, found something else ({error}); remove the file") from error
-        return found if isinstance(found, dict) else {}
+        file = self.folder / CONFIG
+        found = parse_config(self.config_text, str(file)) or {}
+        check_shape(found, SETTINGS, str(file), REMEDY)
+        return dict(found)
 
     @cached_property
     def config_text(self) -> str:
@@ -65,13 +97,18 @@ class Record:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What the commands on the folder have recorded: command, date, device, commit, versions."""
-        found = _json(self.folder / FACTS)
-        return found if isinstance(found, dict) else {}
+        return _json(self.folder / FACTS, COMMANDS)
 
     @cached_property
     def commands(self) -> list[dict[str, Any]]:
         """The facts of each command, in order."""
-        return [command for command in self.facts.get("commands", []) if isinstance(command, dict)]
+        return list(self.facts.get("commands", []))
+
+    @property
+    def planned(self) -> int:
+        """The number of updates that the config asks for; -1 where it sets none."""
+        steps = (self.config.get("trainer") or {}).get("max_steps")
+        return int(steps) if steps and math.isfinite(steps) else -1
 
     @cached_property
     def rows(self) -> list[dict[str, float]]:
@@ -100,14 +137,15 @@ class Record:
     def updates(self) -> int:
         """The number of updates."""
         seen = [row[UPDATES] for row in self.rows]
-        return int(max([*seen, *(float(result.get("update") or 0) for result in self.results.values())], default=0))
+        stated = (float(result.get("update") or 0) for result in self.results.values())
+        return int(max(filter(math.isfinite, [*seen, *stated]), default=0))
 
     @cached_property
     def results(self) -> dict[str, dict[str, Any]]:
         """The latest evaluation of each stage, ``fit`` and ``test``, as ``results.json`` holds it."""
         files = {stage: self.folder / "evaluation" / stage / "results.json" for stage in ("test", "fit")}
-        found = {stage: _json(file) for stage, file in files.items()}
-        return {stage: value for stage, value in found.items() if isinstance(value, dict) and value.get("sets")}
+        found = {stage: read_results(file) for stage, file in files.items() if file.is_file()}
+        return {stage: value for stage, value in found.items() if value.get("sets")}
 
     @cached_property
     def history(self) -> list[dict[str, str]]:
@@ -119,7 +157,10 @@ class Record:
         """The rows of :attr:`history` of each measurement, by the set of prompts and its label."""
         found: dict[tuple[str, str], list[dict[str, str]]] = {}
         for row in self.history:
-            found.setdefault((row.get("prompts", ""), row.get("measurement", "")), []).append(row)
+            update = _number(row.get("update"))
+            # where a row without its update belongs is not known
+            if update is not None and math.isfinite(update):
+                found.setdefault((row.get("prompts", ""), row.get("measurement", "")), []).append(row)
         return found
 
     @cached_property
@@ -127,9 +168,8 @@ class Record:
         """The sets of samples, those of a ``test`` first."""
         folder = self.folder / "samples"
         sheets = [
-            Sheet(file.parent, content, "test" if "test" in file.relative_to(folder).parts else "fit")
+            Sheet(file.parent, _json(file, SHEET), "test" if "test" in file.relative_to(folder).parts else "fit")
             for file in sorted(folder.glob(f"**/{SAMPLES}"))
-            if isinstance(content := _json(file), dict)
         ]
         return sorted((sheet for sheet in sheets if sheet.cards), key=lambda sheet: sheet.stage != "test")
 
@@ -173,13 +213,16 @@ class Sheet:
     @property
     def update(self) -> int:
         """After how many updates."""
-        return int(self.content.get("update") or 0)
+        update = self.content.get("update") or 0
+        return int(update) if math.isfinite(update) else 0
 
     def file(self, card: Mapping[str, Any], model: str) -> Path | None:
-        """Returns the file of a sample of ``base`` or ``aligned``; None where it does not exist."""
+        """Returns the file of a sample of ``base`` or ``aligned``; None where it does not exist, or is outside of the folder."""
         name = card["files"].get(model)
         file = self.folder / f"{name}{self.content.get('suffix', '.png')}"
-        return file if name and file.is_file() else None
+        # what is in the folder is shown to whoever sees the page
+        inside = name and "\0" not in file.name and file.resolve().is_relative_to(self.folder.resolve())
+        return file if inside and file.suffix in MEDIA and file.is_file() else None
 
     @property
     def labels(self) -> list[str]:
@@ -189,14 +232,23 @@ class Sheet:
     @property
     def cards(self) -> Sequence[Mapping[str, Any]]:
         """The prompts with their samples."""
-        found = self.content.get("samples", [])
-        return (
-            [card for card in found if isinstance(card, dict) and card.get("files")] if isinstance(found, list) else []
-        )
+        return [card for card in self.content.get("samples", []) if card.get("files")]
 
 
-def _json(file: Path) -> Any:
-    return read_json(file) if file.is_file() else None
+def read_results(file: Path) -> dict[str, Any]:
+    """Returns what a ``results.json`` holds.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    return _json(file, RESULTS)
+
+
+def _json(file: Path, shape: Shape) -> dict[str, Any]:
+    """Returns the content of a file of one shape; nothing where there is no such file."""
+    found = read_json(file) if file.is_file() else {}
+    check_shape(found, shape, str(file), REMEDY)
+    return dict(found)
 
 
 def _number(text: str | None) -> float | None:

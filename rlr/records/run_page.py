@@ -84,7 +84,8 @@ def comparisons(record: Record) -> Iterator[tuple[str, str, str, Comparison]]:
         for name, found in results["sets"].items():
             for label, numbers in found.get("results", {}).items():
                 if "difference" in numbers:
-                    yield stage, name, label, Comparison(**{key: _known(x) for key, x in numbers.items()})
+                    known = (_known(numbers.get(key)) for key in ("base", "aligned", "difference", "low", "high"))
+                    yield stage, name, label, Comparison(*known)
 
 
 def _known(number: float | None) -> float:
@@ -124,8 +125,7 @@ def _lead(record: Record) -> str:
     summary = _summary(record)
     found = next(comparisons(record), None)
     done = f"{record.updates} update{'s'[: record.updates != 1]}"
-    planned = int(record.config.get("trainer", {}).get("max_steps") or -1)
-    parts = [f"Ended after {record.updates} of {planned} updates." if record.updates < planned else ""]
+    parts = [f"Ended after {record.updates} of {record.planned} updates." if record.updates < record.planned else ""]
     if found is not None:
         stage, name, label, compared = found
         before, after, *_ = cells(compared)
@@ -147,7 +147,7 @@ def _tables(record: Record) -> Iterator[Table]:
                 (label, *cells(compared)) for s, n, label, compared in comparisons(record) if (s, n) == (stage, name)
             ] or [
                 (label, value(_known(x.get("mean"))), MISSING, MISSING, _interval(x))
-                for label, x in found["results"].items()
+                for label, x in found.get("results", {}).items()
             ]
             number = len(found.get("prompts", []))
             title = f"{name}, {number} prompt{'s'[: number != 1]} ({stage}, after {results.get('update', 0)} updates)"

@@ -227,7 +227,8 @@ def as_scores(value: Any, prompts: Sequence[str], name: str) -> Tensor:
 
 def _as_tensor(value: Any) -> Tensor | None:
     if isinstance(value, Tensor):
-        return value
+        # a sparse tensor has none of the operations that follow
+        return value if value.layout == torch.strided else None
     try:
         if isinstance(value, list | tuple) and value and all(isinstance(score, Tensor) for score in value):
             return torch.stack([score.reshape(()) for score in value])
@@ -238,6 +239,10 @@ def _as_tensor(value: Any) -> Tensor | None:
 
 
 def _describe(value: Any) -> str:
+    if value is None:
+        return "None"
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        return f"a sparse tensor ({value.layout})"
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and type {value.dtype}"
     text = repr(value)

@@ -1,14 +1,17 @@
 """Alignment from Python: the pipeline, the function, the result."""
 
 import warnings
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusion3Pipeline, StableDiffusionPipeline
 from PIL import Image
 
-from rlr import DDIM, Brightness, FirstOrder, LoRA, Prompts, StableDiffusion, align
+from rlr import DDIM, Brightness, FirstOrder, FlowSDE, FrameReward, LoRA, Prompts, StableDiffusion, align
 from rlr.api import METHODS
+from rlr.api.alignment import FAMILIES
 from rlr.api.methods import method_of
 from rlr.cli import main
 from rlr.modules.sampling import sample
@@ -157,6 +160,25 @@ def test_nothing_is_written_or_printed_without_a_folder(pipe, tmp_path, monkeypa
     )
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["qwen", "zimage", "wan_experts"])
+def test_the_pipeline_of_a_flow_transformer_makes_the_aligned_samples(member, name, monkeypatch):
+    found = member(name)
+    parts = list(found.base.networks())
+    pipe, size = found.copied(*parts), found.family.sizes[0]
+    known = FAMILIES[type(pipe)]
+    # the default size is that of the published model
+    monkeypatch.setitem(FAMILIES, type(pipe), replace(known, model=partial(known.model, **size)))
+    before, noise = found.ours(1.0, 0.0, 2)
+    reward = FrameReward(Brightness()) if found.family.is_video else Brightness()
+    with warnings.catch_warnings(action="ignore"):
+        result = align(pipe, reward, PROMPTS[:2], "alignprop", 2, 2, accumulate=1, lr=0.1, sampler=FlowSDE(2, 0.7))
+    assert len(result.history) == 2
+    assert isinstance(result.chain.model, known.guided)
+    after = found.theirs(noise, 1.0, 0.0, 2, size, pipe)
+    assert (after - before).abs().max() > 1e-3
+    assert all(getattr(pipe, part) is network for part, network in result.chain.model.networks().items())
 
 
 def test_methods_by_name(pipe):

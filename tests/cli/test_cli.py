@@ -19,10 +19,11 @@ from PIL import Image
 from rlr.callbacks import BestCheckpoint, Checkpointing, Evaluation, PredictionWriter, SafeCheckpointIO
 from rlr.chain import Chain
 from rlr.cli import main
-from rlr.cli.config_files import ConfigError
 from rlr.cli.error_messages import explain, read
 from rlr.cli.run_folder import with_run
 from rlr.data import Prompts
+from rlr.io.config_files import ConfigError
+from rlr.io.locks import claimed
 from tests.cli.conftest import root
 from tests.modules.toy import Level, align, run
 
@@ -263,6 +264,15 @@ def test_a_killed_run_replaces_the_rows_after_its_checkpoint(config, tmp_path):
     main(["fit", str(tmp_path / "out"), "--resume", "--trainer.max_steps=4"])
     found = [row for row in csv.DictReader(file.open()) if row["reward/mean"]]
     assert [(row["step"], row["samples"]) for row in found] == [("1", "2.0"), ("2", "4.0"), ("3", "6.0"), ("4", "8.0")]
+
+
+def test_two_processes_do_not_train_in_one_folder(config, tmp_path, refuse):
+    (tmp_path / "out").mkdir()
+    with claimed(tmp_path / "out" / ".running"):
+        stated = refuse(f"--config={config()}")
+        assert stated.startswith(f"error: {tmp_path / 'out'}: another process trains in this folder")
+        assert {file.name for file in (tmp_path / "out").iterdir()} == {".running"}
+    assert fit(config(), tmp_path).trainer.global_step == 3
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from rlr.cli.config_files import ConfigError
 from rlr.cli.config_inheritance import merge, with_bases
+from rlr.io.config_files import ConfigError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rlr.cli.config_files import ConfigError
 from rlr.cli.shipped import folder, shipped, with_shipped
+from rlr.io.config_files import ConfigError
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from rlr.cli import static_check
-from rlr.cli.config_files import ConfigError
 from rlr.cli.draft_config import draft, read_options, read_sources
 from rlr.cli.settings import OTHER_PRECISIONS, PRECISIONS, check_settings
 from rlr.cli.source_index import named_anywhere, names_below, open_class
 from rlr.cli.static_check import check_command, check_config, known_options
+from rlr.io.config_files import ConfigError
 from tests.test_configs import CONFIGS, FRAGMENTS, ROOT, name
 
 CONFIG = """

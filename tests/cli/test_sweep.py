@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from rlr.cli import main
-from rlr.cli.config_files import ConfigError
 from rlr.cli.run_folder import with_run
 from rlr.cli.static_check import check_command
 from rlr.cli.sweep import main as sweep
 from rlr.cli.sweep import run_all, trials
+from rlr.io.config_files import ConfigError
 from tests.test_configs import ROOT
 
 SWEEPS = sorted((ROOT / "configs" / "sweep").glob("*.yaml"))

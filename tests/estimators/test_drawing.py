@@ -137,15 +137,20 @@ def test_the_two_halves_of_a_term_count_together_and_hooks_are_gone() -> None:
     assert not any(w._backward_hooks for w in chain.model.trainable.values())
 
 
-def test_the_norms_are_averaged_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_norm_is_that_of_the_mean_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two ranks with the gradients g and -3 g."""
+
     def one_update() -> dict[int, float]:
         estimator = HalfOrder(2, 2, drawing=SegmentsByNorm())
         estimate(estimator, Chain(Curved(), DDIM(6, eta=1.0)), wavy, 8, 0)
         return estimator.drawing.squares  # type: ignore[attr-defined]
 
     alone = one_update()
-    monkeypatch.setattr("rlr.estimators.drawing.gather", lambda x: torch.stack([x, 3 * x]))
-    assert one_update() == pytest.approx({j: 2 * square for j, square in alone.items()})
+    monkeypatch.setattr("rlr.estimators.drawing.total", lambda x: x - 3 * x)
+    monkeypatch.setattr("rlr.estimators.drawing.world_size", lambda: 2)
+    assert one_update() == pytest.approx(alone)
+    monkeypatch.setattr("rlr.estimators.drawing.total", lambda x: x - x)
+    assert set(one_update().values()) == {0.0}
 
 
 def test_gradients_that_are_not_finite_are_left_out() -> None:

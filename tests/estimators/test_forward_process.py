@@ -12,7 +12,6 @@ from rlr.estimators import (
     PowerVelocityError,
     VelocityError,
 )
-from rlr.estimators import forward_process as module
 from rlr.models.prediction import flow, noise, velocity
 from rlr.rollout import Rollout
 from rlr.schedules import RectifiedFlow
@@ -53,15 +52,27 @@ def test_noised_samples_have_the_mean_and_the_variance_of_their_level() -> None:
         assert (epsilon * noised.clean).mean(0).abs().max() < 4 * error
 
 
-def test_noises_follow_from_the_seed_and_differ_between_samples_levels_and_ranks(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_noises_follow_from_the_seed_and_differ_between_samples_and_levels() -> None:
     one = samples(chain(), ZERO, 6, 0)
     first, again = (torch.cat([n.states for n in ForwardProcess().noised(one)]) for _ in range(2))
     assert torch.equal(first, again)
     assert len(first.unique(dim=0)) == 6 * T
     reseeded = Rollout(one.chain, one.trajectory, one.objective, one.prompts, 7)
     assert not torch.equal(first, torch.cat([n.states for n in ForwardProcess().noised(reseeded)]))
-    monkeypatch.setattr(module, "rank", lambda: 1)
-    assert not torch.equal(first, torch.cat([n.states for n in ForwardProcess().noised(one)]))
+
+
+def test_parts_of_an_update_have_the_levels_and_noises_of_the_whole() -> None:
+    whole = samples(chain(), ZERO, 6, 0)
+    expected = {
+        (n.step, row): x
+        for n in ForwardProcess(2).noised(whole)
+        for row, x in zip(n.rows.tolist(), n.states, strict=True)
+    }
+    for rows in (torch.tensor([0, 3]), torch.tensor([1, 2, 4, 5])):
+        for noised in ForwardProcess(2).noised(whole.select(rows)):
+            for row, x in zip(rows[noised.rows].tolist(), noised.states, strict=True):
+                assert torch.equal(expected.pop((noised.step, row)), x)
+    assert not expected
 
 
 @pytest.mark.parametrize("prompts", [PLAIN, STAGED], ids=["plain", "staged"])

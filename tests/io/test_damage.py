@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from rlr.callbacks import SafeCheckpointIO
-from rlr.io.weights import identify, map_state, pack, read_json, save_whole, unpack, write_state
+from rlr.io.file_kind import identify
+from rlr.io.weights import map_state, pack, read_json, save_whole, unpack, write_state
 
 STATE = {"weight": torch.arange(300.0).view(3, 100), "bias": torch.ones(2)}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"

@@ -17,7 +17,7 @@ def unet() -> UNet2DConditionModel:
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2),
+        transformer_layers_per_block=(2, 1),
         attention_head_dim=(2, 4),
         cross_attention_dim=16 + 20,
         use_linear_projection=True,

@@ -11,7 +11,7 @@ from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, QwenImage, RescaledGuidance, StableDiffusion
 from rlr.models.packing import pack, unpack
 from rlr.samplers import FlowSDE
-from tests.models.flow_transformers import PROMPTS
+from tests.models.families import PROMPTS
 
 Folder = Callable[..., Path]
 

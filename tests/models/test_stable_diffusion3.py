@@ -10,13 +10,10 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.models import Frozen, Guidance, LoRA, OnDemand, Size, StableDiffusion, StableDiffusion3
-from rlr.models.export import DiffusersLoRA, Exporter, Merged, PeftAdapter
+from rlr.models import Frozen, Guidance, LoRA, Size, StableDiffusion, StableDiffusion3
 from rlr.samplers import FlowSDE
 
 Folder = Callable[..., Path]
@@ -42,24 +39,18 @@ def ours(model: StableDiffusion3, scale: float, steps: int) -> tuple[Tensor, Ten
         return model.decode(chain.sample(chain.encode(PROMPTS), noises).states[0]), noises[-1]
 
 
-@pytest.mark.parametrize("scale", [1.0, 4.5])
-@pytest.mark.parametrize(("size", "steps"), [((32, 32), 6), ((24, 48), 4), ((32, 32), 1)])
+@pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize(
     "scheduler", [{}, {"use_dynamic_shifting": True, "base_image_seq_len": 16}], ids=["static", "dynamic"]
 )
-def test_images_are_those_of_the_pipeline(
-    random_sd3: Folder, size: tuple[int, int], steps: int, scale: float, scheduler: dict[str, Any]
-) -> None:
-    folder = random_sd3(**scheduler)
-    model = build(folder, size=size)
-    images, noise = ours(model, scale, steps)
-    assert images.shape == (2, 3, *size)
+def test_images_are_those_of_the_pipeline(random_sd3: Folder, steps: int, scheduler: dict[str, Any]) -> None:
+    folder, size = random_sd3(**scheduler), (24, 48)
+    images, noise = ours(build(folder, size=size), 4.5, steps)
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder)
-    torch.testing.assert_close(images, by_pipeline(pipeline, noise, scale, steps, size), rtol=0, atol=1e-4)
-    assert (images[0] - images[1]).abs().max() > 0.05
+    torch.testing.assert_close(images, by_pipeline(pipeline, noise, 4.5, steps, size), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("change", ["scale", "shift", "steps", "prompt", "noise"])
+@pytest.mark.parametrize("change", ["shift", "prompt"])
 def test_a_wrong_setting_is_seen(random_sd3: Folder, change: str) -> None:
     """The tolerance above is small enough to reject another setting."""
     images, noise = ours(build(random_sd3()), 4.5, 4)
@@ -68,8 +59,7 @@ def test_a_wrong_setting_is_seen(random_sd3: Folder, change: str) -> None:
         pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=2.9)
     if change == "prompt":
         pipeline.text_encoder_3.shared.weight.data *= -1
-    noise = noise.flip(-1) if change == "noise" else noise
-    other = by_pipeline(pipeline, noise, 4.4 if change == "scale" else 4.5, 5 if change == "steps" else 4, (32, 32))
+    other = by_pipeline(pipeline, noise, 4.5, 4, (32, 32))
     assert (images - other).abs().max() > 1e-3
 
 
@@ -101,15 +91,6 @@ def test_without_t5_zeros_stand_in_its_place(random_sd3: Folder, tmp_path: Path)
         build(folder)
 
 
-def test_encoders_on_demand_give_the_same_condition(random_sd3: Folder, tmp_path: Path) -> None:
-    expected = build(random_sd3()).encode(["a red circle", ""]).tensors
-    for _ in range(2):
-        found = build(random_sd3(), text=OnDemand(folder=str(tmp_path))).encode(["a red circle", ""]).tensors
-        assert all(torch.equal(found[name], expected[name]) for name in ("text", "pooled"))
-    assert expected["text"].shape == (2, 16 + TOKENS, 40)
-    assert expected["pooled"].shape == (2, 28)
-
-
 def test_a_prompt_that_t5_cuts_is_counted(random_sd3: Folder) -> None:
     model = build(random_sd3())
     model.encode(["a red circle"])
@@ -119,27 +100,16 @@ def test_a_prompt_that_t5_cuts_is_counted(random_sd3: Folder) -> None:
     assert model.text.truncated == 1
 
 
-def test_lora_is_on_the_joint_attentions_and_off_at_first(random_sd3: Folder) -> None:
-    model, base = build(random_sd3(), trainable=LoRA(2)), build(random_sd3())
+def test_lora_is_on_the_joint_attentions(random_sd3: Folder) -> None:
+    model = build(random_sd3(), trainable=LoRA(2))
     layers = {name.split(".lora_")[0].removeprefix("transformer.transformer_blocks.") for name in model.trainable}
     projections = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj")
     # the last block has no text output
     assert layers == {f"{i}.attn.{name}" for i in (0, 1) for name in projections} | {"0.attn.to_add_out"}
-    x, condition = torch.ones(1, *model.latent_shape(model.size)), base.encode(["a"])
-    with torch.no_grad():
-        expected = base.denoise(x, 0.5, condition)
-        assert torch.equal(model.denoise(x, 0.5, condition), expected)
-        for weight in model.trainable.values():
-            weight.data += 0.1
-        assert (model.denoise(x, 0.5, condition) - expected).abs().max() > 1e-3
-        with model.reference():
-            assert torch.equal(model.denoise(x, 0.5, condition), expected)
-    assert build(random_sd3(), trainable=None).adapter.rank == 32
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_gradients_reach_the_lora(random_sd3: Folder, checkpointing: bool) -> None:
-    model = build(random_sd3(), trainable=LoRA(2), checkpointing=checkpointing, vae_slicing=True)
+def test_gradients_reach_the_lora(random_sd3: Folder) -> None:
+    model = build(random_sd3(), trainable=LoRA(2))
     generator = torch.Generator().manual_seed(0)
     for weight in model.trainable.values():
         weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
@@ -148,54 +118,6 @@ def test_gradients_reach_the_lora(random_sd3: Folder, checkpointing: bool) -> No
     still = {name for name, weight in model.trainable.items() if not weight.grad.abs().max() > 0}
     # the queries of the text in the last block lead to no output
     assert {name.split(".lora_")[0] for name in still} == {"transformer.transformer_blocks.1.attn.add_q_proj"}
-
-
-def lora_pipeline(base: Path, folder: Path) -> Any:
-    pipeline = StableDiffusion3Pipeline.from_pretrained(base)
-    pipeline.load_lora_weights(folder)
-    return pipeline
-
-
-def peft_pipeline(base: Path, folder: Path) -> Any:
-    pipeline = StableDiffusion3Pipeline.from_pretrained(base)
-    PeftModel.from_pretrained(pipeline.transformer, str(folder))
-    return pipeline
-
-
-@pytest.mark.parametrize(
-    ("exporter", "load"),
-    [
-        (DiffusersLoRA(), lora_pipeline),
-        (PeftAdapter(), peft_pipeline),
-        (Merged(), lambda base, folder: StableDiffusion3Pipeline.from_pretrained(folder)),
-    ],
-    ids=["lora", "peft", "merged"],
-)
-def test_an_export_makes_the_same_images_in_diffusers(
-    random_sd3: Folder, tmp_path: Path, exporter: Exporter, load: Callable[[Path, Path], Any]
-) -> None:
-    model, generator = build(random_sd3(), trainable=LoRA(2, alpha=3.0)), torch.Generator().manual_seed(1)
-    for weight in model.trainable.values():
-        weight.data += 0.2 * torch.randn(weight.shape, generator=generator)
-    exporter.write(model, tmp_path / "out")
-    images, noise = ours(model, 4.5, 3)
-    settings = (noise, 4.5, 3, (32, 32))
-    base = by_pipeline(StableDiffusion3Pipeline.from_pretrained(random_sd3()), *settings)
-    assert (base - images).abs().max() > 0.01
-    torch.testing.assert_close(by_pipeline(load(random_sd3(), tmp_path / "out"), *settings), images, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"])
-def test_a_part_that_lacks_weights_is_refused(random_sd3: Folder, tmp_path: Path, part: str) -> None:
-    folder = shutil.copytree(random_sd3(), tmp_path / "sd3")
-    (file,) = (folder / part).glob("*.safetensors")
-    state = load_file(file)
-    name = max(name for name in state if "bias" in name or "layer_norm" in name)
-    save_file({key: weight for key, weight in state.items() if key != name}, file, {"format": "pt"})
-    with pytest.raises(ValueError, match=r"lacks weights of the .* .1 in all.; ") as caught:
-        build(folder)
-    assert str(file) in str(caught.value)
-    assert name.removeprefix("text_model.") in str(caught.value)
 
 
 def test_folders_of_other_models_are_refused(random_sd3: Folder, random_sd: Folder, tmp_path: Path) -> None:

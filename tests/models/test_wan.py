@@ -13,7 +13,7 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from rlr.chain import Chain
 from rlr.models import Frozen, Guidance, Size, Switched, Wan
 from rlr.samplers import FlowSDE
-from tests.models.flow_transformers import PROMPTS, TOKENS
+from tests.models.families import PROMPTS, TOKENS
 from tests.models.random_wan import UNIPC, write_random_wan
 
 SIZE = {"size": (16, 32), "frames": 5}

@@ -11,7 +11,6 @@ from rlr.data import PromptBatch, Prompts
 from rlr.estimators import AWM, RAM, DecayRamp, DiffusionNFT, ForwardProcess, VelocityError
 from rlr.estimators.matching import MatchingEstimator
 from rlr.samplers import DDIM
-from tests.modules.test_ddp import Leave
 from tests.modules.test_replay import SaveAfter
 from tests.modules.toy import WORDS, Hard, Remembering, align, run, weights
 
@@ -76,32 +75,6 @@ def test_without_the_old_policy_it_would_not(name: str, tmp_path: Path) -> None:
     checkpoint["alignment"]["estimator"]["old"]["weights"] = {}
     torch.save(checkpoint, tmp_path / "inside.ckpt")
     assert not torch.equal(weights(trained(name, tmp_path, resume=True)), weights(whole))
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*")
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_two_processes_stay_one(name: str, tmp_path: Path) -> None:
-    """They draw different noises, so they do not equal one process; they have the same weights and the same old policy."""
-    ranks = {"strategy": "ddp_fork", "devices": 2, "precision": "64-true"}
-    one = module(ESTIMATORS[name](), model=Remembering(frozen=False, dtype="float64"))
-    start = weights(one)
-    run(one, grouped(2), 3, callbacks=[Leave(tmp_path), LeaveOld(tmp_path)], **ranks)
-    left = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    assert torch.equal(left[0]["weights"], left[1]["weights"])
-    assert (left[0]["weights"] - start).norm() > 1e-3
-    old = [torch.load(tmp_path / f"old{rank}.pt", weights_only=True) for rank in range(2)]
-    assert all(torch.equal(old[0][key], old[1][key]) for key in old[0])
-    assert not torch.equal(old[0]["bias"], left[0]["weights"][-12:])
-
-
-class LeaveOld(Callback):
-    """Leaves behind the old policy of each rank."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_end(self, trainer, pl_module):  # type: ignore[no-untyped-def]
-        torch.save(pl_module.estimator.old.weights, self.folder / f"old{trainer.global_rank}.pt")
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

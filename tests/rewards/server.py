@@ -1,7 +1,7 @@
 """Real servers on free ports of this machine, in a thread of the test's own process."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
@@ -11,13 +11,14 @@ import uvicorn
 
 from rlr.rewards import Reward
 from rlr.rewards.remote.protocol import Limits
-from rlr.rewards.remote.server import Service, application
+from rlr.rewards.remote.server import Service, application, http_settings
 
 
 @contextmanager
-def running(app: Any) -> Iterator[str]:
+def running(app: Any, max_waiting: int = 64, patience: float = 60.0) -> Iterator[str]:
     """Yields the address of an ASGI application."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+    settings = http_settings(max_waiting, patience)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off", **settings))
     thread = Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -30,9 +31,11 @@ def running(app: Any) -> Iterator[str]:
         thread.join()
 
 
-def serving(reward: Reward, **limits: int) -> Any:
+def serving(reward: Reward, token: str | None = None, hosts: Sequence[str] | None = (), **limits: Any) -> Any:
     """Yields the address of a reward's server."""
-    return running(application(Service(reward, torch.device("cpu"), Limits(**limits))))
+    bounds = Limits(**limits)
+    app = application(Service(reward, torch.device("cpu"), bounds), token, hosts)
+    return running(app, patience=bounds.patience)
 
 
 class Scripted:

@@ -106,7 +106,7 @@ def test_float64_stays_and_a_list_of_tensors_keeps_its_gradient():
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (None, "got NoneType None"),
+        (None, "got None"),
         (5, "got int 5"),
         ("ab", "got str 'ab'"),
         ([1.0], r"got list \[1.0\]"),

@@ -116,7 +116,7 @@ def test_the_trial_leaves_the_generator_and_knows_the_given_shape_and_prompts():
     ("value", "stated"),
     [
         (3.0, r"a tensor of shape \(2,\), got float 3.0"),
-        (None, r"got NoneType None"),
+        (None, r"got None"),
         (np.zeros((2, 2)), r"got ndarray of shape \(2, 2\)"),
         (torch.zeros(3), r"got Tensor of shape \(3,\)"),
         (["high", "low"], r"got list \['high', 'low'\]"),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rlr.estimators import RLR, HalfOrder, RunningMean, Zero, ZerothOrder
-from rlr.io import http
 from rlr.rewards import AllFrames, Brightness, FrameReward, JPEGCompressibility, JPEGIncompressibility, Remote
+from rlr.rewards.remote import dispatcher
 from tests.modules.toy import Hard, align, prompts, run, weights
 from tests.rewards.server import Scripted, running, serving
 
@@ -26,7 +26,7 @@ def rounded(pixels: torch.Tensor) -> torch.Tensor:
 def waits(monkeypatch):
     """The delays that would have been waited for."""
     seconds: list[float] = []
-    monkeypatch.setattr(http, "sleep", seconds.append)
+    monkeypatch.setattr(dispatcher, "sleep", seconds.append)
     return seconds
 
 

@@ -62,7 +62,7 @@ def one(sample: object) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def url():
-    with serving(Brightness(), samples=3, pixels=100, bytes=10_000) as address:
+    with serving(Brightness(), samples=3, pixels=100, bytes=30_000) as address:
         yield address
 
 
@@ -111,7 +111,9 @@ MALFORMED = {
     "a large picture": (one(header(11, 10)), 413, "more than 100 pixels"),
     "a bomb": (one(header(60_000, 60_000)), 400, "image 0: expected a whole PNG file"),
     "many pixels together": (request((6, 6), (6, 6), (6, 6)), 413, "more than 100 pixels"),
-    "many bytes": (b" " * 10_001, 413, "more than 10000 bytes"),
+    "a long prompt": ({"prompts": ["a" * 10_001], "samples": ["x"]}, 413, "more than 10000 characters"),
+    "many frames": (one(["x"] * 4097), 413, "4097 images, and 4096 are served at once"),
+    "many bytes": (b" " * 30_001, 413, "more than 30000 bytes"),
 }
 
 
@@ -126,8 +128,8 @@ def test_what_cannot_be_scored_is_refused_in_a_sentence(url, name):
 
 
 def test_a_large_request_without_a_length_is_refused(url):
-    status, answer = post(url, (b" " * 1000 for _ in range(11)))
-    assert (status, "more than 10000 bytes" in answer["error"]) == (413, True)
+    status, answer = post(url, (b" " * 1000 for _ in range(31)))
+    assert (status, "more than 30000 bytes" in answer["error"]) == (413, True)
 
 
 def test_other_types_paths_and_methods_are_refused(url):
@@ -201,7 +203,7 @@ def test_a_request_that_nobody_waits_for_is_not_scored():
             answers.append(message)
 
         scope = {"type": "http", "method": "POST", "path": "/score", "query_string": b"", "root_path": ""}
-        kind = [(b"content-type", b"application/json")]
+        kind = [(b"host", b"127.0.0.1:8000"), (b"content-type", b"application/json")]
         app = application(Service(Counted(), torch.device("cpu"), Limits()))
         await app({**scope, "headers": kind, "http_version": "1.1", "scheme": "http"}, receive, send)
         return answers[0]["status"]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,14 @@ NORMS = ("group_norm", "layer_norm")
 
 
 class Assumed(TorchDispatchMode):
-    """Answers questions about the content of tensors: conditions hold, and numbers are 1/2, a pixel in its range."""
+    """Answers questions about the content of tensors: conditions hold, and numbers are 1/2, a pixel in its range.
+
+    What is indexed with a mask has all rows, and with the negation of a mask none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.negated: WeakSet[Tensor] = WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         first = args[0] if args else None
@@ -30,15 +38,20 @@ class Assumed(TorchDispatchMode):
             if func is aten.nonzero.default:
                 return first.new_empty((first.numel(), first.ndim), dtype=torch.int64)
             if func is aten.index.Tensor and any(m is not None and m.dtype == torch.bool for m in args[1]):
-                return _all_rows(first, args[1])
+                return _rows(first, args[1], self.negated)
+            if func is aten.bitwise_not.default:
+                result = func(*args)
+                self.negated.add(result)
+                return result
         return func(*args, **(kwargs or {}))
 
 
-def _all_rows(x: Tensor, masks: list[Tensor | None]) -> Tensor:
-    """Returns the elements of a tensor where masks hold that hold everywhere."""
+def _rows(x: Tensor, masks: list[Tensor | None], negated: WeakSet[Tensor]) -> Tensor:
+    """Returns the elements of a tensor where masks hold: all, or none for a negated mask."""
     (mask,) = [mask for mask in masks if mask is not None]
     at = next(k for k, m in enumerate(masks) if m is not None)
-    return x.new_empty((*x.shape[:at], mask.numel(), *x.shape[at + mask.ndim :]))
+    count = 0 if any(mask is other for other in negated) else mask.numel()
+    return x.new_empty((*x.shape[:at], count, *x.shape[at + mask.ndim :]))
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def prepare(folder: Path) -> Path:
 def _clear(folder: Path) -> None:
     """Deletes the checkpoints of an earlier demo, which a new run would refuse to overwrite; those of another run stay."""
     config = folder / "config.yaml"
-    if config.is_file() and "rlr.toy.demo.watch" in config.read_text(encoding="utf-8"):
+    if config.is_file() and "rlr.toy.demo.watch" in config.read_text(encoding="utf-8", errors="replace"):
         for file in folder.glob("*.ckpt"):
             file.unlink()
 

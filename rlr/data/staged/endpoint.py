@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rlr.data.cleaning import trim
-from rlr.data.files import check_text
 from rlr.data.staged.stages import StageWriter, Written, format_stages, read_stages
 from rlr.io.atomic import write_whole
 from rlr.io.chat import Chat
 from rlr.io.http import Client, TransientError, clean
-from rlr.io.text import quote
+from rlr.io.text import check_text, quote
 
 NAMES = ("coarse", "mid", "fine")
 """The stages that the model is asked for."""

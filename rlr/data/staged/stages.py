@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlr.data.cleaning import ASSETS, trim
-from rlr.data.files import check_text, json_lines, prompt_of, read_text
-from rlr.io.text import quote
+from rlr.data.files import json_lines, prompt_of, read_text
+from rlr.io.text import check_text, quote
 
 PLACE = "{prompt}"
 """Where a template puts the prompt."""

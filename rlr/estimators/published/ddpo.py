@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import rank
+from rlr.distributed import check_even
 from rlr.estimators.proximal import Proximal
 from rlr.estimators.replay import Minibatch
 from rlr.estimators.segments import check_stochastic
@@ -23,8 +23,7 @@ class DDPO(Proximal):
         | https://arxiv.org/abs/2305.13301
 
     Args:
-        num_minibatches: The number of updates of one pass over a round. Each rank splits its own samples, so the minibatches
-            depend on the number of ranks.
+        num_minibatches: The number of updates of one pass over a round.
         epochs: The number of passes over a round.
         minibatch: The number of samples of one backward pass; by default the number of samples of a batch.
         surrogate: The loss; by default ``ImportanceRatio()``. ``ScoreFunction()`` is the score-function form, with one update
@@ -62,12 +61,11 @@ class DDPO(Proximal):
             check_stochastic(chain, range(chain.steps), "DDPO")
 
     def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:
-        b = len(minibatch.rollout)
+        check_even(self.timestep_fraction == 1, "the steps that samples train on", "set timestep_fraction of DDPO to 1")
+        share, noisy = minibatch.rollout.share, chain.noisy_steps
         generator = torch.Generator().manual_seed(minibatch.rollout.seed)
-        # ranks share the seed and draw for each other, so that their samples differ
-        noisy = chain.noisy_steps
-        draws = torch.rand((rank() + 1) * b, len(noisy), generator=generator, dtype=torch.float32)[-b:]
-        steps = torch.zeros(b, chain.steps, dtype=torch.bool)
+        draws = torch.rand(share.total, len(noisy), generator=generator, dtype=torch.float32)[share.numbers]
+        steps = torch.zeros(len(draws), chain.steps, dtype=torch.bool)
         steps[:, [t - 1 for t in noisy]] = draws.argsort(1) < self._count(chain)
         return steps
 

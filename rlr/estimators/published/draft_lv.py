@@ -10,10 +10,8 @@ rollout.
 
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
-from rlr.distributed import rank
 from rlr.estimators.base import Estimator, Term
 from rlr.estimators.first_order import first_order
 from rlr.rollout import Rollout
@@ -57,7 +55,4 @@ class DRaFTLV(Estimator):
     def _noised(self, rollout: Rollout, k: int) -> Tensor:
         r"""Returns :math:`x_1^{(k)}`."""
         x, grid = rollout.trajectory.states[0], rollout.chain.grid
-        # ranks share the seed and draw for each other, so that their samples differ
-        shape = ((rank() + 1) * len(x), *x.shape[1:])
-        epsilon = torch.randn(shape, generator=rollout.generator(Stream.RENOISE, k), dtype=x.dtype)[-len(x) :]
-        return grid.alphas[1] * x + grid.sigmas[1] * epsilon.to(x.device)
+        return grid.alphas[1] * x + grid.sigmas[1] * rollout.normal(Stream.RENOISE, k)

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from rlr.io.text import check_text
+
 LONGEST = 230
 """The most bytes of a name: 255, less what a name has while its file is being written."""
 
@@ -35,6 +37,7 @@ def check_names(prompts: Iterable[str]) -> None:
         ValueError: If a prompt has a character that names of files may not have, or too many characters.
     """
     for prompt in prompts:
+        check_text(prompt, f"the prompt {prompt!r}")
         if any(character in prompt for character in "/\0\n"):
             raise ValueError(
                 f"the prompt {prompt!r} cannot be the name of a file, as VBench asks; remove '/' and line breaks"

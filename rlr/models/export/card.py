@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlr.io.text import escaped
+
 CARD = "README.md"
 """The file of a model card, which the hub shows on a model's page."""
 
@@ -48,7 +50,8 @@ class Card:
             usage: Python code that loads it.
             hub: What the hub lists it under, such as ``pipeline_tag``; entries of None are left out.
         """
-        title = f"{Path(base).name} aligned with {self.reward}" if self.reward else f"{Path(base).name}, aligned"
+        name = escaped(Path(base).name)
+        title = f"{name} aligned with {escaped(self.reward)}" if self.reward else f"{name}, aligned"
         parts = [
             _header(base, hub or {}),
             f"# {title}",
@@ -65,16 +68,17 @@ class Card:
         return f"## Results\n\n{numbers}"
 
     def _settings(self) -> str:
-        rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in self.settings.items())
+        rows = "\n".join(f"| {_cell(name)} | {_cell(value)} |" for name, value in self.settings.items())
         return f"## Training\n\n| setting | value |\n|---|---|\n{rows}" if rows else ""
 
     def _licenses(self, base: str) -> str:
         stated = f"`{BASES[base]}`" if base in BASES else "the license that its authors state"
-        lines = [f"* Base model `{base}`: {stated}. It applies to these weights, which are made from it."]
+        shown = base.replace("`", "'").replace("\n", " ")
+        lines = [f"* Base model `{shown}`: {stated}. It applies to these weights, which are made from it."]
         if self.reward:
             place = REWARDS.get(self.reward)
             lines.append(
-                f"* Reward {self.reward}: {f'see {place}' if place else 'the license that its authors state'}."
+                f"* Reward {escaped(self.reward)}: {f'see {place}' if place else 'the license that its authors state'}."
             )
         return "## Licenses\n\n" + "\n".join(lines)
 
@@ -90,4 +94,4 @@ def _use(usage: str) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return escaped(str(value))

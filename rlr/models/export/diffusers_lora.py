@@ -10,12 +10,14 @@ from peft import LoraConfig, get_peft_model_state_dict
 from rlr.models.adapters import ADAPTER
 from rlr.models.export.lora_file import LoRAFile
 from rlr.models.latent import LatentDiffusion
+from rlr.models.lora_file import LOADERS
 
 
 class DiffusersLoRA(LoRAFile):
     """Writes ``pytorch_lora_weights.safetensors``, which ``load_lora_weights`` of the model's pipeline reads.
 
     A second transformer has a file of its own, ``transformer_2.safetensors``, which is read with ``load_into_transformer_2=True``.
+    The pipeline of HunyuanVideo 1.5 has no such method, and ``load_lora_adapter`` of its transformer reads the file.
     """
 
     file = LORA_WEIGHT_NAME_SAFE
@@ -29,4 +31,7 @@ class DiffusersLoRA(LoRAFile):
             # diffusers' own names end before the number of a second network
             part = name.removesuffix("_2")
             options: dict[str, Any] = {f"{part}_lora_layers": layers, f"{part}_lora_adapter_metadata": config}
-            model.pipeline_class().save_lora_weights(folder, weight_name=file, **options)
+            # a pipeline without LoRAs has a network that reads them itself
+            pipeline = model.pipeline_class()
+            writer = pipeline if hasattr(pipeline, "save_lora_weights") else LOADERS[type(network)]
+            writer.save_lora_weights(folder, weight_name=file, **options)

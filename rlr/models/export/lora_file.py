@@ -33,13 +33,20 @@ class LoRAFile(Exporter):
         # diffusers warns that the file has no LoRA of the text encoder
         with silenced(["diffusers.loaders.lora_base"]):
             for file, options in zip(self.files(model), ({}, {"load_into_transformer_2": True}), strict=False):
-                pipeline.load_lora_weights(folder, weight_name=file, **options)
+                if hasattr(pipeline, "load_lora_weights"):
+                    pipeline.load_lora_weights(folder, weight_name=file, **options)
+                else:
+                    network.load_lora_adapter(folder, prefix=next(iter(model.networks())), weight_name=file)
         return network
 
     def usage(self, model: LatentDiffusion, base: str, folder: str) -> str:
+        load = f'from_pretrained("{base}", torch_dtype=torch.float16)'
+        if not hasattr(model.pipeline_class(), "load_lora_weights"):
+            (part,) = model.networks()
+            read = f'pipe.{part}.load_lora_adapter("{folder}", prefix="{part}", weight_name="{self.file}")\n'
+            return use_pipeline(model, load, read)
         # diffusers finds a file of its own name
         source = f'"{folder}"' if self.file == LORA_WEIGHT_NAME_SAFE else f'"{folder}", weight_name="{self.file}"'
-        load = f'from_pretrained("{base}", torch_dtype=torch.float16)'
         calls = [f"pipe.load_lora_weights({source})\n"]
         for file in self.files(model)[1:]:
             calls.append(f'pipe.load_lora_weights("{folder}", weight_name="{file}", load_into_transformer_2=True)\n')

@@ -114,7 +114,7 @@ class Architecture:
         try:
             content = json.loads(path.read_text(), object_hook=_with_tuples)
             return cls(**{name: parts[name](**value) if name in parts else value for name, value in content.items()})
-        except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} does not describe a VideoCrafter ({error}); it may say "
                 f"{', '.join(field.name for field in fields(cls))}, and without the file VideoCrafter2's are taken"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlr.io.text import quote
+from rlr.io.text import check_text, quote
 from rlr.rewards.geneval.names import COLORS, NAMES, RELATIONS
 
 
@@ -73,7 +73,13 @@ def _read(path: Path) -> Iterator[tuple[str, Check]]:
             f"there is no file {path}; set GenEval.metadata to the benchmark's evaluation_metadata.jsonl, from the folder "
             "prompts of its repository"
         )
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}: expected text in UTF-8, found something else ({error}); download the file again"
+        ) from error
+    for number, line in enumerate(lines, 1):
         if line.strip():
             yield f"{path}, line {number}", _parse(line, f"{path}, line {number}")
 
@@ -82,7 +88,7 @@ def _parse(line: str, place: str) -> Check:
     try:
         found = json.loads(line)
         check = Check(
-            found["prompt"].strip(),
+            check_text(found["prompt"].strip(), "the prompt"),
             found["tag"],
             tuple(_clause(clause, k) for k, clause in enumerate(found.get("include", []))),
             tuple(_clause(clause, 0) for clause in found.get("exclude", [])),

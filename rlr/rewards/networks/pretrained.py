@@ -1,6 +1,5 @@
 """Complete models and tokenizers in the layout of transformers, from a folder or the hub, read without running code."""
 
-import pickle
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlr.io.hub import weights_here
 from rlr.io.hub_connection import cache_if_offline
 from rlr.io.inventory import TOKENIZER, note, on_meta, taken
-from rlr.io.weights import blank, freeze, tell_unread
+from rlr.io.weights import UNREADABLE, blank, freeze, tell_unread
 
 
 def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: Any) -> Any:
@@ -39,14 +38,15 @@ def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: 
         options |= {"ignore_mismatched_sizes": True}
     try:
         with cache_if_offline(source):
-            loaded = kind.from_pretrained(source, **options)
+            # asked at the terminal, a user might let the code of the folder run
+            loaded = kind.from_pretrained(source, trust_remote_code=False, **options)
     except OSError as error:
         note(source, "", here=False)
         raise FileNotFoundError(
             f"no {kind.__name__} can be loaded from {source!r}; set a local folder that holds one in the layout of "
             "transformers, or a hub id while there is a network"
         ) from error
-    except (pickle.UnpicklingError, RuntimeError) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"the {kind.__name__} in {source!r} cannot be read as tensors alone (it is damaged, or holds code); download it "
             "again, or save its state dict anew"
@@ -75,10 +75,10 @@ def _shapes(kind: Any, source: str) -> nn.Module:
     note(source, "weights", weights_here(source))
     try:
         config = kind.config_class.from_pretrained(source)
-    except OSError as error:
+    except UNREADABLE as error:
         note(source, "weights", here=False)
         raise FileNotFoundError(
-            f"no {kind.__name__} can be loaded from {source!r}; it is not on this machine"
+            f"no {kind.__name__} can be loaded from {source!r}; it is not on this machine, or damaged"
         ) from error
     network = blank(lambda: kind(config))
     network.tie_weights()

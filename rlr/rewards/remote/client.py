@@ -2,26 +2,57 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from rlr.distributed import rank
 from rlr.io.http import Client, StatusError, clean, read_json
 from rlr.rewards.base import Reward
+from rlr.rewards.remote.dispatcher import Dispatcher
 from rlr.rewards.remote.protocol import pack
+from rlr.rewards.remote.token import VARIABLE, Token
 
-FACTS = ("label", "scales", "higher_is_better")
+
+class Facts(NamedTuple):
+    """What a server states of its reward.
+
+    Args:
+        label: What to call the score.
+        scales: Factors to published scales, by name.
+        higher_is_better: Whether a higher score is better.
+    """
+
+    label: str
+    scales: dict[str, float]
+    higher_is_better: bool
+
+
+class Chunk(NamedTuple):
+    """Samples that are sent in one request.
+
+    Args:
+        samples: Pixels in [0, 1], with shape :math:`(b, 3, H, W)` or :math:`(b, F, 3, H, W)`.
+        prompts: The :math:`b` prompts.
+    """
+
+    samples: Tensor
+    prompts: Sequence[str]
+
+
+FACTS = Facts._fields
 """What ``GET /health`` must return."""
 MAX_LABEL = 100
 """The number of characters of a label or of a scale's name."""
 
 
 class Connection:
-    """Asks a reward server through a :class:`~rlr.io.http.Client`, whose arguments it takes."""
+    """Asks a reward server once, through a :class:`~rlr.io.http.Client`, and shows it the token."""
 
-    def __init__(self, url: str, timeout: float, retries: int, delay: float) -> None:
-        self.client = Client(url, timeout, retries, delay)
+    def __init__(self, url: str, timeout: float, token: Token) -> None:
+        self.client = Client(url, timeout, retries=0)
+        self.token = token
 
     @property
     def url(self) -> str:
@@ -32,21 +63,19 @@ class Connection:
         """Returns the server's answer to a message, or to a GET request without a message.
 
         Raises:
-            ConnectionError: If the last attempt failed, too.
+            ConnectionError: If no answer came, and another attempt may bring one.
             ValueError: If the server refuses the message, or does not answer with a JSON object.
         """
         try:
-            found = self.client.ask(path, message, self._object)
+            return self.client.ask(path, message, self._object, self.token.headers())
         except ConnectionError as error:
-            raise ConnectionError(
-                f"the reward server {self.url} failed {self.client.retries + 1} times, at last with: {error}; check that "
-                "it runs and is reached from here, or raise timeout or retries"
-            ) from error
+            # without the error that it follows from, whose text may repeat the token
+            raise ConnectionError(self.token.hide(str(error))) from None
         except StatusError as error:
+            looked = f" (the token was looked for in {self.token.place})" if error.status == 401 else ""
             raise ValueError(
-                f"the reward server {self.url} refuses with status {error.status}: {error.text}"
-            ) from error
-        return found
+                f"the reward server {self.url} refuses with status {error.status}: {self.token.hide(error.text)}{looked}"
+            ) from None
 
     def _object(self, body: bytes) -> dict[str, Any]:
         try:
@@ -61,35 +90,58 @@ class Connection:
 
 
 class Remote(Reward):
-    r"""The reward of a server that runs ``python -m rlr.rewards.remote.server``.
+    r"""The reward of one or several servers that run ``python -m rlr.rewards.remote.server``.
 
     Pixels are sent as 8-bit numbers, so there is no gradient. A score that the server does not have, or that
     is not finite, is NaN, and training skips the whole update that it belongs to. An answer with another number of scores
     is an error. Requests to this machine never go through a proxy.
 
+    Several servers compute one reward. Each scores ``batch`` samples at a time and then takes the next ones, so a slow
+    one scores fewer; the samples of one that fails go to the others, and it is asked again later.
+
     Args:
-        url: The address of the server, such as ``http://127.0.0.1:8000``.
-        batch: The number of samples to send at once.
+        url: The address of the server, such as ``http://127.0.0.1:8000``, or a list of addresses.
+        batch: The most samples to send at once; all servers get some of a small batch.
         timeout: The number of seconds that the server may be silent: longer than it takes to score the batches of all
             processes that train.
         retries: The number of further attempts after a failed connection, a timeout, or a server's own fault.
         delay: The seconds before the first of them; each further delay is twice as long.
+        token_variable: The environment variable that holds the server's token; not needed if it asks for none. The token itself is
+            read for each request, and is in no config, log or checkpoint.
+        token_file: A file that holds the token, in the place of the variable.
 
     Raises:
-        ConnectionError: If the server cannot be reached.
-        ValueError: If it refuses, or is no reward server.
+        ConnectionError: If no server can be reached.
+        ValueError: If one refuses, or is no reward server, or two compute different rewards.
     """
 
     differentiable = False
     supports_video = True
 
-    def __init__(self, url: str, batch: int = 16, timeout: float = 120.0, retries: int = 5, delay: float = 1.0) -> None:
+    def __init__(
+        self,
+        url: list[str] | str,
+        batch: int = 16,
+        timeout: float = 120.0,
+        retries: int = 5,
+        delay: float = 1.0,
+        token_variable: str = VARIABLE,
+        token_file: str | None = None,
+    ) -> None:
         super().__init__()
         if batch < 1:
             raise ValueError(f"Remote.batch: expected at least 1, got {batch}")
+        if retries < 0 or not delay >= 0:
+            raise ValueError(f"Remote: expected retries >= 0 and delay >= 0, got retries={retries} and delay={delay}")
         self.batch = batch
-        self.connection = Connection(url, timeout, retries, delay)
-        self._label, self.scales, self.higher_is_better = read_facts(self.connection.ask("/health"), url)
+        token = Token(token_variable, token_file)
+        servers = {one.url: one for one in (Connection(url, timeout, token) for url in _addresses(url))}
+        self.servers: Dispatcher[Connection, Chunk, list[float]] = Dispatcher(
+            servers, self._score, self._probe, retries, delay
+        )
+        self._stated: dict[str, tuple[str, Facts]] = {}
+        self.servers.connect()
+        _, (self._label, self.scales, self.higher_is_better) = self._stated["first"]
 
     @property
     def label(self) -> str:
@@ -107,21 +159,34 @@ class Remote(Reward):
             The scores, with shape :math:`(B)`.
         """
         self._check(samples, prompts)
-        scores: list[float] = []
-        for i in range(0, len(prompts), self.batch):
-            scores += self._score(samples[i : i + self.batch], prompts[i : i + self.batch])
+        size = max(1, min(self.batch, math.ceil(len(prompts) / len(self.servers.servers))))
+        chunks = [Chunk(samples[i : i + size], prompts[i : i + size]) for i in range(0, len(prompts), size)]
+        scores = [score for found in self.servers.run(chunks, first=rank()) for score in found]
         result = torch.tensor(scores, dtype=samples.dtype, device=samples.device)
         return result.where(result.isfinite(), math.nan)
 
-    def _score(self, samples: Tensor, prompts: Sequence[str]) -> list[float]:
-        scores = self.connection.ask("/score", pack(samples, prompts)).get("scores")
-        if not isinstance(scores, list) or len(scores) != len(prompts):
+    def _score(self, connection: Connection, chunk: Chunk) -> list[float]:
+        """Returns the scores of a chunk by one server."""
+        scores = connection.ask("/score", pack(*chunk)).get("scores")
+        if not isinstance(scores, list) or len(scores) != len(chunk.prompts):
             found = f"{len(scores)} scores" if isinstance(scores, list) else "no scores"
             raise ValueError(
-                f"the reward server {self.connection.url}: expected one score a sample, null for a missing one, got {found} "
-                f"for {len(prompts)} samples"
+                f"the reward server {connection.url}: expected one score a sample, null for a missing one, got {found} "
+                f"for {len(chunk.prompts)} samples"
             )
         return [read_number(score) for score in scores]
+
+    def _probe(self, connection: Connection) -> None:
+        """Asks a server what its reward is, which must be that of the first server that answered."""
+        url = connection.url
+        facts = read_facts(connection.ask("/health"), url)
+        first, expected = self._stated.setdefault("first", (url, facts))
+        for name in FACTS:
+            if getattr(facts, name) != getattr(expected, name):
+                raise ValueError(
+                    f"the reward servers {first} and {url}: expected one reward, got the {name} {getattr(expected, name)!r} "
+                    f"from the first and {getattr(facts, name)!r} from the second; serve one config at all addresses"
+                )
 
     def _check(self, samples: Tensor, prompts: Sequence[str], slack: float = 1e-2) -> None:
         if samples.ndim not in (4, 5) or samples.shape[-3] != 3 or len(samples) != len(prompts):
@@ -145,7 +210,14 @@ def read_number(value: object) -> float:
         return math.nan
 
 
-def read_facts(facts: Mapping[str, Any], url: str) -> tuple[str, dict[str, float], bool]:
+def _addresses(url: Sequence[str] | str) -> list[str]:
+    urls = [url] if isinstance(url, str) else [str(one) for one in url]
+    if not urls or len({one.rstrip("/") for one in urls}) < len(urls):
+        raise ValueError(f"Remote.url: expected an address, or a list of different addresses, got {url!r}")
+    return urls
+
+
+def read_facts(facts: Mapping[str, Any], url: str) -> Facts:
     """Returns label, scales and direction of a server's reward.
 
     Raises:
@@ -160,7 +232,7 @@ def read_facts(facts: Mapping[str, Any], url: str) -> tuple[str, dict[str, float
     _expect(_is_name(label), "label", f"a string of 1 to {MAX_LABEL} printable characters", label, url)
     _expect(_is_scales(scales), "scales", "finite numbers by name", scales, url)
     _expect(isinstance(higher, bool), "higher_is_better", "true or false", higher, url)
-    return label, {name: read_number(factor) for name, factor in scales.items()}, higher
+    return Facts(label, {name: read_number(factor) for name, factor in scales.items()}, higher)
 
 
 def _is_name(value: object) -> bool:

@@ -5,12 +5,14 @@ request           asks                                                         a
 ================  ===========================================================  ==========================================
 ``GET /health``                                                                ``{"label", "scales", "higher_is_better",
                                                                                "version"}``
+``GET                                                                          the description in OpenAPI 3.1
+/openapi.json``
 ``POST /score``   ``{"prompts": [p, …], "samples": [PNG, …]}``, or for videos  ``{"scores": [1.5, null, …]}``, null where
                   ``"samples": [[PNG, …], …]``, a list of frames each          a score is not finite
 ================  ===========================================================  ==========================================
 
 A request that is refused is answered ``{"error": "one sentence"}``. Pixels are sent as 8-bit numbers, so the score is that
-of the rounded image.
+of the rounded image. Where the server asks for a token, each request has the header ``Authorization: Bearer TOKEN``.
 """
 
 import base64
@@ -26,10 +28,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rlr.io.image_file import FAULTS
 from rlr.rewards.networks.preprocessing import to_bytes
-
-FAULTS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""The exceptions that Pillow raises for a damaged image file."""
 
 
 class Refused(ValueError):
@@ -47,17 +47,27 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest request that is served.
+    """The largest request that is served, and how long it may take.
 
     Args:
         samples: The number of samples.
         pixels: The pixels of all frames of all samples together, counted before an image is decoded.
         bytes: The bytes of the request.
+        files: The number of images, those of all frames of all samples together.
+        characters: The characters of a prompt.
+        held: The bytes of all requests together that wait or are scored.
+        patience: The seconds within which the body of a request must arrive.
+        seconds: The seconds that a request may wait for its turn and be scored, together.
     """
 
     samples: int = 64
     pixels: int = 2**24
     bytes: int = 128 * 2**20
+    files: int = 4096
+    characters: int = 10_000
+    held: int = 512 * 2**20
+    patience: float = 60.0
+    seconds: float = 600.0
 
 
 def png(image: Tensor) -> str:
@@ -75,27 +85,34 @@ def pack(samples: Tensor, prompts: Sequence[str]) -> dict[str, Any]:
     return {"prompts": list(prompts), "samples": files}
 
 
-def unpack(body: bytes, limits: Limits) -> tuple[Tensor, list[str]]:
+def unpack(body: bytes | bytearray, limits: Limits) -> tuple[Tensor, list[str]]:
     r"""Returns the pixels in [0, 1], in float32, and the prompts of a request.
 
     Raises:
         Refused: If the request is malformed or beyond a limit.
     """
+    # a body of nothing but brackets and commas would take twenty times its size in memory
+    if body.count(b",") > limits.files + limits.samples * (limits.characters + 1):
+        raise Refused(f"the request holds more than {limits.files} images; send fewer a request", 413)
     prompts, samples = _read(body)
     if not prompts or len(prompts) != len(samples):
         raise Refused(f"got {len(prompts)} prompts and {len(samples)} samples; send as many of each, at least one")
     if len(samples) > limits.samples:
         raise Refused(f"got {len(samples)} samples, and {limits.samples} are served at once; send fewer a request", 413)
+    if max(map(len, prompts)) > limits.characters:
+        raise Refused(f"a prompt has more than {limits.characters} characters; send a shorter one", 413)
     counts = {len(sample) if isinstance(sample, list) else None for sample in samples}
     if len(counts) > 1 or 0 in counts:
         raise Refused("samples must be images, or videos of one number of frames; send them apart")
     files = [file for sample in samples for file in (sample if isinstance(sample, list) else [sample])]
+    if len(files) > limits.files:
+        raise Refused(f"got {len(files)} images, and {limits.files} are served at once; send fewer a request", 413)
     images = torch.stack(list(_images(files, limits)))
     (frames,) = counts
     return (images if frames is None else images.unflatten(0, (-1, frames))), prompts
 
 
-def _read(body: bytes) -> tuple[list[str], list[Any]]:
+def _read(body: bytes | bytearray) -> tuple[list[str], list[Any]]:
     try:
         message = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -10,13 +10,16 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from rlr.io.weights import save_whole
+from rlr.io.shape import check_shape
+from rlr.io.weights import read_archive, save_whole
 from rlr.toy.data.scenes import Batches, Stream, Table
 from rlr.toy.world.clips import draw_clips
 from rlr.toy.world.motion import parse_clip
 from rlr.toy.world.prompts import held_out_clips, training_clips
 
 CHUNK = 64
+TABLES = {"tables": [{"mean": Tensor, "std": Tensor, "captions": list}]}
+"""What the file of encoded videos must hold."""
 
 Batch = dict[str, Table]
 """``clips`` and ``stills``, or one of them."""
@@ -94,9 +97,11 @@ class EncodedClips(LightningDataModule):
         """The tables in the file, or none, if it is not there or of other settings."""
         if self.cache is None or not self.cache.exists():
             return []
-        kept = torch.load(self.cache, weights_only=True)
-        same = (kept["seed"], kept["encoder"]) == (self.seed, self._encoder)
-        return kept["tables"] if same and [t["captions"] for t in kept["tables"]] == list(captions) else []
+        remedy = "delete it, and it is made again"
+        kept = read_archive(self.cache, remedy=remedy)
+        check_shape(kept, TABLES, str(self.cache), remedy)
+        same = (kept.get("seed"), kept.get("encoder")) == (self.seed, self._encoder)
+        return kept["tables"] if same and [t.get("captions") for t in kept["tables"]] == list(captions) else []
 
     def _keep(self, tables: list[Table]) -> list[Table]:
         if self.cache is not None:

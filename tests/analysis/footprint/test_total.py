@@ -14,8 +14,11 @@ from rlr.analysis.footprint.training import Training
 from rlr.estimators import RLR
 from rlr.io.inventory import without_weights
 from rlr.models import (
+    CogVideoX,
     Flux,
     Flux2,
+    HunyuanVideo15,
+    LTXVideo,
     QwenImage,
     StableDiffusion,
     StableDiffusion3,
@@ -30,7 +33,7 @@ from rlr.modules.alignment import Alignment
 from rlr.rewards import Brightness, FrameReward
 from rlr.samplers import DDIM, FlowSDE
 from tests.analysis.footprint.test_passes import Real
-from tests.models.flow_transformers import IMAGES, TOKENS, VIDEOS
+from tests.models.families import IMAGES, TOKENS, VIDEOS
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ FAMILIES = {
     "QwenImage": Family("random_qwenimage", QwenImage, flow=True, options=IMAGE),
     "ZImage": Family("random_zimage", ZImage, flow=True, options=IMAGE),
     "Wan": Family("random_wan", Wan, video=True, flow=True, options=VIDEO),
+    "CogVideoX": Family("random_cogvideox", CogVideoX, video=True, options=VIDEOS[0]),
+    "LTXVideo": Family("random_ltx", LTXVideo, video=True, flow=True, options=VIDEO | {"size": (32, 32)}),
+    "HunyuanVideo15": Family("random_hunyuan15", HunyuanVideo15, video=True, flow=True, options=VIDEOS[0]),
 }
 
 

@@ -72,8 +72,8 @@ def test_its_mean_gradient_is_the_exact_one(name: str) -> None:
 def test_samples_at_the_wrong_level_would_be_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = module._noise
 
-    def wrong(one: Rollout, t: int, rows: Tensor, generator: torch.Generator) -> Noised:
-        noised = right(one, t, rows, generator)
+    def wrong(one: Rollout, t: int, rows: Tensor) -> Noised:
+        noised = right(one, t, rows)
         object.__setattr__(noised, "states", 0.9 * noised.states)
         return noised
 

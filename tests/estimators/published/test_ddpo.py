@@ -22,7 +22,6 @@ from rlr.estimators import (
     Term,
     Unscaled,
 )
-from rlr.estimators.published import ddpo
 from rlr.estimators.replay import Minibatch, Recorded, record
 from rlr.models.base import Condition
 from rlr.rewards.base import Scores
@@ -470,16 +469,12 @@ def test_each_sample_draws_its_own_share_of_the_steps() -> None:
     assert (counts - 1200).abs().max() < 4 * 600**0.5
 
 
-def test_ranks_draw_steps_that_one_process_would_draw_for_its_samples(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    """Of twice as many: those of rank 1 are not those of rank 0 again."""
+def test_parts_of_an_update_draw_the_steps_that_the_whole_draws_for_their_samples() -> None:
+    """Of twice as many: those of the second half are not those of the first again."""
     chain = linear_chain(T)
     estimator, (whole,) = DDPO(num_minibatches=1, timestep_fraction=0.5), sampled(chain, 1, 8)
-    half = whole.select(torch.arange(4))
-    drawn = []
-    for number in (0, 1):
-        monkeypatch.setattr(ddpo, "rank", lambda number=number: number)
-        drawn.append(estimator.trained(chain, Minibatch(half, half.rewards, fresh=True)))
-    monkeypatch.setattr(ddpo, "rank", lambda: 0)
+    halves = [whole.select(torch.arange(4)), whole.select(torch.arange(4, 8))]
+    drawn = [estimator.trained(chain, Minibatch(half, half.rewards, fresh=True)) for half in halves]
     both = estimator.trained(chain, Minibatch(whole, whole.rewards, fresh=True))
     assert not torch.equal(*drawn)
     assert torch.equal(torch.cat(drawn), both)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlr.cli.config_files import ConfigError, expand_home, expand_home_in_option, parse_config, read_config
 from rlr.cli.config_inheritance import with_bases
+from rlr.io.config_files import ConfigError, expand_home, expand_home_in_option, parse_config, read_config
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

@@ -98,6 +98,11 @@ def parse_config(text: str, origin: str) -> Any:
         return expand_home(yaml.load(text, Loader=loader))
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: {_syntax(error, text)}") from error
+    except ConfigError:
+        raise
+    # a date that does not exist, or a number of more digits than Python reads
+    except ValueError as error:
+        raise ConfigError(f"{origin}: expected YAML, found a value that is not valid ({error}); correct it") from error
 
 
 def expand_home(value: Any) -> Any:

@@ -1,0 +1,266 @@
+"""Networks that are split over two processes train as on one."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlr import distributed
+from rlr.callbacks import EMA, Checkpointing, SafeCheckpointIO
+from rlr.data import Prompts
+from rlr.estimators import (
+    AWM,
+    DDPO,
+    RLR,
+    AlignProp,
+    ForwardProcess,
+    HalfOrder,
+    HalfOrderRLR,
+    LookAhead,
+    RoundStatistics,
+    SegmentsByNorm,
+)
+from rlr.models import FullWeights, LoRA, StableDiffusion, StableDiffusion3
+from rlr.models.export import DiffusersLoRA, Merged
+from rlr.modules import sharded
+from rlr.modules.sharded import Sharded
+from rlr.rewards import Brightness
+from rlr.samplers import DDIM, DanceSDE
+from tests.modules.processes import run_group
+from tests.modules.toy import align, run, weights
+
+Folder = Callable[..., Path]
+UPDATES, BATCH = 2, 4
+PROMPTS = ["a red circle", "two blue squares", "three green circles", "the square"]
+
+
+@pytest.fixture(autouse=True)
+def silence() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def sgd(rate: float) -> Callable[..., torch.optim.Optimizer]:
+    return lambda weights: torch.optim.SGD(weights, rate, momentum=0.5)
+
+
+def unet(folder: Path, **settings: Any) -> Any:
+    """A U-Net with a LoRA, whose steps are computed again in the backward pass."""
+    settings = (
+        {"model": StableDiffusion(str(folder), LoRA(2), dtype="float64"), **settings}
+        if "model" not in settings
+        else settings
+    )
+    defaults = {"reward": Brightness(), "optimizer": sgd(0.3), "sampler": DDIM(3, eta=1.0), "checkpoint_steps": True}
+    return align(**{**defaults, **settings})
+
+
+def whole_unet(folder: Path, **settings: Any) -> Any:
+    """The attentions of the U-Net are trained."""
+    return unet(
+        folder,
+        model=StableDiffusion(str(folder), FullWeights("attn"), dtype="float64"),
+        optimizer=sgd(10.0),
+        **settings,
+    )
+
+
+CASES: dict[str, tuple[Callable[..., Any], bool]] = {
+    "half order": (lambda f: unet(f, estimator=HalfOrderRLR(1, control=LookAhead())), False),
+    "rlr": (lambda f: unet(f, estimator=RLR(length=1)), False),
+    "ddpo": (lambda f: unet(f, estimator=DDPO(1, 2, statistics=RoundStatistics()), accumulate=2), False),
+    "awm": (
+        lambda f: unet(f, estimator=AWM(process=ForwardProcess(), num_minibatches=1, statistics=RoundStatistics())),
+        False,
+    ),
+    "full weights, alignprop": (lambda f: whole_unet(f, estimator=AlignProp(), clip_norm=1.0), True),
+    "full weights, half order": (lambda f: whole_unet(f, estimator=HalfOrderRLR(1, control=LookAhead())), True),
+}
+
+
+def train(module: Any, world: int, trained: bool, folder: Path | None = None, **settings: Any) -> Tensor:
+    """Trains in this process, which is one of ``world``, and returns the whole weights."""
+    ranks = {"strategy": Sharded(trained, process_group_backend="gloo"), "devices": world} if world > 1 else {}
+    callbacks = [Checkpointing(1, str(folder)), EMA(0.5)] if folder else []
+    data = Prompts(PROMPTS, batch_size=BATCH // world, val=PROMPTS[:2])
+    extra = {
+        "precision": "64-true",
+        "plugins": [SafeCheckpointIO()],
+        "enable_checkpointing": bool(folder),
+        "limit_val_batches": 1,
+    }
+    run(module, data, UPDATES, callbacks=callbacks, **ranks, **{**extra, **settings})
+    return torch.cat([distributed.gathered(w.detach()).flatten() for w in module.weights])
+
+
+def split_share(module: Any) -> float:
+    """Returns the share of the numbers of the denoiser that this process keeps."""
+    found = list(module.chain.model.unet.parameters())
+    kept = sum((w.to_local() if distributed.is_split(w) else w).numel() for w in found)
+    return kept / sum(w.numel() for w in found)
+
+
+QUICK = ("half order", "full weights, half order")
+
+
+def leave(names: Sequence[str], model: Path, left: Path) -> None:
+    """Trains cases on two processes, which leave weights, the share that each keeps, and checkpoints."""
+
+    def work(rank: int) -> None:
+        for name in names:
+            build, trained = CASES[name]
+            module = build(model)
+            found = train(module, 2, trained, left / name)
+            torch.save({"weights": found, "share": split_share(module)}, left / f"{name}.{rank}.pt")
+
+    run_group(2, work, left)
+
+
+def check(name: str, model: Path, left: Path) -> None:
+    """Compares what two processes left of a case with what one gets."""
+    build, trained = CASES[name]
+    module = build(model)
+    start = weights(module)
+    expected = train(module, 1, trained)
+    assert (expected - start).abs().max() > 1e-4
+    for rank in range(2):
+        found = torch.load(left / f"{name}.{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found["weights"], expected, atol=1e-8, rtol=0)
+        assert found["share"] < 0.6
+
+
+@pytest.fixture(scope="module")
+def folders(random_sd: Folder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of the model, and that of what two processes left of the quick cases."""
+    model, left = random_sd(), tmp_path_factory.mktemp("sharded")
+    leave(QUICK, model, left)
+    return model, left
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_two_processes_that_split_the_network_equal_one(name: str, folders: tuple[Path, Path]) -> None:
+    check(name, *folders)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if name not in QUICK])
+def test_two_processes_equal_one_with_other_estimators(name: str, random_sd: Folder, tmp_path: Path) -> None:
+    leave([name], random_sd(), tmp_path)
+    check(name, random_sd(), tmp_path)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_the_checkpoint_of_split_weights_is_whole(name: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """One process resumes from it, with the same optimizer and the same average; and it can be exported."""
+    build, trained = CASES[name]
+    module = build(folders[0])
+    left = torch.load(folders[1] / f"{name}.0.pt", weights_only=True)["weights"]
+    last = folders[1] / name / "last.ckpt"
+    kept = torch.load(last, weights_only=True)
+    (moments,) = (state["state"] for state in kept["optimizer_states"])
+    assert [m["momentum_buffer"].shape for m in moments.values()] == [w.shape for w in module.weights]
+    (average,) = (state["average"] for name, state in kept["callbacks"].items() if "EMA" in name)
+    assert {n: a.shape for n, a in average.items()} == {n: w.shape for n, w in module.chain.model.trainable.items()}
+    longer = run(
+        module,
+        Prompts(PROMPTS, batch_size=BATCH),
+        UPDATES,
+        ckpt_path=str(last),
+        precision="64-true",
+        plugins=[SafeCheckpointIO()],
+    )
+    assert longer.global_step == UPDATES
+    torch.testing.assert_close(weights(module), left, atol=0, rtol=0)
+    exporter = Merged() if trained else DiffusersLoRA()
+    assert exporter.write(module.chain.model, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_two_processes_resume_a_split_run(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """From the checkpoint of one process, with the optimizer's moments; the result is that of one process."""
+    build, _ = CASES["full weights, half order"]
+    expected = train(build(folders[0]), 1, True)
+    first = build(folders[0])
+    run(
+        first,
+        Prompts(PROMPTS, batch_size=BATCH),
+        UPDATES - 1,
+        precision="64-true",
+        callbacks=[Checkpointing(1, str(tmp_path / "part"))],
+        plugins=[SafeCheckpointIO()],
+        enable_checkpointing=True,
+    )
+
+    def work(rank: int) -> None:
+        found = train(build(folders[0]), 2, True, ckpt_path=str(tmp_path / "part" / "last.ckpt"))
+        torch.save(found, tmp_path / f"{rank}.pt")
+
+    run_group(2, work, tmp_path)
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_transformer_is_split_block_by_block(random_sd3: Folder, tmp_path: Path) -> None:
+    folder = random_sd3()
+
+    def build() -> Any:
+        model = StableDiffusion3(str(folder), trainable=LoRA(2), tokens=16, dtype="float64")
+        return unet(folder, model=model, sampler=DanceSDE(3), estimator=AlignProp(), checkpoint_steps=False)
+
+    def work(rank: int) -> None:
+        module = build()
+        torch.save(train(module, 2, False), tmp_path / f"{rank}.pt")
+        blocks = module.chain.model.transformer.transformer_blocks
+        assert all(hasattr(block, "unshard") for block in blocks)
+
+    run_group(2, work, tmp_path)
+    expected = train(build(), 1, False)
+    torch.testing.assert_close(torch.load(tmp_path / "1.pt", weights_only=True), expected, atol=1e-5, rtol=0)
+
+
+REFUSED: dict[str, tuple[Callable[[Path], Any], bool, str]] = {
+    "minibatches": (lambda f: unet(f, estimator=DDPO(2)), False, "set num_minibatches of DDPO to 1"),
+    "steps": (lambda f: unet(f, estimator=DDPO(1, timestep_fraction=0.5)), False, "set timestep_fraction of DDPO to 1"),
+    "levels": (
+        lambda f: unet(f, estimator=AWM(process=ForwardProcess(1), num_minibatches=1, statistics=RoundStatistics())),
+        False,
+        "set levels of ForwardProcess to null",
+    ),
+    "zeroth order": (lambda f: whole_unet(f, estimator=RLR(length=1)), True, "set trained of Sharded to false"),
+    "norms": (
+        lambda f: whole_unet(f, estimator=HalfOrder(1, 1, drawing=SegmentsByNorm())),
+        True,
+        "use UniformSegments",
+    ),
+}
+
+
+def test_what_would_wait_forever_is_refused(random_sd: Folder, tmp_path: Path) -> None:
+    folder = random_sd()
+
+    def work(rank: int) -> None:
+        for name, (build, trained, message) in REFUSED.items():
+            with pytest.raises(ValueError, match=message):
+                train(build(folder), 2, trained)
+            (tmp_path / f"{name}.{rank}").touch()
+        odd = Prompts(PROMPTS, batch_size=2, val=PROMPTS[:3])
+        with pytest.raises(ValueError, match="evaluate a multiple of 2 prompts"):
+            run(unet(folder), odd, 1, strategy=Sharded(process_group_backend="gloo"), devices=2, limit_val_batches=1)
+
+    run_group(2, work, tmp_path)
+
+
+def test_without_the_strategy_nothing_is_refused() -> None:
+    assert not distributed.lockstep
+    distributed.check_even(False, "passes", "nothing")
+    assert sharded.StrategyRegistry["sharded"]["strategy"] is Sharded
+
+
+def test_a_module_without_networks_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a module with a diffusion model of networks, got ImageAlignment"):
+        sharded._diffusion_model(align())
