@@ -112,7 +112,7 @@ def check_whole(weights: Iterable[Tensor], what: str, remedy: str) -> None:
         what: What needs whole weights.
         remedy: What to do.
     """
-    if any(isinstance(weight, DTensor) for weight in weights):
+    if any(map(is_split, weights)):
         raise ValueError(
             f"{what} needs trained weights that are whole on each process; {remedy}, or set trained of Sharded to false"
         )

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from rlr.callbacks.metrics_file import write_row
 from rlr.distributed import is_split
-from rlr.io.atomic import FULL
+from rlr.io.atomic import unwritten
 from rlr.io.file_kind import check_file, is_zip
 from rlr.io.weights import read_archive, save_whole
 from rlr.models.swapped import swapped
@@ -222,13 +222,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
         try:
             save_whole(Path(path), checkpoint)
         except OSError as error:
-            full = error.errno in FULL
-            reason = os.strerror(error.errno) if error.errno else error
-            raise OSError(
-                f"the checkpoint {path} could not be written, for {'the disk is full' if full else reason}; "
-                f"{'make room' if full else 'choose another folder'} and resume from the previous checkpoint, "
-                "which is untouched"
-            ) from error
+            then = "resume from the previous checkpoint, which is untouched"
+            raise unwritten(f"the checkpoint {path}", error, then) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Reads a file that :meth:`save_checkpoint` has written.

@@ -44,7 +44,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        raise explained(path, error) from error
+        if error.errno not in (*FULL, errno.EROFS, errno.EIO):
+            raise
+        raise unwritten(path, error, "run the command again; what was there is untouched") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -53,19 +55,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The numbers of the errors of a disk, or a share of it, that has no room."""
 
 
-def explained(path: Path, error: OSError) -> OSError:
-    """Returns the error of a disk with the file in a sentence, and another error as it is.
+def unwritten(what: object, error: OSError, then: str) -> OSError:
+    """Returns the error of a write as a sentence, with its number.
 
     Args:
-        path: The file that could not be written.
-        error: The error; its number stays.
+        what: What could not be written.
+        error: The error.
+        then: What to do once there is room, or in another folder.
     """
-    if error.errno not in (*FULL, errno.EROFS, errno.EIO):
-        return error
     full = error.errno in FULL
+    reason = os.strerror(error.errno) if error.errno else error
     made = OSError(
-        f"{path} could not be written, for {'the disk is full' if full else error.strerror}; "
-        f"{'make room' if full else 'choose another folder'}, and run the command again; what was there is untouched"
+        f"{what} could not be written, for {'the disk is full' if full else reason}; "
+        f"{'make room' if full else 'choose another folder'} and {then}"
     )
     # without strerror, which would take the place of the sentence
     made.errno = error.errno

@@ -20,7 +20,14 @@ from rlr.models.adapters import ATTENTION, LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.discrete_scheduler import discrete_schedule
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, latent_sides, load_autoencoder
+from rlr.models.latent import (
+    LatentDiffusion,
+    decode_in_chunks,
+    decode_pixels,
+    latent_frames,
+    latent_sides,
+    load_autoencoder,
+)
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import slope
 from rlr.models.t5_text import T5Prompts
@@ -103,11 +110,8 @@ class CogVideoX(LatentDiffusion):
         return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
-        config, stride = self.transformer.config, self._stride
-        if size.frames is None or size.frames < 1 or size.frames % (2 * stride) != 1:
-            raise ValueError(
-                f"frames: expected a multiple of {2 * stride} plus 1 for this CogVideoX, got {size.frames}"
-            )
+        config = self.transformer.config
+        frames = latent_frames(size, self._stride, "CogVideoX", 2 * self._stride)
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         height, width = latent_sides(size, factor * config.patch_size, "a video of this CogVideoX")
         rows, columns = self._trained
@@ -116,7 +120,6 @@ class CogVideoX(LatentDiffusion):
                 f"size: this CogVideoX has positions for {rows} x {columns} tokens, and {size.height} x {size.width} pixels need "
                 f"{height} x {width}; choose a smaller size"
             )
-        frames = (size.frames - 1) // stride + 1
         padded = frames + -frames % (config.patch_size_t or 1)
         return (config.in_channels, padded, height * config.patch_size, width * config.patch_size)
 

@@ -15,7 +15,6 @@ from rlr.models.flux import JOINT, SIDE, guidance_of
 from rlr.models.flux2_text import Flux2Prompts, reader_of
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, decode_in_chunks, latent_sides, load_autoencoder, pixels_of
-from rlr.models.loaded import loaded_pipeline
 from rlr.models.packing import PATCH
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
@@ -113,12 +112,9 @@ class Flux2(ImageLatentDiffusion):
         Raises:
             ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
         """
-        model = cls.__new__(cls)
-        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
-        model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 512, None)
         model.guidance = guidance
         model.set_size(size)
-        model.save_memory()
         return model
 
     def _build(

@@ -20,7 +20,14 @@ from rlr.models.base import Condition, Size
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.hunyuan_text import HunyuanPrompts
-from rlr.models.latent import LatentDiffusion, decode_in_chunks, latent_sides, load_autoencoder, pixels_of
+from rlr.models.latent import (
+    LatentDiffusion,
+    decode_in_chunks,
+    latent_frames,
+    latent_sides,
+    load_autoencoder,
+    pixels_of,
+)
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.schedules import Schedule, from_reciprocal
@@ -106,13 +113,9 @@ class HunyuanVideo15(LatentDiffusion):
         return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
-        stride, config = self.vae.config.temporal_compression_ratio, self.transformer.config
-        if size.frames is None or size.frames < 1 or size.frames % stride != 1 % stride:
-            raise ValueError(
-                f"frames: expected a multiple of {stride} plus 1 for this HunyuanVideo15, got {size.frames}"
-            )
+        frames = latent_frames(size, self.vae.config.temporal_compression_ratio, "HunyuanVideo15")
         sides = latent_sides(size, self.vae.config.spatial_compression_ratio, "a video of this HunyuanVideo15")
-        return (config.out_channels, (size.frames - 1) // stride + 1, *sides)
+        return (self.transformer.config.out_channels, frames, *sides)
 
     def schedule(self, size: Size) -> Schedule:
         _, frames, height, width = self.latent_shape(size)

@@ -4,10 +4,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,6 +15,7 @@ from rlr.io.weights import freeze
 from rlr.models.adapters import ATTENTION, Trainable
 from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.models.folder import ModelFolder
+from rlr.models.loaded import loaded_pipeline
 from rlr.models.text import PromptEncoder
 
 
@@ -51,6 +52,25 @@ class LatentDiffusion(DiffusionModel):
         self.adapter = trainable
         for network, part in zip(self.networks().values(), trainable.for_each(len(networks)), strict=True):
             part.attach(network, targets)
+
+    @classmethod
+    def _of_pipeline(
+        cls, pipe: Any, kind: str, parts: tuple[str, ...], trainable: Trainable | None, *settings: Any
+    ) -> Self:
+        """Returns the model of a pipeline in memory, to which the caller gives a size.
+
+        Args:
+            pipe: The pipeline.
+            kind: What it is expected to be, for messages.
+            parts: The names of its parts, the denoiser first.
+            trainable: The weights of the denoiser that are trained.
+            settings: The further arguments of the family's ``_build``.
+        """
+        model: Any = cls.__new__(cls)
+        folder = loaded_pipeline(pipe, kind, parts, trainable)
+        model._build(folder, trainable, folder.part(parts[0]).dtype, *settings)
+        model.save_memory()
+        return cast(Self, model)
 
     @property
     def network(self) -> Any:
@@ -267,6 +287,41 @@ def decode_in_chunks(decode: Callable[[Tensor], Tensor], rows: Tensor, chunk: in
     if len(chunks) > 1 and torch.is_grad_enabled():
         decode = partial(checkpoint, decode, use_reentrant=False)
     return torch.cat([decode(part) for part in chunks])
+
+
+def flow_pipeline(model: Any, network: Any, encoder: Any) -> Any:
+    """Returns the pipeline of a flow with one text encoder, by ``model.pipeline_class()``, with the model's own other parts.
+
+    Args:
+        model: The model.
+        network: The denoiser of the pipeline.
+        encoder: The text encoder, which may be None.
+    """
+    return model.pipeline_class()(
+        scheduler=FlowMatchEulerDiscreteScheduler.from_config(model.scheduler),
+        vae=model.vae,
+        text_encoder=encoder,
+        tokenizer=model.text.tokenizer,
+        transformer=network,
+    )
+
+
+def latent_frames(size: Size, stride: int, kind: str, unit: int | None = None) -> int:
+    r"""Returns the number of frames of the latent of a video, :math:`(F - 1) / k + 1`.
+
+    Args:
+        size: The size of the video, of :math:`F` frames.
+        stride: The frames :math:`k` of the video for one of the latent.
+        kind: The model, for the message.
+        unit: What :math:`F - 1` is a multiple of; by default :math:`k`.
+
+    Raises:
+        ValueError: If the number of frames does not fit.
+    """
+    unit = unit or stride
+    if size.frames is None or size.frames < 1 or size.frames % unit != 1 % unit:
+        raise ValueError(f"frames: expected a multiple of {unit} plus 1 for this {kind}, got {size.frames}")
+    return (size.frames - 1) // stride + 1
 
 
 def latent_sides(size: Size, factor: int, kind: str) -> tuple[int, int]:

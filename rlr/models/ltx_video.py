@@ -13,7 +13,14 @@ from rlr.models.adapters import LoRA, Trainable
 from rlr.models.base import Condition, Size
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import LatentDiffusion, decode_in_chunks, latent_sides, load_autoencoder
+from rlr.models.latent import (
+    LatentDiffusion,
+    decode_in_chunks,
+    flow_pipeline,
+    latent_frames,
+    latent_sides,
+    load_autoencoder,
+)
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.t5_text import T5Prompts
@@ -100,11 +107,9 @@ class LTXVideo(LatentDiffusion):
         return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
-        stride = self.vae.temporal_compression_ratio
-        if size.frames is None or size.frames < 1 or size.frames % stride != 1 % stride:
-            raise ValueError(f"frames: expected a multiple of {stride} plus 1 for this LTXVideo, got {size.frames}")
+        frames = latent_frames(size, self.vae.temporal_compression_ratio, "LTXVideo")
         sides = latent_sides(size, self.vae.spatial_compression_ratio, "a video of this LTXVideo")
-        return (self.transformer.config.in_channels, (size.frames - 1) // stride + 1, *sides)
+        return (self.transformer.config.in_channels, frames, *sides)
 
     def schedule(self, size: Size) -> Schedule:
         _, frames, height, width = self.latent_shape(size)
@@ -150,13 +155,7 @@ class LTXVideo(LatentDiffusion):
         return LTXPipeline
 
     def pipeline(self, network: Any, encoder: Any = None) -> Any:
-        return LTXPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(self.scheduler),
-            vae=self.vae,
-            text_encoder=encoder,
-            tokenizer=self.text.tokenizer,
-            transformer=network,
-        )
+        return flow_pipeline(self, network, encoder)
 
     def preview(self, network: Any) -> Tensor:
         names = {"text": "prompt_embeds", "text_mask": "prompt_attention_mask"}

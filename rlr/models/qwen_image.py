@@ -20,8 +20,7 @@ from rlr.models.causal_vae import decode_causal, load_causal_autoencoder
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.language_text import LanguagePrompts
-from rlr.models.latent import ImageLatentDiffusion, decode_in_chunks, latent_sides
-from rlr.models.loaded import loaded_pipeline
+from rlr.models.latent import ImageLatentDiffusion, decode_in_chunks, flow_pipeline, latent_sides
 from rlr.models.packing import PATCH, pack, unpack
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
@@ -121,11 +120,8 @@ class QwenImage(ImageLatentDiffusion):
         Raises:
             ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
         """
-        model = cls.__new__(cls)
-        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
-        model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 512, None)
         model.set_size(size)
-        model.save_memory()
         return model
 
     def _build(
@@ -180,13 +176,7 @@ class QwenImage(ImageLatentDiffusion):
         return QwenImagePipeline
 
     def pipeline(self, network: Any, encoder: Any = None) -> Any:
-        return QwenImagePipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(self.scheduler),
-            vae=self.vae,
-            text_encoder=encoder,
-            tokenizer=self.text.tokenizer,
-            transformer=network,
-        )
+        return flow_pipeline(self, network, encoder)
 
     def for_pipeline(self, x: Tensor) -> Tensor:
         return pack(x)

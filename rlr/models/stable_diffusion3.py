@@ -15,7 +15,6 @@ from rlr.models.base import Condition, Size
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
-from rlr.models.loaded import loaded_pipeline
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.sd3_text import SD3Prompts
@@ -109,12 +108,9 @@ class StableDiffusion3(ImageLatentDiffusion):
         Raises:
             ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
         """
-        model = cls.__new__(cls)
-        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
         t5 = getattr(pipe, "text_encoder_3", None) is not None
-        model._build(folder, trainable, folder.part("transformer").dtype, t5, 256, None)
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, t5, 256, None)
         model.set_size(size)
-        model.save_memory()
         return model
 
     def _build(

@@ -12,7 +12,6 @@ from rlr.models.base import Condition, Size
 from rlr.models.discrete_scheduler import discrete_schedule, pipeline_scheduler
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
-from rlr.models.loaded import loaded_pipeline
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import slope
 from rlr.models.sdxl_text import SDXLPrompts
@@ -100,11 +99,8 @@ class StableDiffusionXL(ImageLatentDiffusion):
         Raises:
             ValueError: If the pipeline is of another kind, or its U-Net has a LoRA already.
         """
-        model = cls.__new__(cls)
-        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
-        model._build(folder, trainable, folder.part("unet").dtype, None)
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, None)
         model.set_size(size)
-        model.save_memory()
         return model
 
     def _build(

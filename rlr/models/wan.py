@@ -20,8 +20,7 @@ from rlr.models.base import Condition, Size
 from rlr.models.causal_vae import decode_causal, load_causal_autoencoder
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import LatentDiffusion, decode_in_chunks, latent_sides
-from rlr.models.loaded import loaded_pipeline
+from rlr.models.latent import LatentDiffusion, decode_in_chunks, latent_frames, latent_sides
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.umt5_text import UMT5Prompts
@@ -123,11 +122,8 @@ class Wan(LatentDiffusion):
         Raises:
             ValueError: If the pipeline is of another kind, or one of its transformers has a LoRA already.
         """
-        model = cls.__new__(cls)
-        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
-        model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 512, None)
         model._set_size(Size(*size, frames, fps))
-        model.save_memory()
         return model
 
     def _build(
@@ -158,12 +154,11 @@ class Wan(LatentDiffusion):
         return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
-        config, stride = self.vae.config, self.vae.config.scale_factor_temporal
-        if size.frames is None or size.frames < 1 or size.frames % stride != 1 % stride:
-            raise ValueError(f"frames: expected a multiple of {stride} plus 1 for this Wan, got {size.frames}")
+        config = self.vae.config
+        frames = latent_frames(size, config.scale_factor_temporal, "Wan")
         _, patch, _ = self.transformer.config.patch_size
         height, width = latent_sides(size, config.scale_factor_spatial * patch, "a video of this Wan")
-        return (config.z_dim, (size.frames - 1) // stride + 1, height * patch, width * patch)
+        return (config.z_dim, frames, height * patch, width * patch)
 
     def schedule(self, size: Size) -> Schedule:
         if "flow_shift" in self.scheduler:

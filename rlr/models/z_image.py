@@ -13,8 +13,7 @@ from rlr.models.base import Condition, Size
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.language_text import LanguagePrompts, sequences
-from rlr.models.latent import ImageLatentDiffusion, latent_sides, load_autoencoder
-from rlr.models.loaded import loaded_pipeline
+from rlr.models.latent import ImageLatentDiffusion, flow_pipeline, latent_sides, load_autoencoder
 from rlr.models.packing import PATCH
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
@@ -103,11 +102,8 @@ class ZImage(ImageLatentDiffusion):
         Raises:
             ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
         """
-        model = cls.__new__(cls)
-        folder = loaded_pipeline(pipe, KIND, PARTS, trainable)
-        model._build(folder, trainable, folder.part("transformer").dtype, 512, None)
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 512, None)
         model.set_size(size)
-        model.save_memory()
         return model
 
     def _build(
@@ -149,13 +145,7 @@ class ZImage(ImageLatentDiffusion):
         return ZImagePipeline
 
     def pipeline(self, network: Any, encoder: Any = None) -> Any:
-        return ZImagePipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(self.scheduler),
-            vae=self.vae,
-            text_encoder=encoder,
-            tokenizer=self.text.tokenizer,
-            transformer=network,
-        )
+        return flow_pipeline(self, network, encoder)
 
     def preview(self, network: Any) -> Tensor:
         return self.preview_by_pipeline(network, {"text": "prompt_embeds"}, guidance_scale=0.0)

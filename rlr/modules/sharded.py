@@ -20,7 +20,6 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map
 
 from rlr import distributed
@@ -96,7 +95,7 @@ def shard(network: nn.Module, mesh: DeviceMesh, whole: set[nn.Parameter]) -> Non
         whole: The weights that stay whole.
     """
     for block in [*_blocks(network), network]:
-        if any(weight not in whole and not isinstance(weight, DTensor) for weight in block.parameters()):
+        if any(weight not in whole and not distributed.is_split(weight) for weight in block.parameters()):
             fully_shard(block, mesh=mesh, ignored_params=whole)
 
 

@@ -10,9 +10,8 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from rlr.distributed import any_rank, gather_objects
+from rlr.distributed import any_rank, gather_objects, is_split
 from rlr.estimators.base import Term
 from rlr.modules.gradients import GradientAccumulator, norm
 from rlr.modules.memory import Memory
@@ -142,7 +141,7 @@ class Updater:
         strategy: Any = self.module.trainer.strategy
         for gradient in gradients:
             # those of weights that are split were averaged in the backward pass
-            if not isinstance(gradient, DTensor):
+            if not is_split(gradient):
                 gradient.copy_(strategy.reduce(gradient, reduce_op="mean"))
 
     def _weigh(self, accumulator: GradientAccumulator, failure: str | None) -> None:

@@ -1,11 +1,9 @@
 """SIGTERM to any process of a job ends all of them at one batch, and the resumed job equals an uninterrupted one."""
 
-import multiprocessing
 import os
 import signal
-import socket
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rlr.callbacks import Checkpointing, Preemption, SafeCheckpointIO
 from rlr.estimators import DDPO, HalfOrder
+from tests.modules.processes import start_group
 from tests.modules.toy import AffineModel, Hard, align, prompts, run, weights
 
 STEPS = 6
@@ -48,12 +47,8 @@ def train(folder: Path, estimator, resume: bool, batches=None):
     return module
 
 
-def process(rank: int, port: int, folder: Path, *args):
-    """One of two processes as torchrun starts them; status 143 after SIGTERM, as the command line has it."""
-    torch.set_num_threads(1)
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "TORCHELASTIC_RUN_ID": "test"})
+def process(folder: Path, args, rank: int):
+    """What each process does; its status is 143 after SIGTERM, as the command line has it."""
     with open(folder / f"{rank}.log", "w") as log:
         sys.stdout = sys.stderr = log
         try:
@@ -62,24 +57,12 @@ def process(rank: int, port: int, folder: Path, *args):
             log.flush()
             os._exit(143)
         torch.save(weights(module), folder / f"{rank}.pt")
-    os._exit(0)
 
 
 def job(folder: Path, *args) -> list[int | None]:
     """Runs two processes and returns their statuses."""
     folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=process, args=(rank, port, folder, *args)) for rank in range(2)]
-    for one in ranks:
-        one.start()
-    for one in ranks:
-        one.join(120)
-        one.kill()
-        one.join()
-    return [one.exitcode for one in ranks]
+    return start_group(2, partial(process, folder, args), folder)
 
 
 def left(folder: Path):

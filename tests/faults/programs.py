@@ -98,10 +98,11 @@ class Evaluation(Program):
     """``train.py test`` of a run with results of base and aligned model."""
 
     name = "evaluation"
+    command: ClassVar[str] = "test"
+    data: ClassVar[str] = "val: [four, five]\n    test: [six, seven, zero]"
 
     def prepare(self) -> None:
-        text = CONFIG.replace("val: [four, five]", "val: [four, five]\n    test: [six, seven, zero]")
-        config = written(self.shared, text)
+        config = written(self.shared, CONFIG.replace("val: [four, five]", self.data))
         main(["fit", f"--config={config}", f"--trainer.default_root_dir={self.shared / 'run'}"])
 
     def run(self, folder: Path) -> None:
@@ -119,22 +120,8 @@ class Prediction(Evaluation):
     """``train.py predict``, whose files are those of an uninterrupted run byte for byte."""
 
     name = "prediction"
-
-    def prepare(self) -> None:
-        text = CONFIG.replace("val: [four, five]", "predict: [four, five, six]\n    evaluation_samples: 2")
-        config = written(self.shared, text)
-        main(["fit", f"--config={config}", f"--trainer.default_root_dir={self.shared / 'run'}"])
-
-    def run(self, folder: Path) -> None:
-        config, checkpoint = self.shared / "config.yaml", self.shared / "run" / "last.ckpt"
-        main(
-            [
-                "predict",
-                f"--config={config}",
-                f"--ckpt_path={checkpoint}",
-                f"--trainer.default_root_dir={folder / 'out'}",
-            ]
-        )
+    command = "predict"
+    data = "predict: [four, five, six]\n    evaluation_samples: 2"
 
     def left(self, folder: Path) -> Any:
         return {path.name: path.read_bytes() for path in (folder / "out").rglob("*.png")}

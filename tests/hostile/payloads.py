@@ -165,7 +165,7 @@ def yaml_files(mark: Path) -> dict[str, bytes]:
         "a list": b"[1, 2]\n",
         "a pickle": pickle.dumps(Code(mark)),
         "binary data": b"model: !!binary 'not base64%'\n",
-        "a date that is none": b"model: 2026-13-45\n",
+        "an impossible date": b"model: 2026-13-45\n",
         "a number of a million digits": b"model: " + b"9" * 1_000_000,
         **nothing(),
     }

@@ -138,7 +138,7 @@ tiny = cache(Tiny)
 
 APPENDED = frozenset({"pickle behind tensors"})
 """What stands behind the end of a zip file is not read."""
-DATE = frozenset({"a date that is none"})
+DATE = frozenset({"an impossible date"})
 """A date is a text in a config."""
 OBJECTS = frozenset({"half a surrogate pair", "a prompt that is a number", "a prompt that is a list", "a key twice"})
 """Objects of JSON without the keys that are read."""
