@@ -107,9 +107,8 @@ class Evaluation(Program):
 
     def run(self, folder: Path) -> None:
         config, checkpoint = self.shared / "config.yaml", self.shared / "run" / "last.ckpt"
-        main(
-            ["test", f"--config={config}", f"--ckpt_path={checkpoint}", f"--trainer.default_root_dir={folder / 'out'}"]
-        )
+        place = f"--trainer.default_root_dir={folder / 'out'}"
+        main([self.command, f"--config={config}", f"--ckpt_path={checkpoint}", place])
 
     def left(self, folder: Path) -> Any:
         (results,) = (folder / "out").rglob("results.json")
