@@ -164,6 +164,7 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "grpo",
             "grpo_fast",
             "grpo_guard",
+            "hybrid",
             "awm",
             "nft",
             "ram",
