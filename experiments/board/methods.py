@@ -74,6 +74,7 @@ ENTRIES = (
     Entry(method("DRTune", "tiny_drtune"), A),
     Entry(method("REINFORCE", "tiny_reinforce"), A),
     Entry(method("look-ahead RLR, critic", "tiny_look_ahead_check", *groups(), samples=32), B, decisive=True),
+    Entry(method("look-ahead RLR, stand-in", "tiny_look_ahead_stand_in", *groups(), samples=32), B, decisive=True),
     Entry(method("AWM", "tiny_awm", *groups(), samples=32), B, decisive=True),
     Entry(method("DiffusionNFT", "tiny_nft", *groups(), samples=32), B, decisive=True),
     Entry(method("RAM", "tiny_ram", *groups(), samples=32), B, decisive=True),
