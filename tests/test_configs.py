@@ -156,6 +156,7 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "draft_lv",
             "refl",
             "leapalign",
+            "leapalign_clipped",
             "look_ahead",
             "look_ahead_check",
             "look_ahead_stand_in",

@@ -67,6 +67,7 @@ ENTRIES = (
     Entry(method("DRaFT-2", "tiny_backprop", f"{_ESTIMATOR}.steps=2"), A, decisive=True),
     Entry(method("look-ahead RLR", "tiny_look_ahead"), A, decisive=True),
     Entry(method("LeapAlign", "tiny_leapalign"), A, decisive=True),
+    Entry(method("LeapAlign, clipped", "tiny_leapalign_clipped"), A, decisive=True),
     Entry(method("DDPO", "tiny_ddpo", updates_per_round=4), (TRACK_A, TRACK_B), decisive=True),
     Entry(_RLR, A, decisive=True),
     Entry(method("half-order RLR", "tiny_rlr_half_order"), A),
