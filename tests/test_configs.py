@@ -21,6 +21,7 @@ from rlr.schedules import RectifiedFlow
 from tests.data.fixtures import NO_PICTURES
 from tests.estimators.problems import Affine, Cosine
 from tests.rewards.folder import FOLDER
+from tests.rewards.test_videoalign import write as write_videoalign
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
@@ -396,6 +397,11 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     scored = args["reward"]["init_args"]["reward"] if wrapped else args["reward"]
     if scored["class_path"].rpartition(".")[2] in NETWORKS:
         small += [f"{reward}=PickScore", f"{reward}.init_args.path={FOLDER}"]
+    if scored["class_path"].endswith(".VideoAlign"):
+        judge = out / "videoalign"
+        judge.mkdir()
+        write_videoalign(judge)
+        small += [f"{reward}.init_args.path={judge}", f"{reward}.init_args.base={judge / 'base'}"]
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
     if data["class_path"].endswith(".PromptFile"):
