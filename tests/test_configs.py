@@ -366,6 +366,11 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     if "Critic" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
+    if ".Remote'" in str(args["reward"]):
+        # two parts that ask no server
+        kinds = ("rlr.rewards.JPEGCompressibility", "rlr.rewards.Brightness")
+        parts = dict(zip(args["reward"]["init_args"]["rewards"], kinds, strict=True))
+        small.append(f"--model.init_args.reward.init_args.rewards={json.dumps(parts)}")
     if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:
         small.append("--data.init_args.samples_per_prompt=4")
     return small
