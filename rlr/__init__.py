@@ -155,6 +155,7 @@ if TYPE_CHECKING:
     from rlr.rewards import RunningZScore as RunningZScore
     from rlr.rewards import Scaling as Scaling
     from rlr.rewards import Squash as Squash
+    from rlr.rewards import VideoAlign as VideoAlign
     from rlr.rewards import VLMJudge as VLMJudge
     from rlr.samplers import CPS as CPS
     from rlr.samplers import DDIM as DDIM

@@ -21,6 +21,7 @@ from rlr.schedules import RectifiedFlow
 from tests.data.fixtures import NO_PICTURES
 from tests.estimators.problems import Affine, Cosine
 from tests.rewards.folder import FOLDER
+from tests.rewards.test_videoalign import write as write_videoalign
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted(path for kind in ("image", "video") for path in (ROOT / "configs" / kind).glob("*.yaml"))
@@ -368,6 +369,11 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     if "Critic" in str(estimator) or "StandIn" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
+    if ".Remote'" in str(args["reward"]):
+        # two parts that ask no server
+        kinds = ("rlr.rewards.JPEGCompressibility", "rlr.rewards.Brightness")
+        parts = dict(zip(args["reward"]["init_args"]["rewards"], kinds, strict=True))
+        small.append(f"--model.init_args.reward.init_args.rewards={json.dumps(parts)}")
     if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:
         small.append("--data.init_args.samples_per_prompt=4")
     return small
@@ -399,6 +405,11 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     scored = args["reward"]["init_args"]["reward"] if wrapped else args["reward"]
     if scored["class_path"].rpartition(".")[2] in NETWORKS:
         small += [f"{reward}=PickScore", f"{reward}.init_args.path={FOLDER}"]
+    if scored["class_path"].endswith(".VideoAlign"):
+        judge = out / "videoalign"
+        judge.mkdir()
+        write_videoalign(judge)
+        small += [f"{reward}.init_args.path={judge}", f"{reward}.init_args.base={judge / 'base'}"]
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
     if data["class_path"].endswith(".PromptFile"):

@@ -168,22 +168,50 @@ class Reward(nn.Module, ABC):
         Raises:
             ValueError: If :meth:`forward` raises an error, or does not return one score a sample.
         """
+        return self.isolated(super().__call__, samples, prompts)
+
+    def isolated(
+        self,
+        function: Callable[[Tensor, Sequence[str]], Tensor],
+        samples: Tensor,
+        prompts: Sequence[str],
+        size: tuple[int, ...] = (),
+    ) -> Tensor:
+        r"""Returns what ``function`` returns for samples and prompts, under the conditions of a call of the reward.
+
+        Args:
+            function: Returns numbers of each sample, with shape :math:`(B, *)`.
+            samples: The samples.
+            prompts: The :math:`B` prompts.
+            size: The shape of the numbers of a sample; one number by default.
+
+        Returns:
+            The numbers, NaN for a sample that is not finite, with shape :math:`(B, *)`.
+        """
         samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
         finite = finite_rows(samples)
-        return isolate(lambda pixels: self._score_rows(pixels, prompts, finite), samples)
+        return isolate(lambda pixels: self._score_rows(function, pixels, prompts, finite, size), samples)
 
-    def _score_rows(self, samples: Tensor, prompts: Sequence[str], finite: Tensor) -> Tensor:
+    def _score_rows(
+        self,
+        function: Callable[[Tensor, Sequence[str]], Tensor],
+        samples: Tensor,
+        prompts: Sequence[str],
+        finite: Tensor,
+        size: tuple[int, ...],
+    ) -> Tensor:
         if not any(isinstance(part, Reward) for part in self.modules() if part is not self):
             samples = samples.where(finite.view(-1, *[1] * (samples.ndim - 1)), 0.5)
         try:
-            found = super().__call__(samples, prompts)
+            found = function(samples, prompts)
         except MISTAKES as error:
             # inside a combination the part has stated its name
             named = self.label in str(error) or str(error).startswith("the reward ")
             if named or isinstance(error, FloatingPointError | torch.OutOfMemoryError):
                 raise
             raise ValueError(f"the reward {self.label}: {_fact(error)}") from error
-        return as_scores(found, prompts, type(self).__name__).to(samples.device).where(finite, torch.nan)
+        scores = as_scores(found, prompts, type(self).__name__, size).to(samples.device)
+        return scores.where(finite.view(-1, *[1] * len(size)), torch.nan)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows moves between devices, and ignores casts below float32, such as those of ``bf16-true``."""
@@ -205,19 +233,20 @@ def _fact(error: Exception) -> str:
     )
 
 
-def as_scores(value: Any, prompts: Sequence[str], name: str) -> Tensor:
-    r"""Returns what a reward returned as scores in at least float32, with shape :math:`(B)`.
+def as_scores(value: Any, prompts: Sequence[str], name: str, size: tuple[int, ...] = ()) -> Tensor:
+    r"""Returns what a reward returned as scores in at least float32, with shape :math:`(B)`, or :math:`(B, *)` with ``size``.
 
     Args:
         value: A tensor, a NumPy array, or a sequence of numbers or of tensors with one element, whose gradient is kept.
         prompts: The :math:`B` prompts.
         name: What messages call the reward.
+        size: The shape of the scores of a sample.
 
     Raises:
         ValueError: If it is anything else.
     """
     scores = _as_tensor(value)
-    if scores is None or scores.is_complex() or scores.shape != (len(prompts),):
+    if scores is None or scores.is_complex() or scores.shape != (len(prompts), *size):
         raise ValueError(
             f"the reward {name}: expected one number a sample, a tensor of shape ({len(prompts)},), got "
             f"{_describe(value)}; return one score for each of the {len(prompts)} prompts"

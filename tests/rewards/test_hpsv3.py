@@ -8,35 +8,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessor
+from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessor
 
 from rlr.rewards import HPSv3
-from rlr.rewards.networks.hpsv3 import INSTRUCTION, PIXELS, TOKEN, renamed, resized, to_patches
+from rlr.rewards.networks.hpsv3 import INSTRUCTION, PIXELS, TOKEN
 from rlr.rewards.networks.preprocessing import Preprocessing
+from rlr.rewards.networks.qwen2vl import FRAMES, renamed, resized, to_patches
+from tests.rewards.qwen2vl import write_base
 
-SPECIAL = [
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-]
 SMALL = 4 * 28 * 28
 """The pixels of a resized image: four tokens."""
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Bytes, and Qwen2-VL's special tokens."""
-    letters = {letter: k for k, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    made = Tokenizer(models.BPE(letters, []))
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=made, pad_token=None)
-    fast.add_special_tokens({"additional_special_tokens": SPECIAL})
-    return fast
 
 
 class Authors(Qwen2VLForConditionalGeneration):
@@ -58,21 +40,7 @@ def files(tmp_path_factory):
 
 def write(folder: Path) -> Authors:
     """Writes the base without weights and the file of the weights, and returns the authors' model that holds them."""
-    words = tokenizer()
-    words.save_pretrained(folder / "base")
-    ids = dict(zip(SPECIAL, words.convert_tokens_to_ids(SPECIAL), strict=True))
-    config = Qwen2VLConfig(
-        text_config={
-            "vocab_size": len(words) + 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 8192,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
-            "bos_token_id": 0, "eos_token_id": 0,
-        },
-        vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
-        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
-    )  # fmt: skip
-    config.save_pretrained(folder / "base")
+    config, words = write_base(folder / "base")
     torch.manual_seed(0)
     model = Authors(config).eval()
     # the tokenizer has one token more, and the embedding as many rows as it has tokens
@@ -103,7 +71,7 @@ def by_the_authors(files, samples, prompts, pixels: int) -> torch.Tensor:
     processor, scores = Qwen2VLImageProcessor(), []
     for sample, prompt in zip(samples, prompts, strict=True):
         array = (sample * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        height, width = resized(*array.shape[:2], pixels)
+        height, width = resized(*array.shape[:2], pixels, pixels)
         picture = Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC)
         inputs = processor(picture, return_tensors="pt")
         count = int(inputs["image_grid_thw"].prod()) // 4
@@ -200,7 +168,7 @@ def test_the_head_stays_in_float32_under_bfloat16(files):
     ],
 )
 def test_images_are_resized_to_about_256_tokens(size, expected):
-    assert resized(*size, PIXELS) == expected
+    assert resized(*size, PIXELS, PIXELS) == expected
 
 
 def test_patches_are_those_of_the_processor():
@@ -208,7 +176,8 @@ def test_patches_are_those_of_the_processor():
     processor = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=PIXELS)
     expected = processor(Image.fromarray(image.permute(1, 2, 0).numpy()), return_tensors="pt")["pixel_values"]
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
-    torch.testing.assert_close(to_patches((image / 255 - mean) / std), expected, atol=1e-5, rtol=1e-5)
+    frames = ((image / 255 - mean) / std).expand(FRAMES, -1, -1, -1)
+    torch.testing.assert_close(to_patches(frames), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_instruction_is_the_published_one():

@@ -43,6 +43,7 @@ from rlr.rewards import (
     Remote,
     Reward,
     RunningZScore,
+    VideoAlign,
     VLMJudge,
 )
 from rlr.rewards.base import Scores
@@ -56,6 +57,7 @@ from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
 from tests.rewards.server import serving
 from tests.rewards.test_hpsv3 import write
+from tests.rewards.test_videoalign import write as write_videoalign
 
 OFFICIAL = Preprocessing.official
 PICTURES = ["a red circle", "two blue squares", "a green triangle", "three red circles"]
@@ -149,6 +151,13 @@ def hpsv3(way):
         yield HPSv3(folder, f"{folder}/base", way, "float32", pixels=4 * 28 * 28)
 
 
+@contextmanager
+def videoalign(way):
+    with TemporaryDirectory() as folder:
+        write_videoalign(Path(folder))
+        yield VideoAlign(8.0, folder, f"{folder}/base", preprocessing=way, dtype="float32")
+
+
 def opinion(content):
     """A model that scores an image by its brightness and the words of its question."""
     image = np.array(Image.open(BytesIO(b64decode(content[0]["image_url"]["url"].partition(",")[2]))))
@@ -199,6 +208,8 @@ CASES = {
         FrameReward, False, (-10, -0.1), lambda: FrameReward(JPEGCompressibility(), EvenlySpaced(2)), C
     ),
     "frames, doubled": Case(DoubledRange, True, (-M, M), lambda: DoubledRange(FrameReward(pick())), C),
+    "videoalign": Case(VideoAlign, True, (-50, 50), lambda: videoalign(Preprocessing.training), C),
+    "videoalign, official": Case(VideoAlign, True, (-50, 50), lambda: videoalign(OFFICIAL), C),
     "motion": Case(MotionCheck, True, (0, 1), prompts=C),
     "motion, partial": Case(MotionCheck, True, (0, 1), lambda: MotionCheck(partial=True), C),
     "dynamic": Case(DynamicCheck, False, (0, 1), prompts=C),

@@ -10,9 +10,6 @@ References:
     | https://github.com/MizzenAI/HPSv3
 """
 
-import math
-import re
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -22,23 +19,32 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoTokenizer
 
 from rlr.io.hub import Published, find
-from rlr.io.text import quote
-from rlr.io.weights import blank, compare, fill, read_state
+from rlr.io.weights import read_state
 from rlr.rewards.base import Reward
 from rlr.rewards.networks.network import check_images
 from rlr.rewards.networks.preprocessing import Preprocessing, normalize_pixels, to_bytes
-from rlr.rewards.networks.pretrained import pretrained
+from rlr.rewards.networks.qwen2vl import (
+    FACTOR,
+    FRAMES,
+    IMAGE,
+    Reader,
+    Resize,
+    load_network,
+    load_tokenizer,
+    patch_grid,
+    recomputed,
+    renamed,
+    resized,
+    to_patches,
+    write_message,
+)
 
 WEIGHTS = Published("HPSv3.safetensors", "", "")
 """The published file; its authors state no checksum."""
 
 TOKEN = "<|Reward|>"
-FACTOR, PATCH, FRAMES = 28, 14, 2
-"""The sides of what one token of the language model sees and of a patch in pixels, and the frames that a patch spans."""
 PIXELS = 256 * FACTOR**2
 """The pixels of the resized image, roughly."""
 
@@ -83,23 +89,6 @@ END
 """
 """What the model is asked, by its authors."""
 
-CHAT = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>{image}<|vision_end|>{text}"
-    "<|im_end|>\n<|im_start|>assistant\n"
-)
-"""Qwen2-VL's format of a message with an image."""
-
-
-class Resize(ABC):
-    """A way to resize images to any height and width."""
-
-    differentiable: bool = True
-    """Whether the result has a gradient in the pixels."""
-
-    @abstractmethod
-    def __call__(self, samples: Tensor, height: int, width: int) -> Tensor:
-        r"""Returns pixels in [0, 1], with shape :math:`(B, 3, H, W)`, at another size."""
-
 
 class PillowResize(Resize):
     """To bytes, bicubic with Pillow, as the authors read files."""
@@ -125,19 +114,13 @@ FITS: Mapping[Preprocessing, Resize] = MappingProxyType(
 """The preprocessing that ``official`` and ``training`` stand for."""
 
 
-class Network(nn.Module):
+class Network(Reader):
     """Qwen2-VL with the head of HPSv3."""
 
     def __init__(self, config: Any, vocabulary: int) -> None:
-        from transformers import Qwen2VLModel
-
-        super().__init__()
-        config.get_text_config().vocab_size = vocabulary
-        model = Qwen2VLModel(config)
-        self.visual, self.language_model = model.visual, model.language_model
-        width = config.get_text_config().hidden_size
+        super().__init__(config, vocabulary)
         self.rm_head = nn.Sequential(
-            nn.Linear(width, 1024), nn.ReLU(), nn.Dropout(0.05), nn.Linear(1024, 16), nn.ReLU(), nn.Linear(16, 2)
+            nn.Linear(self.width, 1024), nn.ReLU(), nn.Dropout(0.05), nn.Linear(1024, 16), nn.ReLU(), nn.Linear(16, 2)
         )
 
     def forward(self, patches: Tensor, grid: Tensor, tokens: Tensor, image: int, reward: int) -> Tensor:
@@ -150,13 +133,8 @@ class Network(nn.Module):
             image: The token whose places the image takes.
             reward: The token whose hidden state is read.
         """
-        seen = self.visual(patches.to(self.visual.dtype), grid_thw=grid).pooler_output
-        embedded = self.language_model.embed_tokens(tokens)
-        places = (tokens == image).unsqueeze(-1).expand_as(embedded)
-        embedded = embedded.masked_scatter(places, seen.to(embedded))
-        # positions count tokens, as in the authors' program, and not rows and columns as in Qwen2-VL itself
-        hidden = self.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        return self.rm_head(hidden[tokens == reward].float())[0, 0]
+        states = self.read(patches, grid, tokens, image)
+        return self.rm_head(states[tokens[0] == reward].float())[0, 0]
 
 
 class HPSv3(Reward):
@@ -186,89 +164,22 @@ class HPSv3(Reward):
         self.fit = FITS[preprocessing]
         self.differentiable = self.fit.differentiable
         self.pixels = pixels
-        self.tokenizer = pretrained(AutoTokenizer, base)
-        self.tokenizer.add_special_tokens({"additional_special_tokens": [TOKEN]})
-        self.image_token, self.reward_token = self.tokenizer.convert_tokens_to_ids(["<|image_pad|>", TOKEN])
+        self.tokenizer = load_tokenizer(base, [TOKEN])
+        self.image_token, self.reward_token = self.tokenizer.convert_tokens_to_ids([IMAGE, TOKEN])
         file = find(path, [WEIGHTS], verify=False)
-        state = renamed(read_state(file))
-        config, rows = pretrained(AutoConfig, base), len(state.get("language_model.embed_tokens.weight", ()))
-        network = blank(lambda: Network(config, rows))
-        compare(network.state_dict(), state, file, "HPSv3")
-        heads = {name: weight.float() for name, weight in state.items() if name.startswith("rm_head.")}
-        self.network = fill(network, {name: w.to(getattr(torch, dtype)) for name, w in state.items()} | heads)
+        self.network = load_network(Network, base, renamed(read_state(file)), file, "HPSv3", dtype)
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         check_images(samples, prompts, self.label)
-        height, width = resized(samples.shape[-2], samples.shape[-1], self.pixels)
+        height, width = resized(samples.shape[-2], samples.shape[-1], self.pixels, self.pixels)
         pixels = normalize_pixels(self.fit(samples, height, width))
-        grid = torch.tensor([[1, height // PATCH, width // PATCH]], device=samples.device)
-        return torch.stack(
-            [self._rate(x, grid, self._tokens(prompt, grid)) for x, prompt in zip(pixels, prompts, strict=True)]
+        return torch.stack([self._rate(x, prompt) for x, prompt in zip(pixels, prompts, strict=True)])
+
+    def _rate(self, pixels: Tensor, prompt: str) -> Tensor:
+        """Returns the score of one image, a scalar."""
+        frames = pixels.expand(FRAMES, -1, -1, -1)
+        grid = patch_grid(frames)
+        tokens = write_message(self.tokenizer, IMAGE, grid, INSTRUCTION, prompt)
+        return recomputed(
+            lambda x: self.network(to_patches(x), grid, tokens, self.image_token, self.reward_token), frames
         )
-
-    def _rate(self, pixels: Tensor, grid: Tensor, tokens: Tensor) -> Tensor:
-        def rate(x: Tensor) -> Tensor:
-            return self.network(to_patches(x), grid, tokens, self.image_token, self.reward_token)
-
-        return (
-            checkpoint(rate, pixels, use_reentrant=False, preserve_rng_state=False)
-            if pixels.requires_grad
-            else rate(pixels)
-        )
-
-    def _tokens(self, prompt: str, grid: Tensor) -> Tensor:
-        """Returns the tokens of the message about a prompt, with shape (1, L)."""
-        if "<|" in prompt:
-            raise ValueError(f"HPSv3: expected a prompt without special tokens <|…|>, got {quote(prompt)}; remove them")
-        image = "<|image_pad|>" * int(grid.prod() // (FACTOR // PATCH) ** 2)
-        text = CHAT.replace("{image}", image).replace("{text}", INSTRUCTION).replace("{prompt}", prompt)
-        return self.tokenizer(text, return_tensors="pt").input_ids.to(grid.device)
-
-
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights under the names of :class:`Network`, from those of older or newer versions of transformers.
-
-    The weights of the output layer ``lm_head``, which HPSv3 does not use, are left out.
-    """
-    rules: list[tuple[str, str]] = [
-        (r"^model\.(visual|language_model)\.", r"\1."),
-        (r"^model\.", "language_model."),
-    ]
-    found = {}
-    for name, weight in state.items():
-        if not name.startswith("lm_head."):
-            new = next((re.sub(old, to, name) for old, to in rules if re.match(old, name)), name)
-            found[new] = weight
-    return found
-
-
-def resized(height: int, width: int, pixels: int, factor: int = FACTOR) -> tuple[int, int]:
-    """Returns height and width as multiples of ``factor`` with nearly the same ratio and about so many pixels.
-
-    Raises:
-        ValueError: If one side is more than 200 times the other.
-    """
-    if max(height, width) > 200 * min(height, width):
-        raise ValueError(
-            f"HPSv3: expected sides of a ratio of at most 200, got {height} × {width} pixels; crop the images"
-        )
-    h, w = (max(factor, round(side / factor) * factor) for side in (height, width))
-    if h * w > pixels:
-        scale = math.sqrt(height * width / pixels)
-        h, w = (max(factor, math.floor(side / scale / factor) * factor) for side in (height, width))
-    elif h * w < pixels:
-        scale = math.sqrt(pixels / (height * width))
-        h, w = (math.ceil(side * scale / factor) * factor for side in (height, width))
-    return h, w
-
-
-def to_patches(image: Tensor) -> Tensor:
-    r"""Returns the patches of an image :math:`(3, H, W)`, twice in time, grouped by the 2 × 2 that one token sees.
-
-    Their shape is :math:`(HW / 14^2, 3 \cdot 2 \cdot 14^2)`.
-    """
-    channels, height, width = image.shape
-    merge = FACTOR // PATCH
-    rows, columns = height // FACTOR, width // FACTOR
-    frames = image.expand(FRAMES, -1, -1, -1).reshape(FRAMES, channels, rows, merge, PATCH, columns, merge, PATCH)
-    return frames.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(rows * columns * merge**2, -1)

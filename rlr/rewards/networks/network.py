@@ -149,6 +149,20 @@ def check_images(samples: Tensor, prompts: Sequence[str], label: str, slack: flo
     check_range(samples, label, slack)
 
 
+def check_videos(samples: Tensor, prompts: Sequence[str], label: str, slack: float = 1e-2) -> None:
+    """Checks that samples are videos with one prompt each, and pixels in [0, 1].
+
+    Raises:
+        ValueError: If they are not; it names the reward by its label.
+    """
+    if samples.ndim != 5 or samples.shape[2] != 3 or len(samples) != len(prompts) or not len(prompts):
+        raise ValueError(
+            f"{label}: expected videos of shape (B, F, 3, H, W) and B prompts, got shape {tuple(samples.shape)} and "
+            f"{len(prompts)} prompts"
+        )
+    check_range(samples, label, slack)
+
+
 def in_chunks(function: Callable[..., Tensor], size: int, samples: Tensor, *others: Tensor) -> Tensor:
     """Applies ``function`` to at most ``size`` rows at once, recomputing each chunk where a gradient needs it."""
     parts = list(zip(*(tensor.split(size) for tensor in (samples, *others)), strict=True))
