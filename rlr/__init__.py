@@ -159,6 +159,7 @@ if TYPE_CHECKING:
     from rlr.samplers import DDIM as DDIM
     from rlr.samplers import AllButLast as AllButLast
     from rlr.samplers import Ancestral as Ancestral
+    from rlr.samplers import Consistency as Consistency
     from rlr.samplers import DanceSDE as DanceSDE
     from rlr.samplers import FixedWindow as FixedWindow
     from rlr.samplers import FlowSDE as FlowSDE

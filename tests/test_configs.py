@@ -388,6 +388,9 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     ]
     if base_model(config).rpartition(".")[2] in SIZED:
         small.append(f"{inner}.size=32")
+    if ".T2VTurbo" in str(args["model"]):
+        # the LoRA is beside the weights
+        small.append(f"{inner}.consistency.init_args.path={folder}")
     if full_size:
         frames, size = full_size
         small += [f"{inner}.frames={frames}", f"{inner}.size={size}"]
