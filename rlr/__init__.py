@@ -154,6 +154,7 @@ if TYPE_CHECKING:
     from rlr.rewards import RunningZScore as RunningZScore
     from rlr.rewards import Scaling as Scaling
     from rlr.rewards import Squash as Squash
+    from rlr.rewards import ViCLIP as ViCLIP
     from rlr.rewards import VLMJudge as VLMJudge
     from rlr.samplers import CPS as CPS
     from rlr.samplers import DDIM as DDIM

@@ -43,6 +43,7 @@ from rlr.rewards import (
     Remote,
     Reward,
     RunningZScore,
+    ViCLIP,
     VLMJudge,
 )
 from rlr.rewards.base import Scores
@@ -54,6 +55,7 @@ from rlr.toy.world.motion import parse_clip
 from tests.data.completions import Completions, completion, running
 from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
+from tests.rewards.random_viclip import viclip
 from tests.rewards.server import serving
 from tests.rewards.test_hpsv3 import write
 
@@ -199,6 +201,8 @@ CASES = {
         FrameReward, False, (-10, -0.1), lambda: FrameReward(JPEGCompressibility(), EvenlySpaced(2)), C
     ),
     "frames, doubled": Case(DoubledRange, True, (-M, M), lambda: DoubledRange(FrameReward(pick())), C),
+    "viclip": Case(ViCLIP, True, (-1, 1), viclip, C),
+    "viclip, official": Case(ViCLIP, True, (-1, 1), lambda: viclip(OFFICIAL), C),
     "motion": Case(MotionCheck, True, (0, 1), prompts=C),
     "motion, partial": Case(MotionCheck, True, (0, 1), lambda: MotionCheck(partial=True), C),
     "dynamic": Case(DynamicCheck, False, (0, 1), prompts=C),
