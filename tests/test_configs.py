@@ -395,7 +395,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         small.append(f"{inner}.size=32")
     if ".T2VTurbo" in str(args["model"]):
         # the LoRA is beside the weights
-        small.append(f"{inner}.consistency.init_args.path={folder}")
+        small.append(f"{inner}.variant.init_args.path={folder}")
     if full_size:
         frames, size = full_size
         # ViCLIP reads eight frames

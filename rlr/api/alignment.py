@@ -114,8 +114,7 @@ def align(
     The pipeline itself makes aligned images afterwards. The model is moved to the accelerator if there is one.
 
     Args:
-        pipe: A pipeline of Stable Diffusion 1.x, 2.x, 3 or XL, FLUX.1, FLUX.2, Qwen-Image, Z-Image, Wan, CogVideoX, LTX-Video
-            or HunyuanVideo 1.5, of which a LoRA is trained, or a model of this library, such as
+        pipe: A pipeline of a class in ``FAMILIES``, of which a LoRA is trained, or a model of this library, such as
             ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
         reward: A reward, or a function of images in [0, 1] and prompts for :class:`~rlr.rewards.FunctionReward`.
         prompts: Training prompts, or a data set.

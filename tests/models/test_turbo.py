@@ -18,6 +18,7 @@ from rlr.models import Architecture, Frozen, LoRA, T2VTurbo, VideoCrafter
 from rlr.models.export import OfficialVideoCrafter
 from rlr.models.videocrafter.keys import in_order, unet_layout
 from rlr.models.videocrafter.lora_list import add_lora, layers
+from rlr.models.videocrafter.network import GuidedUNetConfig
 from rlr.samplers import Consistency
 from tests.models.random_turbo import GUIDED, UNET, random_factors, recorded, walk, walked, write_random_turbo
 from tests.models.random_vc import small
@@ -43,8 +44,8 @@ def theirs(model: VideoCrafter) -> dict[str, Tensor]:
 
 
 def turbo(folder: Path, **options: Any) -> VideoCrafter:
-    consistency = T2VTurbo(**{"path": str(folder)} | options)
-    return VideoCrafter(str(folder), trainable=Frozen(), consistency=consistency)
+    variant = T2VTurbo(**{"path": str(folder)} | options)
+    return VideoCrafter(str(folder), trainable=Frozen(), variant=variant)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_the_order_of_names_is_that_of_the_recorded_checkpoints(version: str) ->
 
 def test_the_walk_over_the_published_model() -> None:
     shapes = {name.removeprefix(UNET): shape for name, shape in keys()["t2v_512_v2.0"].items()}
-    unet = replace(Architecture().unet, time_cond_proj_dim=256)
+    unet = GuidedUNetConfig()
     ours = unet_layout(unet).to_theirs(blank(replace(Architecture(), unet=unet).build_unet).state_dict())
     expected = walked(recorded(), shapes)
     assert layers(ours) == list(expected)
@@ -90,7 +91,7 @@ def test_the_sum_of_each_kind_of_layer_is_that_by_hand(
 ) -> None:
     name = LAYERS[kind]
     up, down = factors[name]
-    weight = model.consistency._projection(16) if name == GUIDED else theirs(base)[name]
+    weight = model.turbo._projection(16) if name == GUIDED else theirs(base)[name]
     product = torch.zeros(weight.shape)
     for out in range(up.shape[0]):
         for inside in range(down.shape[1]):
@@ -168,7 +169,7 @@ def test_files_of_other_kinds_are_one_sentence(random_vc: Path, tmp_path: Path) 
         turbo(random_vc, path="nobody/nothing")
     broken = alter(random_vc, tmp_path, lambda state: state.pop(f"{UNET}out.2.weight"))
     with pytest.raises(ValueError, match=r"out\.2\.weight is missing .* set the model\.ckpt of this very model"):
-        VideoCrafter(broken, consistency=T2VTurbo(str(random_vc)))
+        VideoCrafter(broken, variant=T2VTurbo(str(random_vc)))
 
 
 def test_any_rank_is_read(random_vc: Path, tmp_path: Path, model: VideoCrafter) -> None:
@@ -235,28 +236,26 @@ def test_a_chain_of_four_steps_is_the_published_program(model: VideoCrafter) -> 
 
 
 def test_an_export_holds_the_lora_and_reads_a_guidance(random_vc: Path, tmp_path: Path) -> None:
-    consistency = T2VTurbo(str(random_vc))
-    model = VideoCrafter(str(random_vc), trainable=LoRA(rank=2), consistency=consistency)
+    variant = T2VTurbo(str(random_vc))
+    model = VideoCrafter(str(random_vc), trainable=LoRA(rank=2), variant=variant)
     generator = torch.Generator().manual_seed(0)
     for weight in model.trainable.values():
         weight.data += 0.2 * torch.randn(weight.shape, generator=generator)
     folder = tmp_path / "whole"
     OfficialVideoCrafter().write(model, folder)
-    again = VideoCrafter(str(folder), trainable=Frozen(), consistency=T2VTurbo(None))
+    again = VideoCrafter(str(folder), trainable=Frozen(), variant=T2VTurbo(None))
     torch.testing.assert_close(estimate(again), estimate(model), rtol=1e-4, atol=1e-4)
     assert again.noise_schedule.grid(4) == model.noise_schedule.grid(4)
-    with pytest.raises(
-        ValueError, match="found a denoiser with a guidance scale as input; set consistency to a T2VTurbo"
-    ):
+    with pytest.raises(ValueError, match="found a denoiser with a guidance scale as input; set variant to a T2VTurbo"):
         VideoCrafter(str(folder))
     with pytest.raises(
-        ValueError, match=r"expected VideoCrafter2, found a denoiser with .*; set consistency\.path to null"
+        ValueError, match=r"expected VideoCrafter2, found a denoiser with .*; set variant\.path to null"
     ):
-        VideoCrafter(str(folder), consistency=consistency)
+        VideoCrafter(str(folder), variant=variant)
     with pytest.raises(
-        ValueError, match=r"expected T2V-Turbo's weights, found a denoiser without .*; set consistency\.path"
+        ValueError, match=r"expected T2V-Turbo's weights, found a denoiser without .*; set variant\.path"
     ):
-        VideoCrafter(str(random_vc), consistency=T2VTurbo(None))
+        VideoCrafter(str(random_vc), variant=T2VTurbo(None))
 
 
 def test_other_numbers_are_refused() -> None:
@@ -266,7 +265,7 @@ def test_other_numbers_are_refused() -> None:
 
 
 def test_half_of_the_digits_are_those_of_the_sum(random_vc: Path, model: VideoCrafter) -> None:
-    half = VideoCrafter(str(random_vc), trainable=Frozen(), dtype="bfloat16", consistency=T2VTurbo(str(random_vc)))
+    half = VideoCrafter(str(random_vc), trainable=Frozen(), dtype="bfloat16", variant=T2VTurbo(str(random_vc)))
     expected = theirs(model)
     assert all(torch.equal(weight, expected[name].bfloat16()) for name, weight in theirs(half).items())
     assert estimate(half).isfinite().all()

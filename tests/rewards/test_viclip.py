@@ -93,11 +93,11 @@ def test_a_prompt_that_loses_its_end_is_named(file):
     ],
 )
 def test_which_frames(reward, frames, expected):
-    assert reward.clips(frames) == expected
+    assert reward.sets(frames) == expected
     assert {tuple(reward.select_frames(frames, seed).frames) for seed in range(30)} == set(map(tuple, expected))
 
 
-def test_the_score_of_a_video_is_the_mean_of_its_clips(reward):
+def test_the_score_of_a_video_is_the_mean_of_its_sets_of_frames(reward):
     x = videos(16)
     whole, selections = reward(x, PROMPTS), [reward.select_frames(16, seed) for seed in range(400)]
     parts = {tuple(s.frames): s.score(x[:, s.frames], PROMPTS).values for s in selections[:30]}
@@ -177,17 +177,17 @@ def test_a_file_that_does_not_fit_is_one_sentence(authors, file, tmp_path: Path)
 
 
 def test_the_mix_of_t2v_turbo(reward):
-    """One frame for the preference, one clip for the video, from the frames of both."""
+    """One frame for the preference, eight for the video, from the frames of both."""
     pick = PickScore(str(FOLDER))
     mix = Combine({"image": FrameReward(pick, RandomFrame()), "video": reward}, {"image": 1.0, "video": 2.0})
     x = videos(16, height=32, width=32)
     whole = mix.score(x, PROMPTS)
     torch.testing.assert_close(whole.values, whole.parts["image"] + 2 * whole.parts["video"])
-    selection, clip = mix.select_frames(16, 5), reward.select_frames(16, 5)
-    assert set(clip.frames) <= set(selection.frames)
+    selection, own = mix.select_frames(16, 5), reward.select_frames(16, 5)
+    assert set(own.frames) <= set(selection.frames)
     assert len(selection.frames) in (8, 9)
     pixels = x[:, selection.frames].clone().requires_grad_()
     parts = selection.score(pixels, PROMPTS)
-    torch.testing.assert_close(parts.parts["video"], clip.score(x[:, clip.frames], PROMPTS).values, rtol=0, atol=1e-5)
+    torch.testing.assert_close(parts.parts["video"], own.score(x[:, own.frames], PROMPTS).values, rtol=0, atol=1e-5)
     (slope,) = torch.autograd.grad(parts.values.sum(), pixels)
     assert (slope.abs().amax((0, 2, 3, 4)) > 0).all()

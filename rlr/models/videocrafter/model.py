@@ -51,7 +51,7 @@ class VideoCrafter(LatentDiffusion):
         path: A file of weights, a folder with ``model.ckpt`` or ``model.safetensors``, or a hub id such as
             ``VideoCrafter/VideoCrafter2``.
         variant: One of the published sizes, or others; by default what a ``config.json`` beside the weights states, and
-            VideoCrafter2's without one.
+            VideoCrafter2's without one. A :class:`~rlr.models.T2VTurbo` makes a consistency model of it.
         trainable: The weights of the denoiser that are trained; by default ``LoRA()``.
         dtype: The type of the frozen weights. The states of the chain stay float32 in any case.
         frames: The number :math:`F` of frames; by default that of training.
@@ -63,7 +63,6 @@ class VideoCrafter(LatentDiffusion):
         decode_chunk: How many frames are decoded at once, or None for all. Where a gradient is asked for and there are
             more, each chunk is decoded a second time in the backward pass, so that memory is that of one.
         text: Where the text tower and the embeddings are kept; by default ``WithModel()``.
-        consistency: What makes a consistency model of it; by default it is the model of the file.
 
     Raises:
         FileNotFoundError: If there is no file.
@@ -75,7 +74,7 @@ class VideoCrafter(LatentDiffusion):
     def __init__(
         self,
         path: str = "VideoCrafter/VideoCrafter2",
-        variant: Variant | Architecture | None = None,
+        variant: Variant | Architecture | T2VTurbo | None = None,
         trainable: Trainable | None = None,
         dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32",
         frames: int | None = None,
@@ -85,18 +84,17 @@ class VideoCrafter(LatentDiffusion):
         checkpointing: bool = False,
         decode_chunk: int | None = 1,
         text: TextPlacement | None = None,
-        consistency: T2VTurbo | None = None,
     ) -> None:
         file = _find(path)
-        architecture = _architecture(variant, file, consistency)
+        architecture, turbo = _architecture(variant, file), variant if isinstance(variant, T2VTurbo) else None
         merges = file.with_name(MERGES) if file.with_name(MERGES).is_file() else None
         number = getattr(torch, dtype)
-        parts = _load(file, architecture, number, consistency)
+        parts = _load(file, architecture, number, turbo)
         load = partial(load_text, file, architecture, number)
         identity = f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns} {dtype}"
         prompts = OpenCLIPPrompts(load, architecture.text, identity, merges, text)
         super().__init__(prompts, parts.vae, trainable or LoRA(), {"unet": parts.unet})
-        self.file, self.architecture, self.merges, self.consistency = file, architecture, merges, consistency
+        self.file, self.architecture, self.merges, self.turbo = file, architecture, merges, turbo
         self.noise_schedule = parts.schedule
         self.asked = _check_rate(architecture.fps if fps is None else fps)
         self.decode_chunk = _check_chunk(decode_chunk)
@@ -120,8 +118,8 @@ class VideoCrafter(LatentDiffusion):
     def encode(self, prompts: Sequence[str]) -> Condition:
         text = self.text(prompts).tensors["text"]
         tensors = {"text": text, "fps": text.new_full((len(prompts),), self.asked, dtype=torch.float32)}
-        if self.consistency:
-            tensors["guidance"] = self.consistency.embedding(len(prompts), text.device)
+        if self.turbo:
+            tensors["guidance"] = self.turbo.embedding(len(prompts), text.device)
         return Condition(tensors)
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
@@ -152,7 +150,7 @@ class VideoCrafter(LatentDiffusion):
         return pixels.unflatten(0, latents.shape[:2])
 
     def fresh_network(self) -> Any:
-        return _load(self.file, self.architecture, self.dtype, self.consistency).unet.to(self.device)
+        return _load(self.file, self.architecture, self.dtype, self.turbo).unet.to(self.device)
 
     def preview(self, network: Any) -> Tensor:
         x = torch.randn((1, *self.latent_shape(self.size)), generator=torch.Generator().manual_seed(0)).to(self.device)
@@ -174,14 +172,14 @@ def _find(path: str) -> Path:
     return file
 
 
-def _architecture(variant: Variant | Architecture | None, file: Path, consistency: T2VTurbo | None) -> Architecture:
+def _architecture(variant: Variant | Architecture | T2VTurbo | None, file: Path) -> Architecture:
+    if isinstance(variant, T2VTurbo):
+        return variant.architecture(_stated(file), file)
     found = _stated(file) if variant is None else variant.value if isinstance(variant, Variant) else variant
-    if consistency:
-        return consistency.architecture(found, file)
-    if found.unet.time_cond_proj_dim is not None:
+    if found.unet.guidance is not None:
         raise ValueError(
-            f"{file}: expected a VideoCrafter, found a denoiser with a guidance scale as input; set consistency to a T2VTurbo "
-            "with path: null"
+            f"{file}: expected a VideoCrafter, found a denoiser with a guidance scale as input; set variant to a T2VTurbo with "
+            "path: null"
         )
     return found
 
@@ -191,10 +189,8 @@ def _stated(file: Path) -> Architecture:
     return Architecture.read(config) if config.is_file() else Variant.v2_512.value
 
 
-def _load(file: Path, architecture: Architecture, dtype: torch.dtype, consistency: T2VTurbo | None) -> Parts:
-    if consistency is None:
-        return load_official(file, architecture, dtype)
-    return consistency.load(file, architecture, dtype)
+def _load(file: Path, architecture: Architecture, dtype: torch.dtype, turbo: T2VTurbo | None) -> Parts:
+    return turbo.load(file, architecture, dtype) if turbo else load_official(file, architecture, dtype)
 
 
 def _check_rate(fps: float) -> float:

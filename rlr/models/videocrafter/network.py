@@ -5,6 +5,7 @@ Both descend from ModelScope's text-to-video model: blocks, norms, order and ini
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import UNet3DConditionModel
@@ -31,7 +32,6 @@ class UNetConfig:
         temporal_conv: Whether a convolution over frames follows each residual block (VideoCrafter2).
         use_relative_position: Whether temporal attention learns relative positions (VideoCrafter1).
         temporal_length: The distance in frames beyond which relative positions are equal.
-        time_cond_proj_dim: The width of the embedding of a guidance scale that is an input (T2V-Turbo); None without one.
     """
 
     model_channels: int = 320
@@ -46,12 +46,36 @@ class UNetConfig:
     temporal_conv: bool = True
     use_relative_position: bool = False
     temporal_length: int = 16
-    time_cond_proj_dim: int | None = None
 
     @property
     def attended(self) -> tuple[bool, ...]:
         """For each level, from the highest resolution, whether it has attention."""
         return tuple(2**level in self.attention_resolutions for level in range(len(self.channel_mult)))
+
+    @property
+    def guidance(self) -> int | None:
+        """The width of the embedding of a guidance scale that is an input; None without one."""
+        return None
+
+
+@dataclass(frozen=True)
+class GuidedUNetConfig(UNetConfig):
+    """That of a network that reads a guidance scale, as T2V-Turbo's.
+
+    Args:
+        time_cond_proj_dim: The width of its embedding.
+    """
+
+    time_cond_proj_dim: int = 256
+
+    @property
+    def guidance(self) -> int | None:
+        return self.time_cond_proj_dim
+
+
+def unet_config(**settings: Any) -> UNetConfig:
+    """Returns what settings under the authors' names describe."""
+    return (GuidedUNetConfig if "time_cond_proj_dim" in settings else UNetConfig)(**settings)
 
 
 class RatedTimeEmbedding(nn.Module):
@@ -95,7 +119,7 @@ def build_unet(config: UNetConfig) -> UNet3DConditionModel:
         cross_attention_dim=config.context_dim,
         # in the three-dimensional blocks this is the size of a head
         attention_head_dim=config.num_head_channels,
-        time_cond_proj_dim=config.time_cond_proj_dim,
+        time_cond_proj_dim=config.guidance,
     )
     if config.fps_cond:
         unet.time_embedding = RatedTimeEmbedding(unet.time_embedding, config.model_channels, 4 * config.model_channels)
@@ -131,7 +155,7 @@ def call(
         time: The network's times, with shape :math:`(B)` or ().
         text: The text embeddings, with shape :math:`(B, L, D)`.
         fps: Frames a second, with shape :math:`(B)`; unused by a network without ``fps_cond``.
-        guidance: The embedding of the guidance scale, with shape :math:`(B, E)`, for a network with ``time_cond_proj_dim``.
+        guidance: The embedding of the guidance scale, with shape :math:`(B, E)`, for a network that reads one.
     """
     rated = isinstance(unet.time_embedding, RatedTimeEmbedding)
     given = [unet.time_proj(fps)] * rated + ([] if guidance is None else [guidance])

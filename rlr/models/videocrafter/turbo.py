@@ -14,6 +14,7 @@ from rlr.models.videocrafter.architecture import Architecture
 from rlr.models.videocrafter.checkpoint import PREFIXES, Complete, Parts, as_written, load_official, within
 from rlr.models.videocrafter.keys import unet_layout
 from rlr.models.videocrafter.lora_list import add_lora, read_factors
+from rlr.models.videocrafter.network import GuidedUNetConfig
 from rlr.schedules import DiscreteSchedule, distilled
 
 FILE, UNET = Published("unet_lora.pt"), PREFIXES["unet"]
@@ -73,19 +74,19 @@ class T2VTurbo:
             file: The file, for the message.
 
         Raises:
-            ValueError: If the file reads a guidance scale already and a LoRA is to be added, or it does not and there is none.
+            ValueError: If the file reads a guidance scale already and a LoRA is to be added, or neither.
         """
-        reads = base.unet.time_cond_proj_dim is not None
+        reads = base.unet.guidance is not None
         if reads is (self.path is not None):
             expected, found, remedy = (
-                ("VideoCrafter2", "with", "set consistency.path to null")
+                ("VideoCrafter2", "with", "set variant.path to null")
                 if reads
-                else ("T2V-Turbo's weights", "without", "set consistency.path to its LoRA")
+                else ("T2V-Turbo's weights", "without", "set variant.path to its LoRA")
             )
             raise ValueError(
                 f"{file}: expected {expected}, found a denoiser {found} a guidance scale as input; {remedy}"
             )
-        return base if reads else replace(base, unet=replace(base.unet, time_cond_proj_dim=WIDTH))
+        return base if reads else replace(base, unet=GuidedUNetConfig(**vars(base.unet), time_cond_proj_dim=WIDTH))
 
     def load(self, file: Path, architecture: Architecture, dtype: torch.dtype) -> Parts:
         """Returns the parts of the model.

@@ -4,8 +4,8 @@ r"""ViCLIP: how well a video shows its prompt.
     \qquad S_j = \{j, j + k, \dots, j + 7 k\}
 
 with the video tower :math:`f`, which reads eight frames, the text tower :math:`g`, and :math:`k = \lfloor F / 8 \rfloor` for a
-video of :math:`F` frames. An update sees one of the :math:`k` clips, any with the same chance, as in the training of T2V-Turbo; the
-demo of ViCLIP's authors scores the first.
+video of :math:`F` frames. An update sees one of the :math:`k` sets of frames, any with the same chance, as in the training of
+T2V-Turbo; the demo of ViCLIP's authors scores the first.
 
 References:
     | InternVid: A Large-scale Video-Text Dataset for Multimodal Understanding and Generation (Wang et al., 2023)
@@ -43,7 +43,7 @@ class ViCLIP(NetworkReward):
         sizes: The sizes of the network; by default those of ViCLIP-L/14.
         preprocessing: ``training`` resizes the shorter side (bicubic) and crops the center, where T2V-Turbo crops at random;
             ``official`` resizes both sides (bilinear, not antialiased) as the authors' demo. Both have a gradient.
-        chunk: The number of clips to score at once.
+        chunk: The number of videos to score at once.
         cache: The number of prompts whose features are cached.
     """
 
@@ -76,10 +76,10 @@ class ViCLIP(NetworkReward):
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
         self._check(samples, prompts)
         texts = self._text_features(prompts)
-        return torch.stack([self.rate(samples[:, clip], texts) for clip in self.clips(samples.shape[1])]).mean(0)
+        return torch.stack([self.rate(samples[:, chosen], texts) for chosen in self.sets(samples.shape[1])]).mean(0)
 
-    def clips(self, frames: int) -> list[list[int]]:
-        r"""Returns the numbers of the frames of each clip :math:`S_j` of a video of ``frames`` frames.
+    def sets(self, frames: int) -> list[list[int]]:
+        r"""Returns the sets :math:`S_j` of numbers of frames of a video of ``frames`` frames.
 
         Raises:
             ValueError: If there are fewer than the network reads.
@@ -93,9 +93,9 @@ class ViCLIP(NetworkReward):
         return [list(range(j, frames, k))[: self.frames] for j in range(k)]
 
     def select_frames(self, frames: int, seed: int) -> FrameSelection:
-        clips = self.clips(frames)
-        j = int(torch.randint(len(clips), (), generator=torch.Generator().manual_seed(seed)))
-        return FrameSelection(clips[j], self.score)
+        sets = self.sets(frames)
+        j = int(torch.randint(len(sets), (), generator=torch.Generator().manual_seed(seed)))
+        return FrameSelection(sets[j], self.score)
 
     def preprocess(self, samples: Tensor) -> Tensor:
         r"""Returns the network's input, with shape :math:`(B, 8, 3, s, s)`, from pixels in [0, 1]."""
