@@ -110,7 +110,7 @@ class Architecture:
         Raises:
             ValueError: If it is no such file.
         """
-        parts = {"unet": unet_config, "vae": VAEConfig, "text": TextConfig}
+        parts: dict[str, Callable[..., Any]] = {"unet": unet_config, "vae": VAEConfig, "text": TextConfig}
         try:
             content = json.loads(path.read_text(), object_hook=_with_tuples)
             return cls(**{name: parts[name](**value) if name in parts else value for name, value in content.items()})
