@@ -155,12 +155,14 @@ if TYPE_CHECKING:
     from rlr.rewards import RunningZScore as RunningZScore
     from rlr.rewards import Scaling as Scaling
     from rlr.rewards import Squash as Squash
+    from rlr.rewards import ViCLIP as ViCLIP
     from rlr.rewards import VideoAlign as VideoAlign
     from rlr.rewards import VLMJudge as VLMJudge
     from rlr.samplers import CPS as CPS
     from rlr.samplers import DDIM as DDIM
     from rlr.samplers import AllButLast as AllButLast
     from rlr.samplers import Ancestral as Ancestral
+    from rlr.samplers import Consistency as Consistency
     from rlr.samplers import DanceSDE as DanceSDE
     from rlr.samplers import FixedWindow as FixedWindow
     from rlr.samplers import FlowSDE as FlowSDE

@@ -94,6 +94,19 @@ def uniform(steps: int, training_steps: int, offset: int) -> Tensor:
     return torch.arange(0, training_steps, training_steps // steps) + offset
 
 
+def distilled(steps: int, training_steps: int, offset: int, origin: int = 200) -> Tensor:
+    r"""Returns :math:`k (S - i \lfloor S / T \rfloor) - 1` for :math:`i = T - 1, \dots, 0` with :math:`k = \lfloor N / S \rfloor`.
+
+    These are every :math:`\lfloor S / T \rfloor`-th of :math:`S` = ``origin`` times, from the last one on (T2V-Turbo's).
+
+    Raises:
+        ValueError: If there are more than :math:`S` steps.
+    """
+    if steps > origin:
+        raise ValueError(f"{steps} steps do not fit {origin} times of a distilled model; use 1 … {origin} steps")
+    return training_steps // origin * (origin - torch.arange(steps).flip(0) * (origin // steps)) - 1
+
+
 def _last(steps: int, training_steps: int, offset: int) -> int:
     r"""Returns the largest :math:`i \lfloor N / T \rfloor + o` with :math:`i \lfloor N / T \rfloor < N`."""
     stride = training_steps // steps

@@ -114,10 +114,14 @@ def random_hunyuan15(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
 
 @pytest.fixture(scope="session")
 def random_vc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder of a random VideoCrafter of 4 frames of 16 x 16 pixels; see ``tests/models/random_vc.py``."""
+    """Returns the folder of a random VideoCrafter of 4 frames of 16 x 16 pixels; see ``tests/models/random_vc.py``.
+
+    It holds a LoRA of T2V-Turbo, too; see ``tests/models/random_turbo.py``.
+    """
+    from tests.models.random_turbo import write_random_turbo
     from tests.models.random_vc import small, write_random_vc
 
-    return write_random_vc(tmp_path_factory.mktemp("vc"), small())
+    return write_random_turbo(write_random_vc(tmp_path_factory.mktemp("vc"), small()), small())
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from rlr.schedules import RectifiedFlow
 from tests.data.fixtures import NO_PICTURES
 from tests.estimators.problems import Affine, Cosine
 from tests.rewards.folder import FOLDER
+from tests.rewards.random_viclip import SMALL, write_random_viclip
 from tests.rewards.test_videoalign import write as write_videoalign
 
 ROOT = Path(__file__).parents[1]
@@ -397,8 +399,13 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     ]
     if base_model(config).rpartition(".")[2] in SIZED:
         small.append(f"{inner}.size=32")
+    if ".T2VTurbo" in str(args["model"]):
+        # the LoRA is beside the weights
+        small.append(f"{inner}.variant.init_args.path={folder}")
     if full_size:
         frames, size = full_size
+        # ViCLIP reads eight frames
+        frames = 8 if ".ViCLIP" in str(args["reward"]) else frames
         small += [f"{inner}.frames={frames}", f"{inner}.size={size}"]
     wrapped = "reward" in args["reward"]["init_args"]
     reward = "--model.init_args.reward" + (".init_args.reward" if wrapped else "")
@@ -410,12 +417,25 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
         judge.mkdir()
         write_videoalign(judge)
         small += [f"{reward}.init_args.path={judge}", f"{reward}.init_args.base={judge / 'base'}"]
+    if ".ViCLIP" in str(args["reward"]):
+        small.append(f"--model.init_args.reward={json.dumps(mix(out))}")
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
     if data["class_path"].endswith(".PromptFile"):
         (out / "prompts.txt").write_text("a cat\na dog\na bird\n")
         small += [f"--data.init_args.{split}={out / 'prompts.txt'}" for split in ("train", "val")]
     return small
+
+
+def mix(folder: Path) -> dict:
+    """The sum of an image and a video reward, with small random networks."""
+    pick = {"class_path": "PickScore", "init_args": {"path": str(FOLDER)}}
+    sizes = {"path": str(write_random_viclip(folder)), "sizes": asdict(SMALL)}
+    rewards = {
+        "hpsv2": {"class_path": "FrameReward", "init_args": {"reward": pick}},
+        "viclip": {"class_path": "ViCLIP", "init_args": sizes},
+    }
+    return {"class_path": "Combine", "init_args": {"rewards": rewards, "weights": {"hpsv2": 1.0, "viclip": 2.0}}}
 
 
 @pytest.mark.parametrize("path", OPTIMISED, ids=name)

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import (
+    CogVideoXPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
     FluxPipeline,
+    HunyuanVideo15Pipeline,
+    LTXPipeline,
     QwenImagePipeline,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
@@ -31,10 +34,13 @@ from rlr.data import PromptData, Prompts
 from rlr.estimators import Estimator
 from rlr.io.terminal import TERMINAL
 from rlr.models import (
+    CogVideoX,
     DiffusionModel,
     Flux,
     Flux2,
     Guidance,
+    HunyuanVideo15,
+    LTXVideo,
     QwenImage,
     RescaledGuidance,
     StableDiffusion,
@@ -81,9 +87,12 @@ FAMILIES: Mapping[type, Family] = {
     QwenImagePipeline: Family(QwenImage.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0, RescaledGuidance),
     ZImagePipeline: Family(ZImage.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
     WanPipeline: Family(Wan.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
+    CogVideoXPipeline: Family(CogVideoX.from_pipeline, lambda: DDIM(25), 1.0),
+    LTXPipeline: Family(LTXVideo.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
+    HunyuanVideo15Pipeline: Family(HunyuanVideo15.from_pipeline, lambda: FlowSDE(10, 0.7), 1.0),
 }
-"""Sampler and guidance are those of the models' files, of ``flow_sde.yaml`` in ``configs/image/parts``, and of ``wan_row.yaml`` in
-``configs/video/parts``."""
+"""Sampler and guidance are those of the models' files, of ``flow_sde.yaml`` in ``configs/image/parts``, and of ``wan_row.yaml`` and
+``cogvideox_row.yaml`` in ``configs/video/parts``."""
 
 
 def align(
@@ -105,8 +114,8 @@ def align(
     The pipeline itself makes aligned images afterwards. The model is moved to the accelerator if there is one.
 
     Args:
-        pipe: A pipeline of Stable Diffusion 1.x, 2.x, 3 or XL, FLUX.1, FLUX.2, Qwen-Image, Z-Image or Wan, of which a LoRA is
-            trained, or a model of this library, such as ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
+        pipe: A pipeline of a class in ``FAMILIES``, of which a LoRA is trained, or a model of this library, such as
+            ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
         reward: A reward, or a function of images in [0, 1] and prompts for :class:`~rlr.rewards.FunctionReward`.
         prompts: Training prompts, or a data set.
         method: The name of a method: half_order, rlr, first_order, alignprop, draft_lv, refl or ddpo, or an estimator.

@@ -60,14 +60,14 @@ def map_state(path: Path) -> dict[str, Tensor]:
 
     A safetensors file of another program has no checksum: its size and header are checked, a flipped bit is not found.
 
-    A file of :func:`torch.save` may hold the state dict itself, or have it under ``"state_dict"`` or DeepSpeed's
+    A file of :func:`torch.save` may hold the state dict itself, or have it under ``"state_dict"``, ``"model"`` or DeepSpeed's
     ``"module"``; it is read with ``weights_only``, and mapped into memory where its format allows.
 
     Raises:
         ValueError: If the file holds anything but tensors.
     """
     content = _load_tensors(path) if path.suffix == ".safetensors" else read_archive(path, mmap=True)
-    for key in ("state_dict", "module"):
+    for key in ("state_dict", "module", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rlr.models.videocrafter.architecture import Architecture as Architecture
     from rlr.models.videocrafter.architecture import Variant as Variant
     from rlr.models.videocrafter.model import VideoCrafter as VideoCrafter
+    from rlr.models.videocrafter.turbo import T2VTurbo as T2VTurbo
     from rlr.models.wan import Wan as Wan
     from rlr.models.wrapper import ModelWrapper as ModelWrapper
     from rlr.models.z_image import ZImage as ZImage

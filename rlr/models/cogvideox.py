@@ -2,7 +2,7 @@ r"""CogVideoX, text to video, from folders in diffusers' layout, local or on the
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import (
@@ -21,7 +21,7 @@ from rlr.models.base import Condition, Size
 from rlr.models.discrete_scheduler import discrete_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import (
-    LatentDiffusion,
+    VideoLatentDiffusion,
     decode_in_chunks,
     decode_pixels,
     latent_frames,
@@ -37,7 +37,7 @@ KIND = "a CogVideoX"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
-class CogVideoX(LatentDiffusion):
+class CogVideoX(VideoLatentDiffusion):
     r"""A diffusion of videos with a transformer of joint attentions to prompt and video, T5, and an autoencoder causal in time.
 
     The network predicts :math:`v = \alpha \epsilon - \sigma x_0` at integer times. The schedule is scaled linear, with a
@@ -88,26 +88,59 @@ class CogVideoX(LatentDiffusion):
         vae_tiling: bool = False,
         text: TextPlacement | None = None,
     ) -> None:
-        folder, number = ModelFolder(path, KIND, PARTS, revision), getattr(torch, dtype)
+        folder = ModelFolder(path, KIND, PARTS, revision)
+        self._build(folder, trainable, getattr(torch, dtype), text)
+        self.set_size(Size(*size, frames, fps))
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: CogVideoXPipeline,
+        trainable: Trainable | None = None,
+        size: tuple[int, int] = (480, 720),
+        frames: int = 49,
+        fps: float = 8.0,
+    ) -> Self:
+        """Returns the model of a pipeline in memory.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
+        the pipeline itself makes the aligned videos after training.
+
+        Args:
+            pipe: The pipeline.
+            trainable: The weights of the transformer that are trained; by default as in the class.
+            size: Height and width in pixels.
+            frames: The number of frames.
+            fps: The frames a second of the samples' files.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
+        """
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, None)
+        model.set_size(Size(*size, frames, fps))
+        return model
+
+    def _build(
+        self,
+        folder: ModelFolder,
+        trainable: Trainable | None,
+        number: torch.dtype,
+        text: TextPlacement | None,
+    ) -> None:
+        """Reads the parts of a folder."""
         scheduler = folder.config(CogVideoXDDIMScheduler, "scheduler")
         noise_schedule, prediction = discrete_schedule(scheduler, CogVideoXDDIMScheduler)
         transformer = folder.network(CogVideoXTransformer3DModel, "transformer", torch_dtype=number)
         # diffusers leaves the table of positions in float64, and casts it in every step
         transformer.patch_embed.to(number)
         config = transformer.config
-        _check(config, path)
+        _check(config, folder.path)
         vae = load_autoencoder(folder, number, config.in_channels, AutoencoderKLCogVideoX)
         prompts = T5Prompts(folder, number, config.max_text_seq_length, placement=text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, ATTENTION)
         self.folder, self.scheduler = folder, scheduler
         self.noise_schedule, self.prediction = noise_schedule, prediction
-        self.size = Size(*size, frames, fps)
-        self.latent_shape(self.size)
-        self.save_memory(checkpointing, vae_slicing, vae_tiling)
-
-    @property
-    def source(self) -> str:
-        return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         config = self.transformer.config

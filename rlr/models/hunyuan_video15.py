@@ -2,7 +2,7 @@ r"""HunyuanVideo 1.5, text to video, from folders in diffusers' layout, local or
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import (
@@ -21,7 +21,7 @@ from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.hunyuan_text import HunyuanPrompts
 from rlr.models.latent import (
-    LatentDiffusion,
+    VideoLatentDiffusion,
     decode_in_chunks,
     latent_frames,
     latent_sides,
@@ -41,7 +41,7 @@ TARGETS = tuple(
 """The projections of the joint attentions, those of the video and of the text."""
 
 
-class HunyuanVideo15(LatentDiffusion):
+class HunyuanVideo15(VideoLatentDiffusion):
     r"""A rectified flow of videos with a transformer of two streams, a language model, ByT5, and an autoencoder causal in time.
 
     The network predicts the velocity :math:`v = \epsilon - x_0`; its time is :math:`1000 \sigma`. It reads the prompt's tokens
@@ -93,24 +93,58 @@ class HunyuanVideo15(LatentDiffusion):
         tokens: int = 1000,
         text: TextPlacement | None = None,
     ) -> None:
-        folder, number = ModelFolder(path, KIND, PARTS, revision), getattr(torch, dtype)
+        folder = ModelFolder(path, KIND, PARTS, revision)
+        self._build(folder, trainable, getattr(torch, dtype), tokens, text)
+        self.set_size(Size(*size, frames, fps))
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: HunyuanVideo15Pipeline,
+        trainable: Trainable | None = None,
+        size: tuple[int, int] = (480, 848),
+        frames: int = 121,
+        fps: float = 24.0,
+    ) -> Self:
+        """Returns the model of a pipeline in memory.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
+        the pipeline itself makes the aligned videos after training.
+
+        Args:
+            pipe: The pipeline.
+            trainable: The weights of the transformer that are trained; by default as in the class.
+            size: Height and width in pixels.
+            frames: The number of frames.
+            fps: The frames a second of the samples' files.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
+        """
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 1000, None)
+        model.set_size(Size(*size, frames, fps))
+        return model
+
+    def _build(
+        self,
+        folder: ModelFolder,
+        trainable: Trainable | None,
+        number: torch.dtype,
+        tokens: int,
+        text: TextPlacement | None,
+    ) -> None:
+        """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
         transformer = folder.network(HunyuanVideo15Transformer3DModel, "transformer", torch_dtype=number)
         check_flow_scheduler(scheduler, "HunyuanVideo15")
         config = transformer.config
-        _check(config, path)
+        _check(config, folder.path)
         vae = load_autoencoder(folder, number, config.out_channels, AutoencoderKLHunyuanVideo15)
         prompts = HunyuanPrompts(folder, number, tokens, text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, TARGETS)
         self.folder, self.scheduler = folder, scheduler
         self.guider = folder.config(ClassifierFreeGuidance, "guider")
-        self.size = Size(*size, frames, fps)
-        self.latent_shape(self.size)
-        self.save_memory(checkpointing, vae_slicing, vae_tiling)
-
-    @property
-    def source(self) -> str:
-        return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         frames = latent_frames(size, self.vae.config.temporal_compression_ratio, "HunyuanVideo15")

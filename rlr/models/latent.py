@@ -218,6 +218,26 @@ class ImageLatentDiffusion(LatentDiffusion):
         return factor
 
 
+class VideoLatentDiffusion(LatentDiffusion):
+    """Latent diffusion of videos in a folder of diffusers' layout; a family assigns :attr:`folder`."""
+
+    folder: ModelFolder
+    """The folder of the files."""
+
+    @property
+    def source(self) -> str:
+        return self.folder.path
+
+    def set_size(self, size: Size) -> None:
+        """Sets the size of the samples.
+
+        Raises:
+            ValueError: If the model has no samples of this size.
+        """
+        self.size = size
+        self.latent_shape(size)
+
+
 def load_autoencoder(
     folder: ModelFolder, dtype: torch.dtype, channels: int | None = None, kind: Any = AutoencoderKL
 ) -> Any:

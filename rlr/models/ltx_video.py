@@ -2,7 +2,7 @@ r"""LTX-Video, text to video, from folders in diffusers' layout, local or on the
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
@@ -14,7 +14,7 @@ from rlr.models.base import Condition, Size
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
 from rlr.models.latent import (
-    LatentDiffusion,
+    VideoLatentDiffusion,
     decode_in_chunks,
     flow_pipeline,
     latent_frames,
@@ -37,7 +37,7 @@ TARGETS = (
 """The projections of the attentions to the video and to the text, and the layers after them."""
 
 
-class LTXVideo(LatentDiffusion):
+class LTXVideo(VideoLatentDiffusion):
     r"""A rectified flow of videos with a transformer of single latent pixels, T5, and an autoencoder of few, wide latents.
 
     The network predicts the velocity :math:`v = \epsilon - x_0`; its time is :math:`1000 \sigma`. It reads the prompt's mask, and
@@ -89,22 +89,56 @@ class LTXVideo(LatentDiffusion):
         tokens: int = 128,
         text: TextPlacement | None = None,
     ) -> None:
-        folder, number = ModelFolder(path, KIND, PARTS, revision), getattr(torch, dtype)
+        folder = ModelFolder(path, KIND, PARTS, revision)
+        self._build(folder, trainable, getattr(torch, dtype), tokens, text)
+        self.set_size(Size(*size, frames, fps))
+        self.save_memory(checkpointing, vae_slicing, vae_tiling)
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: LTXPipeline,
+        trainable: Trainable | None = None,
+        size: tuple[int, int] = (512, 704),
+        frames: int = 161,
+        fps: float = 25.0,
+    ) -> Self:
+        """Returns the model of a pipeline in memory.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
+        the pipeline itself makes the aligned videos after training.
+
+        Args:
+            pipe: The pipeline.
+            trainable: The weights of the transformer that are trained; by default as in the class.
+            size: Height and width in pixels.
+            frames: The number of frames.
+            fps: The frames a second of the samples, an input of the network.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
+        """
+        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 128, None)
+        model.set_size(Size(*size, frames, fps))
+        return model
+
+    def _build(
+        self,
+        folder: ModelFolder,
+        trainable: Trainable | None,
+        number: torch.dtype,
+        tokens: int,
+        text: TextPlacement | None,
+    ) -> None:
+        """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")
         transformer = folder.network(LTXVideoTransformer3DModel, "transformer", torch_dtype=number)
         check_flow_scheduler(scheduler, "LTXVideo")
         vae = load_autoencoder(folder, number, transformer.config.in_channels, AutoencoderKLLTXVideo)
-        _check(transformer.config, vae.config, path)
+        _check(transformer.config, vae.config, folder.path)
         prompts = T5Prompts(folder, number, tokens, masked=True, placement=text)
         super().__init__(prompts, vae, trainable or LoRA(64, 128), {"transformer": transformer}, TARGETS)
         self.folder, self.scheduler = folder, scheduler
-        self.size = Size(*size, frames, fps)
-        self.latent_shape(self.size)
-        self.save_memory(checkpointing, vae_slicing, vae_tiling)
-
-    @property
-    def source(self) -> str:
-        return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         frames = latent_frames(size, self.vae.temporal_compression_ratio, "LTXVideo")

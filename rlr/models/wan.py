@@ -20,7 +20,7 @@ from rlr.models.base import Condition, Size
 from rlr.models.causal_vae import decode_causal, load_causal_autoencoder
 from rlr.models.flow_scheduler import check_flow_scheduler, flow_schedule
 from rlr.models.folder import ModelFolder
-from rlr.models.latent import LatentDiffusion, decode_in_chunks, latent_frames, latent_sides
+from rlr.models.latent import VideoLatentDiffusion, decode_in_chunks, latent_frames, latent_sides
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.models.umt5_text import UMT5Prompts
@@ -36,7 +36,7 @@ TARGETS = (
 """The projections of the attentions to the video and to the text, and the layers after them."""
 
 
-class Wan(LatentDiffusion):
+class Wan(VideoLatentDiffusion):
     r"""A rectified flow of videos with one or two transformers, the text encoder UMT5, and an autoencoder that is causal in time.
 
     The network predicts the velocity :math:`v = \epsilon - x_0`; its time is :math:`1000 \sigma`. Where a folder has two
@@ -95,7 +95,7 @@ class Wan(LatentDiffusion):
     ) -> None:
         folder = ModelFolder(path, KIND, PARTS, revision)
         self._build(folder, trainable, getattr(torch, dtype), tokens, text)
-        self._set_size(Size(*size, frames, fps))
+        self.set_size(Size(*size, frames, fps))
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
 
     @classmethod
@@ -123,7 +123,7 @@ class Wan(LatentDiffusion):
             ValueError: If the pipeline is of another kind, or one of its transformers has a LoRA already.
         """
         model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 512, None)
-        model._set_size(Size(*size, frames, fps))
+        model.set_size(Size(*size, frames, fps))
         return model
 
     def _build(
@@ -144,14 +144,6 @@ class Wan(LatentDiffusion):
         super().__init__(UMT5Prompts(folder, number, tokens, text), vae, trainable or LoRA(64, 128), networks, TARGETS)
         self.folder, self.scheduler, self.index = folder, scheduler, index
         self.boundary: float = index.get("boundary_ratio") or 0.0
-
-    def _set_size(self, size: Size) -> None:
-        self.size = size
-        self.latent_shape(size)
-
-    @property
-    def source(self) -> str:
-        return self.folder.path
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         config = self.vae.config

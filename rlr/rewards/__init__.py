@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from rlr.rewards.networks.preprocessing import PillowCropShortest as PillowCropShortest
     from rlr.rewards.networks.preprocessing import Preprocessing as Preprocessing
     from rlr.rewards.networks.preprocessing import Squash as Squash
+    from rlr.rewards.networks.viclip import ViCLIP as ViCLIP
+    from rlr.rewards.networks.viclip_network import ViCLIPSizes as ViCLIPSizes
     from rlr.rewards.networks.videoalign import VideoAlign as VideoAlign
     from rlr.rewards.ocr import OCR as OCR
     from rlr.rewards.rapid_text import RapidText as RapidText

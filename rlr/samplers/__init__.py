@@ -11,6 +11,7 @@ from rlr.lazy import lazy_names
 if TYPE_CHECKING:
     from rlr.samplers.ancestral import Ancestral as Ancestral
     from rlr.samplers.base import Sampler as Sampler
+    from rlr.samplers.consistency import Consistency as Consistency
     from rlr.samplers.cps import CPS as CPS
     from rlr.samplers.dance_sde import DanceSDE as DanceSDE
     from rlr.samplers.ddim import DDIM as DDIM

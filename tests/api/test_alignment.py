@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusion3Pipeline, StableDiffusionPipeline
 from PIL import Image
 
-from rlr import DDIM, Brightness, FirstOrder, FlowSDE, FrameReward, LoRA, Prompts, StableDiffusion, align
+from rlr import DDIM, Brightness, FirstOrder, FrameReward, LoRA, Prompts, StableDiffusion, align
 from rlr.api import METHODS
 from rlr.api.alignment import FAMILIES
 from rlr.api.methods import method_of
@@ -162,8 +162,8 @@ def test_nothing_is_written_or_printed_without_a_folder(pipe, tmp_path, monkeypa
     assert capfd.readouterr().out == ""
 
 
-@pytest.mark.parametrize("name", ["qwen", "zimage", "wan_experts"])
-def test_the_pipeline_of_a_flow_transformer_makes_the_aligned_samples(member, name, monkeypatch):
+@pytest.mark.parametrize("name", ["qwen", "zimage", "wan_experts", "cogvideox", "ltx", "hunyuan15"])
+def test_the_pipeline_of_a_transformer_makes_the_aligned_samples(member, name, monkeypatch):
     found = member(name)
     parts = list(found.base.networks())
     pipe, size = found.copied(*parts), found.family.sizes[0]
@@ -173,7 +173,9 @@ def test_the_pipeline_of_a_flow_transformer_makes_the_aligned_samples(member, na
     before, noise = found.ours(1.0, 0.0, 2)
     reward = FrameReward(Brightness()) if found.family.is_video else Brightness()
     with warnings.catch_warnings(action="ignore"):
-        result = align(pipe, reward, PROMPTS[:2], "alignprop", 2, 2, accumulate=1, lr=0.1, sampler=FlowSDE(2, 0.7))
+        result = align(
+            pipe, reward, PROMPTS[:2], "alignprop", 2, 2, accumulate=1, lr=0.1, sampler=found.family.noisy(2)
+        )
     assert len(result.history) == 2
     assert isinstance(result.chain.model, known.guided)
     after = found.theirs(noise, 1.0, 0.0, 2, size, pipe)

@@ -126,8 +126,9 @@ def test_encoders_anywhere_give_the_same_condition(member: Find, name: str, tmp_
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if hasattr(family.model, "from_pipeline")])
 def test_a_pipeline_in_memory_is_the_model_of_its_folder(member: Find, name: str) -> None:
     found = member(name)
-    model, same = found.family.model.from_pipeline(found.copied(*found.base.networks()), LoRA(2)), found.base
-    model.size = same.size
+    model = found.family.model.from_pipeline(found.copied(*found.base.networks()), LoRA(2), **found.family.sizes[0])
+    same = found.base
+    assert model.size == same.size
     x = torch.randn(1, *model.latent_shape(model.size), generator=torch.Generator().manual_seed(0))
     condition = model.encode(["a red circle"])
     time = model.schedule(model.size).grid(4).times[3]

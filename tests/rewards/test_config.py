@@ -1,16 +1,19 @@
 """Rewards from YAML, as configs write them."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from rlr.rewards import OCR, Brightness, GenEval, PartialCredit, PickScore, Reward
+from rlr.rewards import OCR, Brightness, GenEval, PartialCredit, PickScore, Reward, ViCLIP
 from rlr.rewards.combine import Combine, RunningZScore
 from rlr.rewards.frames import EvenlySpaced, FrameReward
 from rlr.rewards.networks.preprocessing import Preprocessing, Squash
 from tests.rewards.authors import hpsv2_files
 from tests.rewards.folder import FOLDER
 from tests.rewards.geneval.scenes import LINES, write
+from tests.rewards.random_viclip import SMALL, write_random_viclip
 
 PICK = {"class_path": PickScore.__name__, "init_args": {"path": str(FOLDER)}}
 BRIGHT = Brightness.__name__
@@ -53,6 +56,22 @@ def test_a_combination_on_frames():
     assert isinstance(reward.reward, Combine)
     assert isinstance(reward.reward.scalings[1], RunningZScore)
     assert reward.reward.weights == [1, 2]
+
+
+def test_the_mix_of_a_config(tmp_path):
+    """Image reward on a frame, ViCLIP on the video."""
+    video = {
+        "class_path": "ViCLIP",
+        "init_args": {"path": str(write_random_viclip(tmp_path)), "sizes": asdict(SMALL), "preprocessing": "official"},
+    }
+    parts = {"image": {"class_path": "FrameReward", "init_args": {"reward": PICK}}, "video": video}
+    combined = {"class_path": "Combine", "init_args": {"rewards": parts, "weights": {"image": 1.0, "video": 2.0}}}
+    reward = instantiate(combined)
+    assert reward.supports_video
+    assert reward.differentiable
+    assert isinstance(reward.rewards[1], ViCLIP)
+    assert reward.rewards[1].fit == Squash("bilinear", antialias=False)
+    assert reward(torch.rand(2, 8, 3, 32, 32), ["a cat", "a dog"]).isfinite().all()
 
 
 def read_nothing(images):

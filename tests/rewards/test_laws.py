@@ -43,6 +43,7 @@ from rlr.rewards import (
     Remote,
     Reward,
     RunningZScore,
+    ViCLIP,
     VideoAlign,
     VLMJudge,
 )
@@ -55,6 +56,7 @@ from rlr.toy.world.motion import parse_clip
 from tests.data.completions import Completions, completion, running
 from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
+from tests.rewards.random_viclip import viclip
 from tests.rewards.server import serving
 from tests.rewards.test_hpsv3 import write
 from tests.rewards.test_videoalign import write as write_videoalign
@@ -210,6 +212,8 @@ CASES = {
     "frames, doubled": Case(DoubledRange, True, (-M, M), lambda: DoubledRange(FrameReward(pick())), C),
     "videoalign": Case(VideoAlign, True, (-50, 50), lambda: videoalign(Preprocessing.training), C),
     "videoalign, official": Case(VideoAlign, True, (-50, 50), lambda: videoalign(OFFICIAL), C),
+    "viclip": Case(ViCLIP, True, (-1, 1), viclip, C),
+    "viclip, official": Case(ViCLIP, True, (-1, 1), lambda: viclip(OFFICIAL), C),
     "motion": Case(MotionCheck, True, (0, 1), prompts=C),
     "motion, partial": Case(MotionCheck, True, (0, 1), lambda: MotionCheck(partial=True), C),
     "dynamic": Case(DynamicCheck, False, (0, 1), prompts=C),

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet3DConditionModel
 
 from rlr.io.json_file import write_json
 from rlr.models.prediction import Prediction, clean, noise, velocity
-from rlr.models.videocrafter.network import UNetConfig, build_unet
+from rlr.models.videocrafter.network import UNetConfig, build_unet, unet_config
 from rlr.models.videocrafter.text import TextTower
 from rlr.schedules import Spacing, trailing, uniform
 
@@ -110,7 +110,7 @@ class Architecture:
         Raises:
             ValueError: If it is no such file.
         """
-        parts = {"unet": UNetConfig, "vae": VAEConfig, "text": TextConfig}
+        parts: dict[str, Callable[..., Any]] = {"unet": unet_config, "vae": VAEConfig, "text": TextConfig}
         try:
             content = json.loads(path.read_text(), object_hook=_with_tuples)
             return cls(**{name: parts[name](**value) if name in parts else value for name, value in content.items()})

@@ -1,6 +1,6 @@
 """A VideoCrafter's file in its authors' layout: tables of the schedule, denoiser, autoencoder and text tower."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,10 @@ WEIGHTS = "model.safetensors"
 """The file that :func:`export_official` writes."""
 
 
+Complete = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""Returns the weights of an architecture under their names in a file, from those of the file."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a file holds.
@@ -41,13 +45,24 @@ class Parts:
     schedule: DiscreteSchedule
 
 
-def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = torch.float32) -> Parts:
+def as_written(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a file as they are."""
+    return state
+
+
+def load_official(
+    path: Path,
+    architecture: Architecture,
+    dtype: torch.dtype = torch.float32,
+    complete: Complete = as_written,
+) -> Parts:
     """Returns the parts of a VideoCrafter but its text tower, frozen; the file is checked to hold all weights and no others.
 
     Args:
         path: A file in its authors' layout, a ``.ckpt`` or ``.safetensors``, of any floating type.
         architecture: Its sizes.
         dtype: The type of the networks.
+        complete: What adds to the weights of the file; by default nothing.
 
     Raises:
         ValueError: If the file holds something else, or another architecture.
@@ -57,13 +72,13 @@ def load_official(path: Path, architecture: Architecture, dtype: torch.dtype = t
     if taken() is not None:
         unet, vae = (freeze(on_meta(networks[name]), dtype) for name in ("unet", "vae"))
         return Parts(unet, vae, read_schedule(buffers, architecture))
-    state = _read_state(path)
+    state = complete(_read_state(path))
     remedy = f"set the model.ckpt of this very model, or its variant (published sizes, or a {CONFIG} beside the file)"
     blanks = {name: network.state_dict() for name, network in networks.items()}
     compare(official_state(blanks, architecture) | buffers, state, path, "the VideoCrafter that was asked for", remedy)
     layouts = _layouts(architecture)
     unet, vae = (
-        fill(networks[name], layouts[name].to_ours(_within(state, PREFIXES[name])), dtype) for name in ("unet", "vae")
+        fill(networks[name], layouts[name].to_ours(within(state, PREFIXES[name])), dtype) for name in ("unet", "vae")
     )
     tables = {name: state[name].float().clone() for name in buffers}
     return Parts(unet, vae, read_schedule(tables, architecture))
@@ -73,7 +88,7 @@ def load_text(path: Path, architecture: Architecture, dtype: torch.dtype = torch
     """Returns the text tower of a file that :func:`load_official` has checked, frozen."""
     if taken() is not None:
         return cast(TextTower, freeze(on_meta(blank(architecture.build_text)), dtype))
-    tower: TextTower = fill(blank(architecture.build_text), _within(_read_state(path), PREFIXES["text"]), dtype)
+    tower: TextTower = fill(blank(architecture.build_text), within(_read_state(path), PREFIXES["text"]), dtype)
     return tower
 
 
@@ -118,5 +133,6 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix(DEEPSPEED): weight for name, weight in map_state(path).items()}
 
 
-def _within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def within(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Returns the weights whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): weight for name, weight in state.items() if name.startswith(prefix)}

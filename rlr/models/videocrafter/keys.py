@@ -1,9 +1,34 @@
 """The names of weights in its authors' files, and in the modules of diffusers that compute the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rlr.models.layout import Layout, resnet
 from rlr.models.videocrafter.network import UNetConfig
+
+CHILDREN = (
+    *(
+        "time_embed",
+        "fps_embedding",
+        "time_cond_proj",
+        "input_blocks",
+        "init_attn",
+        "middle_block",
+        "output_blocks",
+        "out",
+    ),
+    *("in_layers", "emb_layers", "out_layers", "skip_connection", "temopral_conv", "op", "conv"),
+    *("conv1", "conv2", "conv3", "conv4"),
+    *("norm", "proj_in", "transformer_blocks", "proj_out"),
+    *("attn1", "ff", "attn2", "norm1", "norm2", "norm3"),
+    *("to_q", "to_k", "to_v", "to_out", "relative_position_k", "relative_position_v", "embeddings_table"),
+    *("net", "proj", "weight", "bias"),
+)
+"""The names of the denoiser's modules and weights; those of one module in the order in which its authors' class defines them."""
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Returns names of the denoiser's weights, its authors' without their prefix, in the order in which their program walks."""
+    return sorted(names, key=lambda name: [int(p) if p.isdigit() else CHILDREN.index(p) for p in name.split(".")])
 
 
 def unet_layout(config: UNetConfig) -> Layout:
@@ -15,6 +40,7 @@ def _unet_modules(config: UNetConfig) -> Iterator[tuple[str, str]]:
     time = "time_embedding.time" if config.fps_cond else "time_embedding"
     for theirs, ours in (("time_embed", time), ("fps_embedding", "time_embedding.fps")):
         yield from ((f"{theirs}.0", f"{ours}.linear_1"), (f"{theirs}.2", f"{ours}.linear_2"))
+    yield "time_cond_proj", f"{time}.cond_proj"
     yield "input_blocks.0.0", "conv_in"
     yield from _temporal("init_attn.0", "transformer_in")
     yield from _down(config)

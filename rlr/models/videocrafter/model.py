@@ -16,10 +16,11 @@ from rlr.models.latent import LatentDiffusion, decode_in_chunks, decode_pixels, 
 from rlr.models.placement import TextPlacement
 from rlr.models.prediction import slope
 from rlr.models.videocrafter.architecture import CONFIG, Architecture, Variant
-from rlr.models.videocrafter.checkpoint import WEIGHTS, load_official, load_text
+from rlr.models.videocrafter.checkpoint import WEIGHTS, Parts, load_official, load_text
 from rlr.models.videocrafter.network import call
 from rlr.models.videocrafter.prompts import OpenCLIPPrompts
 from rlr.models.videocrafter.recompute import recompute
+from rlr.models.videocrafter.turbo import T2VTurbo
 from rlr.schedules import Schedule
 
 CHECKPOINT, MERGES = "model.ckpt", "merges.txt.gz"
@@ -50,7 +51,7 @@ class VideoCrafter(LatentDiffusion):
         path: A file of weights, a folder with ``model.ckpt`` or ``model.safetensors``, or a hub id such as
             ``VideoCrafter/VideoCrafter2``.
         variant: One of the published sizes, or others; by default what a ``config.json`` beside the weights states, and
-            VideoCrafter2's without one.
+            VideoCrafter2's without one. A :class:`~rlr.models.T2VTurbo` makes a consistency model of it.
         trainable: The weights of the denoiser that are trained; by default ``LoRA()``.
         dtype: The type of the frozen weights. The states of the chain stay float32 in any case.
         frames: The number :math:`F` of frames; by default that of training.
@@ -73,7 +74,7 @@ class VideoCrafter(LatentDiffusion):
     def __init__(
         self,
         path: str = "VideoCrafter/VideoCrafter2",
-        variant: Variant | Architecture | None = None,
+        variant: Variant | Architecture | T2VTurbo | None = None,
         trainable: Trainable | None = None,
         dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32",
         frames: int | None = None,
@@ -85,15 +86,15 @@ class VideoCrafter(LatentDiffusion):
         text: TextPlacement | None = None,
     ) -> None:
         file = _find(path)
-        architecture = _architecture(variant, file)
+        architecture, turbo = _architecture(variant, file), variant if isinstance(variant, T2VTurbo) else None
         merges = file.with_name(MERGES) if file.with_name(MERGES).is_file() else None
         number = getattr(torch, dtype)
-        parts = load_official(file, architecture, number)
+        parts = _load(file, architecture, number, turbo)
         load = partial(load_text, file, architecture, number)
         identity = f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns} {dtype}"
         prompts = OpenCLIPPrompts(load, architecture.text, identity, merges, text)
         super().__init__(prompts, parts.vae, trainable or LoRA(), {"unet": parts.unet})
-        self.file, self.architecture, self.merges = file, architecture, merges
+        self.file, self.architecture, self.merges, self.turbo = file, architecture, merges, turbo
         self.noise_schedule = parts.schedule
         self.asked = _check_rate(architecture.fps if fps is None else fps)
         self.decode_chunk = _check_chunk(decode_chunk)
@@ -116,12 +117,16 @@ class VideoCrafter(LatentDiffusion):
 
     def encode(self, prompts: Sequence[str]) -> Condition:
         text = self.text(prompts).tensors["text"]
-        return Condition({"text": text, "fps": text.new_full((len(prompts),), self.asked, dtype=torch.float32)})
+        tensors = {"text": text, "fps": text.new_full((len(prompts),), self.asked, dtype=torch.float32)}
+        if self.turbo:
+            tensors["guidance"] = self.turbo.embedding(len(prompts), text.device)
+        return Condition(tensors)
 
     def denoise(self, x: Tensor, time: float, condition: Condition) -> Tensor:
         text = condition.tensors["text"].to(self.dtype)
         times = torch.full((len(x),), int(time), device=x.device)
-        output = call(self.unet, x.to(self.dtype), times, text, condition.tensors["fps"])
+        fps, guidance = condition.tensors["fps"], condition.tensors.get("guidance")
+        output = call(self.unet, x.to(self.dtype), times, text, fps, guidance)
         (alpha, sigma), scale = self.noise_schedule.levels(time), self.noise_schedule.scale(time)
         # the network knows the rescaled latent only
         return self.architecture.prediction(output.to(x.dtype), x, alpha / scale, sigma) / scale
@@ -145,7 +150,7 @@ class VideoCrafter(LatentDiffusion):
         return pixels.unflatten(0, latents.shape[:2])
 
     def fresh_network(self) -> Any:
-        return load_official(self.file, self.architecture, self.dtype).unet.to(self.device)
+        return _load(self.file, self.architecture, self.dtype, self.turbo).unet.to(self.device)
 
     def preview(self, network: Any) -> Tensor:
         x = torch.randn((1, *self.latent_shape(self.size)), generator=torch.Generator().manual_seed(0)).to(self.device)
@@ -167,11 +172,25 @@ def _find(path: str) -> Path:
     return file
 
 
-def _architecture(variant: Variant | Architecture | None, file: Path) -> Architecture:
-    if variant is not None:
-        return variant.value if isinstance(variant, Variant) else variant
+def _architecture(variant: Variant | Architecture | T2VTurbo | None, file: Path) -> Architecture:
+    if isinstance(variant, T2VTurbo):
+        return variant.architecture(_stated(file), file)
+    found = _stated(file) if variant is None else variant.value if isinstance(variant, Variant) else variant
+    if found.unet.guidance is not None:
+        raise ValueError(
+            f"{file}: expected a VideoCrafter, found a denoiser with a guidance scale as input; set variant to a T2VTurbo with "
+            "path: null"
+        )
+    return found
+
+
+def _stated(file: Path) -> Architecture:
     config = file.with_name(CONFIG)
     return Architecture.read(config) if config.is_file() else Variant.v2_512.value
+
+
+def _load(file: Path, architecture: Architecture, dtype: torch.dtype, turbo: T2VTurbo | None) -> Parts:
+    return turbo.load(file, architecture, dtype) if turbo else load_official(file, architecture, dtype)
 
 
 def _check_rate(fps: float) -> float:

@@ -5,7 +5,9 @@ Both descend from ModelScope's text-to-video model: blocks, norms, order and ini
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from diffusers import UNet3DConditionModel
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
@@ -50,12 +52,39 @@ class UNetConfig:
         """For each level, from the highest resolution, whether it has attention."""
         return tuple(2**level in self.attention_resolutions for level in range(len(self.channel_mult)))
 
+    @property
+    def guidance(self) -> int | None:
+        """The width of the embedding of a guidance scale that is an input; None without one."""
+        return None
 
-class RatedTimeEmbedding(nn.Module):
-    r"""The embedding of step and frame rate, :math:`\mathrm{MLP}_1(s(\tau)) + \mathrm{MLP}_2(s(f))` with sinusoids :math:`s`.
+
+@dataclass(frozen=True)
+class GuidedUNetConfig(UNetConfig):
+    """That of a network that reads a guidance scale, as T2V-Turbo's.
 
     Args:
-        time: The network's own embedding of the step.
+        time_cond_proj_dim: The width of its embedding.
+    """
+
+    time_cond_proj_dim: int = 256
+
+    @property
+    def guidance(self) -> int | None:
+        return self.time_cond_proj_dim
+
+
+def unet_config(**settings: Any) -> UNetConfig:
+    """Returns what settings under the authors' names describe."""
+    return (GuidedUNetConfig if "time_cond_proj_dim" in settings else UNetConfig)(**settings)
+
+
+class RatedTimeEmbedding(nn.Module):
+    r"""The embedding of step and frame rate, :math:`\mathrm{MLP}_1(s(\tau) + A e) + \mathrm{MLP}_2(s(f))` with sinusoids :math:`s`.
+
+    :math:`e` is the embedding of the guidance scale in a network that reads one, else 0.
+
+    Args:
+        time: The network's own embedding of the step and of :math:`e`.
         width: Width of the sinusoids.
         out: Width of the embedding.
     """
@@ -65,9 +94,15 @@ class RatedTimeEmbedding(nn.Module):
         self.time = time
         self.fps = TimestepEmbedding(width, out)
 
-    def forward(self, time: Tensor, fps: Tensor) -> Tensor:
-        """Returns the embedding of sinusoids of the step and of the frame rate, both :math:`(B, W)`."""
-        return self.time(time) + self.fps(fps)
+    def forward(self, time: Tensor, condition: Tensor) -> Tensor:
+        r"""Returns the embedding.
+
+        Args:
+            time: Sinusoids of the step, with shape :math:`(B, W)`.
+            condition: Sinusoids of the frame rate, and after them :math:`e` if there is one, with shape :math:`(B, W + E)`.
+        """
+        fps, guidance = condition.tensor_split([time.shape[-1]], -1)
+        return self.time(time, guidance if guidance.shape[-1] else None) + self.fps(fps)
 
 
 def build_unet(config: UNetConfig) -> UNet3DConditionModel:
@@ -84,6 +119,7 @@ def build_unet(config: UNetConfig) -> UNet3DConditionModel:
         cross_attention_dim=config.context_dim,
         # in the three-dimensional blocks this is the size of a head
         attention_head_dim=config.num_head_channels,
+        time_cond_proj_dim=config.guidance,
     )
     if config.fps_cond:
         unet.time_embedding = RatedTimeEmbedding(unet.time_embedding, config.model_channels, 4 * config.model_channels)
@@ -108,7 +144,9 @@ def remove_temporal_convs(unet: UNet3DConditionModel) -> None:
         block.temp_convs = nn.ModuleList(Still() for _ in block.temp_convs)
 
 
-def call(unet: UNet3DConditionModel, x: Tensor, time: Tensor, text: Tensor, fps: Tensor) -> Tensor:
+def call(
+    unet: UNet3DConditionModel, x: Tensor, time: Tensor, text: Tensor, fps: Tensor, guidance: Tensor | None = None
+) -> Tensor:
     r"""Returns the network's output.
 
     Args:
@@ -117,7 +155,9 @@ def call(unet: UNet3DConditionModel, x: Tensor, time: Tensor, text: Tensor, fps:
         time: The network's times, with shape :math:`(B)` or ().
         text: The text embeddings, with shape :math:`(B, L, D)`.
         fps: Frames a second, with shape :math:`(B)`; unused by a network without ``fps_cond``.
+        guidance: The embedding of the guidance scale, with shape :math:`(B, E)`, for a network that reads one.
     """
     rated = isinstance(unet.time_embedding, RatedTimeEmbedding)
-    rate = unet.time_proj(fps).to(x.dtype) if rated else None
-    return unet(x, time, text, timestep_cond=rate, return_dict=False)[0]
+    given = [unet.time_proj(fps)] * rated + ([] if guidance is None else [guidance])
+    condition = torch.cat([part.to(x.dtype) for part in given], -1) if given else None
+    return unet(x, time, text, timestep_cond=condition, return_dict=False)[0]

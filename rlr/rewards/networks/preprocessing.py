@@ -1,7 +1,7 @@
 r"""Preprocessing of images of any size to the square input of a network.
 
 A reward has two named ways, :attr:`Preprocessing.official` and :attr:`Preprocessing.training`; each is a :class:`Fit`.
-As in the authors' programs, all resizes are antialiased and their overshoot is not clamped.
+As in the authors' programs, resizes are antialiased unless stated otherwise, and their overshoot is not clamped.
 """
 
 from abc import ABC, abstractmethod
@@ -82,12 +82,14 @@ class Squash(Fit):
 
     Args:
         mode: The ``mode`` of :func:`torch.nn.functional.interpolate`.
+        antialias: Whether a smaller image is an average of all pixels, as in all other ways here.
     """
 
     mode: str = "bilinear"
+    antialias: bool = True
 
     def __call__(self, samples: Tensor, size: int) -> Tensor:
-        return _resize(samples, (size, size), self.mode)
+        return _resize(samples, (size, size), self.mode, self.antialias)
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,10 @@ def _shortest(shape: tuple[int, ...], size: int) -> tuple[int, int]:
     return int(size * height / short), int(size * width / short)
 
 
-def _resize(samples: Tensor, shape: tuple[int, int], mode: str) -> Tensor:
+def _resize(samples: Tensor, shape: tuple[int, int], mode: str, antialias: bool = True) -> Tensor:
     if tuple(samples.shape[-2:]) == shape:
         return samples
-    return F.interpolate(samples, shape, mode=mode, antialias=True, align_corners=False)
+    return F.interpolate(samples, shape, mode=mode, antialias=antialias, align_corners=False)
 
 
 def check_range(samples: Tensor, label: str, slack: float) -> None:
