@@ -71,6 +71,7 @@ class GRPO(Proximal):
         self.kl = kl
 
     def check(self, chain: Chain) -> None:
+        self.ratio.check(chain)
         if not self._steps(chain):
             sampler = type(chain.sampler).__name__
             raise ValueError(
