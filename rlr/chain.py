@@ -8,13 +8,15 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from rlr import storage
 from rlr.gaussian import Gaussian
+from rlr.microbatch import passed
 from rlr.models.base import Condition, DiffusionModel
 from rlr.models.staged import encode, join
 from rlr.samplers import Sampler
 from rlr.schedules import Grid
+from rlr.storage import Latents, Storage
 
 Within = Callable[[int], AbstractContextManager[object]]
 """Returns the context in which the model is evaluated in step :math:`t`, such as shifted weights."""
@@ -45,20 +47,20 @@ class Trajectory:
     """
 
     condition: Condition
-    states: Tensor
-    noises: Tensor
+    states: Latents
+    noises: Latents
 
     def select(self, rows: Tensor) -> Self:
         """Returns some of the samples, given by their numbers in the batch."""
-        here = rows.to(self.states.device)
         condition = self.condition.map(lambda c: c[rows.to(c.device)])
-        return replace(self, condition=condition, states=self.states[:, here], noises=self.noises[:, here])
+        states, noises = (storage.select(latents, rows) for latents in (self.states, self.noises))
+        return replace(self, condition=condition, states=states, noises=noises)
 
     @classmethod
     def join(cls, trajectories: Sequence[Self], condition: Condition) -> Self:
         """Returns several trajectories as one, with the given joined condition."""
         first = trajectories[0]
-        states, noises = (torch.cat([getattr(t, name) for t in trajectories], 1) for name in ("states", "noises"))
+        states, noises = (storage.join([getattr(t, name) for t in trajectories]) for name in ("states", "noises"))
         return replace(first, condition=condition, states=states, noises=noises)
 
 
@@ -85,13 +87,24 @@ class Chain(nn.Module):
         sampler: The sampler.
         checkpoint: Whether replayed steps keep only their input and are computed again in the backward pass, so that a replay
             of :math:`k` steps keeps the graph of one step in memory.
+        storage: How the states and noises of rollouts are kept.
+        micro_batch: The most samples that pass the network at once; None for all of a batch. See :mod:`rlr.microbatch`.
     """
 
-    def __init__(self, model: DiffusionModel, sampler: Sampler, checkpoint: bool = False) -> None:
+    def __init__(
+        self,
+        model: DiffusionModel,
+        sampler: Sampler,
+        checkpoint: bool = False,
+        storage: Storage = Storage(),  # noqa: B008 - frozen
+        micro_batch: int | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.sampler = sampler
         self.checkpoint = checkpoint
+        self.storage = storage
+        self.micro_batch = micro_batch
 
     @property
     def steps(self) -> int:
@@ -111,7 +124,17 @@ class Chain(nn.Module):
     def in_round(self, rounds: int, seed: int) -> "Chain":
         """Returns the chain of the rollouts of a round, of the same model; see :meth:`~rlr.samplers.Sampler.in_round`."""
         sampler = self.sampler.in_round(rounds, seed)
-        return self if sampler is self.sampler else Chain(self.model, sampler, self.checkpoint)
+        return self if sampler is self.sampler else self.with_sampler(sampler)
+
+    def with_sampler(self, sampler: Sampler) -> "Chain":
+        """Returns the chain of the same model with another sampler."""
+        return Chain(self.model, sampler, self.checkpoint, self.storage, self.micro_batch)
+
+    def unrounded(self) -> "Chain":
+        """Returns the chain that samples without rounding its states, of the same model."""
+        if not self.storage.bfloat16:
+            return self
+        return Chain(self.model, self.sampler, self.checkpoint, micro_batch=self.micro_batch)
 
     def std(self, t: int) -> float:
         r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""
@@ -127,13 +150,17 @@ class Chain(nn.Module):
 
     def denoise(self, x: Tensor, t: int, condition: Condition) -> Tensor:
         r"""Returns :math:`\hat x_0(x_t)`, with the shape of ``x``."""
-        return self.model.denoise(x, self.grid.times[t], condition.at(t))
+        return self._pass(x, t, condition)
 
     def denoise_recomputed(self, x: Tensor, t: int, condition: Condition) -> Tensor:
         r"""Returns :math:`\hat x_0(x_t)` with gradient; with ``checkpoint`` its graph keeps only the state."""
-        if not self.checkpoint:
-            return self.denoise(x, t, condition)
-        return checkpoint(lambda x: self.denoise(x, t, condition), x, use_reentrant=False)
+        return self._pass(x, t, condition, self.checkpoint)
+
+    def _pass(self, x: Tensor, t: int, condition: Condition, recompute: bool = False) -> Tensor:
+        def function(x: Tensor, condition: Condition) -> Tensor:
+            return self.model.denoise(x, self.grid.times[t], condition)
+
+        return passed(function, x, condition.at(t), self.micro_batch, recompute)
 
     def skipped(self, x: Tensor, t: int, inside: Tensor | None = None) -> Tensor:
         r"""Returns :math:`a_t (x - \lfloor x \rfloor)`, a zero with the gradient that :math:`\hat x_0` passes around the network.
@@ -175,18 +202,18 @@ class Chain(nn.Module):
         A sample therefore does not depend on its batch, rank or device.
 
         Returns:
-            Standard normal noises on the model's device, with shape :math:`(T + 1, B, *)`, of the default type but at least
-            float32, and so are the states of the chain.
+            Standard normal noises on the model's device, or where the storage keeps them, with shape :math:`(T + 1, B, *)`, of the
+            default type but at least float32, and so are the states of the chain.
         """
         shape = (self.steps + 1, *self.model.latent_shape(self.model.size))
         # in a training step in bf16-true the default is bfloat16
         dtype = torch.promote_types(torch.get_default_dtype(), torch.float32)
         noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype) for seed in seeds]
-        return torch.stack(noises, 1).to(self.model.device)
+        return torch.stack(noises, 1).to(self.storage.place(self.model.device))
 
     @torch.no_grad()
     def sample(
-        self, condition: Condition, noises: Tensor, within: Within = unchanged, observe: Observe = unobserved
+        self, condition: Condition, noises: Latents, within: Within = unchanged, observe: Observe = unobserved
     ) -> Trajectory:
         r"""Samples the chain on given noises and records it, without gradient.
 
@@ -196,7 +223,9 @@ class Chain(nn.Module):
             within: The context of each step, such as shifted weights.
             observe: Called in each step.
         """
-        states = torch.empty_like(noises)
+        device = self.model.device
+        noises = self.storage.keep(noises, device)
+        states = self.storage.room(noises.shape, noises.dtype, device)
         states[self.steps] = noises[self.steps]
         for t in range(self.steps, 0, -1):
             with within(t):
@@ -239,7 +268,8 @@ class Chain(nn.Module):
         else:
             transition = self._replayed(x, start, condition, stop_grad_steps)
         for t in range(start - 1, stop, -1):
-            transition = self._replayed(transition.sample(trajectory.noises[t]), t, condition, stop_grad_steps)
+            x = self.storage.rounded(transition.sample(trajectory.noises[t]))
+            transition = self._replayed(x, t, condition, stop_grad_steps)
         return transition
 
     def _replayed(self, x: Tensor, t: int, condition: Condition, stop_grad_steps: Container[int]) -> Gaussian:

@@ -8,24 +8,6 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-lockstep = False
-"""Whether each pass of a network waits for the same pass of all processes, because its weights are split over them."""
-
-
-def check_even(even: bool, what: str, remedy: str) -> None:
-    """Raises a ``ValueError`` where processes in :data:`lockstep` would not make the same passes of the network.
-
-    Args:
-        even: Whether they make the same passes.
-        what: What would differ.
-        remedy: What to do.
-    """
-    if lockstep and not even:
-        raise ValueError(
-            f"the strategy sharded needs the same passes of the network on all processes, and {what} differ; {remedy}, or use the "
-            "strategy ddp"
-        )
-
 
 def world_size() -> int:
     """Returns the number of processes that train together."""
@@ -68,6 +50,11 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def mean(values: Tensor) -> Tensor:
+    """Returns the mean over all ranks, with the shape of ``values``."""
+    return total(values) / world_size()
+
+
 def any_rank(flag: bool) -> bool:
     """Returns whether the flag is set on any rank."""
     if world_size() == 1:
@@ -96,23 +83,16 @@ def gathered(value: Any) -> Any:
 def split_like(value: Any, weight: Tensor) -> Any:
     """Returns a tensor of the shape of a weight in its type and place: this process's part of it where the weight is split.
 
-    Anything else is returned as it is.
+    All processes have the same tensor, and nothing is sent. Anything else is returned as it is.
     """
     if not isinstance(value, Tensor) or value.shape != weight.shape or isinstance(value, DTensor):
         return value
     value = value.to(weight)
-    return distribute_tensor(value, weight.device_mesh, weight.placements) if isinstance(weight, DTensor) else value
+    if not isinstance(weight, DTensor):
+        return value
+    return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
-def check_whole(weights: Iterable[Tensor], what: str, remedy: str) -> None:
-    """Raises a ``ValueError`` where trained weights are split over the processes.
-
-    Args:
-        weights: The weights.
-        what: What needs whole weights.
-        remedy: What to do.
-    """
-    if any(map(is_split, weights)):
-        raise ValueError(
-            f"{what} needs trained weights that are whole on each process; {remedy}, or set trained of Sharded to false"
-        )
+def local(value: Tensor) -> Tensor:
+    """Returns this process's part of a tensor that is split, and any other tensor as it is."""
+    return value.to_local() if isinstance(value, DTensor) else value

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rlr.models.base import DiffusionModel
 from rlr.rewards.base import FrameSelection, Reward, Scores
+from rlr.rewards.slopes import scored
 from rlr.scoring import AtOnce, Pending, Scoring
 
 
@@ -30,6 +31,9 @@ class LatentObjective:
 
     def begin(self, x: Tensor, prompts: Sequence[str]) -> Pending[Scores]:
         """Decodes latents here, begins to score them, and returns what waits for the scores."""
+        return scored(self._begin, x, prompts, self.objective.micro_batch)
+
+    def _begin(self, x: Tensor, prompts: Sequence[str]) -> Pending[Scores]:
         return self.objective.begin(self.selection, self.objective.decode(x, self.selection.frames), prompts)
 
 
@@ -51,6 +55,8 @@ class Objective:
         self.patience = patience
         self.scoring: Scoring = AtOnce()
         """Where the reward is computed."""
+        self.micro_batch: int | None = None
+        """The most latents that are decoded and scored at once; None for all of a batch."""
         self.calls = 0
         """The number of samples that have been scored, or are about to be."""
         self._constant = 0

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from rlr.distributed import check_even
+from rlr import lockstep
 from rlr.seeding import Stream, spawn
 
 
@@ -123,7 +123,8 @@ class PromptPass:
     r"""Evaluation prompts: every prompt, ``repeat`` times side by side, once; rank :math:`r` has rows :math:`r + jW`.
 
     The length is that of rank 0, which has the most batches. Others may yield fewer, or none if there are fewer rows than
-    ranks: a length of 0 would let a rank leave out the trainer's loop, and the others would wait for it forever.
+    ranks: a length of 0 would let a rank leave out the trainer's loop, and the others would wait for it forever. In
+    :mod:`lockstep <rlr.lockstep>` each has an empty batch where it has none.
 
     Args:
         prompts: The prompts.
@@ -147,8 +148,6 @@ class PromptPass:
         numbers: Sequence[int] | None = None,
         finished: Callable[[str, int], bool] = never,
     ) -> None:
-        even = len(prompts) * repeat % world == 0
-        check_even(even, "the numbers of prompts to evaluate", f"evaluate a multiple of {world} prompts")
         self.prompts = prompts
         self.numbers = range(len(prompts)) if numbers is None else numbers
         self.finished = finished
@@ -161,10 +160,12 @@ class PromptPass:
         return -(-self.longest // self.batch_size)
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        for start in range(0, len(self.rows), self.batch_size):
+        for start in range(0, self.longest, self.batch_size):
             rows = [divmod(row, self.repeat) for row in self.rows[start : start + self.batch_size]]
             batch = PromptBatch(
                 [self.prompts[i] for i, _ in rows], [self.numbers[i] * self.repeat + k for i, k in rows]
             )
             if not all(map(self.finished, *batch)):
                 yield batch
+            elif lockstep.enabled:
+                yield PromptBatch([], [])

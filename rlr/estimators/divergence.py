@@ -53,13 +53,17 @@ def path_divergence(rollout: Rollout) -> Tensor:
     r"""Returns :math:`\sum_t D_t(x_t; \theta)` of a rollout, with shape :math:`(B)`.
 
     It evaluates the base model only: the current means are :math:`\mu_t = x_{t-1} - \sigma_t z_{t-1}`. They belong to the weights
-    with which the rollout was recorded: shifted weights in a one-point zeroth-order rollout.
+    with which the rollout was recorded: shifted weights in a one-point zeroth-order rollout. Rounded states do not tell their
+    means, and cost a pass of the current model a step.
     """
     chain, trajectory = rollout.chain, rollout.trajectory
     divergence = torch.zeros(len(rollout), device=trajectory.states.device)
     for t in chain.noisy_steps:
         std = chain.std(t)
-        mean = trajectory.states[t - 1] - std * trajectory.noises[t - 1]
+        if chain.storage.bfloat16:
+            mean = chain.transition(trajectory.states[t], t, trajectory.condition).mean
+        else:
+            mean = trajectory.states[t - 1] - std * trajectory.noises[t - 1]
         divergence = divergence + Gaussian(mean, std).divergence(base_mean(chain, trajectory, t))
     return divergence
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rlr.distributed import check_whole, total, world_size
+from rlr.distributed import gathered, is_split, mean
 from rlr.estimators.base import Term
 from rlr.estimators.segments import Segment
 
@@ -153,14 +153,22 @@ def capped(p: Tensor, most: float) -> Tensor:
 @contextmanager
 def collecting(weights: Collection[Tensor]) -> Iterator[list[Tensor]]:
     """A context whose value has, afterwards, the gradient of each weight from the backward passes within; 0 without one."""
-    check_whole(weights, "SegmentsByNorm", "use UniformSegments")
-    gradients = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
-    handles = [weight.register_hook(_adding(into)) for weight, into in zip(weights, gradients, strict=True)]
+    gradients = [torch.zeros_like(w, dtype=torch.promote_types(w.dtype, torch.float32)) for w in weights]
+    pairs = list(zip(weights, gradients, strict=True))
+    handles = [weight.register_hook(_adding(into)) for weight, into in pairs if not is_split(weight)]
+    # no gradient passes a weight that is split: it is averaged over ranks, and added to what is there
+    split = [(weight, into) for weight, into in pairs if is_split(weight)]
+    for weight, into in split:
+        if weight.grad is not None:
+            into.sub_(weight.grad)
     try:
         yield gradients
     finally:
         for handle in handles:
             handle.remove()
+    for weight, into in split:
+        if weight.grad is not None:
+            into.add_(weight.grad)
 
 
 def _adding(into: Tensor) -> Callable[[Tensor], None]:
@@ -173,6 +181,6 @@ def _adding(into: Tensor) -> Callable[[Tensor], None]:
 
 
 def square_of_mean(gradients: Sequence[Tensor]) -> Tensor:
-    r"""Returns :math:`|\frac1W \sum_r g_r|^2` from this rank's gradients :math:`g_r`."""
-    means = [total(gradient) / world_size() for gradient in gradients]
-    return torch.stack([mean.square().sum() for mean in means]).sum()
+    r"""Returns :math:`|\frac1W \sum_r g_r|^2` from this rank's gradients :math:`g_r`; one that is split is the mean already."""
+    means = [g if is_split(g) else mean(g) for g in gradients]
+    return torch.stack([gathered(m.square().sum()) for m in means]).sum()

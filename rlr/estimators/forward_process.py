@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import check_even
 from rlr.estimators.segments import StepRange, check_range, covered
+from rlr.lockstep import Part, parts
 from rlr.models.base import Condition
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
@@ -29,6 +29,7 @@ class Noised:
         clean: The final samples :math:`x_0`, with shape :math:`(n, *)`.
         states: The :math:`x_t`, with shape :math:`(n, *)`.
         condition: The condition of the samples in this step.
+        weight: The factor on their losses, 1 or 0; see :class:`~rlr.lockstep.Part`.
     """
 
     chain: Chain
@@ -37,6 +38,7 @@ class Noised:
     clean: Tensor
     states: Tensor
     condition: Condition
+    weight: float = 1.0
 
     @property
     def levels(self) -> tuple[float, float]:
@@ -45,7 +47,7 @@ class Noised:
 
     def denoise(self) -> Tensor:
         r"""Returns :math:`\hat x_0(x_t)` of the current weights, with shape :math:`(n, *)` and a graph."""
-        return self.chain.model.denoise(self.states, self.chain.grid.times[self.step], self.condition)
+        return self.chain.denoise(self.states, self.step, self.condition)
 
 
 class ForwardProcess:
@@ -89,13 +91,10 @@ class ForwardProcess:
 
     def noised(self, rollout: Rollout) -> Iterator[Noised]:
         r"""Yields the noised samples, one level at a time from the noisiest on; the noises follow from the rollout's seed."""
-        check_even(self.levels is None, "the levels of samples", "set levels of ForwardProcess to null")
-        share = rollout.share
+        share, steps = rollout.share, covered(rollout.chain, 0, self.step_range).steps
         drawn = self.draw(rollout.chain, share.total, rollout.generator(Stream.LEVEL))[share.numbers]
-        for column, t in enumerate(covered(rollout.chain, 0, self.step_range).steps):
-            rows = drawn[:, column].nonzero().flatten()
-            if len(rows):
-                yield _noise(rollout, t, rows)
+        for part in parts([drawn[:, column].nonzero().flatten() for column in range(len(steps))]):
+            yield _noise(rollout, steps[part.number], part)
 
     def draw(self, chain: Chain, batch: int, generator: torch.Generator) -> Tensor:
         r"""Returns which levels each of :math:`B` samples takes, with shape :math:`(B, N)`, the noisiest level first."""
@@ -106,10 +105,10 @@ class ForwardProcess:
         return torch.zeros(batch, n, dtype=torch.bool).scatter_(1, chosen, True)
 
 
-def _noise(rollout: Rollout, t: int, rows: Tensor) -> Noised:
+def _noise(rollout: Rollout, t: int, part: Part) -> Noised:
     r"""Returns samples at the level of step :math:`t`."""
-    chain, trajectory = rollout.chain, rollout.trajectory
+    chain, trajectory, rows = rollout.chain, rollout.trajectory, part.rows
     clean = trajectory.states[0][rows.to(trajectory.states.device)]
     states = chain.grid.alphas[t] * clean + chain.grid.sigmas[t] * rollout.normal(Stream.RENOISE, t, rows=rows)
     condition = trajectory.condition.at(t).map(lambda c: c[rows.to(c.device)])
-    return Noised(chain, t, rows, clean, states, condition)
+    return Noised(chain, t, rows, clean, states, condition, part.weight)

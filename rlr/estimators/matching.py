@@ -111,7 +111,7 @@ class MatchingEstimator(ReplayEstimator):
             distances = velocity_distance(noised, prediction, reference(noised))
             losses = losses + self.kl * distances
             metrics["kl/velocity"] = distances.detach().sum() / total
-        return Term("matching", losses.sum() / total, (noised.step,), metrics)
+        return Term("matching", losses.sum() / total, (noised.step,), metrics).scaled(noised.weight)
 
     @abstractmethod
     def losses(self, noised: Noised, prediction: Tensor, advantages: Tensor, fresh: bool) -> Tensor:

@@ -14,8 +14,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from rlr.distributed import check_whole, rank
+from rlr.distributed import is_split, mean, rank, split_like
+from rlr.microbatch import rows
 from rlr.models.base import DiffusionModel
+from rlr.models.uncompiled import uncompiled
 from rlr.seeding import Stream, spawn
 
 
@@ -45,7 +47,10 @@ class Perturbation(ABC):
 
     @abstractmethod
     def combine(self, model: DiffusionModel, coefficients: Tensor, seed: int) -> dict[str, Tensor]:
-        r"""Returns :math:`\frac{1}{B} \sum_i c_i \varepsilon_i` for coefficients :math:`c`, with shape :math:`(B)`, by weight."""
+        r"""Returns :math:`\frac{1}{B} \sum_i c_i \varepsilon_i` for coefficients :math:`c`, with shape :math:`(B)`, by weight.
+
+        For a weight that is split over the processes it is this one's part of the mean over all of them.
+        """
 
 
 class SharedDirection(Perturbation):
@@ -54,12 +59,11 @@ class SharedDirection(Perturbation):
     @contextmanager
     def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
         weights = list(model.trainable.values())
-        check_whole(weights, "a zeroth-order term", "use an estimator without one")
         # θ + sε − sε is not θ in floating point: keep θ itself
         saved = [w.detach().clone() for w in weights]
         try:
             for k, w in enumerate(weights):
-                w.data.add_(normal(w.shape, w, spawn(seed, Stream.WEIGHT, k)), alpha=scale)
+                w.data.add_(split_like(normal(w.shape, w, spawn(seed, Stream.WEIGHT, k)), w), alpha=scale)
             yield
         finally:
             for w, s in zip(weights, saved, strict=True):
@@ -68,7 +72,7 @@ class SharedDirection(Perturbation):
     def combine(self, model: DiffusionModel, coefficients: Tensor, seed: int) -> dict[str, Tensor]:
         c = coefficients.mean()
         return {
-            name: c.to(w.dtype) * normal(w.shape, w, spawn(seed, Stream.WEIGHT, k))
+            name: split_like(_mean_if_split(c.to(w.dtype), w) * normal(w.shape, w, spawn(seed, Stream.WEIGHT, k)), w)
             for k, (name, w) in enumerate(model.trainable.items())
         }
 
@@ -95,22 +99,26 @@ class DirectionPerSample(Perturbation):
 
     @contextmanager
     def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:
-        check_whole(model.trainable.values(), "a zeroth-order term", "use an estimator without one")
         layers: dict[nn.Module, dict[str, int]] = {}
         for k, (owner, name) in enumerate(_owners(model).values()):
             layers.setdefault(owner, {})[name] = k
         with ExitStack() as stack:
+            stack.enter_context(uncompiled(model))
             for layer, names in layers.items():
                 handle = layer.register_forward_hook(_hook(names, scale, seed, batch))
                 stack.callback(handle.remove)
             yield
 
     def combine(self, model: DiffusionModel, coefficients: Tensor, seed: int) -> dict[str, Tensor]:
-        batch = len(coefficients)
         return {
-            name: torch.einsum("b,b...->...", coefficients.to(w.dtype), _directions(w, seed, k, batch)) / batch
+            name: split_like(_mean_if_split(_combined(w, coefficients.to(w.dtype), seed, k), w), w)
             for k, (name, w) in enumerate(model.trainable.items())
         }
+
+
+def _mean_if_split(value: Tensor, weight: Tensor) -> Tensor:
+    """Returns the mean over all ranks for a weight that is split, whose gradient nothing else averages."""
+    return mean(value) if is_split(weight) else value
 
 
 def _owners(model: DiffusionModel) -> dict[str, tuple[nn.Module, str]]:
@@ -125,21 +133,27 @@ def _directions(weight: Tensor, seed: int, k: int, batch: int) -> Tensor:
     return normal((first + batch, *weight.shape), weight, spawn(seed, Stream.WEIGHT, k))[first:]
 
 
+def _combined(weight: Tensor, c: Tensor, seed: int, k: int) -> Tensor:
+    r"""Returns :math:`\frac{1}{B} \sum_i c_i \varepsilon_i` of weight number ``k``, over this rank's samples."""
+    return torch.einsum("b,b...->...", c, _directions(weight, seed, k, len(c))) / len(c)
+
+
 def _hook(names: dict[str, int], scale: float, seed: int, batch: int) -> Callable[..., Tensor]:
     """Returns a forward hook that adds the shift of each sample to a linear layer's output."""
 
     def shift(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         assert isinstance(layer, nn.Linear)
         (x,) = inputs
+        here = rows(batch)
         # guidance passes the batch twice, one copy after the other: sample i has the rows i, i + B
-        rows = x.reshape(-1, batch, x[0].numel() // x.shape[-1], x.shape[-1])
+        states = x.reshape(-1, here.stop - here.start, x[0].numel() // x.shape[-1], x.shape[-1])
         added = torch.zeros((), dtype=output.dtype, device=output.device)
         if "weight" in names:
-            epsilon = _directions(layer.weight, seed, names["weight"], batch)
-            added = added + torch.einsum("nbli,boi->nblo", rows.to(epsilon.dtype), epsilon)
+            epsilon = _directions(layer.weight, seed, names["weight"], batch)[here]
+            added = added + torch.einsum("nbli,boi->nblo", states.to(epsilon.dtype), epsilon)
         if "bias" in names:
-            added = added + _directions(layer.bias, seed, names["bias"], batch).unsqueeze(1)
-            added = added.expand(*rows.shape[:-1], -1)
+            added = added + _directions(layer.bias, seed, names["bias"], batch)[here].unsqueeze(1)
+            added = added.expand(*states.shape[:-1], -1)
         return output + scale * added.reshape(output.shape).to(output.dtype)
 
     return shift

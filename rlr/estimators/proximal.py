@@ -26,6 +26,7 @@ from rlr.estimators.replay import Minibatch, Recorded, ReplayEstimator
 from rlr.estimators.statistics import Statistics, check_clip, clipped_advantages
 from rlr.estimators.surrogates import Surrogate
 from rlr.gaussian import Gaussian
+from rlr.lockstep import Part, parts
 from rlr.rollout import Rollout
 
 TOLERANCE = 1e-5
@@ -86,29 +87,28 @@ class Proximal(ReplayEstimator):
 
     def minibatch_terms(self, minibatch: Minibatch) -> Iterator[Term]:
         chain = minibatch.rollout.chain
-        trained = self.trained(chain, minibatch)
-        for t in range(chain.steps, 0, -1):
-            rows = trained[:, t - 1].nonzero().flatten()
-            if len(rows):
-                yield self._term(chain, minibatch, t, rows)
+        trained, steps = self.trained(chain, minibatch), range(chain.steps, 0, -1)
+        for part in parts([trained[:, t - 1].nonzero().flatten() for t in steps]):
+            yield self._term(chain, minibatch, steps[part.number], part)
         if minibatch.fresh and self._first:
             # here and not with the metrics, so that a wrong round is reported before its first update
             self._check_first(farthest(torch.cat(self._first)).exp().item())
 
-    def _term(self, chain: Chain, minibatch: Minibatch, t: int, rows: Tensor) -> Term:
+    def _term(self, chain: Chain, minibatch: Minibatch, t: int, part: Part) -> Term:
         r"""Returns the term of step :math:`t`, of the samples that train on it."""
-        n, whole = len(minibatch.rollout), minibatch.trajectory
+        n, whole, rows = len(minibatch.rollout), minibatch.trajectory, part.rows
         trajectory = whole if len(rows) == n else whole.select(rows)
         transition = chain.replay(trajectory, t, t - 1)
         now, then = self.ratio.logarithms(transition, trajectory, t)
-        self._note((now - then).detach(), minibatch.fresh)
+        if minibatch.weight and part.weight:
+            self._note((now - then).detach(), minibatch.fresh)
         advantages = minibatch.advantages[rows.to(minibatch.advantages.device)]
         loss = self.scale(chain, t) * self.surrogate.loss(advantages, now, then).sum() / n
         penalty = self.penalize(chain, transition, trajectory, t)
         if penalty is None:
-            return Term("half_order", loss, (t,))
+            return Term("half_order", loss, (t,)).scaled(part.weight)
         added = penalty.sum() / n
-        return Term("half_order", loss + added, (t,), {f"{self.label}/penalty": added.detach()})
+        return Term("half_order", loss + added, (t,), {f"{self.label}/penalty": added.detach()}).scaled(part.weight)
 
     def _note(self, change: Tensor, fresh: bool) -> None:
         self._changes.append(change)

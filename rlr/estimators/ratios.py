@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from rlr.chain import Chain
 from rlr.estimators.replay import Recorded, mean_log_prob
 from rlr.gaussian import Gaussian
 from rlr.schedules import Grid
@@ -26,6 +27,9 @@ class Ratio(ABC):
     def weight(self, grid: Grid, t: int) -> float:
         r"""Returns the weight of step :math:`t`, by default 1."""
         return 1.0
+
+    def check(self, chain: Chain) -> None:  # noqa: B027 - a hook
+        """Raises a ``ValueError`` that names the remedy if the rollouts of the chain cannot tell the ratio."""
 
 
 class LikelihoodRatio(Ratio):
@@ -50,6 +54,13 @@ class NormalizedRatio(Ratio):
         | GRPO-Guard: Mitigating Implicit Over-Optimization in Flow Matching via Regulated Clipping (Wang et al., 2025)
         | https://arxiv.org/abs/2510.22319
     """
+
+    def check(self, chain: Chain) -> None:
+        if chain.storage.bfloat16:
+            raise ValueError(
+                "NormalizedRatio finds the recorded means from states and noises, and rounded ones do not tell them; set "
+                "memory.trajectories.bfloat16 to false (on_cpu saves the memory without rounding), or use LikelihoodRatio"
+            )
 
     def logarithms(self, transition: Gaussian, trajectory: Recorded, t: int) -> tuple[Tensor, Tensor]:
         noises = trajectory.noises[t - 1]

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory
-from rlr.distributed import any_rank, check_even, world_size
+from rlr.distributed import any_rank, world_size
 from rlr.estimators.base import Estimator, Term, TermSource, no_terms
 from rlr.gaussian import Gaussian
+from rlr.lockstep import parts
 from rlr.models.base import Condition
 from rlr.rollout import Rollout, Share, join
 from rlr.seeding import Stream
@@ -53,11 +54,13 @@ class Minibatch:
         rollout: The rollout of the samples, whose trajectory is :class:`Recorded`.
         advantages: The advantages of the samples, with shape :math:`(b)`.
         fresh: Whether the weights are those of the rollout.
+        weight: 1, or 0 for one that only takes part in the passes of other processes; see :mod:`rlr.lockstep`.
     """
 
     rollout: Rollout
     advantages: Tensor
     fresh: bool
+    weight: float = 1.0
 
     @property
     def trajectory(self) -> Recorded:
@@ -129,9 +132,6 @@ class ReplayEstimator(Estimator):
         if any_rank(any(not rollout.rewards.isfinite().all() for rollout in rollouts)):
             yield iter(())
             return
-        check_even(
-            self.num_minibatches == 1, "the parts of a minibatch", f"set num_minibatches of {type(self).__name__} to 1"
-        )
         advantages, share = torch.cat(self.advantages(rollouts)), share_of_round(rollouts)
         for epoch in range(self.epochs):
             order = torch.randperm(share.total, generator=rollouts[0].generator(Stream.ORDER, epoch))
@@ -158,14 +158,16 @@ class ReplayEstimator(Estimator):
         Gradients are averaged over ranks afterwards, hence the factor :math:`W`.
         """
         size = self.minibatch or len(rollouts[0])
-        for some, places in zip(rows.split(size), own.numbers.split(size), strict=True):
-            if not len(some):
-                continue
-            rollout = gather_rows(rollouts, some, seed, Share(places, own.total))
-            minibatch = Minibatch(rollout, advantages[some.to(advantages.device)], fresh)
+        places = own.numbers.split(size)
+        for part in parts(rows.split(size)):
+            numbers = places[part.number] if part.weight else torch.zeros(1, dtype=torch.long)
+            rollout = gather_rows(rollouts, part.rows, seed, Share(numbers, own.total))
+            chosen = advantages[part.rows.to(advantages.device)]
+            minibatch = Minibatch(rollout, chosen, fresh, part.weight)
+            factor = part.weight * world_size() * len(part.rows) / own.total
             for terms in (self.minibatch_terms(minibatch), penalty(rollout)):
                 for term in terms:
-                    yield term.scaled(world_size() * len(some) / own.total)
+                    yield term.scaled(factor)
                     del term  # its graph must be gone before the next is built
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Trajectory, Within, unchanged
+from rlr.distributed import local
 from rlr.estimators.advantages import Baseline, LeaveOneOut
 from rlr.estimators.base import Estimator, Term
 from rlr.estimators.perturbation import DirectionPerSample, Perturbation, SharedDirection
@@ -110,7 +111,7 @@ class ZerothOrder(Estimator):
             c = coefficients(steps, rollout, k)
             for seed in sorted({self._seed(rollout.seed, k, t) for t in steps}):
                 g = perturbation.combine(model, c, seed)
-                inner = inner + sum((w * g[name]).sum() for name, w in model.trainable.items())
+                inner = inner + sum((local(w) * local(g[name])).sum() for name, w in model.trainable.items())
         return Term("zeroth_order", -weight / self.directions * inner, tuple(sorted(steps, reverse=True)))
 
     def _antithetic(self, steps: Collection[int], rollout: Rollout, k: int) -> Tensor:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import check_even, gather_objects, rank, world_size
+from rlr.distributed import gather_objects, rank, world_size
 from rlr.evaluation.base_scores import BaseScores
 from rlr.evaluation.metrics import Metric
 from rlr.evaluation.results import Measurement
@@ -134,9 +134,7 @@ class Evaluator:
         file = self._file(folder)
         if file is None:
             return self._finish(chain)
-        probe: dict[str, list[float]] = {}
-        if rank() == 0:
-            probe = self._probe(chain)
+        probe = self._probe(chain)
         # the ranks must agree on whether to sample
         found = gather_objects(file.find(probe) if rank() == 0 else None)[0]
         if found is not None:
@@ -172,10 +170,6 @@ class Evaluator:
 
     def _show(self, chain: Chain) -> dict[int, Tensor]:
         """Makes the samples of this rank that are shown and not made yet; no metric sees them."""
-        shares = [len(self._shown.intersection(self.samples.rows(r, world_size()))) for r in range(world_size())]
-        check_even(
-            len(set(shares)) == 1, "the numbers of samples to show", f"show a multiple of {world_size()} samples"
-        )
         mine = [row for row in self.samples.rows(rank(), world_size()) if row in self._shown - self._pixels.keys()]
         for batch in self.samples.batches(chain, mine):
             self._keep(batch)
@@ -210,8 +204,11 @@ class Evaluator:
         return BaseScores(folder, {**self.samples.key, "metrics": digest})
 
     def _probe(self, chain: Chain) -> dict[str, list[float]]:
-        """Makes and measures the samples of the first prompt, and returns their colors and first values."""
-        batches = list(self.samples.first(1).batches(chain))
+        """Makes and measures the samples of the first prompt, and returns their colors and first values; on rank 0 alone."""
+        first = self.samples.first(1)
+        batches = list(first.batches(chain, first.rows(rank(), world_size())))
+        if rank() > 0:
+            return {}
         self._take(batches)
         colors = torch.cat([batch.pixels.double().mean((-1, -2)).flatten() for batch in batches]).tolist()
         return {"colors": colors, **{metric.label: metric.head() for metric in self.metrics}}

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from rlr import lockstep
 from rlr.chain import Chain
-from rlr.distributed import check_even
 from rlr.modules.sampling import finite, sample, warn_not_finite
 from rlr.seeding import Stream, spawn
 
@@ -79,8 +79,6 @@ class SampleSet:
 
     def rows(self, rank: int = 0, world: int = 1) -> list[int]:
         r"""Returns the rows of rank :math:`r` of :math:`W`: those of the prompts :math:`r + j W`."""
-        even = len(self.prompts) % world == 0
-        check_even(even, "the numbers of prompts to evaluate", f"evaluate a multiple of {world} prompts")
         return [i * self.samples + k for i in range(rank, len(self.prompts), world) for k in range(self.samples)]
 
     def seed_of(self, row: int) -> int:
@@ -89,9 +87,20 @@ class SampleSet:
         return spawn(self.seed, Stream.EVALUATION, i if self.numbers is None else self.numbers[i], k)
 
     def batches(self, chain: Chain, rows: Sequence[int] | None = None) -> Iterator[SampleBatch]:
-        """Samples rows, by default all, and yields them in batches."""
+        """Samples rows, by default all, and yields them in batches.
+
+        In :mod:`lockstep <rlr.lockstep>` all processes call it together, also one without rows.
+        """
         rows = self.rows() if rows is None else rows
-        for at in range(0, len(rows), self.batch_size):
+        starts = range(0, len(rows), self.batch_size)
+        missing = lockstep.idle(len(starts))
+        for at in starts:
             some = list(rows[at : at + self.batch_size])
-            prompts = [self.prompts[row // self.samples] for row in some]
-            yield SampleBatch(some, prompts, sample(chain, prompts, [self.seed_of(row) for row in some]))
+            yield SampleBatch(some, *self._sample(chain, some))
+        for _ in missing:
+            self._sample(chain, [0])
+
+    def _sample(self, chain: Chain, rows: Sequence[int]) -> tuple[list[str], Tensor]:
+        """Returns prompts and pixels of rows."""
+        prompts = [self.prompts[row // self.samples] for row in rows]
+        return prompts, sample(chain, prompts, [self.seed_of(row) for row in rows])

@@ -5,18 +5,28 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
+from rlr.distributed import is_split, split_like
 from rlr.models.base import DiffusionModel
 
 
 @contextmanager
 def swapped(model: DiffusionModel, values: Mapping[str, Tensor]) -> Iterator[None]:
     """Within, the trained weights have these values; afterwards their own again, to the bit, also after an exception."""
-    own = {name: weight.data for name, weight in model.trainable.items()}
+    weights = model.trainable
+    own = {name: weight.data.clone() if is_split(weight) else weight.data for name, weight in weights.items()}
     try:
-        for name, weight in model.trainable.items():
-            # no copy where the values are on the weight's device; its own stay where they are
-            weight.data = values[name].detach().to(weight)
+        for name, weight in weights.items():
+            _set(weight, values[name].detach())
         yield
     finally:
-        for name, weight in model.trainable.items():
-            weight.data = own[name]
+        for name, weight in weights.items():
+            _set(weight, own[name])
+
+
+def _set(weight: Tensor, value: Tensor) -> None:
+    if is_split(weight):
+        # a pass gathers what lies in this process's part of the weight, and not what the weight is set to
+        weight.data.copy_(split_like(value, weight))
+    else:
+        # no copy where the value is on the weight's device; its own stay where they are
+        weight.data = value.to(weight)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rlr.modules.sampling import Prediction as Prediction
     from rlr.modules.sampling import Sampling as Sampling
     from rlr.modules.sharded import Sharded as Sharded
+    from rlr.modules.speed import Compile as Compile
+    from rlr.modules.speed import Speed as Speed
     from rlr.modules.term_weights import Shrinkage as Shrinkage
     from rlr.modules.video import VideoAlignment as VideoAlignment
 else:

@@ -14,7 +14,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Estimator, no_terms
 from rlr.estimators.divergence import Penalty, path_divergence
@@ -28,6 +27,7 @@ from rlr.modules.optimization import Optimization, Settings
 from rlr.modules.profiler import Profiler
 from rlr.modules.progress import Progress
 from rlr.modules.sampling import Sampling
+from rlr.modules.speed import Speed
 from rlr.modules.training_state import STATE, TrainingState
 from rlr.modules.update import StepReport, Updater
 from rlr.rewards.base import Reward, Scores, without_rounding
@@ -51,6 +51,7 @@ class Alignment(Sampling):
         memory: What is given up to save memory.
         seed: Decides all noise.
         scoring: Where scores are computed, such as :class:`~rlr.scoring.InBackground`; by default where they are needed.
+        speed: How the denoising networks compute, such as compiled; by default as they are.
     """
 
     def __init__(
@@ -64,14 +65,17 @@ class Alignment(Sampling):
         memory: Memory = Memory(),  # noqa: B008 - frozen
         seed: int = 0,
         scoring: Scoring | None = None,
+        speed: Speed = Speed(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(Chain(model, sampler, memory.checkpoint_steps), reward, seed)
+        super().__init__(memory.chain(model, sampler), reward, seed)
         self.automatic_optimization = False
         self.strict_loading = False  # a checkpoint holds the trained weights only; `on_load_checkpoint` is as strict
         self.estimator = estimator
         self.optimization = optimization
         self.objective.scoring = scoring or AtOnce()
+        self.objective.micro_batch = memory.micro_batch
         self.penalty = penalty
+        self.speed = speed
         # no lambda: strategies that spawn processes pickle the module
         self.updater = Updater(self, partial(getattr, self, "weights"), optimization, memory)
         self.state = TrainingState(estimator, reward, self.updater, penalty)
@@ -82,10 +86,11 @@ class Alignment(Sampling):
         check_parts(self.chain, self.reward, self.estimator, self.penalty)
 
     def setup(self, stage: str) -> None:
-        """Checks that the model can be trained."""
+        """Checks that the model can be trained, and prepares its networks."""
         if stage == "fit":
             check_training(self.chain.model, self.reward, self.estimator, self.trainer)
             check_scoring(self.objective.scoring, self.estimator, self.trainer)
+        self.speed.apply(self.chain.model, self.trainer.strategy)
 
     @property
     def progress(self) -> Progress:

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import save_on_cpu
+
+from rlr.chain import Chain
+from rlr.models.base import DiffusionModel
+from rlr.samplers import Sampler
+from rlr.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -17,10 +22,29 @@ class Memory:
         checkpoint_steps: Whether replayed steps recompute their activations in the backward pass.
         offload_activations: Whether activations wait for the backward pass in the CPU's memory, at the cost of copying
             them twice; see :class:`Offload`.
+        trajectories: How the states and noises of rollouts are kept.
+        micro_batch: The most samples of a batch that pass the network, the decoder and the reward at once, at the cost of a further
+            pass of each replayed step; None for all. See :mod:`rlr.microbatch`.
+
+    Raises:
+        ValueError: If ``micro_batch`` is less than 1.
     """
 
     checkpoint_steps: bool = False
     offload_activations: bool = False
+    trajectories: Storage = field(default_factory=Storage)
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises a ``ValueError`` for a value out of its range."""
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(
+                f"memory.micro_batch: expected at least 1, got {self.micro_batch}; set null for all of a batch"
+            )
+
+    def chain(self, model: DiffusionModel, sampler: Sampler) -> Chain:
+        """Returns the chain of a model and a sampler."""
+        return Chain(model, sampler, self.checkpoint_steps, self.trajectories, self.micro_batch)
 
     def saving(self, weights: Iterable[Tensor], device: torch.device) -> AbstractContextManager[object]:
         """Returns the context in which graphs are built.

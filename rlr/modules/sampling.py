@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from rlr import lockstep
 from rlr.chain import Chain
 from rlr.data.stream import PromptBatch
 from rlr.distributed import gather_objects
@@ -107,6 +108,10 @@ class Sampling(LightningModule):
             samples, prompts, list(batch.indices), seeds, scores.values, self.chain.model.size.fps, (), scores.parts
         )
 
+    def idle(self) -> None:
+        """Makes the passes of a batch for the sake of processes that have one; see :mod:`rlr.lockstep`."""
+        sample(self.chain, [""], [0])
+
     def seeds(self, batch: PromptBatch) -> list[int]:
         """Returns the seed of the noise of each sample: that of sample ``k`` of prompt ``i`` for number ``i S + k``."""
         data = getattr(self._trainer, "datamodule", None)
@@ -125,6 +130,8 @@ class Sampling(LightningModule):
         """Returns the samples; a :class:`~rlr.callbacks.PredictionWriter` writes them."""
         if not batch.prompts:
             # a rank without a sample waits for the others
+            if lockstep.enabled:
+                self.idle()
             return Prediction(torch.empty(0), [], [], [], torch.empty(0))
         return only_finite(self.generate(batch))
 
@@ -161,6 +168,7 @@ class Sampling(LightningModule):
 @torch.no_grad()
 def sample(chain: Chain, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
     r"""Returns one sample per prompt, each from the noise of its seed, as pixels in [0, 1] with shape :math:`(B, *)`."""
+    chain = chain.unrounded()
     return chain.model.decode(chain.sample(chain.encode(prompts), chain.draw(seeds)).states[0])
 
 

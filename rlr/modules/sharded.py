@@ -6,8 +6,7 @@ for its backward pass, and freed afterwards (``torch.distributed.fsdp.fully_shar
 Lightning's own strategies do not serve: ``FSDPStrategy`` refuses a CPU and wraps the whole module, whose forward pass a replay
 never calls; ``ModelParallelStrategy`` gathers the state of all weights, frozen ones included, for each checkpoint.
 
-A gathering waits for all processes, so all must make the same passes of the network:
-:func:`~rlr.distributed.check_even` refuses what would make them wait forever.
+A gathering waits for all processes, so all make the same passes of the network, idle ones included; see :mod:`rlr.lockstep`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils._pytree import tree_map
 
-from rlr import distributed
+from rlr import distributed, lockstep
 from rlr.models.base import DiffusionModel
 
 
@@ -57,8 +56,9 @@ class Sharded(DDPStrategy):
             _optimizers_to_device(self.optimizers, self.root_device)
 
     def _shard(self, model: DiffusionModel) -> None:
-        distributed.synchronize(model.trainable.values())
-        distributed.lockstep = True
+        # a module whose weights an earlier command has split may have another one
+        distributed.synchronize(weight for weight in model.trainable.values() if not distributed.is_split(weight))
+        lockstep.enabled = True
         whole = set() if self.trained else set(model.trainable.values())
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         for network in model.networks().values():
@@ -77,7 +77,7 @@ class Sharded(DDPStrategy):
 
     def teardown(self) -> None:
         """Ends the splitting of work, not of weights."""
-        distributed.lockstep = False
+        lockstep.enabled = False
         super().teardown()
 
 
@@ -96,7 +96,8 @@ def shard(network: nn.Module, mesh: DeviceMesh, whole: set[nn.Parameter]) -> Non
     """
     for block in [*_blocks(network), network]:
         if any(weight not in whole and not distributed.is_split(weight) for weight in block.parameters()):
-            fully_shard(block, mesh=mesh, ignored_params=whole)
+            # the rest of a network would otherwise stay whole until the next backward pass, and miss what changes it before
+            fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
 
 
 def _blocks(network: nn.Module) -> Iterator[nn.Module]:

@@ -9,21 +9,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlr import distributed
-from rlr.callbacks import EMA, Checkpointing, SafeCheckpointIO
+from rlr import distributed, lockstep
+from rlr.callbacks import EMA, Checkpointing, Evaluation, SafeCheckpointIO
 from rlr.data import Prompts
+from rlr.data.stream import PromptPass
 from rlr.estimators import (
     AWM,
     DDPO,
+    GRPO,
     RLR,
     AlignProp,
+    DecayRamp,
+    DiffusionNFT,
     ForwardProcess,
     HalfOrder,
     HalfOrderRLR,
     LookAhead,
+    Penalty,
     RoundStatistics,
     SegmentsByNorm,
+    SharedDirection,
+    ZerothOrder,
 )
+from rlr.evaluation import SampleGrid
 from rlr.models import FullWeights, LoRA, StableDiffusion, StableDiffusion3
 from rlr.models.export import DiffusersLoRA, Merged
 from rlr.modules import sharded
@@ -76,6 +84,33 @@ CASES: dict[str, tuple[Callable[..., Any], bool]] = {
         lambda f: unet(f, estimator=AWM(process=ForwardProcess(), num_minibatches=1, statistics=RoundStatistics())),
         False,
     ),
+    "ddpo, minibatches": (
+        lambda f: unet(f, estimator=DDPO(3, minibatch=1, timestep_fraction=0.4, statistics=RoundStatistics())),
+        False,
+    ),
+    "grpo as published": (lambda f: unet(f, estimator=GRPO(), accumulate=2), False),
+    "grpo, fewer samples than processes": (lambda f: unet(f, estimator=GRPO(5, 2), penalty=Penalty(0.3)), False),
+    "awm, levels": (
+        lambda f: unet(
+            f, estimator=AWM(process=ForwardProcess(1), num_minibatches=2, minibatch=1, statistics=RoundStatistics())
+        ),
+        False,
+    ),
+    "full weights, nft": (
+        lambda f: whole_unet(
+            f, estimator=DiffusionNFT(process=ForwardProcess(2), kl=0.0, num_minibatches=3, decay=DecayRamp(0.2, 0.6))
+        ),
+        True,
+    ),
+    "full weights, rlr": (lambda f: whole_unet(f, estimator=RLR(length=1, zeroth=ZerothOrder(scale=1e-3))), True),
+    "full weights, shared direction": (
+        lambda f: whole_unet(f, estimator=ZerothOrder(scale=1e-3, perturbation=SharedDirection())),
+        True,
+    ),
+    "full weights, segments by norm": (
+        lambda f: whole_unet(f, estimator=HalfOrder(1, 2, drawing=SegmentsByNorm())),
+        True,
+    ),
     "full weights, alignprop": (lambda f: whole_unet(f, estimator=AlignProp(), clip_norm=1.0), True),
     "full weights, half order": (lambda f: whole_unet(f, estimator=HalfOrderRLR(1, control=LookAhead())), True),
 }
@@ -85,7 +120,7 @@ def train(module: Any, world: int, trained: bool, folder: Path | None = None, **
     """Trains in this process, which is one of ``world``, and returns the whole weights."""
     ranks = {"strategy": Sharded(trained, process_group_backend="gloo"), "devices": world} if world > 1 else {}
     callbacks = [Checkpointing(1, str(folder)), EMA(0.5)] if folder else []
-    data = Prompts(PROMPTS, batch_size=BATCH // world, val=PROMPTS[:2])
+    data = Prompts(PROMPTS, batch_size=BATCH // world, samples_per_prompt=2, val=PROMPTS[:2])
     extra = {
         "precision": "64-true",
         "plugins": [SafeCheckpointIO()],
@@ -103,7 +138,7 @@ def split_share(module: Any) -> float:
     return kept / sum(w.numel() for w in found)
 
 
-QUICK = ("half order", "full weights, half order")
+QUICK = ("half order", "ddpo, minibatches", "full weights, half order")
 
 
 def leave(names: Sequence[str], model: Path, left: Path) -> None:
@@ -223,42 +258,76 @@ def test_a_transformer_is_split_block_by_block(random_sd3: Folder, tmp_path: Pat
     torch.testing.assert_close(torch.load(tmp_path / "1.pt", weights_only=True), expected, atol=1e-5, rtol=0)
 
 
-REFUSED: dict[str, tuple[Callable[[Path], Any], bool, str]] = {
-    "minibatches": (lambda f: unet(f, estimator=DDPO(2)), False, "set num_minibatches of DDPO to 1"),
-    "steps": (lambda f: unet(f, estimator=DDPO(1, timestep_fraction=0.5)), False, "set timestep_fraction of DDPO to 1"),
-    "levels": (
-        lambda f: unet(f, estimator=AWM(process=ForwardProcess(1), num_minibatches=1, statistics=RoundStatistics())),
-        False,
-        "set levels of ForwardProcess to null",
-    ),
-    "zeroth order": (lambda f: whole_unet(f, estimator=RLR(length=1)), True, "set trained of Sharded to false"),
-    "norms": (
-        lambda f: whole_unet(f, estimator=HalfOrder(1, 1, drawing=SegmentsByNorm())),
-        True,
-        "use UniformSegments",
-    ),
-}
+def uneven(module: Any, folder: Path, **settings: Any) -> dict[str, Tensor]:
+    """Trains, and evaluates three prompts, one of them and none on some process; returns what was measured and predicted."""
+    shows = {"metrics": [Brightness()], "displays": [SampleGrid(3)], "every": 1}
+    evaluation = Evaluation(samples=2, folder=str(folder), **shows)  # type: ignore[arg-type]
+    data = Prompts(PROMPTS, batch_size=settings.pop("batch"), val=PROMPTS[:3], predict=PROMPTS[:1])
+    extra = {"precision": "64-true", "plugins": [SafeCheckpointIO()], "default_root_dir": str(folder)}
+    trainer = run(module, data, 1, callbacks=[evaluation, EMA(0.9)], limit_val_batches=2, **extra, **settings)
+    assert evaluation.results is not None
+    ((measured,),) = evaluation.results.sets.values()
+    assert measured.base is not None
+    predicted = trainer.predict(module, datamodule=data)
+    rewards = torch.cat([batch.rewards for batch in predicted]).double()  # type: ignore[union-attr]
+    validated = torch.tensor(trainer.validate(module, datamodule=data, verbose=False)[0]["val/reward"])
+    return {"now": measured.scores, "base": measured.base, "validated": validated, "predicted": rewards}
 
 
-def test_what_would_wait_forever_is_refused(random_sd: Folder, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_uneven_evaluations_are_those_of_one_process(random_sd: Folder, tmp_path: Path) -> None:
+    """A second run finds the base model's scores, and makes the samples that are shown alone."""
     folder = random_sd()
 
     def work(rank: int) -> None:
-        for name, (build, trained, message) in REFUSED.items():
-            with pytest.raises(ValueError, match=message):
-                train(build(folder), 2, trained)
-            (tmp_path / f"{name}.{rank}").touch()
-        odd = Prompts(PROMPTS, batch_size=2, val=PROMPTS[:3])
-        with pytest.raises(ValueError, match="evaluate a multiple of 2 prompts"):
-            run(unet(folder), odd, 1, strategy=Sharded(process_group_backend="gloo"), devices=2, limit_val_batches=1)
+        for again in range(2):
+            ranks = {"strategy": Sharded(True, process_group_backend="gloo"), "devices": 2, "batch": BATCH // 2}
+            found = uneven(whole_unet(folder, estimator=AlignProp()), tmp_path / "two", **ranks)
+            torch.save(found, tmp_path / f"{again}.{rank}.pt")
 
     run_group(2, work, tmp_path)
+    expected = uneven(whole_unet(folder, estimator=AlignProp()), tmp_path / "one", batch=BATCH)
+    assert (expected["now"] - expected["base"]).abs().max() > 1e-4
+    assert expected["now"].shape == (3, 2)
+    for again in range(2):
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{again}.{rank}.pt", weights_only=True)
+            assert len(found["predicted"]) == (1 if rank == 0 else 0)
+            for name in ("now", "base", "validated"):
+                torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0, check_dtype=False)
+            if rank == 0:
+                torch.testing.assert_close(found["predicted"], expected["predicted"], atol=1e-6, rtol=0)
 
 
-def test_without_the_strategy_nothing_is_refused() -> None:
-    assert not distributed.lockstep
-    distributed.check_even(False, "passes", "nothing")
+def test_without_the_strategy_no_pass_is_idle() -> None:
+    assert not lockstep.enabled
+    rows = [torch.tensor([1, 2]), torch.tensor([], dtype=torch.long), torch.tensor([0])]
+    assert [(part.number, part.rows.tolist(), part.weight) for part in lockstep.parts(rows)] == [
+        (0, [1, 2], 1.0),
+        (2, [0], 1.0),
+    ]
+    assert not list(lockstep.idle(3))
     assert sharded.StrategyRegistry["sharded"]["strategy"] is Sharded
+
+
+def test_processes_agree_on_their_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What only another process has is idle here; batches that only another has are empty."""
+    monkeypatch.setattr(lockstep, "enabled", True)
+    empty, some = torch.tensor([], dtype=torch.long), torch.tensor([3, 4])
+
+    def work(rank: int) -> None:
+        rows = [[some, empty, empty], [empty, some, empty, some]][rank]
+        found = [(part.number, part.rows.tolist(), part.weight) for part in lockstep.parts(rows)]
+        own, other = ([3, 4], 1.0), ([0], 0.0)
+        expected = [own, other, other] if rank == 0 else [other, own, own]
+        assert found == [(number, *part) for number, part in zip((0, 1, 3), expected, strict=True)]
+        assert len(lockstep.idle(5 - 2 * rank)) == 2 * rank
+        batches = [batch.indices for batch in PromptPass(list("abc"), 1, rank=rank, world=2)]
+        assert batches == [[[0], [2]], [[1], []]][rank]
+        finished = PromptPass(list("abc"), 1, rank=rank, world=2, finished=lambda prompt, index: index == 0)
+        assert [batch.indices for batch in finished] == [[[], [2]], [[1], []]][rank]
+
+    run_group(2, work, tmp_path)
 
 
 def test_a_module_without_networks_is_refused() -> None:

@@ -20,7 +20,9 @@ from rlr.analysis.offload_stats import Bytes
 from rlr.estimators.base import Term
 from rlr.models.base import Condition, DiffusionModel, Size
 from rlr.rewards.base import Scores
+from rlr.rewards.slopes import scored
 from rlr.schedules import Schedule
+from rlr.scoring import AtOnce, Pending
 
 GROUPS, MOST = 16, 2**22
 """How many weights stand for those of a model, and the most numbers in all of them."""
@@ -184,16 +186,20 @@ class PlaceholderObjective:
         work: The passes.
         differentiable: Whether the reward has a gradient.
         allocator: Allocates the passes.
+        micro_batch: The most samples at once; None for all.
     """
 
     work: Work
     differentiable: bool
     allocator: Allocator
+    micro_batch: int | None = None
 
     def __call__(self, x: Tensor, prompts: Sequence[str]) -> Scores:
         """Returns the means of latents as their scores."""
-        out = self.allocator.run(self.work, x if self.differentiable else x.detach())
-        return Scores(out.flatten(1).mean(1))
+        return scored(self._begin, x if self.differentiable else x.detach(), prompts, self.micro_batch)()
+
+    def _begin(self, x: Tensor, prompts: Sequence[str]) -> Pending[Scores]:
+        return AtOnce().begin(lambda: Scores(self.allocator.run(self.work, x).flatten(1).mean(1)))
 
 
 class RealBytes(Storages):

@@ -23,6 +23,7 @@ from rlr.objective import Objective
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
 from rlr.seeding import Stream, spawn
+from rlr.storage import Kept
 
 PROMPT = "a photo"
 UPDATES = 2
@@ -117,16 +118,27 @@ class Training:
             ValueError: If the estimator does not fit the chain.
         """
         allocator = Allocator(memory.offload_activations)
+        batch = batch or self.batch
         # of a step that is recomputed, the graph keeps nothing that could wait
-        denoiser = self.denoiser.on_device if memory.checkpoint_steps else self.denoiser
+        recomputed = memory.checkpoint_steps or (memory.micro_batch or batch) < batch
+        denoiser = self.denoiser.on_device if recomputed else self.denoiser
         model = PlaceholderModel(self.model, denoiser, self.encoded[0], allocator)
-        chain = Chain(model, self.sampler, memory.checkpoint_steps)
+        chain = memory.chain(model, self.sampler)
         estimator.check(chain)
-        score = PlaceholderObjective(self.objective, self.reward.differentiable, allocator)
+        score = PlaceholderObjective(self.objective, self.reward.differentiable, allocator, memory.micro_batch)
         with RealBytes(model) as counted:
             for draw in range(draws):
-                self._round(chain, estimator, score, allocator, batch or self.batch, draw)
-        return Peak(counted.peak, allocator.waiting.peak)
+                self._round(chain, estimator, score, allocator, batch, draw)
+        waiting = self._waiting(chain, batch)
+        return Peak(counted.peak - waiting, allocator.waiting.peak + waiting)
+
+    def _waiting(self, chain: Chain, batch: int) -> int:
+        """Returns the bytes of the rollouts of a round that wait in the CPU's memory; all of them are there at the peak."""
+        if not chain.storage.on_cpu:
+            return 0
+        kept = chain.storage.keep(self._noises(chain, batch), chain.model.device)
+        assert isinstance(kept, Kept)
+        return 2 * self.optimization.accumulate * kept.bytes
 
     def _round(
         self,

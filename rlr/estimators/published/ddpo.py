@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.distributed import check_even
 from rlr.estimators.proximal import Proximal
 from rlr.estimators.replay import Minibatch
 from rlr.estimators.segments import check_stochastic
@@ -61,7 +60,6 @@ class DDPO(Proximal):
             check_stochastic(chain, range(chain.steps), "DDPO")
 
     def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:
-        check_even(self.timestep_fraction == 1, "the steps that samples train on", "set timestep_fraction of DDPO to 1")
         share, noisy = minibatch.rollout.share, chain.noisy_steps
         generator = torch.Generator().manual_seed(minibatch.rollout.seed)
         draws = torch.rand(share.total, len(noisy), generator=generator, dtype=torch.float32)[share.numbers]

@@ -72,6 +72,7 @@ class GRPO(Proximal):
         self.kl = kl
 
     def check(self, chain: Chain) -> None:
+        self.ratio.check(chain)
         if not self._steps(chain):
             name, sampler = type(self).__name__, type(chain.sampler).__name__
             raise ValueError(

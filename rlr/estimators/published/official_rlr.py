@@ -110,4 +110,4 @@ class OfficialRLR(Estimator):
 
 def deterministic(chain: Chain) -> Chain:
     r"""Returns the chain of the same model with DDIM and :math:`\eta = 0`."""
-    return Chain(chain.model, DDIM(chain.steps, eta=0.0), chain.checkpoint)
+    return chain.with_sampler(DDIM(chain.steps, eta=0.0))

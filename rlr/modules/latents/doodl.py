@@ -105,6 +105,9 @@ class DOODL(Sampling):
         ]
         return Prediction(samples, prompts, list(batch.indices), seeds, rewards, self.chain.model.size.fps, notes)
 
+    def idle(self) -> None:
+        self.generate(PromptBatch([""], [0]))
+
     def optimize(self, x: Tensor, prompts: list[str], seeds: list[int]) -> tuple[Tensor, list[Tensor]]:
         r"""Moves latents up the reward.
 
