@@ -146,10 +146,9 @@ def test_the_norm_is_that_of_the_mean_over_ranks(monkeypatch: pytest.MonkeyPatch
         return estimator.drawing.squares  # type: ignore[attr-defined]
 
     alone = one_update()
-    monkeypatch.setattr("rlr.estimators.drawing.total", lambda x: x - 3 * x)
-    monkeypatch.setattr("rlr.estimators.drawing.world_size", lambda: 2)
+    monkeypatch.setattr("rlr.estimators.drawing.mean", lambda x: (x - 3 * x) / 2)
     assert one_update() == pytest.approx(alone)
-    monkeypatch.setattr("rlr.estimators.drawing.total", lambda x: x - x)
+    monkeypatch.setattr("rlr.estimators.drawing.mean", lambda x: x - x)
     assert set(one_update().values()) == {0.0}
 
 

@@ -125,7 +125,7 @@ def test_a_traced_unet_with_a_lora_trains_saves_and_exports(random_sd: Folder, t
         trainer = run(one, Prompts([WORDS[0]], batch_size=2), 2, precision="64-true")
         trainer.save_checkpoint(tmp_path / f"{name}.ckpt")
         DiffusersLoRA().write(model, tmp_path / name)
-        names = sorted(torch.load(tmp_path / f"{name}.ckpt", weights_only=False)["state_dict"])
+        names = sorted(torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["state_dict"])
         files = sorted(path.name for path in (tmp_path / name).iterdir())
         found[name] = (weights(one), trainer.callback_metrics["kl/path"], names, files)
     plain, traced = found["plain"], found["traced"]

@@ -149,7 +149,7 @@ def test_closer_leaps_weigh_more_and_the_ceiling_cuts_off() -> None:
 
 @pytest.mark.parametrize("ceiling", [None, 0.3])
 def test_a_clip_shortens_the_slopes_of_the_steep_samples_alone(ceiling: float | None) -> None:
-    """The weights of samples come after the clip, and the largest norm as its bound changes nothing."""
+    """The weights of samples come after it, and the largest norm as its bound changes nothing."""
     sampled = rollout(CHAINS["noise"]())
     wide = gradient(LeapAlign(ceiling=ceiling, clip=SampleClip(1.0)), sampled)
     torch.testing.assert_close(wide, gradient(LeapAlign(ceiling=ceiling), sampled), rtol=1e-10, atol=1e-14)
