@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from rlr.estimators import GaussianSteps as GaussianSteps
     from rlr.estimators import HalfOrder as HalfOrder
     from rlr.estimators import HalfOrderRLR as HalfOrderRLR
+    from rlr.estimators import HybridPolicyGradient as HybridPolicyGradient
     from rlr.estimators import ImportanceRatio as ImportanceRatio
     from rlr.estimators import LeapAlign as LeapAlign
     from rlr.estimators import LeaveOneOut as LeaveOneOut

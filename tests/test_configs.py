@@ -156,14 +156,17 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "draft_lv",
             "refl",
             "leapalign",
+            "leapalign_clipped",
             "look_ahead",
             "look_ahead_check",
+            "look_ahead_stand_in",
             "drtune",
             "direct_align",
             "srpo",
             "grpo",
             "grpo_fast",
             "grpo_guard",
+            "hybrid",
             "awm",
             "nft",
             "ram",
@@ -362,7 +365,7 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     process = (estimator.get("process") or {}).get("init_args", {})
     if (process.get("step_range") or [0])[0] > steps:
         small.append("--model.init_args.estimator.init_args.process.init_args.step_range=[6, 1]")
-    if "Critic" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
+    if "Critic" in str(estimator) or "StandIn" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
     if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:

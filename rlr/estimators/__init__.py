@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from rlr.estimators.published.draft_lv import DRaFTLV as DRaFTLV
     from rlr.estimators.published.drtune import DRTune as DRTune
     from rlr.estimators.published.grpo import GRPO as GRPO
+    from rlr.estimators.published.hybrid import HybridPolicyGradient as HybridPolicyGradient
     from rlr.estimators.published.leapalign import LeapAlign as LeapAlign
     from rlr.estimators.published.nft import DiffusionNFT as DiffusionNFT
     from rlr.estimators.published.official_rlr import OfficialRLR as OfficialRLR

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain, Evaluation
-from rlr.estimators.base import Estimator, Term
-from rlr.estimators.sample_clip import SampleClip
+from rlr.estimators.base import Term
+from rlr.estimators.sample_clip import ClippingEstimator, SampleClip, reward_slope
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
@@ -40,19 +40,12 @@ def first_order(
     """
     covered = tuple(range(steps, 0, -1))
     if slope is not None or clip is not None:
-        slope = _slope(rollout) if slope is None else slope
+        slope = reward_slope(rollout) if slope is None else slope
         slope = slope if clip is None else clip(0, slope)
         pathwise = (slope * rollout.replay_sample(steps, first=first)).flatten(1).sum(1)
         return Term("first_order", -weight * pathwise.mean(), covered)
     rewards = rollout.score_recorded(rollout.replay_sample(steps, first=first))
     return Term("first_order", -weight * rewards.mean(), covered)
-
-
-@torch.enable_grad()
-def _slope(rollout: Rollout) -> Tensor:
-    r"""Returns :math:`\partial R / \partial x_0` of the recorded samples."""
-    x = rollout.trajectory.states[0].detach().requires_grad_()
-    return torch.autograd.grad(rollout.score_recorded(x).sum(), x)[0]
 
 
 class Depth(ABC):
@@ -119,7 +112,7 @@ class GaussianSteps(Depth):
         return depth
 
 
-class FirstOrder(Estimator):
+class FirstOrder(ClippingEstimator):
     r"""Reward backpropagation through the last steps of the chain (DRaFT, DRaFT-K, VADER, the later code of AlignProp).
 
     References:
@@ -137,9 +130,9 @@ class FirstOrder(Estimator):
     def __init__(self, steps: int | Depth = 1, weight: float = 1.0, clip: SampleClip | None = None) -> None:
         if isinstance(steps, int) and steps < 1:
             raise ValueError(f"FirstOrder backpropagates through at least one step, and got steps={steps}")
+        super().__init__(clip)
         self.steps = steps
         self.weight = weight
-        self.clip = clip
 
     @property
     def differentiable(self) -> bool:
@@ -159,10 +152,3 @@ class FirstOrder(Estimator):
         if isinstance(self.steps, int):
             return self.steps
         return self.steps.draw(rollout.chain.steps, rollout.generator(Stream.DEPTH))
-
-    def state_dict(self) -> dict[str, object]:
-        return {"clip": self.clip.state_dict()} if self.clip else {}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        if self.clip:
-            self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from rlr.distributed import gather
+from rlr.estimators.base import Estimator
 from rlr.estimators.recent import Recent
+from rlr.rollout import Rollout
 
 
 class SampleClip:
@@ -58,3 +60,28 @@ class SampleClip:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Restores what :meth:`state_dict` returned."""
         self.seen.load_state_dict(state["seen"])  # type: ignore[arg-type]
+
+
+class ClippingEstimator(Estimator):
+    """An estimator that may clip the reward's gradient of each sample.
+
+    Args:
+        clip: Bounds the gradients; None does not.
+    """
+
+    def __init__(self, clip: SampleClip | None) -> None:
+        self.clip = clip
+
+    def state_dict(self) -> dict[str, object]:
+        return {"clip": self.clip.state_dict()} if self.clip else {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        if self.clip:
+            self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]
+
+
+@torch.enable_grad()
+def reward_slope(rollout: Rollout) -> Tensor:
+    r"""Returns :math:`\partial R / \partial x_0` of the recorded samples, and keeps their rewards."""
+    x = rollout.trajectory.states[0].detach().requires_grad_()
+    return torch.autograd.grad(rollout.score_recorded(x).sum(), x)[0]

@@ -40,6 +40,16 @@ class Value(ABC):
         """Restores what :meth:`state_dict` returned."""
 
 
+def scorer(reward: Reward, rollout: Rollout) -> Callable[[Tensor], Tensor]:
+    r"""Returns another reward than the one that is aligned to, as a function of latents :math:`x_0` of the rollout's prompts.
+
+    Its scores do not count as reward calls.
+    """
+    objective = Objective(rollout.chain.model, reward.to(rollout.trajectory.states.device))
+    of_frames = objective.of_frames(rollout.spawn(Stream.FRAMES))
+    return lambda x: of_frames(x, rollout.prompts).objective
+
+
 class OwnReward(Value):
     """The reward that is aligned to, which must be differentiable."""
 
@@ -74,19 +84,14 @@ class StandIn(Value):
         self.seen: deque[Tensor] = deque(maxlen=window)
 
     def of(self, rollout: Rollout) -> Callable[[Tensor], Tensor]:
-        score, (alpha, beta) = self._scorer(rollout), self._fit()
+        score, (alpha, beta) = scorer(self.reward, rollout), self._fit()
         return lambda x: alpha * score(x) + beta
 
     @torch.no_grad()
     def learn(self, rollout: Rollout) -> None:
-        scores = self._scorer(rollout)(rollout.trajectory.states[0])
+        scores = scorer(self.reward, rollout)(rollout.trajectory.states[0])
         pairs = gather(torch.stack([scores, rollout.rewards.to(scores)], 1)).flatten(0, 1)
         self.seen.append(pairs[pairs.isfinite().all(1)].double().cpu())
-
-    def _scorer(self, rollout: Rollout) -> Callable[[Tensor], Tensor]:
-        reward = self.reward.to(rollout.trajectory.states.device)
-        objective = Objective(rollout.chain.model, reward).of_frames(rollout.spawn(Stream.FRAMES))
-        return lambda x: objective(x, rollout.prompts).objective
 
     def _fit(self) -> tuple[float, float]:
         if not self.seen:

@@ -37,6 +37,7 @@ from rlr.estimators import (
     GroupStd,
     HalfOrder,
     HalfOrderRLR,
+    HybridPolicyGradient,
     LeapAlign,
     LeaveOneOutRegression,
     LookAhead,
@@ -53,7 +54,7 @@ from rlr.estimators import (
 )
 from rlr.modules.term_weights import Shrinkage
 from rlr.modules.update import Updater
-from rlr.rewards import Combine, RunningZScore
+from rlr.rewards import Brightness, Combine, RunningZScore
 from rlr.rollout import Share
 from rlr.samplers import DDIM, RandomWindow, Windowed
 from tests.modules.processes import run_group
@@ -136,6 +137,11 @@ CASES: dict[str, Case] = {
         "estimator": GRPO(2, 2, statistics=GroupStatistics(GroupStd())),
         "sampler": Windowed(DDIM(4, eta=1.0), RandomWindow(2)),
         "accumulate": 2,
+    },
+    "HybridPolicyGradient": lambda: {
+        "reward": Hard(),
+        "estimator": HybridPolicyGradient(2, weight=0.1, reward=Brightness(), statistics=GroupStatistics(GroupStd())),
+        "sampler": DDIM(4, eta=1.0),
     },
     "AWM": lambda: {"reward": Hard(), "estimator": AWM(process=ForwardProcess(2), num_minibatches=2, **STAY)},
     "DiffusionNFT": lambda: {

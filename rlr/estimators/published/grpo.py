@@ -66,20 +66,21 @@ class GRPO(Proximal):
         statistics = statistics or GroupStatistics(RoundStd(), leave_one_out=False)
         super().__init__(num_minibatches, epochs, minibatch, surrogate, statistics, advantage_clip, ratio)
         if kl < 0 or skip_last < 0:
-            raise ValueError(f"GRPO needs kl >= 0 and skip_last >= 0, and got {kl} and {skip_last}")
+            name = type(self).__name__
+            raise ValueError(f"{name} needs kl >= 0 and skip_last >= 0, and got {kl} and {skip_last}")
         self.skip_last = skip_last
         self.kl = kl
 
     def check(self, chain: Chain) -> None:
         if not self._steps(chain):
-            sampler = type(chain.sampler).__name__
+            name, sampler = type(self).__name__, type(chain.sampler).__name__
             raise ValueError(
-                f"GRPO needs steps with noise before the last {self.skip_last}, and the sampler {sampler} has none (σ = 0); set "
+                f"{name} needs steps with noise before the last {self.skip_last}, and the sampler {sampler} has none (σ = 0); set "
                 f"{sampler}'s eta (or noise level) above 0, or skip_last lower"
             )
         if self.kl and not chain.model.has_reference:
             raise ValueError(
-                "GRPO.kl: the penalty needs a base model, and this model keeps none; use a LoRA, or set kl to 0"
+                f"{type(self).__name__}.kl: the penalty needs a base model, and this model keeps none; use a LoRA, or set kl to 0"
             )
 
     def trained(self, chain: Chain, minibatch: Minibatch) -> Tensor:

@@ -30,14 +30,15 @@ import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.estimators.base import Estimator, Term
+from rlr.estimators.base import Term
 from rlr.estimators.published.backprop import capped, pin
+from rlr.estimators.sample_clip import ClippingEstimator, SampleClip, reward_slope
 from rlr.models.base import Condition
 from rlr.rollout import Rollout
 from rlr.seeding import Stream
 
 
-class LeapAlign(Estimator):
+class LeapAlign(ClippingEstimator):
     r"""Reward backpropagation along a trajectory of two leaps.
 
     References:
@@ -52,13 +53,20 @@ class LeapAlign(Estimator):
         ceiling: The reward :math:`\lambda` above which a sample has no gradient; published are 0.55 for HPSv2.1, 0.4 for PickScore
             and 13.5 for HPSv3, each on the scale of its network. None for no ceiling.
         weight: A factor on the loss. It has no effect on Adam's steps, unless gradients are clipped to a norm.
+        clip: Bounds the gradient of the reward of each sample, which is not published; by default it is not bounded.
     """
 
     def __init__(
-        self, discount: float = 0.3, floor: float = 0.1, ceiling: float | None = None, weight: float = 1.0
+        self,
+        discount: float = 0.3,
+        floor: float = 0.1,
+        ceiling: float | None = None,
+        weight: float = 1.0,
+        clip: SampleClip | None = None,
     ) -> None:
         if not (0 <= discount <= 1 and floor > 0):
             raise ValueError(f"LeapAlign needs discount in [0, 1] and floor > 0, and got {discount} and {floor}")
+        super().__init__(clip)
         self.discount = discount
         self.floor = floor
         self.ceiling = ceiling
@@ -80,9 +88,16 @@ class LeapAlign(Estimator):
     def terms(self, rollout: Rollout) -> Iterator[Term]:
         k, j = self.draw(rollout)
         x0, similarity = self._leaps(rollout, k, j)
-        rewards = rollout.score_recorded(x0)
-        loss = -self.weight * (similarity * capped(rewards, self.ceiling)).mean()
+        loss = -self.weight * (similarity * self._rewards(rollout, x0)).mean()
         yield Term("first_order", loss, (k, j), {"leapalign/similarity": similarity.mean()})
+
+    def _rewards(self, rollout: Rollout, x0: Tensor) -> Tensor:
+        r"""Returns :math:`\min(\lambda, R(x_0'))`, or what has its gradient with each sample's clipped; shape :math:`(B)`."""
+        if self.clip is None:
+            return capped(rollout.score_recorded(x0), self.ceiling)
+        slope = self.clip(0, reward_slope(rollout))
+        below = capped(rollout.rewards, self.ceiling) == rollout.rewards
+        return below * (slope * x0).flatten(1).sum(1)
 
     def _leaps(self, rollout: Rollout, k: int, j: int) -> tuple[Tensor, Tensor]:
         r"""Returns :math:`x_0'`, and :math:`w` with shape :math:`(B)`."""

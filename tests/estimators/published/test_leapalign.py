@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.estimators import AllSteps, Estimator, FirstOrder, LeapAlign
+from rlr.estimators import AllSteps, Estimator, FirstOrder, LeapAlign, SampleClip
 from rlr.models.prediction import flow, noise, velocity
 from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM, FlowSDE
@@ -145,6 +145,40 @@ def test_closer_leaps_weigh_more_and_the_ceiling_cuts_off() -> None:
     assert gradient(LeapAlign(ceiling=sampled.rewards.min().item() - 1e-6), sampled).abs().max() == 0
     above = gradient(LeapAlign(ceiling=sampled.rewards.max().item() + 1e-6), sampled)
     assert torch.equal(above, gradient(LeapAlign(), sampled))
+
+
+@pytest.mark.parametrize("ceiling", [None, 0.3])
+def test_a_clip_shortens_the_slopes_of_the_steep_samples_alone(ceiling: float | None) -> None:
+    """The weights of samples come after the clip, and the largest norm as its bound changes nothing."""
+    sampled = rollout(CHAINS["noise"]())
+    wide = gradient(LeapAlign(ceiling=ceiling, clip=SampleClip(1.0)), sampled)
+    torch.testing.assert_close(wide, gradient(LeapAlign(ceiling=ceiling), sampled), rtol=1e-10, atol=1e-14)
+
+    x = sampled.trajectory.states[0].clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(wavy(x).sum(), x)
+    norms = slopes.norm(dim=1)
+    slopes = slopes * (norms.median() / norms).clamp(max=1)[:, None]
+    below = sampled.rewards <= (torch.inf if ceiling is None else ceiling)
+    assert below.any()
+    assert below.all() == (ceiling is None)
+
+    def linear(x: Tensor) -> Tensor:
+        return below * (slopes * x).sum(1)
+
+    straight = Rollout(sampled.chain, sampled.trajectory, unconditional(linear), sampled.prompts, sampled.seed)
+    found = gradient(LeapAlign(ceiling=ceiling, clip=SampleClip(0.5)), sampled)
+    torch.testing.assert_close(found, gradient(LeapAlign(), straight), rtol=1e-10, atol=1e-14)
+    assert not torch.allclose(found, wide, rtol=1e-2)
+
+
+def test_the_clip_resumes() -> None:
+    first, second = LeapAlign(clip=SampleClip()), LeapAlign(clip=SampleClip())
+    for seed in range(3):
+        gradient(first, rollout(CHAINS["flow"](), seed))
+    second.load_state_dict(first.state_dict())
+    sampled = rollout(CHAINS["flow"](), 3)
+    assert torch.equal(gradient(first, sampled), gradient(second, sampled))
+    assert LeapAlign().state_dict() == {}
 
 
 def test_every_pair_of_steps_is_equally_likely() -> None:
