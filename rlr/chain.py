@@ -134,7 +134,8 @@ class Chain(nn.Module):
         """Returns the chain that samples without rounding its states, of the same model."""
         if not self.storage.bfloat16:
             return self
-        return Chain(self.model, self.sampler, self.checkpoint, micro_batch=self.micro_batch)
+        exact = replace(self.storage, bfloat16=False)
+        return Chain(self.model, self.sampler, self.checkpoint, exact, self.micro_batch)
 
     def std(self, t: int) -> float:
         r"""Returns the standard deviation of step :math:`t`, :math:`p(x_{t-1} \mid x_t)`."""

@@ -82,7 +82,8 @@ def filled_in(path: Path) -> dict:
             return {key: fill(inner) for key, inner in value.items()}
         # those of a base are absolute
         if isinstance(value, str) and Path(value).parent.name == "parts":
-            return yaml.safe_load((path.parent / value).read_text())
+            part = path.parent / value
+            return with_bases(yaml.safe_load(part.read_text()), part.parent)
         return value
 
     return fill(with_bases(yaml.safe_load(path.read_text()), path.parent))

@@ -131,7 +131,7 @@ def test_the_gradient_of_a_rounded_chain_is_that_of_the_chain(name: str) -> None
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 1.6])
 def test_rounding_multiplies_a_likelihood_ratio_by_its_factor(ratio: float) -> None:
-    r"""Near 96 numbers of bfloat16 lie h = 1/2 apart: E[x (x - μ)/σ²] is 1 + h²/12σ² in place of 1."""
+    r"""Near 96 numbers of bfloat16 are h = 1/2 apart: E[x (x - μ)/σ²] is 1 + h²/12σ² in place of 1."""
     h, mu = 0.5, 96.1
     sigma = h / ratio
 

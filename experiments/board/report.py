@@ -47,7 +47,7 @@ class Board:
         calls, seconds = float(self.track.samples), self.track.seconds
         budgets = (("samples", calls), ("reward_calls", calls), ("step_seconds", seconds))
         at_budgets = [self.at_budget(cost, budget) for cost, budget in budgets]
-        return [self.time_to_score(), *at_budgets, *self.shares(), *self.figures()]
+        return [self.time_to_score(), *at_budgets, *self.differences(), *self.shares(), *self.figures()]
 
     @property
     def base(self) -> float:
@@ -81,6 +81,25 @@ class Board:
             lines.append((name, *(_scores(values, label) for label, values in found.items()), str(len(reached))))
         note = f"Runs that end before {budget:g} {COSTS[cost]} are left out." if cost == "step_seconds" else ""
         return Table(f"After {budget:g} {COSTS[cost]}", ("method", *labels, "runs"), lines, note)
+
+    def differences(self) -> list[Table]:
+        """Returns the mean differences from the base model on the way: of the reward, a gold check and the diversity."""
+        gold = self.track.gold[0][0]
+        every = range(self.track.every, self.track.samples + 1, self.track.every)
+        return [
+            Table(
+                f"{label}: difference from the base model, by samples",
+                ("method", *map(str, every)),
+                [(name, *(self._difference(runs, label, at) for at in every)) for name, runs in self._methods()],
+            )
+            for label in (self.track.target.label, gold, "diversity")
+        ]
+
+    def _difference(self, runs: Sequence[Sequence[Row]], label: str, samples: float) -> str:
+        curves = [Curve.of(run, "samples", label) for run in runs]
+        found = [(curve.score_at(samples), curve.scores[0]) for curve in curves]
+        gains = [score - base for score, base in found if score is not None]
+        return f"{fmean(gains):+.3f}" if gains else MISSING
 
     def shares(self) -> list[Table]:
         """Returns the costs of the final scores of the measured reference methods, relative to the costs of these methods."""

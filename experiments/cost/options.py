@@ -1,7 +1,7 @@
-r"""What options of an update cost and win: ``python -m experiments.cost.options``.
+r"""What options of an update cost and save: ``python -m experiments.cost.options``.
 
 An update is a rollout, the backward of every term and a step of AdamW, as in :mod:`experiments.cost.step`. Each option is measured
-beside the plain update, in turn, so that what else the machine does meets both; on a CPU seconds are those of the process. The
+in turn with the plain update, so that other load of the machine slows down both; on a CPU seconds are those of the process. The
 difference is that of the gradient from that of the plain update in float32, on the same noises, relative to its norm.
 """
 

@@ -53,8 +53,8 @@ def path_divergence(rollout: Rollout) -> Tensor:
     r"""Returns :math:`\sum_t D_t(x_t; \theta)` of a rollout, with shape :math:`(B)`.
 
     It evaluates the base model only: the current means are :math:`\mu_t = x_{t-1} - \sigma_t z_{t-1}`. They belong to the weights
-    with which the rollout was recorded: shifted weights in a one-point zeroth-order rollout. Rounded states do not tell their
-    means, and cost a pass of the current model a step.
+    with which the rollout was recorded: shifted weights in a one-point zeroth-order rollout. Rounded states do not determine
+    their means, which cost a pass of the current model a step.
     """
     chain, trajectory = rollout.chain, rollout.trajectory
     divergence = torch.zeros(len(rollout), device=trajectory.states.device)

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 
 from rlr.chain import Chain
 from rlr.estimators.advantages import Baseline
-from rlr.estimators.base import Estimator, Term
+from rlr.estimators.base import Term
 from rlr.estimators.control_variate import LookAhead, Predictions
 from rlr.estimators.drawing import Drawing
 from rlr.estimators.first_order import first_order
 from rlr.estimators.half_order import HalfOrder
-from rlr.estimators.sample_clip import SampleClip
+from rlr.estimators.sample_clip import ClippingEstimator, SampleClip
 from rlr.estimators.segments import StepRange
 from rlr.rollout import Rollout
 
 
-class HalfOrderRLR(Estimator):
+class HalfOrderRLR(ClippingEstimator):
     r"""RLR without zeroth order, unbiased because the half-order segments are weighted.
 
     With ``control=LookAhead()`` and ``segments=None`` this is the unbiased estimator with the smallest variance here among those
@@ -64,11 +64,11 @@ class HalfOrderRLR(Estimator):
             raise ValueError(
                 f"HalfOrderRLR.steps: expected at least 1, got {steps}; to leave out first order, use HalfOrder"
             )
+        super().__init__(clip)
         self.steps = steps
         self.half = HalfOrder(length, segments, steps, baseline, control, step_range, drawing)
         self.first_weight = first_weight
         self.half_weight = half_weight
-        self.clip = clip
 
     @property
     def differentiable(self) -> bool:
@@ -99,10 +99,8 @@ class HalfOrderRLR(Estimator):
         return self.half.metrics()
 
     def state_dict(self) -> dict[str, object]:
-        clip = {"clip": self.clip.state_dict()} if self.clip else {}
-        return {**self.half.state_dict(), **clip}
+        return {**self.half.state_dict(), **super().state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.half.load_state_dict(state)
-        if self.clip:
-            self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]
+        super().load_state_dict(state)

@@ -29,7 +29,7 @@ class Ratio(ABC):
         return 1.0
 
     def check(self, chain: Chain) -> None:  # noqa: B027 - a hook
-        """Raises a ``ValueError`` that names the remedy if the rollouts of the chain cannot tell the ratio."""
+        """Raises a ``ValueError`` that names the remedy if the ratio does not follow from the rollouts of the chain."""
 
 
 class LikelihoodRatio(Ratio):
@@ -58,7 +58,7 @@ class NormalizedRatio(Ratio):
     def check(self, chain: Chain) -> None:
         if chain.storage.bfloat16:
             raise ValueError(
-                "NormalizedRatio finds the recorded means from states and noises, and rounded ones do not tell them; set "
+                "NormalizedRatio finds the recorded means from states and noises, and rounded ones do not determine them; set "
                 "memory.trajectories.bfloat16 to false (on_cpu saves the memory without rounding), or use LikelihoodRatio"
             )
 

@@ -50,6 +50,15 @@ def scorer(reward: Reward, rollout: Rollout) -> Callable[[Tensor], Tensor]:
     return lambda x: of_frames(x, rollout.prompts).objective
 
 
+def check_gradient(reward: Reward, argument: str) -> None:
+    """Raises a ``ValueError`` that names the argument if the reward has no gradient in the pixels."""
+    if not reward.differentiable:
+        raise ValueError(
+            f"{argument}: expected a differentiable reward, got {type(reward).__name__}, which has no gradient in the pixels; set "
+            "a reward such as PickScore"
+        )
+
+
 class OwnReward(Value):
     """The reward that is aligned to, which must be differentiable."""
 
@@ -75,11 +84,7 @@ class StandIn(Value):
     """
 
     def __init__(self, reward: Reward, window: int = 32) -> None:
-        if not reward.differentiable:
-            raise ValueError(
-                f"StandIn.reward: expected a differentiable reward, got {type(reward).__name__}, which has no gradient in "
-                "the pixels; set a reward such as PickScore"
-            )
+        check_gradient(reward, "StandIn.reward")
         self.reward = reward
         self.seen: deque[Tensor] = deque(maxlen=window)
 

@@ -2,7 +2,7 @@ r"""CogVideoX, text to video, from folders in diffusers' layout, local or on the
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from diffusers import (
@@ -32,9 +32,6 @@ from rlr.models.placement import TextPlacement
 from rlr.models.prediction import slope
 from rlr.models.t5_text import T5Prompts
 from rlr.schedules import Schedule
-
-KIND = "a CogVideoX"
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 class CogVideoX(VideoLatentDiffusion):
@@ -72,6 +69,10 @@ class CogVideoX(VideoLatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model, or the size does not fit.
     """
 
+    kind = "a CogVideoX"
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    standard = Size(480, 720, 49, 8.0)
+
     transformer: Any
 
     def __init__(
@@ -88,45 +89,17 @@ class CogVideoX(VideoLatentDiffusion):
         vae_tiling: bool = False,
         text: TextPlacement | None = None,
     ) -> None:
-        folder = ModelFolder(path, KIND, PARTS, revision)
+        folder = ModelFolder(path, self.kind, self.parts, revision)
         self._build(folder, trainable, getattr(torch, dtype), text)
         self.set_size(Size(*size, frames, fps))
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
-
-    @classmethod
-    def from_pipeline(
-        cls,
-        pipe: CogVideoXPipeline,
-        trainable: Trainable | None = None,
-        size: tuple[int, int] = (480, 720),
-        frames: int = 49,
-        fps: float = 8.0,
-    ) -> Self:
-        """Returns the model of a pipeline in memory.
-
-        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
-        the pipeline itself makes the aligned videos after training.
-
-        Args:
-            pipe: The pipeline.
-            trainable: The weights of the transformer that are trained; by default as in the class.
-            size: Height and width in pixels.
-            frames: The number of frames.
-            fps: The frames a second of the samples' files.
-
-        Raises:
-            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
-        """
-        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, None)
-        model.set_size(Size(*size, frames, fps))
-        return model
 
     def _build(
         self,
         folder: ModelFolder,
         trainable: Trainable | None,
         number: torch.dtype,
-        text: TextPlacement | None,
+        text: TextPlacement | None = None,
     ) -> None:
         """Reads the parts of a folder."""
         scheduler = folder.config(CogVideoXDDIMScheduler, "scheduler")

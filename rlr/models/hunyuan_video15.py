@@ -2,7 +2,7 @@ r"""HunyuanVideo 1.5, text to video, from folders in diffusers' layout, local or
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from diffusers import (
@@ -32,8 +32,6 @@ from rlr.models.placement import TextPlacement
 from rlr.models.prediction import flow
 from rlr.schedules import Schedule, from_reciprocal
 
-KIND = "a HunyuanVideo 1.5"
-PARTS = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "guider")
 TARGETS = tuple(
     f"attn.{name}"
     for name in ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -76,6 +74,10 @@ class HunyuanVideo15(VideoLatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model, or the size does not fit.
     """
 
+    kind = "a HunyuanVideo 1.5"
+    parts = ("transformer", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "guider")
+    standard = Size(480, 848, 121, 24.0)
+
     transformer: Any
 
     def __init__(
@@ -93,46 +95,18 @@ class HunyuanVideo15(VideoLatentDiffusion):
         tokens: int = 1000,
         text: TextPlacement | None = None,
     ) -> None:
-        folder = ModelFolder(path, KIND, PARTS, revision)
-        self._build(folder, trainable, getattr(torch, dtype), tokens, text)
+        folder = ModelFolder(path, self.kind, self.parts, revision)
+        self._build(folder, trainable, getattr(torch, dtype), text, tokens)
         self.set_size(Size(*size, frames, fps))
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
-
-    @classmethod
-    def from_pipeline(
-        cls,
-        pipe: HunyuanVideo15Pipeline,
-        trainable: Trainable | None = None,
-        size: tuple[int, int] = (480, 848),
-        frames: int = 121,
-        fps: float = 24.0,
-    ) -> Self:
-        """Returns the model of a pipeline in memory.
-
-        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
-        the pipeline itself makes the aligned videos after training.
-
-        Args:
-            pipe: The pipeline.
-            trainable: The weights of the transformer that are trained; by default as in the class.
-            size: Height and width in pixels.
-            frames: The number of frames.
-            fps: The frames a second of the samples' files.
-
-        Raises:
-            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
-        """
-        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 1000, None)
-        model.set_size(Size(*size, frames, fps))
-        return model
 
     def _build(
         self,
         folder: ModelFolder,
         trainable: Trainable | None,
         number: torch.dtype,
-        tokens: int,
-        text: TextPlacement | None,
+        text: TextPlacement | None = None,
+        tokens: int = 1000,
     ) -> None:
         """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")

@@ -221,8 +221,45 @@ class ImageLatentDiffusion(LatentDiffusion):
 class VideoLatentDiffusion(LatentDiffusion):
     """Latent diffusion of videos in a folder of diffusers' layout; a family assigns :attr:`folder`."""
 
+    kind: ClassVar[str]
+    """What messages call a folder of the family."""
+    parts: ClassVar[tuple[str, ...]]
+    """The names of its parts, the denoiser first."""
+    standard: ClassVar[Size]
+    """The size of the samples by default."""
     folder: ModelFolder
     """The folder of the files."""
+
+    @classmethod
+    def from_pipeline(
+        cls,
+        pipe: Any,
+        trainable: Trainable | None = None,
+        size: tuple[int, int] | None = None,
+        frames: int | None = None,
+        fps: float | None = None,
+    ) -> Self:
+        """Returns the model of a pipeline in memory.
+
+        The networks of the pipeline are frozen and used as they are, not copied: the denoisers get the LoRA's layers, so that
+        the pipeline itself makes the aligned videos after training.
+
+        Args:
+            pipe: The pipeline.
+            trainable: The weights of the denoisers that are trained; by default as in the class.
+            size: Height and width in pixels; by default as in the class, and so are the following.
+            frames: The number of frames.
+            fps: The frames a second of the samples.
+
+        Raises:
+            ValueError: If the pipeline is of another kind, or one of its denoisers has a LoRA already.
+        """
+        standard = cls.standard
+        height, width = size or (standard.height, standard.width)
+        frames, fps = (standard.frames if frames is None else frames), (standard.fps if fps is None else fps)
+        model = cls._of_pipeline(pipe, cls.kind, cls.parts, trainable)
+        model.set_size(Size(height, width, frames, fps))
+        return model
 
     @property
     def source(self) -> str:

@@ -2,7 +2,7 @@ r"""LTX-Video, text to video, from folders in diffusers' layout, local or on the
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXPipeline, LTXVideoTransformer3DModel
@@ -27,8 +27,6 @@ from rlr.models.t5_text import T5Prompts
 from rlr.models.tokens import from_tokens, to_tokens
 from rlr.schedules import Schedule, from_reciprocal
 
-KIND = "an LTX-Video"
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 TARGETS = (
     *(f"{attention}.to_{name}" for attention in ("attn1", "attn2") for name in ("q", "k", "v", "out.0")),
     "ff.net.0.proj",
@@ -72,6 +70,10 @@ class LTXVideo(VideoLatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model, or the size does not fit.
     """
 
+    kind = "an LTX-Video"
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    standard = Size(512, 704, 161, 25.0)
+
     transformer: Any
 
     def __init__(
@@ -89,46 +91,18 @@ class LTXVideo(VideoLatentDiffusion):
         tokens: int = 128,
         text: TextPlacement | None = None,
     ) -> None:
-        folder = ModelFolder(path, KIND, PARTS, revision)
-        self._build(folder, trainable, getattr(torch, dtype), tokens, text)
+        folder = ModelFolder(path, self.kind, self.parts, revision)
+        self._build(folder, trainable, getattr(torch, dtype), text, tokens)
         self.set_size(Size(*size, frames, fps))
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
-
-    @classmethod
-    def from_pipeline(
-        cls,
-        pipe: LTXPipeline,
-        trainable: Trainable | None = None,
-        size: tuple[int, int] = (512, 704),
-        frames: int = 161,
-        fps: float = 25.0,
-    ) -> Self:
-        """Returns the model of a pipeline in memory.
-
-        The networks of the pipeline are frozen and used as they are, not copied: the transformer gets the LoRA's layers, so that
-        the pipeline itself makes the aligned videos after training.
-
-        Args:
-            pipe: The pipeline.
-            trainable: The weights of the transformer that are trained; by default as in the class.
-            size: Height and width in pixels.
-            frames: The number of frames.
-            fps: The frames a second of the samples, an input of the network.
-
-        Raises:
-            ValueError: If the pipeline is of another kind, or its transformer has a LoRA already.
-        """
-        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 128, None)
-        model.set_size(Size(*size, frames, fps))
-        return model
 
     def _build(
         self,
         folder: ModelFolder,
         trainable: Trainable | None,
         number: torch.dtype,
-        tokens: int,
-        text: TextPlacement | None,
+        text: TextPlacement | None = None,
+        tokens: int = 128,
     ) -> None:
         """Reads the parts of a folder."""
         scheduler = folder.config(FlowMatchEulerDiscreteScheduler, "scheduler")

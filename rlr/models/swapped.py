@@ -25,7 +25,7 @@ def swapped(model: DiffusionModel, values: Mapping[str, Tensor]) -> Iterator[Non
 
 def _set(weight: Tensor, value: Tensor) -> None:
     if is_split(weight):
-        # a pass gathers what lies in this process's part of the weight, and not what the weight is set to
+        # a pass gathers the memory of this process's part of the weight, and not what the weight is set to
         weight.data.copy_(split_like(value, weight))
     else:
         # no copy where the value is on the weight's device; its own stay where they are

@@ -2,7 +2,7 @@ r"""Wan 2.1 and 2.2, text to video, from folders in diffusers' layout, local or 
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from diffusers import (
@@ -26,8 +26,6 @@ from rlr.models.prediction import flow
 from rlr.models.umt5_text import UMT5Prompts
 from rlr.schedules import FlowMatch, Schedule, unipc
 
-KIND = "a Wan"
-PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 TARGETS = (
     *(f"{attention}.to_{name}" for attention in ("attn1", "attn2") for name in ("q", "k", "v", "out.0")),
     "ffn.net.0.proj",
@@ -75,6 +73,10 @@ class Wan(VideoLatentDiffusion):
         ValueError: If the folder cannot be read, lacks a weight, or holds another kind of model, or the size does not fit.
     """
 
+    kind = "a Wan"
+    parts = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    standard = Size(480, 832, 81, 16.0)
+
     transformer: Any
     transformer_2: Any
 
@@ -93,46 +95,18 @@ class Wan(VideoLatentDiffusion):
         tokens: int = 512,
         text: TextPlacement | None = None,
     ) -> None:
-        folder = ModelFolder(path, KIND, PARTS, revision)
-        self._build(folder, trainable, getattr(torch, dtype), tokens, text)
+        folder = ModelFolder(path, self.kind, self.parts, revision)
+        self._build(folder, trainable, getattr(torch, dtype), text, tokens)
         self.set_size(Size(*size, frames, fps))
         self.save_memory(checkpointing, vae_slicing, vae_tiling)
-
-    @classmethod
-    def from_pipeline(
-        cls,
-        pipe: WanPipeline,
-        trainable: Trainable | None = None,
-        size: tuple[int, int] = (480, 832),
-        frames: int = 81,
-        fps: float = 16.0,
-    ) -> Self:
-        """Returns the model of a pipeline in memory.
-
-        The networks of the pipeline are frozen and used as they are, not copied: the transformers get the LoRA's layers, so that
-        the pipeline itself makes the aligned videos after training.
-
-        Args:
-            pipe: The pipeline.
-            trainable: The weights of the transformers that are trained; by default as in the class.
-            size: Height and width in pixels.
-            frames: The number of frames.
-            fps: The frames a second of the samples' files.
-
-        Raises:
-            ValueError: If the pipeline is of another kind, or one of its transformers has a LoRA already.
-        """
-        model = cls._of_pipeline(pipe, KIND, PARTS, trainable, 512, None)
-        model.set_size(Size(*size, frames, fps))
-        return model
 
     def _build(
         self,
         folder: ModelFolder,
         trainable: Trainable | None,
         number: torch.dtype,
-        tokens: int,
-        text: TextPlacement | None,
+        text: TextPlacement | None = None,
+        tokens: int = 512,
     ) -> None:
         """Reads the parts of a folder."""
         scheduler, index = folder.config(UniPCMultistepScheduler, "scheduler"), folder.index()

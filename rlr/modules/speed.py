@@ -40,7 +40,8 @@ class Speed:
 
     Args:
         compile: Compiles the networks; None does not.
-        channels_last: Whether weights of convolutions over images lie channels last, which kernels of half precision on GPUs read.
+        channels_last: Whether weights of convolutions over images are stored channels last, the layout of kernels of half precision
+            on GPUs.
     """
 
     compile: Compile | None = None

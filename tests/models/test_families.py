@@ -1,5 +1,6 @@
 """Laws of every family of latent diffusion, on small random weights: it reads the files of its pipeline, and samples as it does."""
 
+import inspect
 import re
 import shutil
 import warnings
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from rlr.chain import Chain
 from rlr.models import LoRA, OnCPU, OnDemand
+from rlr.models.base import Size
+from rlr.models.latent import VideoLatentDiffusion
 from tests.models.families import FAMILIES, FIRST, PROMPTS, Member, changed, covering
 
 Find = Callable[[str], Member]
@@ -121,6 +124,12 @@ def test_encoders_anywhere_give_the_same_condition(member: Find, name: str, tmp_
         assert all(torch.equal(condition[key], tensor) for key, tensor in expected.items())
         assert not list(model.text.parameters())
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("model", VideoLatentDiffusion.__subclasses__(), ids=lambda model: model.__name__)
+def test_a_pipeline_has_the_default_size_of_its_class(model: type[VideoLatentDiffusion]) -> None:
+    defaults = {name: one.default for name, one in inspect.signature(model.__init__).parameters.items()}
+    assert Size(*defaults["size"], defaults["frames"], defaults["fps"]) == model.standard
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if hasattr(family.model, "from_pipeline")])

@@ -1,4 +1,4 @@
-"""Networks that are compiled, or whose weights lie channels last."""
+"""Networks that are compiled, or whose weights are stored channels last."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

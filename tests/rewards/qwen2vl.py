@@ -1,8 +1,12 @@
 """A small Qwen2-VL without weights, in the layout of transformers."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig
 
 SPECIAL = [
@@ -44,3 +48,34 @@ def write_base(folder: Path) -> tuple[Qwen2VLConfig, PreTrainedTokenizerFast]:
     )  # fmt: skip
     config.save_pretrained(folder)
     return config, words
+
+
+def by_the_authors(
+    model: Any, words: Any, pad: str, grid: Tensor, features: Sequence[Tensor], instruction: str, prompt: str
+) -> tuple[Tensor, Tensor]:
+    """The message, embedding, scatter and language model on sequential positions, as published.
+
+    Args:
+        model: The model.
+        words: Its tokenizer.
+        pad: The token whose places the patches take.
+        grid: The numbers of frames, rows and columns of patches.
+        features: What the vision tower makes of them.
+        instruction: What is asked.
+        prompt: The prompt.
+
+    Returns:
+        The tokens of the message and the last hidden states, each of one sample.
+    """
+    text = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+        + pad * (int(grid.prod()) // 4)
+        + "<|vision_end|>"
+        + instruction.replace("{prompt}", prompt)
+        + "<|im_end|>\n<|im_start|>assistant\n"
+    )
+    tokens = words(text, return_tensors="pt").input_ids
+    embedded = model.get_input_embeddings()(tokens)
+    mask = (tokens == words.convert_tokens_to_ids(pad)).unsqueeze(-1).expand_as(embedded)
+    filled = embedded.masked_scatter(mask, torch.cat(list(features)))
+    return tokens, model.model.language_model(inputs_embeds=filled)[0]

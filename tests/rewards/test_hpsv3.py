@@ -15,6 +15,7 @@ from rlr.rewards import HPSv3
 from rlr.rewards.networks.hpsv3 import INSTRUCTION, PIXELS, TOKEN
 from rlr.rewards.networks.preprocessing import Preprocessing
 from rlr.rewards.networks.qwen2vl import FRAMES, renamed, resized, to_patches
+from tests.rewards.qwen2vl import by_the_authors as read_by_the_authors
 from tests.rewards.qwen2vl import write_base
 
 SMALL = 4 * 28 * 28
@@ -74,21 +75,9 @@ def by_the_authors(files, samples, prompts, pixels: int) -> torch.Tensor:
         height, width = resized(*array.shape[:2], pixels, pixels)
         picture = Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC)
         inputs = processor(picture, return_tensors="pt")
-        count = int(inputs["image_grid_thw"].prod()) // 4
-        text = (
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
-            + "<|image_pad|>" * count
-            + "<|vision_end|>"
-            + INSTRUCTION.replace("{prompt}", prompt)
-            + "<|im_end|>\n<|im_start|>assistant\n"
-        )
-        tokens = words(text, return_tensors="pt").input_ids
-        embedded = model.get_input_embeddings()(tokens)
-        seen = torch.cat(
-            list(model.model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output)
-        )
-        places = (tokens == model.config.image_token_id).unsqueeze(-1).expand_as(embedded)
-        hidden = model.model.language_model(inputs_embeds=embedded.masked_scatter(places, seen))[0]
+        grid = inputs["image_grid_thw"]
+        features = model.model.get_image_features(inputs["pixel_values"], grid).pooler_output
+        tokens, hidden = read_by_the_authors(model, words, "<|image_pad|>", grid, features, INSTRUCTION, prompt)
         (logits,) = model.rm_head(hidden)[tokens == words.convert_tokens_to_ids(TOKEN)]
         scores.append(logits[0])
     return torch.stack(scores)

@@ -45,7 +45,7 @@ def free_port() -> str:
 
 
 def runnable(words: list[str], service: dict[str, Any], free: str) -> list[str]:
-    """A command of the file for this machine: this Python, and a free port in the place of the published one."""
+    """A command of the file for this machine: this Python, and a free port instead of the published one."""
     assert words[0] == "python"
     assert any(port(service) in word for word in words)
     return [sys.executable, *(word.replace(port(service), free) for word in words[1:])]

@@ -30,6 +30,7 @@ from rlr.rewards.networks.videoalign import (
     choose_frames,
     merged,
 )
+from tests.rewards.qwen2vl import by_the_authors as read_by_the_authors
 from tests.rewards.qwen2vl import write_base
 
 NORM = {"VQ_mean": 0.2, "VQ_std": 0.5, "MQ_mean": -0.1, "MQ_std": 0.25, "TA_mean": 0.3, "TA_std": 0.125}
@@ -122,21 +123,9 @@ def by_the_authors(files, samples, prompts, chosen: list[int]) -> torch.Tensor:
     special, scores = words.convert_tokens_to_ids(list(TOKENS)), []
     for sample, prompt in zip(samples, prompts, strict=True):
         inputs = processed((sample[chosen] * 255).round().to(torch.uint8), 700)
-        places = "<|video_pad|>" * (int(inputs["video_grid_thw"].prod()) // 4)
-        text = (
-            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
-            + places
-            + "<|vision_end|>"
-            + INSTRUCTION.replace("{prompt}", prompt)
-            + "<|im_end|>\n<|im_start|>assistant\n"
-        )
-        tokens = words(text, return_tensors="pt").input_ids
-        embedded = model.get_input_embeddings()(tokens)
-        seen = torch.cat(
-            list(model.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"]).pooler_output)
-        )
-        mask = (tokens == model.config.video_token_id).unsqueeze(-1).expand_as(embedded)
-        hidden = model.model.language_model(inputs_embeds=embedded.masked_scatter(mask, seen))[0]
+        grid = inputs["video_grid_thw"]
+        features = model.model.get_video_features(inputs["pixel_values_videos"], grid).pooler_output
+        tokens, hidden = read_by_the_authors(model, words, "<|video_pad|>", grid, features, INSTRUCTION, prompt)
         asked = sum((tokens == token).int() for token in special).bool()
         logits = model.rm_head(hidden)[asked].view(1, 3, -1)
         logits = logits.diagonal(dim1=1, dim2=2) if logits.shape[2] == 3 else logits

@@ -25,7 +25,7 @@ from rlr.estimators.published.grpo import GRPO
 from rlr.estimators.replay import Minibatch
 from rlr.estimators.statistics import Statistics
 from rlr.estimators.surrogates import ImportanceRatio, Surrogate
-from rlr.estimators.values import scorer
+from rlr.estimators.values import check_gradient, scorer
 from rlr.rewards.base import Reward
 
 
@@ -72,11 +72,8 @@ class HybridPolicyGradient(GRPO):
         super().__init__(num_minibatches, epochs, minibatch, surrogate, statistics, advantage_clip, kl=kl)
         if weight < 0:
             raise ValueError(f"HybridPolicyGradient.weight: expected at least 0, got {weight}")
-        if reward is not None and not reward.differentiable:
-            raise ValueError(
-                f"HybridPolicyGradient.reward: expected a differentiable reward, got {type(reward).__name__}, which has no "
-                "gradient in the pixels; set a reward such as PickScore"
-            )
+        if reward is not None:
+            check_gradient(reward, "HybridPolicyGradient.reward")
         self.margin = margin
         self.weight = weight
         self.reward = reward

@@ -27,7 +27,7 @@ WIDTH = 256
 class T2VTurbo:
     r"""What makes T2V-Turbo of VideoCrafter2: a LoRA on all layers, a guidance scale as input, and its noise schedule.
 
-    The denoiser reads the guidance scale :math:`w` as :math:`s(\tau) + P e(w)` in the place of the sinusoids :math:`s(\tau)` of
+    The denoiser reads the guidance scale :math:`w` as :math:`s(\tau) + P e(w)` instead of the sinusoids :math:`s(\tau)` of
     the step, with the sinusoids :math:`e(w)` of :math:`1000 w`. A step costs one evaluation of it. The signal is not rescaled,
     and the last state has no noise. The sampler is :class:`~rlr.samplers.Consistency` with 4 to 8 steps.
 

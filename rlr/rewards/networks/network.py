@@ -141,11 +141,9 @@ def check_images(samples: Tensor, prompts: Sequence[str], label: str, slack: flo
     Raises:
         ValueError: If they are not; it names the reward by its label.
     """
-    if samples.ndim != 4 or samples.shape[1] != 3 or len(samples) != len(prompts) or not len(prompts):
-        raise ValueError(
-            f"{label}: expected images of shape (B, 3, H, W) and B prompts, got shape {tuple(samples.shape)} and "
-            f"{len(prompts)} prompts; wrap the reward in FrameReward for videos"
-        )
+    _check_shape(
+        samples, prompts, label, 4, "images of shape (B, 3, H, W)", "; wrap the reward in FrameReward for videos"
+    )
     check_range(samples, label, slack)
 
 
@@ -155,12 +153,17 @@ def check_videos(samples: Tensor, prompts: Sequence[str], label: str, slack: flo
     Raises:
         ValueError: If they are not; it names the reward by its label.
     """
-    if samples.ndim != 5 or samples.shape[2] != 3 or len(samples) != len(prompts) or not len(prompts):
-        raise ValueError(
-            f"{label}: expected videos of shape (B, F, 3, H, W) and B prompts, got shape {tuple(samples.shape)} and "
-            f"{len(prompts)} prompts"
-        )
+    _check_shape(samples, prompts, label, 5, "videos of shape (B, F, 3, H, W)")
     check_range(samples, label, slack)
+
+
+def _check_shape(
+    samples: Tensor, prompts: Sequence[str], label: str, dimensions: int, expected: str, remedy: str = ""
+) -> None:
+    if samples.ndim != dimensions or samples.shape[-3] != 3 or len(samples) != len(prompts) or not len(prompts):
+        raise ValueError(
+            f"{label}: expected {expected} and B prompts, got shape {tuple(samples.shape)} and {len(prompts)} prompts{remedy}"
+        )
 
 
 def in_chunks(function: Callable[..., Tensor], size: int, samples: Tensor, *others: Tensor) -> Tensor:

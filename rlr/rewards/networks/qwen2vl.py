@@ -135,7 +135,7 @@ def write_message(tokenizer: Any, seen: str, grid: Tensor, instruction: str, pro
         tokenizer: The tokenizer.
         seen: :data:`IMAGE` or :data:`VIDEO`.
         grid: The numbers of frames, rows and columns of patches, with shape :math:`(1, 3)`.
-        instruction: What is asked, with ``{prompt}`` in the place of the prompt.
+        instruction: What is asked, with ``{prompt}`` for the prompt.
         prompt: The prompt.
 
     Raises:

@@ -135,7 +135,7 @@ class BytesResize(Resize):
 FITS: Mapping[Preprocessing, Resize] = MappingProxyType(
     {Preprocessing.official: BytesResize(), Preprocessing.training: BicubicResize()}
 )
-"""The preprocessing that ``official`` and ``training`` stand for."""
+"""The resizing of each preprocessing."""
 
 SUPPORTED: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {

@@ -26,7 +26,7 @@ def health(
         url: The address of the server.
         timeout: The number of seconds that it may be silent.
         token_variable: The environment variable that holds its token; not needed if it asks for none.
-        token_file: A file that holds the token, in the place of the variable.
+        token_file: A file that holds the token, instead of the variable.
 
     Raises:
         ConnectionError: If it does not answer.
