@@ -2,7 +2,8 @@
 
 import copy
 import pickle
-from threading import Event, Lock
+from threading import Condition, Event, Lock, current_thread, main_thread
+from time import sleep
 
 import pytest
 
@@ -70,6 +71,28 @@ def test_processes_begin_at_different_servers():
     for rank in (0, 1, 2, 4):
         pool.run([rank], first=rank)
     assert [server.done for server in servers] == [[0], [1, 4], [2]]
+
+
+class Paused(Condition):
+    """The threads of servers pause whenever they have released the lock, and a thread that waits wakes by itself."""
+
+    def __exit__(self, *args):
+        super().__exit__(*args)
+        if current_thread() is not main_thread():
+            sleep(2e-3)
+
+    def wait(self, timeout=None):
+        return super().wait(1e-4)
+
+
+def test_a_server_is_free_once_its_result_is_there():
+    pool = dispatching(Fake(), Fake())
+    pool._changed = Paused()
+    pool.connect()
+    for first in range(20):
+        pool.run([first], first=first)
+        assert not any(place.busy for place in pool._places.values())
+    assert [place.server.done for place in pool._places.values()] == [[*range(0, 20, 2)], [*range(1, 20, 2)]]
 
 
 def test_the_tasks_of_a_failed_server_go_to_the_others():

@@ -5,6 +5,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Condition, Thread
 from time import sleep
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,8 @@ from typing import Any, Generic, TypeVar
 Server = TypeVar("Server")
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Settle = Callable[[], None]
+"""Notes the outcome of what a thread did."""
 
 
 @dataclass(eq=False)
@@ -152,40 +155,49 @@ class Dispatcher(Generic[Server, Task, Result]):
             elif job.waiting:
                 self._start(place, job, self._do, url, place, job, job.waiting.popleft())
 
-    def _start(self, place: Place[Server], job: Job[Task, Result], target: Callable[..., None], *args: Any) -> None:
+    def _start(self, place: Place[Server], job: Job[Task, Result], target: Callable[..., Settle], *args: Any) -> None:
         place.busy = True
         # a daemon: nothing at the end of the program waits for a server that is silent
         Thread(target=self._guarded, args=(place, job, target, *args), daemon=True).start()
 
-    def _guarded(self, place: Place[Server], job: Job[Task, Result], target: Callable[..., None], *args: Any) -> None:
+    def _guarded(self, place: Place[Server], job: Job[Task, Result], target: Callable[..., Settle], *args: Any) -> None:
         try:
-            target(*args)
+            settle = target(*args)
         except Exception as error:  # it is raised where the results are waited for
-            job.error = job.error or error
+            settle = partial(self._stop, job, error)
+        # together, so that no waiting thread sees the result of a server that is still busy
         with self._changed:
+            settle()
             place.busy = False
             self._changed.notify_all()
 
-    def _do(self, url: str, place: Place[Server], job: Job[Task, Result], number: int) -> None:
+    def _do(self, url: str, place: Place[Server], job: Job[Task, Result], number: int) -> Settle:
         try:
             result = self.work(place.server, job.tasks[number])
         except ConnectionError as error:
-            with self._changed:
-                job.waiting.appendleft(number)
-                self._fail(url, place, job, error)
-        else:
-            with self._changed:
-                job.results[number], place.failures = result, 0
+            return partial(self._return, url, place, job, number, error)
+        return partial(self._finish, place, job, number, result)
 
-    def _revive(self, url: str, place: Place[Server], job: Job[Task, Result]) -> None:
+    def _revive(self, url: str, place: Place[Server], job: Job[Task, Result]) -> Settle:
         if place.failures:
             sleep(self.delay * 2 ** (place.failures - 1))
         try:
             self.probe(place.server)
         except ConnectionError as error:
-            self._fail(url, place, job, error)
-        else:
-            place.up = True
+            return partial(self._fail, url, place, job, error)
+        return partial(setattr, place, "up", True)
+
+    def _stop(self, job: Job[Task, Result], error: Exception) -> None:
+        job.error = job.error or error
+
+    def _finish(self, place: Place[Server], job: Job[Task, Result], number: int, result: Result) -> None:
+        job.results[number], place.failures = result, 0
+
+    def _return(
+        self, url: str, place: Place[Server], job: Job[Task, Result], number: int, error: ConnectionError
+    ) -> None:
+        job.waiting.appendleft(number)
+        self._fail(url, place, job, error)
 
     def _fail(self, url: str, place: Place[Server], job: Job[Task, Result], error: ConnectionError) -> None:
         place.up, place.reason = False, str(error)
