@@ -3,7 +3,7 @@
 A learning rate that is best in a short run may be too large for a long one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from experiments.base import Figure, Row, Run, Table
@@ -29,8 +29,9 @@ def rule(track: Track) -> str:
     """Returns the rule of selection, for the page."""
     return (
         f"The {FINALISTS} best values of each method's first tries again, with {track.samples} samples, as on the board; seed "
-        f"{SEED} and the captions are those of the first tries. The score of a try is the mean of the held-out {track.judge} after a half, "
-        "three quarters and all of the run; the board has the value with the largest score, of equal ones the smallest."
+        f"{SEED} and the captions are those of the first tries. The score of a try is the mean of the held-out {track.judge} "
+        "after a half, three quarters and all of the run; the board has the value with the largest score, of equal ones the "
+        "smallest."
     )
 
 
@@ -68,7 +69,11 @@ class BoardFinals(TrackExperiment):
         }
 
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        return [score_table(rows, self.track, "selected", 1), end_table(rows, self.track)]
+        return [score_table(rows, self.track, "selected", _selected), end_table(rows, self.track)]
+
+
+def _selected(scores: Mapping[str, float]) -> str:
+    return f"{float(ranked(scores)[0]):g}"
 
 
 class BoardFinalsA(BoardFinals):

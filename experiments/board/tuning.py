@@ -1,7 +1,7 @@
 """The tries of each method of the board: the same number for all, in shorter runs, and a fixed rule that selects finalists."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -66,9 +66,9 @@ def rule(track: Track) -> str:
         f"One run of seed {SEED} for each method and value, on captions that neither the board nor the demo uses. Every method "
         f"gets the same number of tries, each of {track.tuning_samples} samples. The score of a try is the mean of the "
         f"held-out {track.judge} after a half, three quarters and all of the run. The {FINALISTS} values with the largest "
-        "scores, of equal ones the smallest, are tried again over the length of the board. If the best is at the edge of the grid, up to "
-        f"{EXTENSIONS} further values follow, each about three times as large or as small. A dash is a try that was not "
-        "measured, −∞ a measurement that is not finite."
+        "scores, of equal ones the smallest, are tried again over the length of the board. If the best is at the edge of the "
+        f"grid, up to {EXTENSIONS} further values follow, each about three times as large or as small. A dash is a try that "
+        "was not measured, −∞ a measurement that is not finite."
     )
 
 
@@ -99,11 +99,6 @@ class Tries:
     def finalists(self) -> list[str]:
         """The best values, the best first; none if a try is missing."""
         return ranked(self.scores)[:FINALISTS] if len(self.scores) == len(self.grid) else []
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best value is at the edge of all that was tried."""
-        return self.finalists[:1] in ([self.grid[0]], [self.grid[-1]])
 
 
 class BoardTuning(TrackExperiment):
@@ -143,26 +138,31 @@ class BoardTuning(TrackExperiment):
         return Tries.of(method, {value: score(found, self.track.judge) for value, found in rows.items() if found})
 
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        return [score_table(rows, self.track, "finalists", FINALISTS), end_table(rows, self.track)]
+        return [score_table(rows, self.track, "finalists", _finalists), end_table(rows, self.track)]
 
 
-def score_table(rows: Sequence[Row], track: Track, chosen: str, number: int) -> Table:
+def score_table(rows: Sequence[Row], track: Track, chosen: str, choice: Callable[[Mapping[str, float]], str]) -> Table:
     """Returns the scores of the tries by method and value.
 
     Args:
         rows: The rows of the tries.
         track: The track.
-        chosen: The name of the column with the best values.
-        number: The number of these values.
+        chosen: The head of the column with the choice.
+        choice: Returns the choice from the scores of a method's values, as text.
     """
     values = sorted({str(row["value"]) for row in rows}, key=float)
     lines = []
     for (name,), group in grouped(rows, "method").items():
         scores = {str(value): score(tried, track.judge) for (value,), tried in grouped(group, "value").items()}
-        best = ", ".join(f"{float(value):g}" for value in ranked(scores)[:number])
-        lines.append((str(name), *(_text(scores.get(value)) for value in values), best, str(len(scores))))
+        lines.append((str(name), *(_text(scores.get(value)) for value in values), choice(scores), str(len(scores))))
     head = ("method", *(f"{float(value):g}" for value in values), chosen, "tries")
     return Table(f"Score of a try by learning rate: {track.judge}", head, lines)
+
+
+def _finalists(scores: Mapping[str, float]) -> str:
+    best, *others = (f"{float(value):g}" for value in ranked(scores)[:FINALISTS])
+    edge = " (at the edge)" if float(best) in (min(map(float, scores)), max(map(float, scores))) else ""
+    return ", ".join([best + edge, *others])
 
 
 def end_table(rows: Sequence[Row], track: Track) -> Table:
