@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
+from experiments.board.report import MISSING
 from experiments.board.tracks import TRACK_A, TRACK_B, Track, late_points
 from experiments.board.tuning import (
     FINALISTS,
@@ -73,7 +74,7 @@ class BoardFinals(TrackExperiment):
 
 
 def _selected(scores: Mapping[str, float]) -> str:
-    return f"{float(ranked(scores)[0]):g}"
+    return f"{float(ranked(scores)[0]):g}" if len(scores) == FINALISTS else MISSING
 
 
 class BoardFinalsA(BoardFinals):

@@ -4,6 +4,7 @@ import pytest
 
 from experiments.board.finals import BoardFinalsA, BoardFinalsB
 from experiments.board.methods import GRID
+from experiments.board.report import MISSING
 from experiments.board.tracks import TRACK_A
 from experiments.board.tuning import SEED, BoardTuningA
 from experiments.results import Results
@@ -31,6 +32,8 @@ def test_the_value_that_is_best_in_short_runs_may_lose_in_long_ones(setting) -> 
     assert [run.key["value"] for run in finals.runs(setting, ())] == [GRID[3], GRID[2]]
     add(setting, finals, {GRID[3]: [5.0, 3.0, 1.0]})
     assert finals.selected(setting) == {}, "one of two runs is missing"
+    table, _ = finals.report(Results.of(setting, finals.name).rows(finals.runs(setting, ())))
+    assert table.rows == [("LeapAlign", "3.000", MISSING, "1")]
     add(setting, finals, {GRID[2]: [3.0, 3.5, 4.0]})
     assert finals.selected(setting) == {"LeapAlign": GRID[2]}
     table, ends = finals.report(Results.of(setting, finals.name).rows(finals.runs(setting, ())))
