@@ -225,6 +225,19 @@ def test_rows_of_a_method_differ_in_model_and_reward_alone(method):
     assert whole[0]["model"]["init_args"]["optimization"]["lr"] > 0
 
 
+def test_the_configs_of_a_judge_change_reward_prompts_and_estimator_alone():
+    # those of Flow-GRPO's own model are as it publishes them
+    judged = [path for path in ALIGNMENTS if path.stem.endswith(JUDGES) and not path.stem.startswith("sd35_grpo")]
+    assert len(judged) == 48
+    for path in judged:
+        ours = filled_in(path)
+        base = filled_in(path.with_stem(path.stem.rpartition("_")[0] + "_pickscore"))
+        assert ours["data"]["class_path"] == "PromptFile"
+        for config in (ours, base):
+            del config["data"], config["model"]["init_args"]["reward"], config["model"]["init_args"]["estimator"]
+        assert ours == base
+
+
 def rows_of(method: str) -> list[Path]:
     rewards = ("pickscore", "hpsv2", "aes", "imagereward")
     return [

@@ -8,7 +8,7 @@ from rlr.rewards.pixels import Image
 from tests.rewards.geneval.scenes import LINES, thing
 
 WORD = "open"
-SIGNS = [f'{thing} that says "{WORD}"' for thing in ("a sign", "a mug", "a door")]
+SIGNS = [f'{surface} that says "{WORD}"' for surface in ("a sign", "a mug", "a door")]
 """Prompts for OCR."""
 NAMES = sorted({clause["class"] for line in LINES for clause in line["include"]})
 """The objects of the prompts of GenEval."""
