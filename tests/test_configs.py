@@ -445,8 +445,8 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     staged = ".data.init_args" if data["class_path"].endswith(".DCoT") else ""
     full_size = VIDEOS.get(base_model(config).rpartition(".")[2])
     grouped = data["init_args"].get("samples_per_prompt", 1) > 1
-    # one group is enough, but for statistics of a round
-    few = makes_clips(config) or "GroupLeaveOneOut" in str(args["estimator"])
+    # one group is enough for a judge
+    few = makes_clips(config) or data["class_path"].endswith(".PromptFile")
     small = [
         f"{inner}.path={folder}",
         f"--data.init_args{staged}.batch_size={2 if full_size and not grouped else 4 if few else 8}",
@@ -480,7 +480,7 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
     if data["class_path"].endswith(".PromptFile"):
-        prompts = write_scenes(out) if scored["class_path"].endswith(".GenEval") else write_signs(out)
+        prompts = write_scenes(out, guesses.COUNTS) if scored["class_path"].endswith(".GenEval") else write_signs(out)
         small += [f"--data.init_args.{split}={prompts}" for split in ("train", "val")]
         small += guessing(scored["class_path"], prompts)
     return small

@@ -5,13 +5,17 @@ from collections.abc import Sequence
 
 from rlr.rewards import Detection
 from rlr.rewards.pixels import Image
-from tests.rewards.geneval.scenes import LINES, thing
+from tests.rewards.geneval.scenes import thing
 
-WORD = "open"
+WORD = "reinforcement"
 SIGNS = [f'{surface} that says "{WORD}"' for surface in ("a sign", "a mug", "a door")]
-"""Prompts for OCR."""
-NAMES = sorted({clause["class"] for line in LINES for clause in line["include"]})
-"""The objects of the prompts of GenEval."""
+"""Prompts for OCR, which has a score of its own for each number of letters."""
+NAMES = ("clock", "bench", "cup")
+COUNTS = [
+    {"tag": "counting", "include": [{"class": name, "count": 3}], "prompt": f"a photo of three objects: {name}"}
+    for name in NAMES
+]
+"""Prompts for GenEval, whose partial credit has a score of its own for almost each number of objects."""
 
 
 def number(image: Image) -> int:
@@ -20,14 +24,13 @@ def number(image: Image) -> int:
 
 
 def read(images: Sequence[Image]) -> list[str]:
-    """Up to four letters of the word."""
-    return [WORD[: number(image) % 5] for image in images]
+    """The first letters of the word."""
+    return [WORD[: number(image) % (len(WORD) + 1)] for image in images]
 
 
 def find(images: Sequence[Image]) -> list[list[Detection]]:
-    """Up to three objects of each name."""
-    counts = [{name: number(image) >> 2 * k & 3 for k, name in enumerate(NAMES)} for image in images]
-    return [[thing(name, 20 + 30 * k) for name in NAMES for k in range(count[name])] for count in counts]
+    """Up to 15 objects of each name."""
+    return [[thing(name, 20 + k) for name in NAMES for k in range(number(image) % 16)] for image in images]
 
 
 def name_colors(image: Image, objects: Sequence[Detection], name: str) -> list[str]:
