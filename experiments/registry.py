@@ -2,6 +2,7 @@
 
 from experiments.base import Experiment
 from experiments.board.board import BoardA, BoardB
+from experiments.board.finals import BoardFinalsA, BoardFinalsB
 from experiments.board.tuning import BoardTuningA, BoardTuningB
 from experiments.cost.slopes import Slopes
 from experiments.paper.figure3 import Figure3
@@ -28,7 +29,9 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     Tails,
     Slopes,
     BoardTuningA,
+    BoardFinalsA,
     BoardA,
     BoardTuningB,
+    BoardFinalsB,
     BoardB,
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rlr.analysis.footprint.fake import start_autograd
 from rlr.chain import Chain
 from rlr.data import Prompts
 from rlr.estimators import DDPO, GRPO, AllSteps, Estimator, FirstOrder, HalfOrder, HalfOrderRLR, NormalizedRatio
@@ -54,6 +55,7 @@ def test_weights_are_the_same_to_the_bit_with_rollouts_on_the_cpu(name: str) -> 
 @pytest.mark.parametrize("storage", [Storage(on_cpu=True), Storage(on_cpu=True, bfloat16=True), ROUNDED])
 def test_latents_are_kept_in_their_place_and_come_to_the_device(storage: Storage) -> None:
     """On tensors without content, which may be on a device that this machine does not have."""
+    start_autograd()
     with FakeTensorMode():
         device = torch.device("cuda:0")
         noises = torch.empty(STEPS + 1, 4, 2, device=storage.place(device))

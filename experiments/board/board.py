@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
+from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB
 from experiments.board.report import Board
 from experiments.board.tracks import TRACK_A, TRACK_B
-from experiments.board.tuning import BoardTuning, BoardTuningA, BoardTuningB
 from experiments.marks import CURVE, SAMPLES, marked
 from experiments.methods import Method
 from experiments.settings import Setting
@@ -21,17 +21,18 @@ class BoardExperiment(TrackExperiment):
     """Runs of every method and training seed, each with the learning rate of the method."""
 
     evaluation = "experiments/configs/board.yaml"
-    tuning: ClassVar[type[BoardTuning]]
+    finals: ClassVar[type[BoardFinals]]
+    """The runs that select the learning rates."""
 
     def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
         """Returns the runs of the methods whose learning rate is selected, the first seed of all methods first."""
         self.check(setting)
-        tries = self.tuning().tries(setting)
+        selected = self.finals().selected(setting)
         return [
             self.run(setting, entry.method, value, seed)
             for seed in seeds
             for entry in self.of_track()
-            if (value := tries[entry.rate_of or entry.method.name].selected) is not None
+            if (value := selected.get(entry.rate_of or entry.method.name)) is not None
         ]
 
     def run(self, setting: Setting, method: Method, value: str, seed: int) -> Run:
@@ -53,7 +54,7 @@ class BoardA(BoardExperiment):
     name = "board_a"
     title = "Time to reward, track A: a differentiable reward"
     note = Board.note(TRACK_A)
-    track, tuning = TRACK_A, BoardTuningA
+    track, finals = TRACK_A, BoardFinalsA
 
 
 class BoardB(BoardExperiment):
@@ -62,4 +63,4 @@ class BoardB(BoardExperiment):
     name = "board_b"
     title = "Time to reward, track B: a black-box reward"
     note = Board.note(TRACK_B)
-    track, tuning = TRACK_B, BoardTuningB
+    track, finals = TRACK_B, BoardFinalsB

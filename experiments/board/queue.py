@@ -16,6 +16,7 @@ from pathlib import Path
 
 from experiments.base import Run
 from experiments.board.board import BoardA, BoardB, BoardExperiment
+from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB
 from experiments.board.tuning import BoardTuning, BoardTuningA, BoardTuningB
 from experiments.cli import SEEDS, Session
 from experiments.locks import claim_file, claimed
@@ -23,9 +24,10 @@ from experiments.settings import ROOT, TINY, Setting
 
 LOG = logging.getLogger("experiments")
 
-Planned = BoardTuning | BoardExperiment
+Planned = BoardTuning | BoardFinals | BoardExperiment
 EXPERIMENTS: Mapping[str, type[Planned]] = {
-    experiment.name: experiment for experiment in (BoardTuningA, BoardA, BoardTuningB, BoardB)
+    experiment.name: experiment
+    for experiment in (BoardTuningA, BoardFinalsA, BoardA, BoardTuningB, BoardFinalsB, BoardB)
 }
 """The experiments in their order, which is that of the measurements among equally decisive methods."""
 

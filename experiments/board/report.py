@@ -39,7 +39,8 @@ class Board:
             "use them. Samples are rollouts of the current weights. Reward calls count every score of the trained reward, "
             "also those of perturbed weights and of predicted samples. CPU seconds are those of the training steps, without "
             f"evaluation, on one thread. Values are means over training seeds with {LEVEL:.0%} intervals (Student's t); values "
-            "between two evaluations are interpolated linearly. Learning rates are those of the tuning."
+            "between two evaluations are interpolated linearly. The learning rates were selected by "
+            f"{track.judge} on other captions."
         )
 
     def report(self) -> list[Table | Figure]:

@@ -29,6 +29,8 @@ class Track:
         title: What distinguishes the track.
         target: The reward of the training.
         gold: The names of measurements that are not used in training, with their names in figures.
+        judge: The name of the measurement that selects the learning rates. Where the reward is learned, and so can be exploited,
+            it is another learned reward; the other gold measurements take no part in any choice.
         samples: The number of samples of a run, which is its number of reward calls if the method scores each sample once.
         every: The number of samples between two evaluations.
         tuning_samples: The number of samples of a try.
@@ -40,6 +42,7 @@ class Track:
     title: str
     target: Target
     gold: tuple[tuple[str, str], ...]
+    judge: str
     samples: int
     every: int
     tuning_samples: int
@@ -55,9 +58,10 @@ class Track:
         """Returns the numbers of updates after which a run is evaluated."""
         return points(method, range(self.every, self.samples + 1, self.every))
 
-    def tuning_points(self, method: Method) -> tuple[int, ...]:
-        """Returns the numbers of updates after which a try is evaluated: a half, three quarters and all of it."""
-        return points(method, [self.tuning_samples // 2, self.tuning_samples * 3 // 4, self.tuning_samples])
+
+def late_points(method: Method, samples: int) -> tuple[int, ...]:
+    """Returns the numbers of updates after which a try is evaluated: a half, three quarters and all of its samples."""
+    return points(method, [samples // 2, samples * 3 // 4, samples])
 
 
 def points(method: Method, samples: Sequence[int]) -> tuple[int, ...]:
@@ -76,6 +80,7 @@ TRACK_A = Track(
     "a differentiable reward, TinyPickScore",
     Target("TinyPickScore", "TinyPickScore", overrides=(f"{_INIT}.reward=TinyPickScore",)),
     gold=(("ExactCheck", "exact check"), ("TinyHPSv2 x100", "TinyHPSv2 × 100")),
+    judge="TinyHPSv2 x100",
     samples=3200,
     every=400,
     tuning_samples=1280,
@@ -87,6 +92,7 @@ TRACK_B = Track(
     "a black-box reward, the exact check",
     Target("ExactCheck", "ExactCheck", overrides=(f"{_INIT}.reward=ExactCheck",)),
     gold=(("TinyPickScore", "TinyPickScore"), ("TinyHPSv2 x100", "TinyHPSv2 × 100")),
+    judge="ExactCheck",
     samples=6400,
     every=800,
     tuning_samples=2560,

@@ -1,13 +1,13 @@
-"""The learning rate of each method of the board: the same number of tries for all, and a fixed rule of selection."""
+"""The tries of each method of the board: the same number for all, in shorter runs, and a fixed rule that selects finalists."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
-from experiments.board.tracks import TRACK_A, TRACK_B, Track
+from experiments.board.tracks import TRACK_A, TRACK_B, Track, late_points
 from experiments.methods import Method
 from experiments.results import Results
 from experiments.settings import Setting
@@ -17,25 +17,31 @@ SEED = 100
 """The training seed, which the board does not use."""
 EXTENSIONS = 2
 """The largest number of further tries of a method whose best value is at the edge of its grid."""
+FINALISTS = 2
+"""The number of values of a method that are tried again, with runs as long as those of the board."""
 
 
-def score(rows: Sequence[Row], track: Track) -> float:
-    """Returns the worth of a try: the mean held-out reward of the evaluations in the second half of the run.
+def score(rows: Sequence[Row], label: str) -> float:
+    """Returns the worth of a try: the mean of a held-out measurement over the evaluations in the second half of the run.
 
-    A run that has collapsed by its end is worth less than one that has not. A reward that is not finite is worth less than any.
+    A run that has collapsed by its end is worth less than one that has not. A value that is not finite is worth less than any.
+
+    Args:
+        rows: The rows of the run.
+        label: The name of the measurement.
     """
     second_half = [row for row in rows if float(row["update"]) > 0]
-    rewards = numbers(second_half, track.target.label)
-    return fmean(rewards) if rewards and all(map(math.isfinite, rewards)) else -math.inf
+    values = numbers(second_half, label)
+    return fmean(values) if values and all(map(math.isfinite, values)) else -math.inf
 
 
-def select(scores: Mapping[str, float]) -> str:
-    """Returns the value with the largest score; of several, the smallest.
+def ranked(scores: Mapping[str, float]) -> list[str]:
+    """Returns the values by falling score; of equal ones, the smallest first.
 
     Args:
         scores: The score of each value that was tried.
     """
-    return max(scores, key=lambda value: (scores[value], -float(value)))
+    return sorted(scores, key=lambda value: (-scores[value], float(value)))
 
 
 def extension(values: Sequence[str], best: str) -> str | None:
@@ -59,9 +65,10 @@ def rule(track: Track) -> str:
     return (
         f"One run of seed {SEED} for each method and value, on captions that neither the board nor the demo uses. Every method "
         f"gets the same number of tries, each of {track.tuning_samples} samples. The score of a try is the mean of the "
-        "held-out reward after a half, three quarters and all of the run; the largest score is selected, and of equal ones "
-        f"that of the smallest value. If it is at the edge of the grid, up to {EXTENSIONS} further values follow, each "
-        "about three times as large or as small. A dash is a try that was not measured, −∞ a reward that is not finite."
+        f"held-out {track.judge} after a half, three quarters and all of the run. The {FINALISTS} values with the largest "
+        "scores, of equal ones the smallest, are tried again over the length of the board. If the best is at the edge of the "
+        f"grid, up to {EXTENSIONS} further values follow, each about three times as large or as small. A dash is a try that "
+        "was not measured, −∞ a measurement that is not finite."
     )
 
 
@@ -82,25 +89,20 @@ class Tries:
         """Returns the tries that these scores ask for."""
         grid = method.rates
         while len(grid) < len(method.rates) + EXTENSIONS and all(value in scores for value in grid):
-            further = extension(grid, select({value: scores[value] for value in grid}))
+            further = extension(grid, ranked({value: scores[value] for value in grid})[0])
             if further is None:
                 break
             grid = tuple(sorted((*grid, further), key=float))
         return cls(grid, {value: scores[value] for value in grid if value in scores})
 
     @property
-    def selected(self) -> str | None:
-        """The best value, or None if a try is missing."""
-        return select(self.scores) if len(self.scores) == len(self.grid) else None
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best value is at the edge of all that was tried."""
-        return self.selected in (self.grid[0], self.grid[-1])
+    def finalists(self) -> list[str]:
+        """The best values, the best first; none if a try is missing."""
+        return ranked(self.scores)[:FINALISTS] if len(self.scores) == len(self.grid) else []
 
 
 class BoardTuning(TrackExperiment):
-    """The held-out reward of each method and learning rate, on captions and a seed of their own."""
+    """The held-out score of each method and learning rate, on captions and a seed of their own."""
 
     evaluation = "experiments/configs/board_tuning.yaml"
 
@@ -120,7 +122,9 @@ class BoardTuning(TrackExperiment):
 
     def run(self, setting: Setting, method: Method, value: str) -> Run:
         """Returns a try."""
-        return self.training(setting, method, value, SEED, self.track.tuning_points(method), {"value": value})
+        return self.training(
+            setting, method, value, SEED, late_points(method, self.track.tuning_samples), {"value": value}
+        )
 
     def tries(self, setting: Setting) -> dict[str, Tries]:
         """Returns the tries of each method, as far as they are measured."""
@@ -131,29 +135,44 @@ class BoardTuning(TrackExperiment):
         values = [str(line["value"]) for line in results.lines if line.get("method") == method.name]
         runs = {value: self.run(setting, method, value) for value in dict.fromkeys((*method.rates, *values))}
         rows = {value: results.rows([run]) for value, run in runs.items()}
-        return Tries.of(method, {value: score(found, self.track) for value, found in rows.items() if found})
+        return Tries.of(method, {value: score(found, self.track.judge) for value, found in rows.items() if found})
 
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
-        values = sorted({str(row["value"]) for row in rows}, key=float)
-        lines = []
-        for (name,), group in grouped(rows, "method").items():
-            scores = {str(value): score(tried, self.track) for (value,), tried in grouped(group, "value").items()}
-            best = select(scores)
-            edge = ", at the edge" if best in (min(scores, key=float), max(scores, key=float)) else ""
-            lines.append(
-                (str(name), *(_text(scores.get(value)) for value in values), f"{float(best):g}{edge}", str(len(scores)))
-            )
-        head = ("method", *(f"{float(value):g}" for value in values), "best", "tries")
-        return [Table(f"Score of a try by learning rate: {self.track.target.name}", head, lines), self._gold(rows)]
+        return [score_table(rows, self.track, "finalists", _finalists), end_table(rows, self.track)]
 
-    def _gold(self, rows: Sequence[Row]) -> Table:
-        names = [self.track.target.label, *(label for label, _ in self.track.gold), "diversity"]
-        ends = [max(group, key=lambda row: float(row["update"])) for group in grouped(rows, "method", "value").values()]
-        lines = [
-            (str(row["method"]), f"{float(row['value']):g}", *(mean_of([row], name, 3) for name in names))
-            for row in ends
-        ]
-        return Table("At the end of each try", ("method", "learning rate", *names), lines)
+
+def score_table(rows: Sequence[Row], track: Track, chosen: str, choice: Callable[[Mapping[str, float]], str]) -> Table:
+    """Returns the scores of the tries by method and value.
+
+    Args:
+        rows: The rows of the tries.
+        track: The track.
+        chosen: The head of the column with the choice.
+        choice: Returns the choice from the scores of a method's values, as text.
+    """
+    values = sorted({str(row["value"]) for row in rows}, key=float)
+    lines = []
+    for (name,), group in grouped(rows, "method").items():
+        scores = {str(value): score(tried, track.judge) for (value,), tried in grouped(group, "value").items()}
+        lines.append((str(name), *(_text(scores.get(value)) for value in values), choice(scores), str(len(scores))))
+    head = ("method", *(f"{float(value):g}" for value in values), chosen, "tries")
+    return Table(f"Score of a try by learning rate: {track.judge}", head, lines)
+
+
+def _finalists(scores: Mapping[str, float]) -> str:
+    best, *others = (f"{float(value):g}" for value in ranked(scores)[:FINALISTS])
+    edge = " (at the edge)" if float(best) in (min(map(float, scores)), max(map(float, scores))) else ""
+    return ", ".join([best + edge, *others])
+
+
+def end_table(rows: Sequence[Row], track: Track) -> Table:
+    """Returns the measurements at the end of each try."""
+    names = list(dict.fromkeys([track.target.label, *(label for label, _ in track.gold), "diversity"]))
+    ends = [max(group, key=lambda row: float(row["update"])) for group in grouped(rows, "method", "value").values()]
+    lines = [
+        (str(row["method"]), f"{float(row['value']):g}", *(mean_of([row], name, 3) for name in names)) for row in ends
+    ]
+    return Table("At the end of each try", ("method", "learning rate", *names), lines)
 
 
 def _text(value: float | None) -> str:
@@ -164,7 +183,7 @@ class BoardTuningA(BoardTuning):
     """The tries of track A."""
 
     name = "board_tuning_a"
-    title = "The learning rate of each method of track A"
+    title = "The first tries of each method of track A"
     track = TRACK_A
     note = rule(TRACK_A)
 
@@ -173,6 +192,6 @@ class BoardTuningB(BoardTuning):
     """The tries of track B."""
 
     name = "board_tuning_b"
-    title = "The learning rate of each method of track B"
+    title = "The first tries of each method of track B"
     track = TRACK_B
     note = rule(TRACK_B)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from experiments.board.finals import BoardFinalsA
 from experiments.board.tuning import BoardTuningA
 from experiments.methods import Method
 from experiments.settings import Setting
@@ -23,10 +24,11 @@ def of_the_board(name: str) -> Callable[[Setting], RateSelection]:
     """
 
     def select(setting: Setting) -> RateSelection:
-        rate = BoardTuningA().tries(setting)[name].selected
+        rate = BoardFinalsA().selected(setting).get(name)
         if rate is None:
             raise ValueError(
-                f"the learning rate of {name} is not tuned; run `python -m experiments.board.queue {BoardTuningA.name}` first"
+                f"the learning rate of {name} is not tuned; run `python -m experiments.board.queue {BoardTuningA.name} "
+                f"{BoardFinalsA.name}` first"
             )
         return lambda method: method.with_overrides(f"{method.rate}={rate}")
 

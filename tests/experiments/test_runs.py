@@ -9,6 +9,7 @@ import yaml
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.board import BoardA
+from experiments.board.finals import BoardFinalsA
 from experiments.board.held_out_curves import at_equal_seconds
 from experiments.board.methods import ENTRIES, GRID
 from experiments.board.tracks import TRACK_A
@@ -23,9 +24,9 @@ from experiments.paper.table2 import Table2
 from experiments.paper.table4 import Table4
 from experiments.paper.table5 import Table5
 from experiments.registry import EXPERIMENTS
-from experiments.results import Results
 from experiments.settings import SD14, TINY, VC2, Setting
 from experiments.training import Training
+from tests.experiments.tuned import tune
 
 SEEDS = (0, 1, 2)
 SETS = [
@@ -48,9 +49,7 @@ def in_folder(tmp_path_factory) -> Callable[[Setting], Setting]:
         return replace(setting, results=folder / "results", runs=folder / "runs")
 
     tiny = moved(TINY)
-    for run in BoardTuningA().runs(tiny, ()):
-        score = 2.0 if run.key["value"] == GRID[2] else 1.0
-        Results.of(tiny, BoardTuningA.name).add(run, [{"update": 80.0, "TinyPickScore": score}], {})
+    tune(tiny, BoardFinalsA, GRID[2])
     return moved
 
 

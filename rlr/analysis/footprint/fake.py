@@ -74,6 +74,15 @@ def _in_float32(function: Callable[..., Tensor], *args: Any, **options: Any) -> 
     return function(*args, **options)
 
 
+def start_autograd() -> None:
+    """Starts autograd's engine on the devices of this machine.
+
+    At its first backward pass the engine starts a thread for each device but the CPU, after which forked processes cannot go
+    backward. :class:`FakeTensorMode` shows a GPU that is not there, so the engine has to be started before.
+    """
+    torch.ones((), requires_grad=True).backward()
+
+
 class Fake:
     """A world of tensors without content.
 
@@ -82,6 +91,7 @@ class Fake:
     """
 
     def __init__(self, autocast: torch.dtype | None = None) -> None:
+        start_autograd()
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.autocast = autocast
 

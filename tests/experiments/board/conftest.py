@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 
 from experiments.board.board import BoardExperiment
+from experiments.board.finals import BoardFinals
 from experiments.board.methods import Entry
 from experiments.board.queue import main
 from experiments.board.report import Board
@@ -20,6 +21,7 @@ TRACK = Track(
     "a toy",
     Target("Brightness", "Brightness", overrides=("model.init_args.reward=Brightness",)),
     gold=(("diversity", "diversity"),),
+    judge="Brightness",
     samples=16,
     every=8,
     tuning_samples=16,
@@ -38,10 +40,16 @@ class ToyTuning(BoardTuning):
     track, entries, evaluation = TRACK, ENTRIES, EVALUATION
 
 
+class ToyFinals(BoardFinals):
+    name, title = "toy_finals", "Toy"
+    track, entries, evaluation = TRACK, ENTRIES, EVALUATION
+    first: ClassVar[type[BoardTuning]] = ToyTuning
+
+
 class ToyBoard(BoardExperiment):
     name, title, note = "toy_board", "Toy", Board.note(TRACK)
     track, entries, evaluation = TRACK, ENTRIES, EVALUATION
-    tuning: ClassVar[type[BoardTuning]] = ToyTuning
+    finals: ClassVar[type[BoardFinals]] = ToyFinals
 
 
 @pytest.fixture
@@ -52,5 +60,5 @@ def setting(tmp_path) -> Setting:
 @pytest.fixture
 def queue(setting) -> Callable[..., int]:
     """The command line of the queue, which knows the toys alone."""
-    known = {"toy_tuning": ToyTuning, "toy_board": ToyBoard}
+    known = {"toy_tuning": ToyTuning, "toy_finals": ToyFinals, "toy_board": ToyBoard}
     return lambda *arguments: main(arguments, setting, known)

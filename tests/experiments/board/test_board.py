@@ -7,30 +7,20 @@ import yaml
 
 from experiments.base import Figure, Row, Table
 from experiments.board.board import BoardA, BoardB
+from experiments.board.finals import BoardFinalsA
 from experiments.board.methods import GRID
 from experiments.board.report import Board
 from experiments.board.tracks import TRACK_A, TRACK_B, points
-from experiments.board.tuning import BoardTuningA, BoardTuningB
 from experiments.cli import SEEDS
 from experiments.methods import Method
 from experiments.page import Page
-from experiments.results import Results
-from experiments.settings import ROOT, Setting
-
-PAIRS = [(BoardA, BoardTuningA), (BoardB, BoardTuningB)]
+from experiments.settings import ROOT
+from tests.experiments.tuned import tune
 
 
-def tune(setting: Setting, tuning, *names: str) -> None:
-    """Adds tries of methods whose middle value is best."""
-    for run in tuning().runs(setting, ()):
-        if not names or run.key["method"] in names:
-            score = float(run.key["value"] == GRID[2])
-            Results.of(setting, tuning.name).add(run, [{"update": 80.0, tuning.track.target.label: score}], {})
-
-
-@pytest.mark.parametrize(("board", "tuning"), PAIRS)
-def test_commands_parse_and_have_equal_samples(board, tuning, setting, printed) -> None:
-    tune(setting, tuning)
+@pytest.mark.parametrize("board", [BoardA, BoardB])
+def test_commands_parse_and_have_equal_samples(board, setting, printed) -> None:
+    tune(setting, board.finals, GRID[2])
     track, runs = board.track, board().runs(setting, SEEDS)
     assert [run.key["seed"] for run in runs] == sorted(run.key["seed"] for run in runs)
     assert len(runs) == len({run.title for run in runs}) == len(SEEDS) * len(board().methods())
@@ -56,7 +46,7 @@ def test_commands_parse_and_have_equal_samples(board, tuning, setting, printed) 
 
 def test_a_method_has_runs_once_it_is_tuned(setting) -> None:
     assert BoardA().runs(setting, SEEDS) == []
-    tune(setting, BoardTuningA, "AlignProp")
+    tune(setting, BoardFinalsA, GRID[2], "AlignProp")
     assert [run.title for run in BoardA().runs(setting, (0, 1))] == [
         "method=AlignProp seed=0",
         "method=AlignProp seed=1",

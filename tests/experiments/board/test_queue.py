@@ -44,7 +44,9 @@ def test_tries_precede_the_board_and_decisive_methods_the_others(queue, measured
     fast = [f"fast {float(rate):g} {SEED}" for rate in RATES]
     slow = [f"slow {float(rate):g} {SEED}" for rate in RATES]
     # the best value of 'slow' is at the edge, and the next one is worse
-    assert measured == [*fast, "fast 0.03 0", *slow, f"slow 0.003 {SEED}", "slow 0.01 0"]
+    best, second = f"fast 0.03 {SEED}", f"fast 0.01 {SEED}"
+    finals = [f"slow 0.01 {SEED}", f"slow 0.003 {SEED}", "slow 0.01 0"]
+    assert measured == [*fast, best, second, "fast 0.03 0", *slow, f"slow 0.003 {SEED}", *finals]
     measured.clear()
     assert queue(*ONE) == module.EMPTY
     assert measured == []
@@ -136,7 +138,7 @@ def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path) -> None:
 def test_an_unknown_name_is_refused(queue, capsys) -> None:
     with pytest.raises(SystemExit):
         queue("toy_bored")
-    assert "expected NAME among toy_tuning, toy_board" in capsys.readouterr().err
+    assert "expected NAME among toy_tuning, toy_finals, toy_board" in capsys.readouterr().err
 
 
 def test_rows_are_committed_alone(queue, measured, setting) -> None:

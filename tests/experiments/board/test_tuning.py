@@ -9,7 +9,7 @@ from experiments.base import Row
 from experiments.board.methods import ENTRIES, GRID
 from experiments.board.prompts import DEMO_DRAWS, DEMO_SEED, BoardPrompts, TuningPrompts
 from experiments.board.tracks import TRACK_A, TRACK_B
-from experiments.board.tuning import EXTENSIONS, SEED, BoardTuningA, BoardTuningB, Tries, extension, score, select
+from experiments.board.tuning import EXTENSIONS, SEED, BoardTuningA, BoardTuningB, Tries, extension, ranked, score
 from experiments.cli import SEEDS
 from experiments.methods import Method
 from experiments.results import Results
@@ -47,20 +47,24 @@ def tries(*scores: float) -> dict[str, float]:
     return dict(zip(GRID, scores, strict=False))
 
 
-def test_the_largest_score_is_selected_and_of_equal_ones_the_smallest_value() -> None:
-    assert select(tries(1.0, 3.0, 2.0)) == GRID[1]
-    assert select(tries(1.0, 3.0, 3.0)) == GRID[1]
-    assert select({"1.0e-2": 3.0, "3.0e-4": 3.0}) == "3.0e-4"
+def test_the_largest_score_comes_first_and_of_equal_ones_the_smallest_value() -> None:
+    assert ranked(tries(1.0, 3.0, 2.0)) == [GRID[1], GRID[2], GRID[0]]
+    assert ranked(tries(1.0, 3.0, 3.0))[:2] == [GRID[1], GRID[2]]
+    assert ranked({"1.0e-2": 3.0, "3.0e-4": 3.0})[0] == "3.0e-4"
 
 
 def test_a_score_is_the_mean_of_the_second_half_of_a_run() -> None:
-    rows: list[Row] = [
-        {"update": float(k), "TinyPickScore": x} for k, x in ((0, 90.0), (40, 28.0), (60, 29.0), (80, 30.0))
-    ]
-    assert score(rows, TRACK_A) == pytest.approx(29.0)
-    rows[-1]["TinyPickScore"] = math.nan
-    assert score(rows, TRACK_A) == -math.inf
-    assert score([], TRACK_A) == -math.inf
+    rows: list[Row] = [{"update": float(k), "judge": x} for k, x in ((0, 90.0), (40, 28.0), (60, 29.0), (80, 30.0))]
+    assert score(rows, "judge") == pytest.approx(29.0)
+    rows[-1]["judge"] = math.nan
+    assert score(rows, "judge") == -math.inf
+    assert score([], "judge") == -math.inf
+
+
+def test_a_learned_reward_is_judged_by_another_one() -> None:
+    assert TRACK_A.judge not in (TRACK_A.target.label, "ExactCheck")
+    assert TRACK_A.judge in [label for label, _ in TRACK_A.gold]
+    assert TRACK_B.judge == TRACK_B.target.label == "ExactCheck"
 
 
 @pytest.mark.parametrize(
@@ -75,29 +79,29 @@ def test_a_best_value_at_the_edge_extends_the_grid(best: str, further: str | Non
 
 def test_extensions_end_inside_or_after_their_largest_number() -> None:
     inside = Tries.of(METHOD, tries(1, 2, 3, 2, 1))
-    assert (inside.grid, inside.selected, inside.at_edge) == (GRID, GRID[2], False)
+    assert (inside.grid, inside.finalists) == (GRID, [GRID[2], GRID[1]])
     rising = tries(1, 2, 3, 4, 5)
     asked = Tries.of(METHOD, rising)
-    assert (asked.grid, asked.selected) == ((*GRID, "3.0e-2"), None)
-    assert Tries.of(METHOD, {**rising, "3.0e-2": 4.0}).selected == "1.0e-2"
+    assert (asked.grid, asked.finalists) == ((*GRID, "3.0e-2"), [])
+    assert Tries.of(METHOD, {**rising, "3.0e-2": 4.0}).finalists == ["1.0e-2", "3.0e-3"]
     last = Tries.of(METHOD, {**rising, "3.0e-2": 6.0, "1.0e-1": 7.0})
-    assert (len(last.grid), last.selected, last.at_edge) == (5 + EXTENSIONS, "1.0e-1", True)
+    assert (len(last.grid), last.finalists[0]) == (5 + EXTENSIONS, "1.0e-1")
 
 
 def test_a_missing_try_leaves_the_selection_open() -> None:
-    assert Tries.of(METHOD, tries(1, 2, 3, 2)).selected is None
+    assert Tries.of(METHOD, tries(1, 2, 3, 2)).finalists == []
 
 
 def test_measured_tries_extend_the_plan(setting) -> None:
     experiment = BoardTuningA()
     for run in [run for run in experiment.runs(setting, ()) if run.key["method"] == "DDPO"]:
         value = float(run.key["value"])
-        Results.of(setting, experiment.name).add(run, [{"update": 80.0, "TinyPickScore": -value}], {})
+        Results.of(setting, experiment.name).add(run, [{"update": 80.0, TRACK_A.judge: -value}], {})
     values = [run.key["value"] for run in experiment.runs(setting, ()) if run.key["method"] == "DDPO"]
     assert values == ["3.0e-5", *GRID]
     table, _ = experiment.report(Results.of(setting, experiment.name).rows(experiment.runs(setting, ())))
     (line,) = table.rows
-    assert (line[0], line[-2:]) == ("DDPO", ("0.0001, at the edge", "5"))
+    assert (line[0], line[-2:]) == ("DDPO", ("0.0001 (at the edge), 0.0003", "5"))
 
 
 def test_other_settings_have_no_board() -> None:
