@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from pydoc import locate
 
 import pytest
 import yaml
@@ -21,7 +22,9 @@ from rlr.samplers import Sampler
 from rlr.schedules import RectifiedFlow
 from tests.data.fixtures import NO_PICTURES
 from tests.estimators.problems import Affine, Cosine
+from tests.rewards import guesses
 from tests.rewards.folder import FOLDER
+from tests.rewards.geneval.scenes import write as write_scenes
 from tests.rewards.random_viclip import SMALL, write_random_viclip
 from tests.rewards.test_videoalign import write as write_videoalign
 
@@ -66,8 +69,14 @@ VIDEOS = {
 }
 """Frames and size of small videos, by the models whose configs have those of the published weights."""
 
-JUDGES = (".OCR", ".GenEval", ".VLMJudge")
-"""Rewards that find nothing in the samples of random weights."""
+FAMILIES = ("sd35", "flux", "flux2", "qwen", "zimage")
+"""The rectified flows that every method and every judge has a config for."""
+JUDGES = ("ocr", "geneval")
+"""Rewards without a gradient that read the image."""
+WITHOUT_GRADIENT = ("rlr", "half_order", "grpo", "nft", "awm")
+"""The methods that need no gradient of the reward."""
+STEPPED = {f"sd35_{method}_{judge}" for method in WITHOUT_GRADIENT for judge in JUDGES}
+"""The configs of judges that take a step in every run of the tests: each method with each judge on one model."""
 
 
 def name(path: Path) -> str:
@@ -109,11 +118,15 @@ def parts(path: Path) -> set[tuple]:
     return {(path.parent.name, key, shape(value)) for key, value in named.items()}
 
 
+def late(path: Path) -> int:
+    return 0 if path.stem in STEPPED else 2 if path.stem.endswith(JUDGES) else 1
+
+
 def quick(paths: list[Path]) -> list[Path]:
-    """Alignments that have between them every part of all, the ones with the smallest models first."""
+    """Alignments that have between them every part of all: small models first, then those that take a step anyway."""
     seen: set[tuple] = set()
     chosen = []
-    for path in sorted(paths, key=lambda path: (not path.name.startswith("tiny"), "sd14" not in path.name)):
+    for path in sorted(paths, key=lambda path: ("tiny" not in path.name, "sd14" not in path.name, late(path))):
         if not parts(path) <= seen:
             chosen.append(path)
             seen |= parts(path)
@@ -121,7 +134,9 @@ def quick(paths: list[Path]) -> list[Path]:
 
 
 QUICK = quick(ALIGNMENTS)
-STEPS = [path if path in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in ALIGNMENTS]
+STEPS = [
+    path if path in QUICK or path.stem in STEPPED else pytest.param(path, marks=pytest.mark.slow) for path in ALIGNMENTS
+]
 OPTIMISED = [
     pytest.param(path, marks=pytest.mark.slow) if path.stem.endswith(("_hpsv2", "_aes")) else path for path in LATENTS
 ]
@@ -181,7 +196,10 @@ def test_there_is_a_config_for_every_row_of_the_table():
         )
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
-    assert rows | clips | tiny | presets | {"sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}
+    flows = {f"{model}_{method}_pickscore" for model in FAMILIES for method in (*WITHOUT_GRADIENT, "draft")}
+    judged = {f"{model}_{method}_{judge}" for model in FAMILIES for method in WITHOUT_GRADIENT for judge in JUDGES}
+    assert rows | clips | tiny | presets | flows | judged | {"sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}
+    assert judged > STEPPED
 
 
 def test_every_part_is_used():
@@ -205,6 +223,19 @@ def test_rows_of_a_method_differ_in_model_and_reward_alone(method):
         del config["model"]["init_args"]["model"], config["model"]["init_args"]["reward"]
     assert all(config == whole[0] for config in whole)
     assert whole[0]["model"]["init_args"]["optimization"]["lr"] > 0
+
+
+def test_the_configs_of_a_judge_change_reward_prompts_and_estimator_alone():
+    # those of Flow-GRPO's own model are as it publishes them
+    judged = [path for path in ALIGNMENTS if path.stem.endswith(JUDGES) and not path.stem.startswith("sd35_grpo")]
+    assert len(judged) == 48
+    for path in judged:
+        ours = filled_in(path)
+        base = filled_in(path.with_stem(path.stem.rpartition("_")[0] + "_pickscore"))
+        assert ours["data"]["class_path"] == "PromptFile"
+        for config in (ours, base):
+            del config["data"], config["model"]["init_args"]["reward"], config["model"]["init_args"]["estimator"]
+        assert ours == base
 
 
 def rows_of(method: str) -> list[Path]:
@@ -304,9 +335,21 @@ class Adapted(Affine):
 def check(config: dict) -> None:
     """Checks the estimator of a config against the sampler beside it, on a model without a network."""
     args = config["model"]["init_args"]
-    sampler, estimator = build(args["sampler"], Sampler, "sampler"), build(args["estimator"], Estimator, "estimator")
+    sampler = build(args["sampler"], Sampler, "sampler")
+    estimator = build(without_weights(args["estimator"]), Estimator, "estimator")
     schedule = RectifiedFlow() if base_model(config).rpartition(".")[2] in FLOWS else Cosine()
     estimator.check(Chain(Adapted(schedule), sampler))
+    if not locate(args["reward"]["class_path"]).differentiable:
+        assert not estimator.differentiable
+
+
+def without_weights(value):
+    """A part of a config with a reward that has no weights in the place of each PickScore."""
+    if not isinstance(value, dict):
+        return value
+    if str(value.get("class_path")).endswith(".PickScore"):
+        return {"class_path": "rlr.rewards.Brightness"}
+    return {key: without_weights(inner) for key, inner in value.items()}
 
 
 @pytest.mark.parametrize("path", ALIGNMENTS, ids=name)
@@ -318,6 +361,15 @@ def test_an_estimator_that_does_not_fit_is_seen():
     config = copy.deepcopy(resolved(ROOT / "configs" / "image" / "tiny_rlr.yaml"))
     config["model"]["init_args"]["sampler"]["init_args"]["steps"] = 2
     with pytest.raises(ValueError, match=r"does not fit|longer than"):
+        check(config)
+
+
+@pytest.mark.parametrize("reward", ["OCR", "GenEval"])
+def test_first_order_on_a_judge_is_seen(reward):
+    config = copy.deepcopy(resolved(ROOT / "configs" / "image" / "sd35_draft_pickscore.yaml"))
+    check(config)
+    config["model"]["init_args"]["reward"] = {"class_path": f"rlr.rewards.{reward}", "init_args": {}}
+    with pytest.raises(AssertionError):
         check(config)
 
 
@@ -369,9 +421,12 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     process = (estimator.get("process") or {}).get("init_args", {})
     if (process.get("step_range") or [0])[0] > steps:
         small.append("--model.init_args.estimator.init_args.process.init_args.step_range=[6, 1]")
-    if "Critic" in str(estimator) or "StandIn" in str(estimator) or args["reward"]["class_path"].endswith(JUDGES):
+    if "TinyPickScore" in str(estimator):
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
+    elif "StandIn" in str(estimator):
+        value = "--model.init_args.estimator.init_args.control.init_args.value"
+        small.append(f"{value}.init_args.reward.init_args.path={FOLDER}")
     if ".Remote'" in str(args["reward"]):
         # two parts that ask no server
         kinds = ("rlr.rewards.JPEGCompressibility", "rlr.rewards.Brightness")
@@ -390,9 +445,11 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     staged = ".data.init_args" if data["class_path"].endswith(".DCoT") else ""
     full_size = VIDEOS.get(base_model(config).rpartition(".")[2])
     grouped = data["init_args"].get("samples_per_prompt", 1) > 1
+    # one group is enough for a judge
+    few = makes_clips(config) or data["class_path"].endswith(".PromptFile")
     small = [
         f"{inner}.path={folder}",
-        f"--data.init_args{staged}.batch_size={2 if full_size and not grouped else 4 if makes_clips(config) else 8}",
+        f"--data.init_args{staged}.batch_size={2 if full_size and not grouped else 4 if few else 8}",
         "--trainer.accelerator=cpu",
         "--trainer.precision=32-true",
         f"--trainer.default_root_dir={out}",
@@ -423,9 +480,26 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     if data["class_path"].endswith(".PickAPic"):
         small.append(f"--data.init_args.source={NO_PICTURES}")
     if data["class_path"].endswith(".PromptFile"):
-        (out / "prompts.txt").write_text("a cat\na dog\na bird\n")
-        small += [f"--data.init_args.{split}={out / 'prompts.txt'}" for split in ("train", "val")]
+        prompts = write_scenes(out, guesses.COUNTS) if scored["class_path"].endswith(".GenEval") else write_signs(out)
+        small += [f"--data.init_args.{split}={prompts}" for split in ("train", "val")]
+        small += guessing(scored["class_path"], prompts)
     return small
+
+
+def write_signs(folder: Path) -> str:
+    """Returns the path of a file of prompts for OCR."""
+    path = folder / "prompts.txt"
+    path.write_text("\n".join(guesses.SIGNS))
+    return str(path)
+
+
+def guessing(reward: str, prompts: str) -> list[str]:
+    """The arguments by which a judge sees something else in every image, since samples of random weights show nothing."""
+    seen = {"OCR": {"engine": "read"}, "GenEval": {"detector": "find", "colors": "name_colors"}}
+    kind = reward.rpartition(".")[2]
+    found = {name: f"{guesses.__name__}.{function}" for name, function in seen.get(kind, {}).items()}
+    files = {"metadata": prompts} if kind == "GenEval" else {}
+    return [f"--model.init_args.reward.init_args.{name}={value}" for name, value in (found | files).items()]
 
 
 def mix(folder: Path) -> dict:
