@@ -116,18 +116,22 @@ CASES: dict[str, tuple[Callable[..., Any], bool]] = {
 }
 
 
+def data(world: int) -> Prompts:
+    """The data of each of ``world`` processes."""
+    return Prompts(PROMPTS, batch_size=BATCH // world, samples_per_prompt=2, val=PROMPTS[:2])
+
+
 def train(module: Any, world: int, trained: bool, folder: Path | None = None, **settings: Any) -> Tensor:
     """Trains in this process, which is one of ``world``, and returns the whole weights."""
     ranks = {"strategy": Sharded(trained, process_group_backend="gloo"), "devices": world} if world > 1 else {}
     callbacks = [Checkpointing(1, str(folder)), EMA(0.5)] if folder else []
-    data = Prompts(PROMPTS, batch_size=BATCH // world, samples_per_prompt=2, val=PROMPTS[:2])
     extra = {
         "precision": "64-true",
         "plugins": [SafeCheckpointIO()],
         "enable_checkpointing": bool(folder),
         "limit_val_batches": 1,
     }
-    run(module, data, UPDATES, callbacks=callbacks, **ranks, **{**extra, **settings})
+    run(module, data(world), UPDATES, callbacks=callbacks, **ranks, **{**extra, **settings})
     return torch.cat([distributed.gathered(w.detach()).flatten() for w in module.weights])
 
 
@@ -221,7 +225,7 @@ def test_two_processes_resume_a_split_run(folders: tuple[Path, Path], tmp_path: 
     first = build(folders[0])
     run(
         first,
-        Prompts(PROMPTS, batch_size=BATCH),
+        data(1),
         UPDATES - 1,
         precision="64-true",
         callbacks=[Checkpointing(1, str(tmp_path / "part"))],
