@@ -84,8 +84,7 @@ class Board:
         return Table(f"After {budget:g} {COSTS[cost]}", ("method", *labels, "runs"), lines, note)
 
     def differences(self) -> list[Table]:
-        """Returns the mean differences from the base model on the way: of the reward, a gold check and the diversity."""
-        gold = self.track.gold[0][0]
+        """Returns the mean differences from the base model on the way: of the reward, the gold checks and the diversity."""
         every = range(self.track.every, self.track.samples + 1, self.track.every)
         return [
             Table(
@@ -93,7 +92,7 @@ class Board:
                 ("method", *map(str, every)),
                 [(name, *(self._difference(runs, label, at) for at in every)) for name, runs in self._methods()],
             )
-            for label in (self.track.target.label, gold, "diversity")
+            for label in dict.fromkeys((self.track.target.label, *(label for label, _ in self.track.gold), "diversity"))
         ]
 
     def _difference(self, runs: Sequence[Sequence[Row]], label: str, samples: float) -> str:

@@ -124,11 +124,12 @@ def test_budgets_are_compared_at_the_same_cost(rows) -> None:
 
 
 def test_differences_from_the_base_model_have_a_known_answer(rows) -> None:
-    reward, check, diversity = Board(TRACK_A, rows).differences()
+    reward, check, judge, diversity = Board(TRACK_A, rows).differences()
     assert reward.head == ("method", *(str(400 * k) for k in range(1, 9)))
     # slopes of 0.2, 0.25 and 0.3 have the mean 0.25, those of DDPO 0.06
     assert [row[:3] for row in reward.rows] == [("fast", "+0.250", "+0.500"), ("DDPO", "+0.060", "+0.120")]
     assert check.rows[0][-1] == "+0.080"
+    assert judge.rows[0][-1] == "+0.000"
     assert diversity.rows[0][-1] == "-0.080"
     short = Board(TRACK_A, [row for row in rows if row["samples"] < 3200]).differences()[0]
     assert short.rows[0][-2:] == ("+1.750", "–")
