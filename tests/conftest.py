@@ -4,6 +4,8 @@ import os
 
 # before any import of the libraries: a test that reaches for the network must fail here, not hang
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# as `make test` has it: a forked process waits forever for the threads of its parent's OpenMP
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
 from collections.abc import Callable
