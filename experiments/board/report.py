@@ -73,7 +73,7 @@ class Board:
 
     def at_budget(self, cost: str, budget: float) -> Table:
         """Returns the held-out measurements of each method at a budget."""
-        labels = list(dict.fromkeys([self.track.target.label, *(label for label, _ in self.track.gold), "diversity"]))
+        labels = self.track.measurements
         start = [row for row in self.rows if row["update"] == 0]
         lines = [("base", *(_number(fmean(numbers(start, label)), label) for label in labels), MISSING)]
         for name, runs in self._methods():
@@ -92,7 +92,7 @@ class Board:
                 ("method", *map(str, every)),
                 [(name, *(self._difference(runs, label, at) for at in every)) for name, runs in self._methods()],
             )
-            for label in dict.fromkeys((self.track.target.label, *(label for label, _ in self.track.gold), "diversity"))
+            for label in self.track.measurements
         ]
 
     def _difference(self, runs: Sequence[Sequence[Row]], label: str, samples: float) -> str:

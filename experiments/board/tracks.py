@@ -54,6 +54,11 @@ class Track:
         bare = replace(method, overrides=()).with_overrides(*COMMON).with_reward(self.target)
         return bare.with_overrides(*method.overrides)
 
+    @property
+    def measurements(self) -> list[str]:
+        """The names of what is reported: the reward, the gold measurements and the diversity, each once."""
+        return list(dict.fromkeys([self.target.label, *(label for label, _ in self.gold), "diversity"]))
+
     def points(self, method: Method) -> tuple[int, ...]:
         """Returns the numbers of updates after which a run is evaluated."""
         return points(method, range(self.every, self.samples + 1, self.every))

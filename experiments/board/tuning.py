@@ -167,7 +167,7 @@ def _finalists(scores: Mapping[str, float]) -> str:
 
 def end_table(rows: Sequence[Row], track: Track) -> Table:
     """Returns the measurements at the end of each try."""
-    names = list(dict.fromkeys([track.target.label, *(label for label, _ in track.gold), "diversity"]))
+    names = track.measurements
     ends = [max(group, key=lambda row: float(row["update"])) for group in grouped(rows, "method", "value").values()]
     lines = [
         (str(row["method"]), f"{float(row['value']):g}", *(mean_of([row], name, 3) for name in names)) for row in ends
