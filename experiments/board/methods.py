@@ -47,7 +47,7 @@ def method(
     return Method(name, path, overrides, samples, updates_per_round, rate=rate, rates=rates)
 
 
-def groups(batch: int = 32, samples_per_prompt: int = 4) -> tuple[str, str]:
+def groups(batch: int = 16, samples_per_prompt: int = 4) -> tuple[str, str]:
     """Returns the options for batches of whole groups of samples of one prompt."""
     return f"data.init_args.batch_size={batch}", f"data.init_args.samples_per_prompt={samples_per_prompt}"
 
@@ -74,13 +74,13 @@ ENTRIES = (
     Entry(method("DRaFT-LV", "tiny_draft_lv"), A),
     Entry(method("DRTune", "tiny_drtune"), A),
     Entry(method("REINFORCE", "tiny_reinforce"), A),
-    Entry(method("look-ahead RLR, critic", "tiny_look_ahead_check", *groups(), samples=32), B, decisive=True),
-    Entry(method("look-ahead RLR, stand-in", "tiny_look_ahead_stand_in", *groups(), samples=32), B, decisive=True),
-    Entry(method("AWM", "tiny_awm", *groups(), samples=32), B, decisive=True),
-    Entry(method("DiffusionNFT", "tiny_nft", *groups(), samples=32), B, decisive=True),
-    Entry(method("RAM", "tiny_ram", *groups(), samples=32), B, decisive=True),
+    Entry(method("look-ahead RLR, critic", "tiny_look_ahead_check", *groups()), B, decisive=True),
+    Entry(method("look-ahead RLR, stand-in", "tiny_look_ahead_stand_in", *groups()), B, decisive=True),
+    Entry(method("AWM", "tiny_awm", *groups()), B, decisive=True),
+    Entry(method("DiffusionNFT", "tiny_nft", *groups()), B, decisive=True),
+    Entry(method("RAM", "tiny_ram", *groups()), B, decisive=True),
     Entry(method("GRPO", "tiny_grpo", updates_per_round=2, samples=32), B, decisive=True),
-    Entry(method("REINFORCE", "tiny_reinforce", *groups(), samples=32), B),
+    Entry(method("REINFORCE", "tiny_reinforce", *groups()), B),
     Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B),
     *(Entry(found, A, ablation=True) for found in _WITHOUT),
     *(Entry(found, A, rate_of="DRaFT-2", ablation=True) for found in _TRUNCATED),

@@ -98,9 +98,9 @@ TRACK_B = Track(
     Target("ExactCheck", "ExactCheck", overrides=(f"{_INIT}.reward=ExactCheck",)),
     gold=(("TinyPickScore", "TinyPickScore"), ("TinyHPSv2 x100", "TinyHPSv2 × 100")),
     judge="ExactCheck",
-    samples=6400,
-    every=800,
-    tuning_samples=2560,
+    samples=3200,
+    every=400,
+    tuning_samples=1280,
     gain=0.03,
-    seconds=600.0,
+    seconds=300.0,
 )
