@@ -23,6 +23,7 @@ from rlr.io.weights import read_archive, save_whole
 from rlr.models.swapped import swapped
 from rlr.modules.alignment import Alignment
 from rlr.modules.checkpoint import REMEDY, check_like, check_training_state
+from rlr.modules.progress import passed
 
 RESUMED = ("callbacks", "loops", "optimizer_states", "lr_schedulers", "epoch", "global_step")
 """What a checkpoint of a training holds besides weights."""
@@ -171,11 +172,10 @@ class Checkpointing(ModelCheckpoint):
             self._kept = _copied(state) if trainer.is_global_zero else None
 
     def _due(self, trainer: Trainer) -> bool:
-        # one batch may bring several updates, and pass the one to write after
-        every, before, self._updates = self._every_n_train_steps, self._updates, trainer.global_step
+        before, self._updates = self._updates, trainer.global_step
         late = self.clock() - self._written >= self.seconds
         # the clocks of ranks differ
-        return self._updates // every != before // every or bool(trainer.strategy.broadcast(late))
+        return passed(before, self._updates, self._every_n_train_steps) or bool(trainer.strategy.broadcast(late))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._should_skip_saving_checkpoint(trainer):

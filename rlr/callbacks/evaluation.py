@@ -30,6 +30,7 @@ from rlr.io.atomic import write_whole
 from rlr.io.terminal import counted
 from rlr.io.video import write_video
 from rlr.modules.alignment import Alignment
+from rlr.modules.progress import passed
 from rlr.rewards.base import Reward
 
 
@@ -50,7 +51,7 @@ class Scheduled(Callback, ABC):
 
     def due(self, before: int, update: int) -> bool:
         """Whether to evaluate after an update, where ``before`` was the update of the evaluation before."""
-        return self.every is not None and self.every > 0 and update // self.every > before // self.every
+        return passed(before, update, self.every)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._done = trainer.global_step

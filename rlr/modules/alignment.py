@@ -7,7 +7,7 @@ Every random number is a function of the seed and of the number of samples that 
 run has its own noise, whatever batch, rank or round it falls into, and whether or not the run was interrupted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -25,7 +25,7 @@ from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization, Settings
 from rlr.modules.profiler import Profiler
-from rlr.modules.progress import Progress
+from rlr.modules.progress import Progress, passed
 from rlr.modules.sampling import Sampling
 from rlr.modules.speed import Speed
 from rlr.modules.training_state import STATE, TrainingState
@@ -149,7 +149,7 @@ class Alignment(Sampling):
 
     def _learn(self, rollouts: list[Rollout], profiler: Profiler) -> None:
         """Makes the updates of a round."""
-        report = StepReport()
+        report, before = StepReport(), self.progress.updates
         penalty = self.penalty.terms if self.penalty else no_terms
         if self.penalty:
             self.penalty.begin(rollouts, self.progress.batches // self.optimization.accumulate - 1)
@@ -161,7 +161,9 @@ class Alignment(Sampling):
         scores = Scores.join([rollout.scores for rollout in rollouts])
         self.reward.update_statistics(scores)
         self._count(scores)
-        self._log_round(rollouts, scores, report, profiler)
+        due = passed(before, self.progress.updates, self.optimization.log_kl_every)
+        divergence = self._divergence(rollouts[-1], profiler) if due else {}
+        self._log_round(rollouts, scores, report, profiler, divergence)
 
     def _count(self, scores: Scores) -> None:
         self.progress.reward_calls += self.objective.calls * self.trainer.world_size
@@ -170,7 +172,14 @@ class Alignment(Sampling):
         if scores.values.isfinite().all():
             self.progress.observe(scores.values.mean().item())
 
-    def _log_round(self, rollouts: list[Rollout], scores: Scores, report: StepReport, profiler: Profiler) -> None:
+    def _log_round(
+        self,
+        rollouts: list[Rollout],
+        scores: Scores,
+        report: StepReport,
+        profiler: Profiler,
+        divergence: Mapping[str, Tensor],
+    ) -> None:
         n, values = len(scores.values), scores.values
         running = self.reward.format(self.progress.running or 0.0)
         self.log_dict(running, prog_bar=True, logger=False, batch_size=n)
@@ -179,7 +188,7 @@ class Alignment(Sampling):
         self.log_dict({f"reward/{name}": value for name, value in means.items()}, sync_dist=True, batch_size=n)
         groups = Groups.of_round([rollout.prompts for rollout in rollouts], [rollout.rewards for rollout in rollouts])
         measured = {**report.terms, **self.estimator.metrics(), **group_metrics(groups)}
-        shared: dict[str, Any] = {**self._divergence(rollouts, profiler), **measured}
+        shared: dict[str, Any] = {**divergence, **measured}
         self.log_dict(shared, sync_dist=True, batch_size=n)
         counts = {name: float(getattr(self.progress, name)) for name in ("updates", "samples", "reward_calls")}
         counts["samples_per_second"] = n * self.trainer.world_size / sum(profiler.seconds.values())
@@ -196,13 +205,12 @@ class Alignment(Sampling):
         """Logs the step of all that is logged with it, the number of updates; Lightning would count batches from 0."""
         self.log("step", float(self.trainer.global_step or self.progress.updates), batch_size=1)
 
-    def _divergence(self, rollouts: list[Rollout], profiler: Profiler) -> dict[str, Tensor]:
-        """Returns the divergence of the round from the base model's paths, every ``log_kl_every`` rounds without a penalty."""
-        every, rounds = self.optimization.log_kl_every, self.progress.batches // self.optimization.accumulate
-        if self.penalty or not every or rounds % every or not self.chain.model.has_reference:
+    def _divergence(self, rollout: Rollout, profiler: Profiler) -> dict[str, Tensor]:
+        """Returns the divergence of a rollout from the base model's paths; a penalty has measured it already."""
+        if self.penalty or not self.chain.model.has_reference:
             return {}
         with profiler.section("kl"):
-            return {"kl/path": path_divergence(rollouts[-1]).mean()}
+            return {"kl/path": path_divergence(rollout).mean()}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clips; by now a scaled gradient has been unscaled."""

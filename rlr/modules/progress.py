@@ -24,3 +24,12 @@ class Progress:
     def observe(self, reward: float) -> None:
         """Adds a batch's mean reward, which is finite, to the exponential mean."""
         self.running = reward if self.running is None else 0.9 * self.running + 0.1 * reward
+
+
+def passed(before: int, now: int, every: int | None) -> bool:
+    """Whether a count that rose from ``before`` to ``now`` reached or passed a multiple of ``every``; never of 0 or None.
+
+    The one rule for "every n updates". A batch may bring several updates, and several batches one, so the count may skip the
+    multiple itself and may stand still.
+    """
+    return bool(every) and now // every > before // every

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from rlr.estimators import DDPO
 from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models import Guidance
 from rlr.modules import alignment
+from rlr.modules.progress import passed
 from rlr.rollout import Rollout
 from rlr.samplers import DDIM
 from tests.modules.toy import AffineModel, Remembering, Replay, align, prompts, run, weights
@@ -50,6 +52,43 @@ def test_it_is_logged_at_its_updates_and_grows():
 def test_with_accumulation_rounds_are_counted_and_not_batches():
     found = logged_in(remembering(log_kl_every=2, accumulate=2), 4)
     assert [value is not None for value in found] == [False, False, False, True] * 2
+
+
+def test_several_updates_a_round_are_counted_and_not_rounds():
+    """Rounds of four updates reach 4, 8, 12, …, so that multiples of 6 lie in the second, third, fifth and sixth."""
+    module = remembering(log_kl_every=6, estimator=DDPO(4))
+    found = logged_in(module, 24)
+    assert [value is not None for value in found] == [False, True, True, False, True, True]
+    assert module.progress.updates == 24
+
+
+def test_a_skipped_update_does_not_count():
+    """The second of five batches makes no update, so the third and the fifth reach the multiples of two."""
+    estimator = Replay()
+    estimator.spoil = lambda loss: loss * (float("nan") if estimator.rounds == 2 else 1.0)
+    with pytest.warns(UserWarning, match="this update is skipped"):
+        found = logged_in(remembering(log_kl_every=2, estimator=estimator), 4)
+    assert [value is not None for value in found] == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "every", "answer"),
+    [
+        (0, 1, 1, True),
+        (2, 3, 3, True),
+        (3, 4, 3, False),
+        (4, 8, 6, True),
+        (6, 10, 4, True),
+        (5, 7, 4, False),
+        (6, 6, 3, False),
+        (0, 50, 0, False),
+        (0, 50, None, False),
+    ],
+)
+def test_an_interval_holds_a_multiple_or_not(before, now, every, answer):
+    assert passed(before, now, every) is answer
+    if every:
+        assert answer == any(n % every == 0 for n in range(before + 1, now + 1))
 
 
 def test_by_default_it_is_sparse():

@@ -17,6 +17,7 @@ from rlr.evaluation.statistics import compare_pair
 from rlr.io.terminal import TERMINAL, counted
 from rlr.models.base import DiffusionModel
 from rlr.modules.alignment import Alignment
+from rlr.modules.progress import passed
 from rlr.rewards.base import Reward
 from rlr.toy.demo.curves import Curves
 from rlr.toy.demo.images import Images
@@ -95,7 +96,7 @@ class Watch(Scheduled):
         if update != before:
             self.training.extend([sum(self._rewards) / len(self._rewards)] * (update - before))
             self._rewards.clear()
-            self._tell(update, trainer.max_steps)
+            self._tell(before, update, trainer.max_steps)
         # the end has an evaluation of its own
         if update != trainer.max_steps:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -113,14 +114,14 @@ class Watch(Scheduled):
             found = self._measure(module, SampleSet(self.set.prompts[: self.looks], 1, self.seed, BATCH))
         self._note(trainer.global_step, found)
 
-    def _tell(self, update: int, updates: int) -> None:
+    def _tell(self, before: int, update: int, updates: int) -> None:
         left = (time.monotonic() - self.times["started"]) / update * (updates - update)
         recent = self.training[-10:]
         text = f"update {update} of {updates}, reward {sum(recent) / len(recent):.2f}, {left:.0f} s left"
         if sys.stdout.isatty():
             sys.stdout.write(f"\r{text:<60}{chr(10) if update == updates else ''}")
             sys.stdout.flush()
-        elif update % 10 == 0 or update == updates:
+        elif passed(before, update, 10) or update == updates:
             say(text)
 
     def _note(self, update: int, found: Evaluated) -> None:
