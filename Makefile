@@ -76,10 +76,10 @@ release: sbom ## wheel, source archive and bill of materials in dist, with their
 	cd dist && sha256sum *.whl *.tar.gz rlr.cdx.json >SHA256SUMS && cat SHA256SUMS
 
 demo: install ## align the built-in model on this machine's CPU; results in runs/demo
-	$(PYTHON) -m rlr.cli.demo $(ARGS)
+	$(PYTHON) -m rlr.toy.demo $(ARGS)
 
 demo-video: install ## the same for videos: align the built-in text-to-video model; results in runs/demo-video
-	$(PYTHON) -m rlr.cli.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video \
+	$(PYTHON) -m rlr.toy.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video \
 		--updates 32 --prompts 60 --every 16 $(ARGS)
 
 bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest

@@ -193,6 +193,36 @@ def test_mypy_follows_every_library_that_the_code_imports() -> None:
     assert {name.split(".")[0] for name in lost} == {"diffusers"}
 
 
+# ---------------------------------------------------------------- layers
+
+
+LAYERS, APART, _ = PROJECT["tool"]["importlinter"]["contracts"]
+
+
+def test_all_but_the_built_in_world_may_not_import_it() -> None:
+    """import-linter checks that the layers are all modules there are."""
+    modules = {f"rlr.{name}" for layer in LAYERS["layers"] for name in layer.split(" | ")}
+    assert set(APART["source_modules"]) == modules - {"rlr.toy"}
+    assert APART["forbidden_modules"] == ["rlr.toy"]
+    assert not any("ignore_imports" in contract for contract in (LAYERS, APART))
+
+
+def test_the_rules_list_the_layers() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"Imports go one way: `([^`]+)`", text)
+    assert " ".join(listed.split()).split(" → ") == LAYERS["layers"]
+
+
+def test_no_other_part_names_the_built_in_world() -> None:
+    """Not even as text, which import-linter does not read."""
+    inside, outside = (
+        [path for path in tracked("rlr/*.py") if path.is_relative_to(ROOT / "rlr" / "toy") is within]
+        for within in (True, False)
+    )
+    assert [path for path in outside if "rlr.toy" in path.read_text(encoding="utf-8")] == []
+    assert any("rlr.toy" in path.read_text(encoding="utf-8") for path in inside)
+
+
 # ---------------------------------------------------------------- files
 
 

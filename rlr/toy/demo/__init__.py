@@ -1,1 +1,1 @@
-"""What the demo measures and shows."""
+"""``python -m rlr.toy.demo``: aligns the built-in model, measures it before and after, and draws what changed."""

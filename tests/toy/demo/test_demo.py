@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from rlr.chain import Chain
-from rlr.cli.demo.__main__ import CONFIGS, main
 from rlr.evaluation.samples import SampleSet
 from rlr.io.terminal import TERMINAL
 from rlr.samplers import DDIM
+from rlr.toy.demo.__main__ import CONFIGS, main
 from rlr.toy.demo.images import Images
 from rlr.toy.demo.watch import Watch
 from tests.toy.demo.toy import Light, Smear, evaluate

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 from rlr.chain import Chain
-from rlr.cli.demo.__main__ import main
 from rlr.evaluation import report
 from rlr.evaluation.images import to_image
 from rlr.evaluation.report import Media, Sample, Samples
 from rlr.io.video import read_video
 from rlr.rewards import FrameReward
 from rlr.samplers import DDIM
+from rlr.toy.demo.__main__ import main
 from rlr.toy.demo.images import Images
 from rlr.toy.demo.videos import Videos, enlarged, strip
 from rlr.toy.demo.watch import world_of

@@ -1,4 +1,4 @@
-"""The demo's command line: ``python -m rlr.cli.demo --help``."""
+"""The demo's command line: ``python -m rlr.toy.demo --help``."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ CONFIGS = {
 def parser() -> ArgumentParser:
     """Returns the parser of the demo's own options; the others go to ``rlr.cli``."""
     parser = ArgumentParser(
-        "python -m rlr.cli.demo",
+        "python -m rlr.toy.demo",
         description="Align the built-in model and show what changed. Further options override the config, as in "
         "`python train.py fit`.",
     )
@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    run(options, overrides, folder, " ".join(["python -m rlr.cli.demo", *words]))
+    run(options, overrides, folder, " ".join(["python -m rlr.toy.demo", *words]))
     return 0
 
 
@@ -69,8 +69,8 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
     """Aligns, evaluates and writes the report."""
     started = time.monotonic()
     # importing torch, lightning and diffusers takes seconds: wrong options fail before
-    from rlr.cli.demo.alignment import align, report
     from rlr.evaluation.report import say
+    from rlr.toy.demo.alignment import align, report
 
     say(f"the demo aligns the model of {options.config}; results go to {folder}")
     module, watch = align(options, overrides, folder)
