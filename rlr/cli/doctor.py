@@ -173,7 +173,7 @@ def _verdict(fit: Fit, device: Memory) -> str:
     of = f"about {_size(fit.needed)} of the {_size(fit.there)} that are free on {device.name}"
     if fit.fits:
         return f"It fits: it needs {of}."
-    if fit.word == "close":
+    if fit.close:
         return f"It is close: it needs {of}, and the estimate may be wrong by a tenth. What would fit:"
     return f"It does not fit: it needs {of}. What would help:"
 

@@ -31,11 +31,14 @@ class Fit:
         return self.needed <= (1 - SPARE) * self.there
 
     @property
+    def close(self) -> bool:
+        """Whether there is enough, with too little left over for an estimate."""
+        return not self.fits and self.needed <= self.there
+
+    @property
     def word(self) -> str:
         """Fits, close, or does not fit."""
-        if self.fits:
-            return "fits"
-        return "close" if self.needed <= self.there else "does not fit"
+        return "fits" if self.fits else "close" if self.close else "does not fit"
 
 
 def compared(footprint: Footprint) -> dict[str, Estimator]:

@@ -16,6 +16,9 @@ from rlr.distributed import gather
 class Baseline(ABC):
     r"""A choice of :math:`b_i`."""
 
+    centered: bool = False
+    """Whether the advantages of a batch sum to zero."""
+
     @abstractmethod
     def advantages(self, rewards: Tensor) -> Tensor:
         r"""Returns :math:`A_i = R_i - b_i`, with shape :math:`(B)`, from the rewards :math:`(B)`."""
@@ -52,6 +55,8 @@ class LeaveOneOut(Baseline):
         ValueError: If :math:`k` is less than 1.
     """
 
+    centered = True
+
     def __init__(self, together: int = 1) -> None:
         self.together = _checked(together, "LeaveOneOut")
 
@@ -79,6 +84,8 @@ class GroupLeaveOneOut(Baseline):
     Raises:
         ValueError: If :math:`n` or :math:`k` does not fit.
     """
+
+    centered = True
 
     def __init__(self, samples: int, together: int = 1) -> None:
         self.together = _checked(together, "GroupLeaveOneOut")

@@ -30,6 +30,9 @@ def normal(shape: tuple[int, ...], like: Tensor, seed: int) -> Tensor:
 class Perturbation(ABC):
     r"""A way to shift the trainable weights of a model."""
 
+    shared: bool = False
+    """Whether all samples of a batch have the same direction."""
+
     def check(self, model: DiffusionModel) -> None:  # noqa: B027 - a hook
         """Raises a ``ValueError`` that names the remedy if the perturbation cannot shift the model's trainable weights."""
 
@@ -55,6 +58,8 @@ class Perturbation(ABC):
 
 class SharedDirection(Perturbation):
     r"""One :math:`\varepsilon` for the whole batch, added to the weights in place. It works with any weights."""
+
+    shared = True
 
     @contextmanager
     def shifted(self, model: DiffusionModel, scale: float, seed: int, batch: int) -> Iterator[None]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rlr.chain import Chain, Trajectory, Within, unchanged
 from rlr.distributed import local
-from rlr.estimators.advantages import Baseline, LeaveOneOut
+from rlr.estimators.advantages import Baseline
 from rlr.estimators.base import Estimator, Term
 from rlr.estimators.perturbation import DirectionPerSample, Perturbation, SharedDirection
 from rlr.models.base import Condition, DiffusionModel
@@ -78,10 +78,10 @@ class ZerothOrder(Estimator):
     def check(self, chain: Chain) -> None:
         perturbation = self._perturbation(chain.model)
         perturbation.check(chain.model)
-        if isinstance(self.baseline, LeaveOneOut) and isinstance(perturbation, SharedDirection):
+        if self.baseline is not None and self.baseline.centered and perturbation.shared:
             raise ValueError(
-                "a leave-one-out baseline cancels a direction that the whole batch shares, to exactly zero; "
-                "leave ZerothOrder's baseline unset, or use DirectionPerSample"
+                f"{type(self.baseline).__name__} cancels a direction that the whole batch shares, to exactly zero, because its "
+                "advantages sum to zero; leave ZerothOrder's baseline unset, or use DirectionPerSample"
             )
 
     def record(self, chain: Chain, condition: Condition, noises: Tensor, seed: int) -> Trajectory:

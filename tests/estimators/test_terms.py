@@ -13,9 +13,11 @@ from rlr.estimators import (
     DDPO,
     RLR,
     AllSteps,
+    Baseline,
     DirectionPerSample,
     Estimator,
     FirstOrder,
+    GroupLeaveOneOut,
     HalfOrder,
     HalfOrderRLR,
     LeaveOneOut,
@@ -372,6 +374,12 @@ def test_leave_one_out_regression_is_a_fit_on_the_others() -> None:
     assert torch.allclose(r - b, LeaveOneOut().advantages(r))
 
 
+@pytest.mark.parametrize("baseline", [Zero(), LeaveOneOut(), LeaveOneOut(2), GroupLeaveOneOut(4, 2), RunningMean()])
+def test_a_baseline_says_whether_its_advantages_sum_to_zero(baseline: Baseline) -> None:
+    rewards = torch.tensor([3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, 6.0], dtype=torch.float64)
+    assert (baseline.advantages(rewards).sum().abs().item() < 1e-12) == baseline.centered
+
+
 REFUSED: Sequence[tuple[object, str]] = [
     (lambda: RLR(6).check(curved_chain(6)), "within the chain of 6 steps, found 7 steps; set length to 5 at most"),
     (lambda: HalfOrder(7).check(curved_chain(6)), "does not fit the 6 steps"),
@@ -390,7 +398,13 @@ REFUSED: Sequence[tuple[object, str]] = [
         lambda: ZerothOrder(antithetic=False, baseline=LeaveOneOut(), perturbation=SharedDirection()).check(
             curved_chain()
         ),
-        "cancels a direction",
+        "LeaveOneOut cancels a direction",
+    ),
+    (
+        lambda: ZerothOrder(antithetic=False, baseline=GroupLeaveOneOut(2), perturbation=SharedDirection()).check(
+            curved_chain()
+        ),
+        "GroupLeaveOneOut cancels a direction",
     ),
     (
         lambda: estimate(HalfOrder(1, control=LookAhead(LeaveOneOutRegression())), linear_chain(), quadratic, 4, 0),

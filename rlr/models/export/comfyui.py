@@ -1,9 +1,11 @@
 """A LoRA under names of ComfyUI's key map."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlr.models.adapters import ATTENTION, Addition, additions
 from rlr.models.export.lora_file import LoRAFile
@@ -30,10 +32,10 @@ class ComfyUI(LoRAFile):
             )
 
     def save(self, model: LatentDiffusion, folder: Path) -> None:
-        (prefix,) = model.networks()
-        names = _unet_names if prefix == "unet" else _transformer_names
+        ((prefix, network),) = model.networks().items()
+        names = NAMINGS.get(type(network), _transformer_names)
         state: dict[str, Tensor] = {}
-        for addition in additions(model.network):
+        for addition in additions(network):
             down, up = names(addition)
             state |= {f"{prefix}.{down}": addition.down, f"{prefix}.{up}": addition.scaled_up}
         save_file(state, folder / self.file, {"format": "pt"})
@@ -52,3 +54,7 @@ def _unet_names(addition: Addition) -> tuple[str, str]:
 
 def _transformer_names(addition: Addition) -> tuple[str, str]:
     return f"{addition.name}.lora_A.weight", f"{addition.name}.lora_B.weight"
+
+
+NAMINGS: dict[type[nn.Module], Callable[[Addition], tuple[str, str]]] = {UNet2DConditionModel: _unet_names}
+"""The names of a network's layers where they are not those of a transformer."""

@@ -1,6 +1,7 @@
 r"""The built-in model as a rectified flow: :math:`x_\sigma = (1 - \sigma) x_0 + \sigma \epsilon`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,19 @@ CHANGES = "unet_changes.safetensors"
 
 @dataclass(frozen=True)
 class ChangedFolder(ModelFolder):
-    """A folder some of whose U-Net's weights are replaced.
+    """A folder some of whose weights are replaced.
 
     Args:
-        changes: The safetensors file of the weights that take their place.
+        changes: The safetensors file of the weights that take the place of those of a part, by the name of the part.
     """
 
-    changes: str = ""
+    changes: Mapping[str, Path] = field(default_factory=dict)
 
     def network(self, kind: Any, part: str, **dtype: torch.dtype) -> Any:
         network = super().network(kind, part, **dtype)
-        if part == "unet":
-            state, own = map_state(Path(self.changes)), network.state_dict()
-            compare(
-                {name: own[name] for name in state if name in own}, state, Path(self.changes), type(network).__name__
-            )
+        if file := self.changes.get(part):
+            state, own = map_state(file), network.state_dict()
+            compare({name: own[name] for name in state if name in own}, state, file, type(network).__name__)
             network.load_state_dict({**own, **state})
         return network
 
@@ -76,9 +75,8 @@ class TinyFlow(Tiny):
         self, folder: ModelFolder, trainable: Trainable | None, number: torch.dtype, text: TextPlacement | None
     ) -> None:
         if self.changes:
-            folder = ChangedFolder(
-                folder.path, folder.kind, folder.parts, folder.revision, folder.variant, self.changes
-            )
+            changes = {"unet": Path(self.changes)}
+            folder = ChangedFolder(folder.path, folder.kind, folder.parts, folder.revision, folder.variant, changes)
         super()._build(folder, trainable, number, text)
         if self.prediction is not velocity:
             raise ValueError(
