@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 
-class Kept:
+class StoredLatents:
     r"""The latents :math:`x_0, \dots, x_T` of a batch, each returned in the place and type in which it is computed with.
 
     Args:
@@ -72,7 +72,7 @@ class Kept:
         return cls(last, rest, batches[0].device)
 
 
-Latents = Tensor | Kept
+Latents = Tensor | StoredLatents
 r"""The latents :math:`x_0, \dots, x_T` of a batch: a tensor with shape :math:`(T + 1, B, *)`, or what is kept of one."""
 
 
@@ -115,7 +115,7 @@ class Storage:
             torch.empty(size, dtype=of, device=place, pin_memory=pinned)
             for size, of in ((one, dtype), ((steps - 1, *one), kind))
         )
-        return Kept(last, rest, device)
+        return StoredLatents(last, rest, device)
 
     def keep(self, latents: Latents, device: torch.device) -> Latents:
         r"""Returns latents, with shape :math:`(T + 1, B, *)`, as they are kept.
@@ -124,7 +124,7 @@ class Storage:
             latents: The latents, on any device; those that are kept already are returned as they are.
             device: The device on which they are computed with.
         """
-        if isinstance(latents, Kept) or self.changes_nothing:
+        if isinstance(latents, StoredLatents) or self.changes_nothing:
             return latents
         kept = self.room(latents.shape, latents.dtype, device)
         for t in range(len(latents)):
@@ -141,12 +141,12 @@ class Storage:
 
 def select(latents: Latents, rows: Tensor) -> Latents:
     """Returns some of the samples, given by their rows in the batch."""
-    return latents.select(rows) if isinstance(latents, Kept) else latents[:, rows.to(latents.device)]
+    return latents.select(rows) if isinstance(latents, StoredLatents) else latents[:, rows.to(latents.device)]
 
 
 def join(batches: Sequence[Latents]) -> Latents:
     """Returns several batches, which are kept alike, as one."""
-    kept = [batch for batch in batches if isinstance(batch, Kept)]
+    kept = [batch for batch in batches if isinstance(batch, StoredLatents)]
     if kept:
-        return Kept.join(kept)
+        return StoredLatents.join(kept)
     return torch.cat([batch for batch in batches if isinstance(batch, Tensor)], 1)

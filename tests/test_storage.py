@@ -17,7 +17,7 @@ from rlr.gaussian import Gaussian
 from rlr.modules.sampling import sample
 from rlr.rollout import Rollout
 from rlr.samplers import DDIM
-from rlr.storage import Kept, Storage
+from rlr.storage import Storage, StoredLatents
 from tests.estimators.problems import (
     Affine,
     Curved,
@@ -60,8 +60,8 @@ def test_latents_are_kept_in_their_place_and_come_to_the_device(storage: Storage
         device = torch.device("cuda:0")
         noises = torch.empty(STEPS + 1, 4, 2, device=storage.place(device))
         for kept in (storage.keep(noises, device), storage.room(noises.shape, noises.dtype, device)):
-            assert isinstance(kept, Kept)
-            for part in (kept, kept.select(torch.tensor([2, 0])), Kept.join([kept, kept])):
+            assert isinstance(kept, StoredLatents)
+            for part in (kept, kept.select(torch.tensor([2, 0])), StoredLatents.join([kept, kept])):
                 assert part.rest.device == part.last.device == storage.place(device)
                 assert part.rest.dtype == (torch.bfloat16 if storage.bfloat16 else noises.dtype)
                 assert part.last.dtype == noises.dtype
@@ -74,9 +74,9 @@ def test_what_is_kept_on_the_cpu_is_what_was_kept_before() -> None:
     """Values, selections and joined batches are those of one tensor, to the bit."""
     noises = torch.randn(STEPS + 1, 4, 2, generator=torch.Generator().manual_seed(0))
     kept = Storage(on_cpu=True).keep(noises, torch.device("cpu"))
-    assert isinstance(kept, Kept)
+    assert isinstance(kept, StoredLatents)
     rows = torch.tensor([3, 1])
-    both = Kept.join([kept.select(rows), kept])
+    both = StoredLatents.join([kept.select(rows), kept])
     for t in range(STEPS + 1):
         assert torch.equal(kept[t], noises[t])
         assert torch.equal(both[t], torch.cat([noises[t][rows], noises[t]]))
@@ -88,7 +88,7 @@ def test_rounded_latents_take_half() -> None:
     kept = rollout(FirstOrder(), chain(ROUNDED), wavy, batch=3).trajectory
     exact = rollout(FirstOrder(), chain(Storage()), wavy, batch=3).trajectory
     for one, other in ((kept.states, exact.states), (kept.noises, exact.noises)):
-        assert isinstance(one, Kept)
+        assert isinstance(one, StoredLatents)
         assert isinstance(other, Tensor)
         assert one.rest.element_size() * 4 == other.element_size() == 8  # float64 here
         assert one.rest.numel() + one.last.numel() == other.numel()

@@ -50,6 +50,26 @@ TERMS = {
 }
 """Words of this project's earlier texts with the terms of the field."""
 
+NAMES = {
+    **dict.fromkeys(("picture", "pictures"), "image"),
+    "clips": "videos",
+    **dict.fromkeys(("roll", "rolled"), "rollout, sample"),
+    **dict.fromkeys(("paint", "painted"), "sample"),
+    **dict.fromkeys(("excerpt", "excerpts"), "frame selection"),
+    **dict.fromkeys(("introduce", "watch", "observe", "settle"), "update_statistics, measure, add"),
+    "remembers": "has_reference",
+    **dict.fromkeys(("ledger", "ledgers"), "gradient accumulator"),
+    **dict.fromkeys(("meter", "phase"), "profiler, section"),
+    **dict.fromkeys(("pace", "cooldown"), "learning rate schedule, decay steps"),
+    **dict.fromkeys(("shown", "told", "tell", "tells"), "formatted, logged"),
+    **dict.fromkeys(("lent", "untrained"), "swapped, reference"),
+    **dict.fromkeys(("mistake", "mistakes"), "error"),
+    "parked": "offloaded",
+    **dict.fromkeys(("beside", "story"), "the noun of what it is"),
+    **dict.fromkeys(("loud", "honest"), "of a large variance, unbiased"),
+}
+"""The same for the names of classes and functions. A singular clip is that of gradients or the network CLIP."""
+
 RULES = {
     re.compile(rf"(?<![\w`./-])(?:{words})(?![\w`/-]|\.\w)", re.IGNORECASE): use
     for words, use in (AMERICAN | TERMS).items()
@@ -121,6 +141,36 @@ def documents() -> list[Path]:
     found = tracked("*.md", "rlr/*.py", "experiments/*.py", "tests/*.py", "configs/*.yaml", "experiments/*.yaml")
     names = {path: path.relative_to(ROOT).as_posix() for path in found}
     return [p for p, name in names.items() if name != "CHANGELOG.md" and not name.startswith("experiments/results/")]
+
+
+def names(text: str) -> list[tuple[int, str]]:
+    """The names of the classes and functions of a module, with their lines."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [(node.lineno, node.name) for node in ast.walk(ast.parse(text)) if isinstance(node, kinds)]
+
+
+def misnamed(text: str) -> list[str]:
+    """The names in a module with a word that breaks a rule, each with the words to use."""
+    return [
+        f"{number}: {name}, use {NAMES[word.lower()]!r}"
+        for number, name in names(text)
+        for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+        if word.lower() in NAMES
+    ]
+
+
+def test_classes_and_functions_are_named_by_the_terms_of_the_field() -> None:
+    found = []
+    for path in tracked("rlr/*.py", "experiments/*.py"):
+        found += [f"{path.relative_to(ROOT).as_posix()}:{line}" for line in misnamed(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_a_name_of_the_project_s_earlier_texts_is_found() -> None:
+    wrong = "class WorldClips:\n    def _draw_pictures(self): ...\n    async def watch(self): ...\n"
+    assert [line.split(",")[0] for line in misnamed(wrong)] == ["1: WorldClips", "2: _draw_pictures", "3: watch"]
+    right = "class SampleClip: ...\nclass CLIPScore: ...\ndef clip_norm(): ...\ndef open_clip_tokenizer(): ...\n"
+    assert misnamed(right) == []
 
 
 def test_texts_use_american_spelling_and_the_terms_of_the_field() -> None:

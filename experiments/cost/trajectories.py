@@ -21,7 +21,7 @@ from rlr.estimators.base import Estimator
 from rlr.evaluation import provenance
 from rlr.rollout import unconditional
 from rlr.samplers import DDIM
-from rlr.storage import Kept, Storage
+from rlr.storage import Storage, StoredLatents
 
 SHAPES = {
     "Stable Diffusion 1.4, 512 x 512": (4, 64, 64),
@@ -47,7 +47,7 @@ def kept_bytes(storage: Storage, steps: int, latent: Sequence[int]) -> tuple[int
     with FakeTensorMode():
         for _ in ("states", "noises"):
             room = storage.room((steps + 1, 1, *latent), torch.float32, torch.device("cuda"))
-            for part in (room.last, room.rest) if isinstance(room, Kept) else (room,):
+            for part in (room.last, room.rest) if isinstance(room, StoredLatents) else (room,):
                 found[part.device.type] += part.numel() * part.element_size()
     return found["cuda"], found["cpu"]
 

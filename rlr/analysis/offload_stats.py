@@ -23,7 +23,7 @@ class Bytes:
         self.peak = max(self.peak, self.alive)
 
 
-class Parked:
+class OffloadedArray:
     """A saved tensor as an array, which no counter of tensors sees."""
 
     def __init__(self, tensor: Tensor, waiting: Bytes) -> None:
@@ -57,4 +57,4 @@ class CountedOffload(Offload):
 
 
 def _park(chosen: Any, x: Tensor, waiting: Bytes) -> Any:
-    return chosen if isinstance(chosen, Tensor) else (x.device, Parked(x, waiting))
+    return chosen if isinstance(chosen, Tensor) else (x.device, OffloadedArray(x, waiting))

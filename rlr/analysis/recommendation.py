@@ -130,7 +130,7 @@ def advice(
         ]
     found = [_for_seconds(fitting, seconds, limit), _by_seconds(fitting), _by_memory(choices, seconds)]
     if present:
-        found.insert(1, _beside(present, best(fitting, seconds) or present, seconds))
+        found.insert(1, _comparison(present, best(fitting, seconds) or present, seconds))
     return [*found, _of_bias(choices)]
 
 
@@ -145,7 +145,7 @@ def _for_seconds(choices: Sequence[Choice], seconds: float, limit: float) -> str
     return f"{text} As good within the noise: {', '.join(c.name for c in others)}." if others else text
 
 
-def _beside(present: Choice, chosen: Choice, seconds: float) -> str:
+def _comparison(present: Choice, chosen: Choice, seconds: float) -> str:
     cosine = f"{present.cosine(seconds):.2g}"
     if present is chosen:
         return "This is the estimator in use."

@@ -53,7 +53,7 @@ class EMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Alignment)
-        self._settle(pl_module)
+        self._place_average(pl_module)
         if not self.average:
             self.average = {name: weight.detach().clone() for name, weight in _weights(pl_module).items()}
         # the optimizer's own hook: it is called before any callback looks, and not for updates that are skipped
@@ -68,7 +68,7 @@ class EMA(Callback):
         targets = [weights[name].detach() for name in self.average]
         torch._foreach_lerp_(list(self.average.values()), targets, 1 - self.rate(self.updates))
 
-    def _settle(self, module: Alignment) -> None:
+    def _place_average(self, module: Alignment) -> None:
         """Moves a loaded average to where the weights are.
 
         Raises:
@@ -99,7 +99,7 @@ class EMA(Callback):
     def _swap_in(self, module: LightningModule) -> None:
         assert isinstance(module, Alignment)
         if self._swapped is None and self.average:
-            self._settle(module)
+            self._place_average(module)
             self._swapped = ExitStack()
             self._swapped.enter_context(swapped(module.chain.model, self.average))
 

@@ -62,7 +62,7 @@ def _(logger: TensorBoardLogger, name: str, image: Image.Image, step: int) -> No
 
 @show_image.register
 def _(logger: CSVLogger, name: str, image: Image.Image, step: int) -> None:
-    write_whole(_beside(logger, name, step, "png"), png(image))
+    write_whole(_media_file(logger, name, step, "png"), png(image))
 
 
 @singledispatch
@@ -96,7 +96,7 @@ def _(logger: TensorBoardLogger, name: str, video: Video, step: int) -> None:
 
 @show_video.register
 def _(logger: CSVLogger, name: str, video: Video, step: int) -> None:
-    write_video(_beside(logger, name, step, "mp4"), video.frames, video.fps)
+    write_video(_media_file(logger, name, step, "mp4"), video.frames, video.fps)
 
 
 @singledispatch
@@ -123,7 +123,7 @@ def _(logger: TensorBoardLogger, name: str, table: Table, step: int) -> None:
 
 @show_table.register
 def _(logger: CSVLogger, name: str, table: Table, step: int) -> None:
-    write_whole(_beside(logger, name, step, "csv"), table.csv())
+    write_whole(_media_file(logger, name, step, "csv"), table.csv())
 
 
 @singledispatch
@@ -179,6 +179,6 @@ def _(logger: WandbLogger, name: str, folder: Path, facts: Mapping[str, Any]) ->
     logger.experiment.log_artifact(artifact)
 
 
-def _beside(logger: CSVLogger, name: str, step: int, suffix: str) -> Path:
+def _media_file(logger: CSVLogger, name: str, step: int, suffix: str) -> Path:
     """Returns the file beside a logger's own that stands for what it cannot hold."""
     return Path(logger.log_dir) / "media" / f"{name.removeprefix('media/')}_{step:06d}.{suffix}"

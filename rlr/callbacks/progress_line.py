@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from rlr.io.terminal import TERMINAL, Pace, counted
+from rlr.io.terminal import TERMINAL, RemainingTime, counted
 from rlr.modules.alignment import Alignment
 
 
@@ -20,7 +20,7 @@ class ProgressLine(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
-        self._pace = Pace(None)
+        self._pace = RemainingTime(None)
         self.first: float | None = None
         """The running mean of the reward after the first batch of this process."""
         self._state: Any = None
@@ -38,7 +38,7 @@ class ProgressLine(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         total = trainer.max_steps
-        self._pace, self.first = Pace(total if total > 0 else None), None
+        self._pace, self.first = RemainingTime(total if total > 0 else None), None
         self._pace.reached(trainer.global_step)
         self._status(f"update {trainer.global_step + 1}{f'/{total}' if total > 0 else ''}")
 

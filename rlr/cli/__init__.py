@@ -93,7 +93,7 @@ def _on_machine() -> None:
 
 def _run(args: Any, kind: "type[CLI] | None") -> Any:
     from rlr.cli.command_line import CLI, run
-    from rlr.cli.user_errors import ERRORS, USELESS, cause, is_mistake, lost_process
+    from rlr.cli.user_errors import ERRORS, USELESS, cause, is_user_error, lost_process
 
     for useless in USELESS:
         warnings.filterwarnings("ignore", useless)
@@ -103,7 +103,7 @@ def _run(args: Any, kind: "type[CLI] | None") -> Any:
     except (*ERRORS, RuntimeError) as error:
         if lost := lost_process(cause(error)):
             _fail(lost, _notes(error))
-        if not is_mistake(cause(error)):
+        if not is_user_error(cause(error)):
             raise
         _fail(cause(error), _notes(error))
     except SystemExit as left:

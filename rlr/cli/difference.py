@@ -33,7 +33,7 @@ def difference(arguments: Sequence[str], run: Callable[[Sequence[str]], Any]) ->
         raise ConfigError(f"{DIFF}: expected a config to compare with, found none; set --config FILE")
     before, after = (flat(_resolved(words, run)) for words in ([command, f"--config={files[0]}"], arguments))
     names = [name for name in dict.fromkeys([*after, *before]) if before.get(name, NOTHING) != after.get(name, NOTHING)]
-    found = [f"{name}: {_shown(before, name)} → {_shown(after, name)}" for name in names]
+    found = [f"{name}: {_formatted(before, name)} → {_formatted(after, name)}" for name in names]
     return "\n".join(found) or f"nothing differs from {files[0]}"
 
 
@@ -49,6 +49,6 @@ def _resolved(words: Sequence[str], run: Callable[[Sequence[str]], Any]) -> Any:
     return yaml.safe_load(printed.getvalue())
 
 
-def _shown(settings: dict[str, Any], name: str) -> str:
+def _formatted(settings: dict[str, Any], name: str) -> str:
     value = settings.get(name, NOTHING)
     return "null" if value is None else str(value)

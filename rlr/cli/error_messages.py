@@ -46,17 +46,17 @@ def sentence(text: object) -> str:
 
 def unknown_option(name: str, known: Iterable[str]) -> str:
     """The sentence for an option or a key that does not exist."""
-    return f"there is no option {shown(name)}; {nearest(name, sorted(known))}"
+    return f"there is no option {formatted(name)}; {nearest(name, sorted(known))}"
 
 
 def unknown_argument(place: str, owner: str, name: str, known: Sequence[str]) -> str:
     """The sentence for an argument that a class does not take."""
-    return f"{place}: {owner} has no argument {shown(name)}; {nearest(name, known)}"
+    return f"{place}: {owner} has no argument {formatted(name)}; {nearest(name, known)}"
 
 
 def unknown_class(place: str, kind: str, name: str, known: Sequence[str]) -> str:
     """The sentence for a class that does not exist where one of some kind is expected."""
-    return f"{place}: there is no {kind} {shown(name)}; {nearest(name, known)}"
+    return f"{place}: there is no {kind} {formatted(name)}; {nearest(name, known)}"
 
 
 def function_for_class(place: str, kind: str, name: str, known: Sequence[str]) -> str:
@@ -68,7 +68,7 @@ def function_for_class(place: str, kind: str, name: str, known: Sequence[str]) -
 
 def wrong_type(place: str, expected: str, found: Any) -> str:
     """The sentence for a value of another type than the expected one."""
-    return f"{place}: expected {expected}, got {shown(found)}; {REMEDY}"
+    return f"{place}: expected {expected}, got {formatted(found)}; {REMEDY}"
 
 
 def missing(place: str, owner: str, names: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def no_module(place: str, name: str) -> str:
     )
 
 
-def shown(value: Any) -> str:
+def formatted(value: Any) -> str:
     """Returns a value as YAML writes it, cut where it is long."""
     text = (
         {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else repr(value)
@@ -166,7 +166,7 @@ def _type(match: re.Match[str], complaint: Complaint, options: Sequence[str]) ->
 
 def _other(match: re.Match[str], complaint: Complaint, options: Sequence[str]) -> str:
     expected, _, found = match[1].partition("Got value:")
-    got = f", got {shown(found.strip())}" if found.strip() else ""
+    got = f", got {formatted(found.strip())}" if found.strip() else ""
     return f"{complaint.place or 'the config'}: expected {expected.rstrip(' .;:')}{got}; {REMEDY}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import CONFIG, draft, read_options, read_sources, texts_of
-from rlr.cli.error_messages import missing, nearest, shown, unknown_option
+from rlr.cli.error_messages import formatted, missing, nearest, unknown_option
 from rlr.cli.run_folder import Run, requeued
 from rlr.cli.settings import check_settings
 from rlr.cli.source_index import (
@@ -200,7 +200,7 @@ def _check_interpolation(place: str, text: str) -> None:
     for name in re.findall(r"\$\{\s*([\w.\[\]]+)\s*\}", text):
         if f"{key}.".startswith(f"{name}."):
             raise ConfigError(
-                f"{place}: expected an interpolation of another key, got {shown(text)}, which holds itself; name another key, "
+                f"{place}: expected an interpolation of another key, got {formatted(text)}, which holds itself; name another key, "
                 "or write the value"
             )
     try:

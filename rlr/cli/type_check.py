@@ -9,11 +9,11 @@ from rlr.cli.class_changes import ARGUMENTS
 from rlr.cli.config_inheritance import Part
 from rlr.cli.draft_config import parse_value
 from rlr.cli.error_messages import (
+    formatted,
     function_for_class,
     missing,
     no_file,
     no_module,
-    shown,
     unknown_argument,
     unknown_class,
     wrong_type,
@@ -81,7 +81,7 @@ class TypeCheck:
             at = f"{place}.{name}" if place else str(name)
             if not isinstance(name, str):
                 raise ConfigError(
-                    f"{place}: expected the name of an argument of {owner}, got {shown(name)}; names are text"
+                    f"{place}: expected the name of an argument of {owner}, got {formatted(name)}; names are text"
                 )
             if name not in parameters:
                 raise ConfigError(unknown_argument(place, owner, name, list(parameters)))
@@ -112,7 +112,7 @@ class TypeCheck:
             self.arguments(value, base.parameters, base.name, place)
         elif base.abstract or set(value) == {"init_args"} or base.parameters is None:
             raise ConfigError(
-                f"{place}: expected class_path, got {shown(sorted(map(str, value)))}; set class_path to a class of {base.name}"
+                f"{place}: expected class_path, got {formatted(sorted(map(str, value)))}; set class_path to a class of {base.name}"
             )
 
     def _named_object(self, value: Mapping[Any, Any], base: Class, place: str) -> None:
@@ -122,7 +122,7 @@ class TypeCheck:
         for key in value:
             if key not in ("class_path", *ARGUMENTS):
                 raise ConfigError(
-                    f"{place}: expected class_path and init_args, got {shown(key)}; set arguments under init_args"
+                    f"{place}: expected class_path and init_args, got {formatted(key)}; set arguments under init_args"
                 )
         # a key with nothing under it is null, too
         if "init_args" in value and not isinstance(given, Mapping):
@@ -190,7 +190,7 @@ class TypeCheck:
                 raise ConfigError(wrong_type(place, "a mapping", value))
             for key, item in value.items():
                 if _name(items[0]) == "str" and not isinstance(key, str):
-                    raise ConfigError(f"{place}: expected keys that are text, got {shown(key)}; put it into quotes")
+                    raise ConfigError(f"{place}: expected keys that are text, got {formatted(key)}; put it into quotes")
                 self.value(item, items[-1], module, f"{place}.{key}")
             return
         if not isinstance(value, list):

@@ -31,7 +31,7 @@ def cause(error: BaseException) -> BaseException:
     return error
 
 
-def is_mistake(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
     """Whether an error is one of the user: one of ours, or of a callback of Lightning, such as of a monitor that is not logged."""
     callback = isinstance(error, RuntimeError) and _raised_in(error).startswith("lightning.pytorch.callbacks")
     return callback or isinstance(error, ERRORS)

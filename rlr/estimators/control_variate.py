@@ -126,7 +126,7 @@ class LookAhead:
         first = predictions.evaluate(segment.start)
         features = self._features(predictions, segment)
         advantages, a = self.coefficients.advantages(j, rollout.rewards, features, baseline)
-        self.explained.observe(j, rollout.rewards, advantages)
+        self.explained.add(j, rollout.rewards, advantages)
         transition = rollout.replay(*segment, first=first)
         ratio = advantages * transition.log_prob(rollout.trajectory.states[j])
         path = a[:, 0] * (slope * transition.mean).flatten(1).sum(1)
@@ -259,7 +259,7 @@ class ExplainedVariance:
     def __init__(self, window: int = 16) -> None:
         self.seen = Recent(window)
 
-    def observe(self, j: int, rewards: Tensor, advantages: Tensor) -> None:
+    def add(self, j: int, rewards: Tensor, advantages: Tensor) -> None:
         """Adds a rollout."""
         r, a = gather(rewards).flatten().double(), gather(advantages).flatten().double()
         n = len(r)

@@ -33,7 +33,7 @@ class Drawing(ABC):
             generator: The generator; the same on all ranks.
         """
 
-    def watch(
+    def measure(
         self, terms: Iterator[Term], drawn: Mapping[Segment, float], weights: Collection[Tensor]
     ) -> Iterator[Term]:
         r"""Yields the terms of drawn segments as they are; a drawing may measure their gradients between two of them.
@@ -106,7 +106,7 @@ class SegmentsByNorm(Drawing):
         chosen = torch.searchsorted(p.cumsum(0), points, right=True).clamp_max(len(p) - 1)
         return {segments[i]: 1 / (count * p[i].item()) for i in chosen.tolist()}
 
-    def watch(
+    def measure(
         self, terms: Iterator[Term], drawn: Mapping[Segment, float], weights: Collection[Tensor]
     ) -> Iterator[Term]:
         squares: list[tuple[tuple[int, ...], Tensor]] = []

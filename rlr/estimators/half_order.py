@@ -124,7 +124,7 @@ class HalfOrder(Estimator):
             predictions: The predictions of the control variate, where some are known already.
         """
         terms = _scaled(self._terms(list(segments), rollout, weight, predictions), segments)
-        yield from self.drawing.watch(terms, segments, rollout.chain.model.trainable.values())
+        yield from self.drawing.measure(terms, segments, rollout.chain.model.trainable.values())
 
     def _terms(
         self, segments: Sequence[Segment], rollout: Rollout, weight: float, predictions: Predictions | None

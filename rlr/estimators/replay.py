@@ -73,10 +73,10 @@ def record(chain: Chain, condition: Condition, noises: Tensor) -> Recorded:
     """Records a trajectory with its likelihoods, at no further pass of the model."""
     log_probs: list[Tensor] = []
 
-    def observe(t: int, transition: Gaussian, x: Tensor) -> None:
+    def add_log_prob(t: int, transition: Gaussian, x: Tensor) -> None:
         log_probs.insert(0, mean_log_prob(transition, x) if transition.std > 0 else x.new_zeros(len(x)))
 
-    made = chain.sample(condition, noises, observe=observe)
+    made = chain.sample(condition, noises, observe=add_log_prob)
     return Recorded(made.condition, made.states, made.noises, log_probs=torch.stack(log_probs))
 
 

@@ -107,7 +107,7 @@ TERMINAL = Terminal()
 """The terminal of this process."""
 
 
-class Pace:
+class RemainingTime:
     """The time that each of a number of equal pieces of work takes.
 
     Args:
@@ -146,7 +146,7 @@ def duration(value: float) -> str:
 
 def counted(what: str, total: int) -> Callable[[int], None]:
     """Returns a function that states how many of some pieces of work are done, and how long the others will take."""
-    pace = Pace(total)
+    pace = RemainingTime(total)
     pace.reached(0)
 
     def state(done: int) -> None:

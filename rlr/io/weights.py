@@ -277,7 +277,7 @@ def freeze(network: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def tell_unread(source: Path | str, kind: str, keys: Iterable[str]) -> None:
+def warn_unread(source: Path | str, kind: str, keys: Iterable[str]) -> None:
     """Warns of weights in a file that a network does not have; ``position_ids`` are no weights and are left out."""
     unread = sorted(key for key in keys if not key.endswith("position_ids"))
     if unread:

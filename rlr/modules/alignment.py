@@ -170,7 +170,7 @@ class Alignment(Sampling):
         self.objective.calls = 0
         self.objective.warn_if_constant(scores.values)
         if scores.values.isfinite().all():
-            self.progress.observe(scores.values.mean().item())
+            self.progress.add_reward(scores.values.mean().item())
 
     def _log_round(
         self,

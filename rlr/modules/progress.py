@@ -21,7 +21,7 @@ class Progress:
     reward_calls: int = 0
     running: float | None = None
 
-    def observe(self, reward: float) -> None:
+    def add_reward(self, reward: float) -> None:
         """Adds a batch's mean reward, which is finite, to the exponential mean."""
         self.running = reward if self.running is None else 0.9 * self.running + 0.1 * reward
 

@@ -68,7 +68,7 @@ class Shrinkage:
         w = torch.linalg.solve(s + 1e-9 * scale * torch.eye(len(s), dtype=s.dtype), a.sum(1))
         return dict(zip(self.names, w.clamp(0, self.limit).tolist(), strict=True))
 
-    def observe(self, kinds: Kinds) -> None:
+    def update(self, kinds: Kinds) -> None:
         """Takes up the gradients of an update; all ranks pass the same."""
         self._extend(kinds)
         zeros = [torch.zeros_like(g) for g in next(iter(kinds.values()))]

@@ -160,7 +160,7 @@ class Updater:
         accumulator.weigh(self._factors)
         # a float16 gradient may overflow until its scale is found; all ranks have the same ones here
         if failure is None and all(bool(g.isfinite().all()) for gradients in kinds.values() for g in gradients):
-            shrinkage.observe({name: [g / scale for g in gradients] for name, gradients in kinds.items()})
+            shrinkage.update({name: [g / scale for g in gradients] for name, gradients in kinds.items()})
 
     def clip(self) -> None:
         """Clips the gradient; to be called when a scaled gradient has been unscaled."""

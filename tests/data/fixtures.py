@@ -16,7 +16,7 @@ from rlr.data import (
     VBenchPrompts,
 )
 from rlr.data.cleaning import ASSETS
-from rlr.toy.data import WorldClips, WorldPrompts
+from rlr.toy.data import WorldPrompts, WorldVideos
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "data"
 PICTURES = FOLDER / "pickapic_v1"
@@ -36,7 +36,7 @@ MAKERS: dict[str, Callable[..., PromptData]] = {
     "Prompts": lambda **settings: Prompts([f"a number, {k}" for k in range(20)], ["a zero", "an infinity"], **settings),
     "DCoT": lambda **settings: DCoT(SimpleAnimals(**settings), Templates()),
     "WorldPrompts": lambda **settings: WorldPrompts(train=20, held_out=9, **settings),
-    "WorldClips": lambda **settings: WorldClips(train=20, held_out=9, **settings),
+    "WorldVideos": lambda **settings: WorldVideos(train=20, held_out=9, **settings),
 }
 """Everything that has prompts to train on."""
 

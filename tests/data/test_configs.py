@@ -20,7 +20,7 @@ from rlr.data import (
     VBenchPrompts,
     WithoutWords,
 )
-from rlr.toy.data import WorldClips
+from rlr.toy.data import WorldVideos
 from tests.data.fixtures import HPD, NO_PICTURES, VBENCH
 
 MODEL = """
@@ -47,7 +47,7 @@ CONFIGS = {
     HPDv2: {"train": str(HPD), "benchmark": str(HPD), "styles": ["photo", "anime"], "per_style": 2},
     MotionPrompts: {"categories": ["clothes"], "samples_per_prompt": 2},
     SimpleAnimals: {"seed": 3},
-    WorldClips: {"train": 8, "held_out": 4},
+    WorldVideos: {"train": 8, "held_out": 4},
     VBenchPrompts: {"path": str(VBENCH), "dimensions": ["imaging_quality"]},
 }
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from rlr.data import PromptData
-from rlr.toy.data import WorldClips, WorldPrompts
+from rlr.toy.data import WorldPrompts, WorldVideos
 from tests.data.fixtures import EVALUATIONS, MAKERS
 
 SPLITS = ("train", "val", "test", "predict")
-DRAWN = (WorldPrompts, WorldClips)
+DRAWN = (WorldPrompts, WorldVideos)
 """Those whose captions are drawn, so that one may come twice."""
 
 training = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

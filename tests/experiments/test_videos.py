@@ -21,7 +21,7 @@ from experiments.settings import ROOT, SD14, TINY, VC2, Setting
 from experiments.vbench import AVERAGE, Base, Optimized, Trained, VBenchRun
 from rlr.cli.vbench.__main__ import parser
 from rlr.evaluation.vbench.dimensions import SIX
-from rlr.toy.world.prompts import held_out_clips
+from rlr.toy.world.prompts import held_out_video_prompts
 
 SEEDS = (0, 1, 2)
 
@@ -102,8 +102,8 @@ def test_latents_are_of_the_first_held_out_prompts(tuned, short_config) -> None:
     model, data = config["model"], config["data"]
     assert (model["seed"], model["iterations"], model["clip"]) == (2, ITERATIONS, float(CLIP_LATENTS.rates[-1]))
     whole, some = (settings(f"tiny_{name}") for name in ("video", "latents"))
-    first = held_out_clips(data["held_out"], data["seed"])
-    assert first == held_out_clips(whole["held_out"], whole["seed"])[: len(first)]
+    first = held_out_video_prompts(data["held_out"], data["seed"])
+    assert first == held_out_video_prompts(whole["held_out"], whole["seed"])[: len(first)]
     assert some == {"held_out": 20, "batch_size": 4, "seed": 1000}
     # the same rewards of the same frames, but for diversity, which one sample has not
     of_latents, of_runs = (

@@ -39,7 +39,7 @@ from rlr.rewards.networks.pretrained import pretrained
 from rlr.rewards.remote.protocol import Limits
 from rlr.rewards.remote.protocol import unpack as unpack_request
 from rlr.rewards.remote.token import Token
-from rlr.toy.data.clips import EncodedClips
+from rlr.toy.data.videos import EncodedVideos
 from rlr.toy.models import Tiny
 from tests.hostile.payloads import (
     Payloads,
@@ -203,7 +203,7 @@ FILES = {
     "image of a run": Reader(lambda path: media(path, "a cat"), image_files, "0000.png"),
     "image of a request": Reader(requested, image_files, "0000.png"),
     "encoded clips": Reader(
-        lambda path: EncodedClips("nowhere", cache=str(path))._kept(([], [])), torch_files, "clips.pt", APPENDED
+        lambda path: EncodedVideos("nowhere", cache=str(path))._kept(([], [])), torch_files, "clips.pt", APPENDED
     ),
     "sizes of a VideoCrafter": Reader(Architecture.read, json_files, "architecture.json"),
     "merges of a VideoCrafter": Reader(check_file, gzip_files, "merges.txt.gz", frozenset()),

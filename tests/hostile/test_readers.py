@@ -279,7 +279,7 @@ COVERED = {
     "rewards/networks/pretrained.py": "CLIP pytorch_model.bin",
     "rewards/remote/protocol.py": "image of a request",
     "rewards/remote/token.py": "token",
-    "toy/data/clips.py": "encoded clips",
+    "toy/data/videos.py": "encoded videos",
     "toy/data/scenes.py": "an autoencoder that the pretraining has written",
     "toy/demo/__main__.py": OWN,
     "toy/pretraining/contrastive.py": "an autoencoder that the pretraining has written",

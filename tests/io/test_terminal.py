@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from rlr.io.terminal import ERASE, Pace, Terminal, duration, seconds
+from rlr.io.terminal import ERASE, RemainingTime, Terminal, duration, seconds
 
 
 class Stream(io.StringIO):
@@ -86,14 +86,14 @@ def test_a_stream_that_nobody_reads_does_not_fail_the_run():
 
 def test_time_left_is_that_of_the_latest_pieces():
     clock = Clock()
-    pace = Pace(200, clock, window=2)
+    pace = RemainingTime(200, clock, window=2)
     assert pace.reached(0) == ""
     for done, now in ((1, 100.0), (2, 101.0), (3, 113.0)):
         clock.now = now
         stated = pace.reached(done)
     assert stated == "6.5 s each · 21 min left"
     assert pace.reached(3) == "12 s each · 39 min left"
-    unknown = Pace(None, clock)
+    unknown = RemainingTime(None, clock)
     unknown.reached(0)
     clock.now += 0.5
     assert unknown.reached(1) == "0.5 s each"

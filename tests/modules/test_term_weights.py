@@ -43,7 +43,7 @@ def test_the_error_is_within_a_tenth_of_that_of_the_best_constant_weights() -> N
     for seed in range(400):
         found = kinds(estimator, chain, seed)
         draws.append(torch.stack([flat(found[name]) for name in ("first_order", "path", "ratio")]))
-        shrinkage.observe(found)
+        shrinkage.update(found)
     stacked = torch.stack(draws)
     s = torch.einsum("nkd,nld->kl", stacked, stacked) / len(stacked)
     best = torch.linalg.solve(s, stacked.mean(0) @ exact)
@@ -60,7 +60,7 @@ def test_a_kind_without_noise_keeps_its_weight_and_noise_loses_it() -> None:
     shrinkage = Shrinkage()
     signal = torch.randn(50, generator=generator)
     for _ in range(200):
-        shrinkage.observe({"quiet": [signal], "loud": [3 * torch.randn(50, generator=generator)]})
+        shrinkage.update({"quiet": [signal], "loud": [3 * torch.randn(50, generator=generator)]})
     weights = shrinkage.weights()
     assert weights["quiet"] == pytest.approx(1.0, abs=0.02)
     assert weights["loud"] < 0.1
@@ -70,19 +70,19 @@ def test_the_weights_of_an_update_do_not_depend_on_its_own_gradients() -> None:
     generator = torch.Generator().manual_seed(0)
     shrinkage = Shrinkage(warmup=2)
     for _ in range(5):
-        shrinkage.observe({"one": [torch.randn(4, generator=generator)], "two": [torch.randn(4, generator=generator)]})
+        shrinkage.update({"one": [torch.randn(4, generator=generator)], "two": [torch.randn(4, generator=generator)]})
     before = shrinkage.weights()
     assert shrinkage.weights() == before
-    shrinkage.observe({"one": [torch.full((4,), 9.0)], "two": [torch.zeros(4)]})
+    shrinkage.update({"one": [torch.full((4,), 9.0)], "two": [torch.zeros(4)]})
     assert shrinkage.weights() != before
 
 
 def test_the_first_updates_and_new_kinds_have_the_weight_1() -> None:
     shrinkage = Shrinkage(warmup=3)
     for _ in range(2):
-        shrinkage.observe({"one": [torch.randn(4, generator=torch.Generator().manual_seed(1))]})
+        shrinkage.update({"one": [torch.randn(4, generator=torch.Generator().manual_seed(1))]})
         assert shrinkage.weights() == {"one": 1.0}
-    shrinkage.observe({"one": [torch.ones(4)], "two": [torch.ones(4)]})
+    shrinkage.update({"one": [torch.ones(4)], "two": [torch.ones(4)]})
     assert list(shrinkage.weights()) == ["one", "two"]
 
 
@@ -91,11 +91,11 @@ def test_a_resumed_run_has_the_same_weights() -> None:
     draws = [{name: [torch.randn(3, generator=generator) + 1] for name in ("one", "two")} for _ in range(30)]
     whole, part = Shrinkage(), Shrinkage()
     for one in draws[:15]:
-        whole.observe(one)
+        whole.update(one)
     part.load_state_dict(whole.state_dict())
     for one in draws[15:]:
-        whole.observe(one)
-        part.observe(one)
+        whole.update(one)
+        part.update(one)
     assert part.weights() == whole.weights()
 
 

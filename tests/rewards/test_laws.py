@@ -49,10 +49,10 @@ from rlr.rewards import (
 )
 from rlr.rewards.base import Scores
 from rlr.rewards.networks.preprocessing import Preprocessing
-from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.data.scenes import draw_images
 from rlr.toy.rewards import DynamicCheck, ExactCheck, MotionCheck, TinyHPSv2, TinyPickScore
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import parse_clip
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.videos import draw_videos
 from tests.data.completions import Completions, completion, running
 from tests.rewards.authors import aes, hpsv2, imagereward
 from tests.rewards.folder import FOLDER
@@ -236,8 +236,8 @@ def reward(case):
 def renders():
     """Renders of the prompts, a little noisy so that no two are alike."""
     clean = {
-        tuple(PICTURES): draw_pictures(PICTURES, seed=1).float() / 255,
-        tuple(CLIPS): draw_clips([parse_clip(caption) for caption in CLIPS], 0).float() / 255,
+        tuple(PICTURES): draw_images(PICTURES, seed=1).float() / 255,
+        tuple(CLIPS): draw_videos([parse_video(caption) for caption in CLIPS], 0).float() / 255,
     }
     clean[tuple(QUOTED)] = clean[tuple(COUNTED)] = clean[tuple(PICTURES)]
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from rlr.rewards import Brightness, JPEGCompressibility, JPEGIncompressibility
-from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.data.scenes import draw_images
 from rlr.toy.rewards import ExactCheck
 
 
@@ -43,7 +43,7 @@ def test_jpeg_prefers_smooth_pictures_where_compressibility_is_wanted():
 def test_exact_check_of_renders():
     right = ["a red circle left of a blue square on a white background", "three green triangles", "a red circle"]
     wrong = ["a red circle right of a blue square on a white background", "two green triangles", "a blue square"]
-    pictures = draw_pictures(right, seed=0).float() / 255
+    pictures = draw_images(right, seed=0).float() / 255
     assert ExactCheck()(pictures, right).tolist() == [1, 1, 1]
     assert ExactCheck()(pictures, wrong).tolist() == [0, 0, 0]
     partial = ExactCheck(partial=True)

@@ -23,7 +23,7 @@ from rlr.objective import Objective
 from rlr.rewards.base import Reward
 from rlr.samplers import Sampler
 from rlr.seeding import Stream, spawn
-from rlr.storage import Kept
+from rlr.storage import StoredLatents
 
 PROMPT = "a photo"
 UPDATES = 2
@@ -137,7 +137,7 @@ class Training:
         if not chain.storage.on_cpu:
             return 0
         kept = chain.storage.keep(self._noises(chain, batch), chain.model.device)
-        assert isinstance(kept, Kept)
+        assert isinstance(kept, StoredLatents)
         return 2 * self.optimization.accumulate * kept.bytes
 
     def _round(

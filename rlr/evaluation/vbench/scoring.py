@@ -18,7 +18,7 @@ from rlr.evaluation.vbench.dimensions import Dimension
 from rlr.evaluation.vbench.inspection import inspect
 from rlr.evaluation.vbench.videos import Entry
 from rlr.io.keyed_file import Key, KeyedFile, pass_over
-from rlr.io.terminal import TERMINAL, Pace
+from rlr.io.terminal import TERMINAL, RemainingTime
 
 DINO = "dino_model/dino_vitbase16_pretrain.pth"
 """The file that ``torch.hub`` asks for in a folder of its own."""
@@ -204,7 +204,7 @@ def _started(command: Sequence[str], **settings: Any) -> Iterator[subprocess.Pop
 
 def _events(process: subprocess.Popen[bytes], count: int, log: Path, say: Say) -> Iterator[tuple[str, Any]]:
     assert process.stdout is not None
-    doing, done, pace = "the start", 0, Pace(count)
+    doing, done, pace = "the start", 0, RemainingTime(count)
     for line in process.stdout:
         event = json.loads(line)
         if "begun" in event:

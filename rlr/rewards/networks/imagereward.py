@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from rlr.io.hub import Published, find
-from rlr.io.weights import build, read_json, read_state, tell_unread
+from rlr.io.weights import build, read_json, read_state, warn_unread
 from rlr.rewards.networks.head import build_head
 from rlr.rewards.networks.network import NetworkReward
 from rlr.rewards.networks.preprocessing import CropShortest, Fit, PillowCropShortest, Preprocessing, even_offset
@@ -99,7 +99,7 @@ def convert(state: Mapping[str, Tensor], source: Path | str = "ImageReward.pt") 
             modules[module][name] = value
         else:
             foreign.append(key)
-    tell_unread(source, "ImageReward", foreign)
+    warn_unread(source, "ImageReward", foreign)
     return modules
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rlr.io.hub import weights_here
 from rlr.io.hub_connection import cache_if_offline
 from rlr.io.inventory import TOKENIZER, note, on_meta, taken
-from rlr.io.weights import UNREADABLE, blank, freeze, tell_unread
+from rlr.io.weights import UNREADABLE, blank, freeze, warn_unread
 
 
 def pretrained(kind: Any, source: str, unused: tuple[str, ...] = (), **options: Any) -> Any:
@@ -95,5 +95,5 @@ def _complete(
                 f"{source} {fact} {len(keys)} weights of {type(network).__name__}, such as {min(keys)}; set the checkpoint "
                 "of this very network"
             )
-    tell_unread(source, type(network).__name__, [key for key in info["unexpected_keys"] if not key.startswith(unused)])
+    warn_unread(source, type(network).__name__, [key for key in info["unexpected_keys"] if not key.startswith(unused)])
     return freeze(network)

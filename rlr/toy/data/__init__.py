@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from rlr.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from rlr.toy.data.prompts import WorldClips as WorldClips
     from rlr.toy.data.prompts import WorldPrompts as WorldPrompts
+    from rlr.toy.data.prompts import WorldVideos as WorldVideos
     from rlr.toy.data.scenes import EncodedScenes as EncodedScenes
     from rlr.toy.data.scenes import Scenes as Scenes
     from rlr.toy.data.stages import Layered as Layered

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rlr.data.prompts import PromptData
-from rlr.toy.world.prompts import held_out_clips, held_out_prompts, training_clips, training_prompts
+from rlr.toy.world.prompts import held_out_prompts, held_out_video_prompts, training_prompts, training_video_prompts
 
 
 class WorldPrompts(PromptData):
@@ -30,7 +30,7 @@ class WorldPrompts(PromptData):
         return self.training if split == "train" else self.evaluation
 
 
-class WorldClips(PromptData):
+class WorldVideos(PromptData):
     r"""Captions of videos of the built-in world; training never draws the images that those of evaluation name.
 
     Captions that ``keep`` drops are replaced by further ones.
@@ -46,8 +46,8 @@ class WorldClips(PromptData):
 
     def __init__(self, train: int = 1024, held_out: int = 64, **loader: Any) -> None:
         super().__init__(**loader)
-        self.training = training_clips(train, self.seed, self.keep)
-        self.evaluation = held_out_clips(held_out, self.seed, self.keep)
+        self.training = training_video_prompts(train, self.seed, self.keep)
+        self.evaluation = held_out_video_prompts(held_out, self.seed, self.keep)
 
     def prompts(self, split: str) -> list[str]:
         return self.training if split == "train" else self.evaluation

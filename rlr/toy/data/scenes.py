@@ -26,7 +26,7 @@ Table = dict[str, Tensor | list[str]]
 CHUNK = 512
 
 
-def draw_pictures(captions: list[str], seed: int) -> Tensor:
+def draw_images(captions: list[str], seed: int) -> Tensor:
     """One random scene for each caption, rendered; the k-th depends on ``seed``, ``k`` and its caption only.
 
     Returns:
@@ -104,7 +104,7 @@ class Scenes(LightningDataModule):
 
     def table(self, captions: list[str]) -> Table:
         """The columns of the stream for these captions."""
-        return {"pixels": draw_pictures(captions, self.seed), "captions": captions}
+        return {"pixels": draw_images(captions, self.seed), "captions": captions}
 
     def train_dataloader(self) -> DataLoader:
         """The endless stream, from the trainer's step on."""
@@ -133,7 +133,7 @@ class EncodedScenes(Scenes):
     def table(self, captions: list[str]) -> Table:
         """Encodes the images in chunks."""
         encoder = AutoencoderKL.from_pretrained(self.autoencoder, torch_dtype=torch.float32).eval()
-        pixels = draw_pictures(captions, self.seed)
+        pixels = draw_images(captions, self.seed)
         chunks = [encoder.encode(chunk / 127.5 - 1).latent_dist for chunk in pixels.split(CHUNK)]
         mean, std = torch.cat([c.mean for c in chunks]), torch.cat([c.std for c in chunks])
         return {"mean": mean, "std": std, "captions": captions}

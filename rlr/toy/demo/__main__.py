@@ -73,8 +73,8 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
     from rlr.toy.demo.alignment import align, report
 
     say(f"the demo aligns the model of {options.config}; results go to {folder}")
-    module, watch = align(options, overrides, folder)
-    result = report(module, watch, command, options.config, started)
+    module, evaluation = align(options, overrides, folder)
+    result = report(module, evaluation, command, options.config, started)
     paths = result.save(folder)
     say(f"\n{result.table.text()}\n")
     say(f"{result.noise} Done in {time.monotonic() - started:.0f} s.\n")
@@ -102,7 +102,7 @@ def prepare(folder: Path) -> Path:
 def _clear(folder: Path) -> None:
     """Deletes the checkpoints of an earlier demo, which a new run would refuse to overwrite; those of another run stay."""
     config = folder / "config.yaml"
-    if config.is_file() and "rlr.toy.demo.watch" in config.read_text(encoding="utf-8", errors="replace"):
+    if config.is_file() and "rlr.toy.demo." in config.read_text(encoding="utf-8", errors="replace"):
         for file in folder.glob("*.ckpt"):
             file.unlink()
 

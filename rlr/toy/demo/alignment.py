@@ -9,13 +9,13 @@ from rlr.cli import main as command_line
 from rlr.evaluation.provenance import provenance
 from rlr.models.wrapper import unwrap
 from rlr.modules.alignment import Alignment
+from rlr.toy.demo.evaluation import DemoEvaluation
 from rlr.toy.demo.report import Report
-from rlr.toy.demo.watch import Watch
 
 
 def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> list[str]:
     """Returns the arguments of ``train.py`` for this demo."""
-    watch = {name: getattr(options, name) for name in ("prompts", "samples", "every", "seed")}
+    evaluation = {name: getattr(options, name) for name in ("prompts", "samples", "every", "seed")}
     return [
         "fit",
         f"--config={options.config}",
@@ -26,40 +26,42 @@ def arguments(options: Namespace, overrides: Sequence[str], folder: Path) -> lis
         "--trainer.limit_val_batches=0",
         "--trainer.enable_progress_bar=false",
         "--trainer.enable_model_summary=false",
-        "--trainer.callbacks+=rlr.toy.demo.watch.Watch",
-        *(f"--trainer.callbacks.{name}={value}" for name, value in watch.items()),
+        "--trainer.callbacks+=rlr.toy.demo.evaluation.DemoEvaluation",
+        *(f"--trainer.callbacks.{name}={value}" for name, value in evaluation.items()),
         *overrides,
     ]
 
 
-def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[Alignment, Watch]:
+def align(options: Namespace, overrides: Sequence[str], folder: Path) -> tuple[Alignment, DemoEvaluation]:
     """Aligns the model of the config and returns the module and the callback that evaluated it."""
     cli = command_line(arguments(options, overrides, folder))
     assert isinstance(cli.model, Alignment)
     callbacks = cli.trainer.callbacks
-    return cli.model, next(callback for callback in callbacks if isinstance(callback, Watch))
+    return cli.model, next(callback for callback in callbacks if isinstance(callback, DemoEvaluation))
 
 
-def report(module: Alignment, watch: Watch, command: str, config: str, started: float) -> Report:
+def report(module: Alignment, evaluation: DemoEvaluation, command: str, config: str, started: float) -> Report:
     """Returns the report of a finished run.
 
     Raises:
         SystemExit: If the run was interrupted before the model was aligned.
     """
-    if watch.world is None or watch.base is None or watch.aligned is None:
+    if evaluation.world is None or evaluation.base is None or evaluation.aligned is None:
         raise SystemExit("the alignment was interrupted, so there is nothing to compare; run the demo again")
     method = type(module.estimator).__name__
     facts = {
         "command": command,
         "config": config,
-        "seed": watch.seed,
-        "updates": len(watch.training),
+        "seed": evaluation.seed,
+        "updates": len(evaluation.training),
         "base": type(unwrap(module.chain.model)).__name__,
         "estimator": method,
         "reward": module.reward.label,
         "samples seen": module.progress.samples,
         "trained weights": sum(weight.numel() for weight in module.weights),
-        "seconds": {"alignment": watch.times["alignment"], "total": time.monotonic() - started},
+        "seconds": {"alignment": evaluation.times["alignment"], "total": time.monotonic() - started},
         **provenance(module.device),
     }
-    return Report(watch.world, watch.set, watch.base, watch.aligned, watch.curves, method, facts)
+    return Report(
+        evaluation.world, evaluation.set, evaluation.base, evaluation.aligned, evaluation.curves, method, facts
+    )

@@ -12,9 +12,9 @@ from rlr.evaluation.images import PAPER, Card, grid, to_image
 from rlr.evaluation.report import Media
 from rlr.io.video import video_bytes
 from rlr.toy.demo.world import Words, World
-from rlr.toy.world.motion import parse_clip
-from rlr.toy.world.prompts import held_out_clips
-from rlr.toy.world.tracker import check_clips
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.prompts import held_out_video_prompts
+from rlr.toy.world.tracker import check_videos
 
 PLAYED, PRINTED = 256, 64
 """The side that small frames are enlarged to at most, in a video and in a strip."""
@@ -83,12 +83,12 @@ class Videos(World):
         self.fps = fps
 
     def captions(self, number: int, seed: int) -> list[str]:
-        return held_out_clips(number, seed)
+        return held_out_video_prompts(number, seed)
 
     def check(self, pixels: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """The claims of :func:`rlr.toy.world.tracker.check_clips`; ``novel`` repeats ``all`` for pairs never trained on."""
-        clips = [parse_clip(prompt) for prompt in prompts]
-        checks = check_clips(pixels, clips)
+        """The claims of :func:`rlr.toy.world.tracker.check_videos`; ``novel`` repeats ``all`` for pairs never trained on."""
+        clips = [parse_video(prompt) for prompt in prompts]
+        checks = check_videos(pixels, clips)
         new = torch.tensor([clip.spec.novel for clip in clips])
         return {**checks, "novel": checks["all"].where(new, torch.nan)}
 

@@ -24,7 +24,7 @@ from rlr.io.json_file import write_json
 from rlr.models import Frozen, Guidance, StableDiffusion
 from rlr.rewards import Reward
 from rlr.samplers import DDIM, FlowSDE, Sampler
-from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.data.scenes import draw_images
 from rlr.toy.models import Tiny, TinyFlow
 from rlr.toy.rewards import TinyHPSv2, TinyPickScore
 from rlr.toy.world.caption import KINDS, Spec, altered, parse
@@ -92,7 +92,7 @@ def evaluate(
     """All numbers of the model card: the tables ``check`` and, by the label of each reward, ``mean`` and ``preference``."""
     captions = held_out_prompts(prompts, seed)
     specs = [parse(caption) for caption in captions]
-    real = draw_pictures(captions, seed).float() / 255
+    real = draw_images(captions, seed).float() / 255
     pixels = {
         "real renders": real,
         "reconstructions": reconstruct(model, real),

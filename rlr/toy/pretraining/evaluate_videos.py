@@ -19,10 +19,10 @@ from rlr.samplers import DDIM
 from rlr.toy.models import TinyVideo
 from rlr.toy.pretraining.evaluate import Shares, sample, table, write
 from rlr.toy.world.checker import accuracy
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import CLIP_KINDS, SIZES, STILL, Clip, Motion, parse_clip
-from rlr.toy.world.prompts import held_out_clips
-from rlr.toy.world.tracker import CLAIMS, check_clips
+from rlr.toy.world.motion import SIZES, STILL, VIDEO_KINDS, Motion, VideoSpec, parse_video
+from rlr.toy.world.prompts import held_out_video_prompts
+from rlr.toy.world.tracker import CLAIMS, check_videos
+from rlr.toy.world.videos import draw_videos
 
 COLUMNS = (*CLAIMS, "dynamic")
 CHUNK = 32
@@ -41,22 +41,22 @@ def reconstruct(model: VideoCrafter, pixels: Tensor) -> Tensor:
     return torch.cat(chunks)
 
 
-def splits(clips: Sequence[Clip]) -> dict[str, Tensor]:
+def splits(clips: Sequence[VideoSpec]) -> dict[str, Tensor]:
     """Which of the videos belong to each row of the table of samples."""
-    rows: dict[str, Callable[[Clip], bool]] = {
+    rows: dict[str, Callable[[VideoSpec], bool]] = {
         "novel pairs": lambda clip: clip.spec.novel,
         "known pairs": lambda clip: not clip.spec.novel,
         "moving": lambda clip: clip.motion.direction is not None,
         **{size: lambda clip, size=size: clip.motion.size == size for size in SIZES},  # type: ignore[misc]
         STILL: lambda clip: clip.motion == Motion(),
-        **{kind: lambda clip, kind=kind: clip.spec.kind == kind for kind in CLIP_KINDS},  # type: ignore[misc]
+        **{kind: lambda clip, kind=kind: clip.spec.kind == kind for kind in VIDEO_KINDS},  # type: ignore[misc]
     }
     return {name: torch.tensor([belongs(clip) for clip in clips]) for name, belongs in rows.items()}
 
 
-def measure(pixels: Mapping[str, Tensor], clips: Sequence[Clip]) -> Shares:
+def measure(pixels: Mapping[str, Tensor], clips: Sequence[VideoSpec]) -> Shares:
     """The share of true claims for each row of videos; samples are also split by :func:`splits`, where there are any."""
-    checks = {name: check_clips(some, clips) for name, some in pixels.items()}
+    checks = {name: check_videos(some, clips) for name, some in pixels.items()}
     shares = {name: accuracy(found) for name, found in checks.items()}
     for name, chosen in splits(clips).items():
         if chosen.any():
@@ -69,9 +69,9 @@ def evaluate(
     model: VideoCrafter, prompts: int, seed: int = 777, guidance: float = 4.0, steps: int = 20, eta: float = 0.0
 ) -> dict[str, Any]:
     """All numbers of the model's card: what was done, and the table ``check``."""
-    captions = held_out_clips(prompts, seed)
-    clips = [parse_clip(caption) for caption in captions]
-    real = draw_clips(clips, seed).float() / 255
+    captions = held_out_video_prompts(prompts, seed)
+    clips = [parse_video(caption) for caption in captions]
+    real = draw_videos(clips, seed).float() / 255
     chain = Chain(Guidance(model, guidance), DDIM(steps, eta))
     reconstructions = reconstruct(model, real)
     pixels = {

@@ -18,12 +18,12 @@ from rlr.models.videocrafter.buffers import write_buffers
 from rlr.models.videocrafter.checkpoint import export_official
 from rlr.models.videocrafter.model import MERGES
 from rlr.models.videocrafter.network import UNetConfig, call
-from rlr.toy.data.clips import Batch
 from rlr.toy.data.scenes import Table
+from rlr.toy.data.videos import Batch
 from rlr.toy.pretraining.base import Pretraining
-from rlr.toy.world.clips import FRAMES
 from rlr.toy.world.render import SIDE
 from rlr.toy.world.tokenizer import LENGTH, open_clip_tokenizer, write_merges
+from rlr.toy.world.videos import FRAMES
 
 FPS = 8
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rlr.rewards.base import Reward
-from rlr.toy.world.motion import parse_clip
-from rlr.toy.world.tracker import CLAIMS, check_clips
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.tracker import CLAIMS, check_videos
 
 
 class MotionCheck(Reward):
@@ -45,6 +45,6 @@ class MotionCheck(Reward):
                 f"MotionCheck got samples of shape {tuple(samples.shape)}; pass videos of shape (B, F, 3, H, W), and "
                 "images to ExactCheck"
             )
-        claims = check_clips(samples, [parse_clip(prompt) for prompt in prompts])
+        claims = check_videos(samples, [parse_video(prompt) for prompt in prompts])
         parts = torch.stack([claims[name] for name in CLAIMS if name != "all"])
         return (parts.nanmean(0) if self.partial else claims["all"]).to(samples)

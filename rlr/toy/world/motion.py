@@ -1,4 +1,4 @@
-"""The content of a video: a :class:`Clip` is a :class:`~rlr.toy.world.caption.Spec` and a motion of all its things.
+"""The content of a video: a :class:`VideoSpec` is a :class:`~rlr.toy.world.caption.Spec` and a motion of all its things.
 
 The grammar, with ``[...]`` optional::
 
@@ -21,8 +21,8 @@ DIRECTIONS = ("left", "right", "up", "down")
 SPEEDS = ("slowly", "quickly")
 SIZES = ("growing", "shrinking")
 STILL = "standing still"
-CLIP_KINDS = ("single", "count", "pair")
-CLIP_KIND_WEIGHTS = (0.5, 0.25, 0.25)
+VIDEO_KINDS = ("single", "count", "pair")
+VIDEO_KIND_WEIGHTS = (0.5, 0.25, 0.25)
 MOST = 3
 
 
@@ -54,7 +54,7 @@ _BACKGROUND = re.compile(r"(?: on a \w+(?: \w+)? background)?$")
 
 
 @dataclass(frozen=True)
-class Clip:
+class VideoSpec:
     """The claims of a video's caption: the content of each frame, and the motion."""
 
     spec: Spec
@@ -76,8 +76,8 @@ def insert(caption: str, phrase: str) -> str:
     return _BACKGROUND.sub(lambda match: f" {phrase}{match.group()}", caption, count=1)
 
 
-def parse_clip(caption: str) -> Clip:
-    """Returns the :class:`Clip` of a caption: ``parse_clip(clip.caption) == clip``.
+def parse_video(caption: str) -> VideoSpec:
+    """Returns the :class:`VideoSpec` of a caption: ``parse_video(clip.caption) == clip``.
 
     Raises:
         ValueError: If the caption is not in the grammar of this module.
@@ -87,8 +87,8 @@ def parse_clip(caption: str) -> Clip:
         if match is None:
             raise ValueError
         spec = parse(caption[: match.start()] + caption[match.end() :])
-        clip = Clip(spec, _BY_CAPTION[match.group().strip()])
-        if spec.kind not in CLIP_KINDS or spec.total > MOST or clip.caption != caption:
+        clip = VideoSpec(spec, _BY_CAPTION[match.group().strip()])
+        if spec.kind not in VIDEO_KINDS or spec.total > MOST or clip.caption != caption:
             raise ValueError
     except ValueError:
         raise ValueError(
@@ -98,12 +98,12 @@ def parse_clip(caption: str) -> Clip:
     return clip
 
 
-def draw_clip(rng: np.random.Generator, naming: Sequence[float]) -> Clip:
+def draw_video_spec(rng: np.random.Generator, naming: Sequence[float]) -> VideoSpec:
     """Returns a random clip from the whole grammar; ``naming`` is like :data:`rlr.toy.world.caption.NAMING`."""
-    kind = CLIP_KINDS[rng.choice(len(CLIP_KINDS), p=CLIP_KIND_WEIGHTS)]
+    kind = VIDEO_KINDS[rng.choice(len(VIDEO_KINDS), p=VIDEO_KIND_WEIGHTS)]
     while (spec := draw(rng, kind, naming)).total > MOST:
         pass
-    return Clip(spec, draw_motion(rng))
+    return VideoSpec(spec, draw_motion(rng))
 
 
 def draw_motion(rng: np.random.Generator) -> Motion:

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 
 from rlr.toy.world.caption import NAMING, Spec, draw
-from rlr.toy.world.motion import draw_clip
+from rlr.toy.world.motion import draw_video_spec
 
 TRAINING_NAMING = (0.25, 0.25, 0.5)
 """Like :data:`rlr.toy.world.caption.NAMING`, for training: a model learns a texture only from captions that name it."""
@@ -53,17 +53,17 @@ def _held_out(rng: np.random.Generator, novel: bool) -> Spec:
     return spec
 
 
-def training_clips(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
+def training_video_prompts(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
     """Returns the first ``n`` captions of training videos that ``keep`` keeps; the k-th depends on ``seed`` and ``k`` only."""
-    return _first(n, lambda k: _clip(np.random.default_rng((seed, k)), TRAINING_NAMING, training=True), keep)
+    return _first(n, lambda k: _video_prompt(np.random.default_rng((seed, k)), TRAINING_NAMING, training=True), keep)
 
 
-def held_out_clips(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
+def held_out_video_prompts(n: int, seed: int = 0, keep: Callable[[str], bool] | None = None) -> list[str]:
     """Returns the first ``n`` captions that ``keep`` keeps of videos whose image captions are held out, with any motion."""
-    return _first(n, lambda k: _clip(np.random.default_rng((seed, k)), NAMING, training=False), keep)
+    return _first(n, lambda k: _video_prompt(np.random.default_rng((seed, k)), NAMING, training=False), keep)
 
 
-def _clip(rng: np.random.Generator, naming: Sequence[float], training: bool) -> str:
-    while (clip := draw_clip(rng, naming)).for_training != training:
+def _video_prompt(rng: np.random.Generator, naming: Sequence[float], training: bool) -> str:
+    while (clip := draw_video_spec(rng, naming)).for_training != training:
         pass
     return clip.caption

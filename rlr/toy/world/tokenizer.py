@@ -27,14 +27,14 @@ def words() -> list[str]:
     return sorted({word for phrase in phrases for word in phrase.split()})
 
 
-def clip_words() -> list[str]:
+def video_words() -> list[str]:
     """Returns every word of the grammar of videos, sorted."""
     return sorted({*words(), *(word for motion in MOTIONS for word in motion.caption.split())})
 
 
 def write_merges(path: Path) -> None:
     """Writes the merges of video captions in the format of open_clip: gzipped, a comment line and then one merge a line."""
-    lines = ["#version: 0.2", *map(" ".join, learn_merges(clip_words()))]
+    lines = ["#version: 0.2", *map(" ".join, learn_merges(video_words()))]
     # without a final newline, which open_clip reads as an empty merge, and without a time, so the same words give the same file
     path.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
 

@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from rlr.toy.world.checker import Found, detect, judge
-from rlr.toy.world.motion import Clip, Motion
+from rlr.toy.world.motion import Motion, VideoSpec
 
 PICTURED = ("count", "color", "shape", "binding", "background")
 """Claims about an image, checked in every frame: they are true of a video if they are true of most of its frames."""
@@ -105,7 +105,7 @@ def _matched(things: Sequence[Found], first: Sequence[Found]) -> list[tuple[floa
     return [(things[k].x, things[k].y, math.log(things[k].area)) for k in order]
 
 
-def check_clips(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
+def check_videos(pixels: Tensor, clips: Sequence[VideoSpec]) -> dict[str, Tensor]:
     """Checks every video against its caption.
 
     Args:
@@ -121,7 +121,7 @@ def check_clips(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _checked(pixels: Tensor, clips: Sequence[Clip]) -> dict[str, Tensor]:
+def _checked(pixels: Tensor, clips: Sequence[VideoSpec]) -> dict[str, Tensor]:
     length, images = pixels.shape[1], pixels.flatten(0, 1)
     things = detect(images)
     stills = judge(images, things, [clip.spec for clip in clips for _ in range(length)])

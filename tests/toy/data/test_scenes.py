@@ -2,7 +2,7 @@ from itertools import islice
 
 import torch
 
-from rlr.toy.data.scenes import Stream, draw_pictures
+from rlr.toy.data.scenes import Stream, draw_images
 from rlr.toy.world.caption import parse
 from rlr.toy.world.checker import check
 
@@ -33,8 +33,8 @@ def test_columns_stay_together():
 
 def test_pictures_show_their_captions_and_depend_on_seed_and_place_only():
     captions = ["a red circle", "two blue squares on a white background", "a green heart at the top"]
-    pixels = draw_pictures(captions, 5)
+    pixels = draw_images(captions, 5)
     assert pixels.dtype == torch.uint8
     assert check(pixels / 255, [parse(c) for c in captions])["all"].all()
-    assert torch.equal(draw_pictures(captions[:2], 5), pixels[:2])
-    assert not torch.equal(draw_pictures(captions, 6), pixels)
+    assert torch.equal(draw_images(captions[:2], 5), pixels[:2])
+    assert not torch.equal(draw_images(captions, 6), pixels)

@@ -14,8 +14,8 @@ from rlr.evaluation.samples import SampleSet
 from rlr.io.terminal import TERMINAL
 from rlr.samplers import DDIM
 from rlr.toy.demo.__main__ import CONFIGS, main
+from rlr.toy.demo.evaluation import DemoEvaluation
 from rlr.toy.demo.images import Images
-from rlr.toy.demo.watch import Watch
 from tests.toy.demo.toy import Light, Smear, evaluate
 
 ROOT = Path(__file__).parents[3]
@@ -208,7 +208,7 @@ def test_evaluation_leaves_the_global_generator_alone() -> None:
 
 
 def test_sampling_gives_signs_of_life(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    watch = Watch(prompts=2)
+    watch = DemoEvaluation(prompts=2)
     watch.world = Images()
     module = SimpleNamespace(chain=Chain(Smear(), DDIM(2)), reward=Light())
     monkeypatch.setattr(TERMINAL, "period", 0.0)

@@ -17,11 +17,11 @@ from rlr.io.video import read_video
 from rlr.rewards import FrameReward
 from rlr.samplers import DDIM
 from rlr.toy.demo.__main__ import main
+from rlr.toy.demo.evaluation import world_of
 from rlr.toy.demo.images import Images
 from rlr.toy.demo.videos import Videos, enlarged, strip
-from rlr.toy.demo.watch import world_of
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import parse_clip
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.videos import draw_videos
 from tests.toy.demo.test_demo import References
 from tests.toy.demo.toy import Light, Smear, SmearClips, evaluate
 
@@ -42,7 +42,7 @@ model:
     optimization:
       lr: 0.05
 data:
-  class_path: WorldClips
+  class_path: WorldVideos
   init_args: {train: 16, batch_size: 4}
 trainer:
   accelerator: cpu
@@ -190,8 +190,8 @@ def test_every_measurement_has_a_label(base) -> None:
 def test_renders_are_all_right_and_some_of_new_pairs() -> None:
     world = Videos(8.0)
     prompts = world.prompts(40, 0)
-    clips = [parse_clip(prompt) for prompt in prompts]
-    pixels = draw_clips(clips, 0).float() / 255
+    clips = [parse_video(prompt) for prompt in prompts]
+    pixels = draw_videos(clips, 0).float() / 255
     checks = world.check(pixels, prompts)
     for claim in set(checks) - {"dynamic"}:
         assert (checks[claim].nan_to_num(1.0) == 1).all(), claim

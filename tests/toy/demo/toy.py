@@ -70,7 +70,7 @@ class Light(Reward):
 def evaluate(world, chain, reward, prompts, samples=2, seed=0, batch=60):
     """The values of a demo by name, and all pixels with shape (N, S, *)."""
     from rlr.evaluation import Evaluator, SampleSet
-    from rlr.toy.demo.watch import metrics
+    from rlr.toy.demo.evaluation import metrics
 
     chosen = SampleSet(prompts, samples, seed, batch)
     found = Evaluator(chosen, metrics(world, reward, samples), range(len(chosen))).evaluate(chain)

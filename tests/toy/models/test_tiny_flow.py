@@ -18,7 +18,7 @@ from rlr.models.export import Merged
 from rlr.samplers import DDIM, FlowSDE
 from rlr.schedules import Grid
 from rlr.toy import packaged
-from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.data.scenes import draw_images
 from rlr.toy.models import Tiny, TinyFlow, tiny_flow
 from rlr.toy.pretraining.flow import TRAINED
 from rlr.toy.world.prompts import held_out_prompts
@@ -113,7 +113,7 @@ def test_the_package_holds_the_weights_that_training_changed() -> None:
 def loss(model: TinyFlow, captions: list[str]) -> float:
     """The flow loss on held-out scenes, four noise levels of each."""
     generator = torch.Generator().manual_seed(0)
-    pixels = draw_pictures(captions, 0).float() / 255
+    pixels = draw_images(captions, 0).float() / 255
     clean = model.vae.encode(pixels * 2 - 1).latent_dist.mode() * model.vae.config.scaling_factor
     text, total = model.encode(captions).tensors["text"], 0.0
     for quarter in range(4):

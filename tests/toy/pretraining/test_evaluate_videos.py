@@ -9,13 +9,13 @@ from rlr.models.videocrafter.architecture import VAEConfig
 from rlr.samplers import DDIM
 from rlr.toy.models import TinyVideo
 from rlr.toy.pretraining.evaluate_videos import COLUMNS, evaluate, main, measure, reconstruct, sample, splits
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import parse_clip
-from rlr.toy.world.prompts import held_out_clips
-from rlr.toy.world.tracker import check_clips
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.prompts import held_out_video_prompts
+from rlr.toy.world.tracker import check_videos
+from rlr.toy.world.videos import draw_videos
 from tests.models.random_vc import small, write_random_vc
 
-CAPTIONS = held_out_clips(40, 777)
+CAPTIONS = held_out_video_prompts(40, 777)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def drawn():
-    clips = [parse_clip(caption) for caption in CAPTIONS]
-    return clips, draw_clips(clips, 777).float() / 255
+    clips = [parse_video(caption) for caption in CAPTIONS]
+    return clips, draw_videos(clips, 777).float() / 255
 
 
 def test_reconstructions_are_the_autoencoders(model, drawn):
@@ -56,8 +56,8 @@ def test_a_sample_depends_on_seed_place_and_caption_only(model):
 
 def test_checking_in_parts_is_checking(drawn):
     clips, pixels = drawn
-    whole = check_clips(pixels, clips)
-    parts = [check_clips(pixels[k : k + 1], [clip]) for k, clip in enumerate(clips)]
+    whole = check_videos(pixels, clips)
+    parts = [check_videos(pixels[k : k + 1], [clip]) for k, clip in enumerate(clips)]
     for name in COLUMNS:
         torch.testing.assert_close(torch.cat([part[name] for part in parts]), whole[name], equal_nan=True)
 
@@ -76,7 +76,7 @@ def test_rows_are_shares_of_their_own_clips(drawn):
 
 
 def test_every_clip_is_of_one_motion_one_kind_and_one_novelty():
-    rows = splits([parse_clip(caption) for caption in CAPTIONS])
+    rows = splits([parse_video(caption) for caption in CAPTIONS])
     for names in (("novel pairs", "known pairs"), ("moving", "growing", "shrinking", "standing still")):
         assert (sum(rows[name].int() for name in names) == 1).all()
     assert (sum(rows[name].int() for name in ("single", "count", "pair")) == 1).all()

@@ -7,7 +7,7 @@ from lightning.pytorch import seed_everything
 
 from rlr.rewards.networks.hpsv2 import CONFIG, MERGES, WEIGHTS
 from rlr.rewards.networks.hpsv2 import HPSv2 as Published
-from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.data.scenes import draw_images
 from rlr.toy.pretraining.autoencoder import Autoencoder
 from rlr.toy.pretraining.export import MODULES
 from rlr.toy.pretraining.hpsv2 import HPSv2
@@ -36,7 +36,7 @@ def test_what_is_exported_reads_back_as_the_published_reward_and_scores_the_same
     reward = Published(
         path=str(exported / WEIGHTS), architecture=f"local-dir:{exported}", merges=str(exported / MERGES)
     )
-    pixels = draw_pictures(CAPTIONS, 0).float() / 255
+    pixels = draw_images(CAPTIONS, 0).float() / 255
     captions = [insert(c, MOTIONS[k].caption) if k % 2 else c for k, c in enumerate(CAPTIONS)]
     # what is written is in half precision
     clip = module.average["clip"].half().float()

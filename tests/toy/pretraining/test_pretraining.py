@@ -6,8 +6,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from transformers import AutoProcessor, CLIPModel, CLIPTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from rlr.toy.data.clips import EncodedClips
 from rlr.toy.data.scenes import EncodedScenes, Scenes
+from rlr.toy.data.videos import EncodedVideos
 from rlr.toy.models import TinyFlow
 from rlr.toy.pretraining.autoencoder import Autoencoder
 from rlr.toy.pretraining.denoiser import Denoiser
@@ -37,7 +37,7 @@ def recipe(request, vae, random_sd, monkeypatch):
         ),
         "reward": (lambda: Reward(vae, width=16, layers=1, text_layers=1), lambda: Scenes(**small)),
         "hpsv2": (lambda: HPSv2(vae, width=16, layers=1, text_layers=1), lambda: Scenes(**small)),
-        "video": (lambda: VideoDenoiser(vae), lambda: EncodedClips(vae, **{**small, "size": 8})),
+        "video": (lambda: VideoDenoiser(vae), lambda: EncodedVideos(vae, **{**small, "size": 8})),
     }[request.param]
 
 

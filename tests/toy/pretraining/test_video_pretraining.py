@@ -10,7 +10,7 @@ from torch import nn
 
 from rlr.models import Frozen
 from rlr.models.videocrafter.network import build_unet, call
-from rlr.toy.data.clips import EncodedClips
+from rlr.toy.data.videos import EncodedVideos
 from rlr.toy.models import TinyVideo
 from rlr.toy.pretraining.video import FPS, VideoDenoiser, still, temporal, zeroed
 from tests.toy.pretraining.small_video import CONFIG, shrink
@@ -87,7 +87,7 @@ def run(module, vae, folder=None, steps=3, **data):
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    trainer.fit(module, EncodedClips(vae, **{"size": 6, "batch_size": 3, "held_out": 2, **data}))
+    trainer.fit(module, EncodedVideos(vae, **{"size": 6, "batch_size": 3, "held_out": 2, **data}))
     if folder:
         trainer.save_checkpoint(folder / "last.ckpt")
     return trainer

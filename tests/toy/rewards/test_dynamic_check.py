@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from rlr.toy.rewards import DynamicCheck
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import parse_clip
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.videos import draw_videos
 
 CAPTIONS = [
     "a red circle moving left",
@@ -16,7 +16,7 @@ ASKED = ["whatever"] * 4
 
 @pytest.fixture(scope="module")
 def clips():
-    return draw_clips([parse_clip(caption) for caption in CAPTIONS], 0).float() / 255
+    return draw_videos([parse_video(caption) for caption in CAPTIONS], 0).float() / 255
 
 
 def test_what_moves_or_changes_size_counts_whatever_was_asked_for(clips):

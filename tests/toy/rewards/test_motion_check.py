@@ -1,8 +1,8 @@
 import pytest
 
 from rlr.toy.rewards import MotionCheck
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import parse_clip
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.videos import draw_videos
 
 RIGHT = ["a red circle moving left slowly on a white background", "two green hearts growing", "a blue cross moving up"]
 WRONG = ["a red circle moving right slowly on a white background", "two green hearts shrinking", "a red cross growing"]
@@ -10,7 +10,7 @@ WRONG = ["a red circle moving right slowly on a white background", "two green he
 
 @pytest.fixture(scope="module")
 def clips():
-    return draw_clips([parse_clip(caption) for caption in RIGHT], 0).float() / 255
+    return draw_videos([parse_video(caption) for caption in RIGHT], 0).float() / 255
 
 
 def test_renders_fulfil_their_captions_and_no_others(clips):

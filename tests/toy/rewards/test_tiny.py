@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from rlr.rewards.networks.preprocessing import normalize_pixels
-from rlr.toy.data.scenes import draw_pictures
+from rlr.toy.data.scenes import draw_images
 from rlr.toy.rewards import TinyHPSv2, TinyPickScore
 from rlr.toy.world.caption import altered, parse
 from rlr.toy.world.motion import MOTIONS, insert
@@ -20,7 +20,7 @@ CAPTIONS = held_out_prompts(120, seed=5)
 
 @pytest.fixture(scope="module")
 def pictures():
-    return draw_pictures(CAPTIONS, seed=5).float() / 255
+    return draw_images(CAPTIONS, seed=5).float() / 255
 
 
 def others(claim):

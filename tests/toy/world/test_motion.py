@@ -5,18 +5,18 @@ import pytest
 
 from rlr.toy.world.caption import COLORS, SHAPES, TEXTURES, TONES, Group, Spec, parse
 from rlr.toy.world.motion import (
-    CLIP_KINDS,
     DIRECTIONS,
     MOST,
     MOTIONS,
     SPEEDS,
-    Clip,
+    VIDEO_KINDS,
     Motion,
-    draw_clip,
+    VideoSpec,
+    draw_video_spec,
     insert,
-    parse_clip,
+    parse_video,
 )
-from rlr.toy.world.prompts import held_out_clips, training_clips
+from rlr.toy.world.prompts import held_out_video_prompts, training_video_prompts
 
 SINGLES = [Group(1, color, shape) for color in COLORS for shape in SHAPES]
 THINGS = [
@@ -27,16 +27,16 @@ BACKGROUNDS = [(None, None), *((tone, texture) for tone in TONES for texture in 
 
 
 def test_every_caption_of_the_grammar_reads_back():
-    clips = [Clip(spec, motion) for spec in THINGS for motion in MOTIONS]
+    clips = [VideoSpec(spec, motion) for spec in THINGS for motion in MOTIONS]
     clips += [
-        Clip(replace(spec, tone=tone, texture=texture), motion)
+        VideoSpec(replace(spec, tone=tone, texture=texture), motion)
         for spec in (THINGS[0], THINGS[17], THINGS[-1])
         for tone, texture in BACKGROUNDS
         for motion in MOTIONS
     ]
     assert len({clip.caption for clip in clips}) == len(set(clips)) > 12_000
     for clip in clips:
-        assert parse_clip(clip.caption) == clip
+        assert parse_video(clip.caption) == clip
 
 
 def test_there_are_fifteen_motions():
@@ -47,11 +47,11 @@ def test_there_are_fifteen_motions():
 
 def test_a_caption_says_what_the_grammar_says():
     pair = Spec((Group(1, "orange", "heart"), Group(1, "blue", "cross")), tone="gray", texture="striped")
-    assert Clip(pair, Motion("left", "quickly")).caption == (
+    assert VideoSpec(pair, Motion("left", "quickly")).caption == (
         "an orange heart and a blue cross moving left quickly on a gray striped background"
     )
-    assert Clip(Spec((Group(3, "red", "cross"),)), Motion(size="growing")).caption == "three red crosses growing"
-    assert Clip(Spec((Group(1, "red", "cross"),)), Motion()).caption == "a red cross standing still"
+    assert VideoSpec(Spec((Group(3, "red", "cross"),)), Motion(size="growing")).caption == "three red crosses growing"
+    assert VideoSpec(Spec((Group(1, "red", "cross"),)), Motion()).caption == "a red cross standing still"
 
 
 def test_a_phrase_goes_before_the_background_of_any_still_caption():
@@ -90,7 +90,7 @@ def test_a_phrase_goes_before_the_background_of_any_still_caption():
 )
 def test_what_is_not_in_the_grammar_is_refused(caption):
     with pytest.raises(ValueError, match="is not a caption of the built-in world's videos"):
-        parse_clip(caption)
+        parse_video(caption)
 
 
 def test_still_pictures_refuse_a_motion():
@@ -99,23 +99,23 @@ def test_still_pictures_refuse_a_motion():
 
 
 def test_what_is_drawn_is_in_the_grammar_and_covers_it():
-    clips = [draw_clip(np.random.default_rng(seed), (0.5, 0.25, 0.25)) for seed in range(2000)]
-    assert all(parse_clip(clip.caption) == clip for clip in clips)
+    clips = [draw_video_spec(np.random.default_rng(seed), (0.5, 0.25, 0.25)) for seed in range(2000)]
+    assert all(parse_video(clip.caption) == clip for clip in clips)
     assert {clip.motion for clip in clips} == set(MOTIONS)
-    assert {clip.spec.kind for clip in clips} == set(CLIP_KINDS)
+    assert {clip.spec.kind for clip in clips} == set(VIDEO_KINDS)
     # four standard errors of a share of 2000
     assert abs(np.mean([clip.motion.direction is not None for clip in clips]) - 2 / 3) < 0.043
 
 
 def test_training_never_says_what_is_held_out():
-    training, held_out = training_clips(1500, 3), held_out_clips(400, 3)
-    assert all(parse_clip(caption).for_training for caption in training)
-    assert not any(parse_clip(caption).for_training for caption in held_out)
+    training, held_out = training_video_prompts(1500, 3), held_out_video_prompts(400, 3)
+    assert all(parse_video(caption).for_training for caption in training)
+    assert not any(parse_video(caption).for_training for caption in held_out)
     # nor does it show the same things with another motion
-    assert not {parse_clip(c).spec for c in training} & {parse_clip(c).spec for c in held_out}
+    assert not {parse_video(c).spec for c in training} & {parse_video(c).spec for c in held_out}
 
 
-@pytest.mark.parametrize("prompts", [training_clips, held_out_clips])
+@pytest.mark.parametrize("prompts", [training_video_prompts, held_out_video_prompts])
 def test_the_k_th_prompt_depends_on_seed_and_k_only(prompts):
     assert prompts(30, 5) == prompts(60, 5)[:30]
     assert prompts(30, 5) != prompts(30, 6)

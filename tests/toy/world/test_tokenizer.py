@@ -5,8 +5,8 @@ import pytest
 from transformers import CLIPTokenizer
 
 from rlr.rewards.networks.hpsv2 import MERGES
-from rlr.toy.world.prompts import held_out_clips, held_out_prompts
-from rlr.toy.world.tokenizer import LENGTH, build_tokenizer, clip_words, open_clip_tokenizer, words, write_merges
+from rlr.toy.world.prompts import held_out_prompts, held_out_video_prompts
+from rlr.toy.world.tokenizer import LENGTH, build_tokenizer, open_clip_tokenizer, video_words, words, write_merges
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def test_it_survives_the_way_to_disk(tokenizer, tmp_path):
 
 def test_every_word_of_a_clip_is_one_token_of_open_clip():
     read = open_clip_tokenizer()
-    for word in clip_words():
+    for word in video_words():
         assert len(read.encode(word)) == 1
-    captions = [*held_out_clips(200), *held_out_prompts(50)]
+    captions = [*held_out_video_prompts(200), *held_out_prompts(50)]
     for caption, tokens in zip(captions, read(captions), strict=True):
         assert int((tokens > 0).sum()) == len(caption.split()) + 2 <= LENGTH
     assert read(captions).shape == (250, LENGTH)
@@ -47,13 +47,14 @@ def test_every_word_of_a_clip_is_one_token_of_open_clip():
 
 def test_the_longest_captions_fit():
     longest = [
-        max(texts, key=lambda text: len(text.split())) for texts in (held_out_prompts(2000), held_out_clips(2000))
+        max(texts, key=lambda text: len(text.split()))
+        for texts in (held_out_prompts(2000), held_out_video_prompts(2000))
     ]
     assert [len(text.split()) + 2 for text in longest] == [15, 17]
 
 
 def test_stills_and_clips_share_no_more_than_the_words_of_stills():
-    assert set(clip_words()) - set(words()) == {
+    assert set(video_words()) - set(words()) == {
         "moving",
         "up",
         "down",

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from rlr.toy.world.caption import altered
-from rlr.toy.world.clips import FRAMES, animate, draw_clips
-from rlr.toy.world.motion import MOTIONS, Clip, Motion, draw_clip, parse_clip
+from rlr.toy.world.motion import MOTIONS, Motion, VideoSpec, draw_video_spec, parse_video
 from rlr.toy.world.render import render
 from rlr.toy.world.scene import Background, Scene, Thing
-from rlr.toy.world.tracker import CLAIMS, PICTURED, check_clips, track
+from rlr.toy.world.tracker import CLAIMS, PICTURED, check_videos, track
+from rlr.toy.world.videos import FRAMES, animate, draw_videos
 
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 OTHER_SIZE = {"growing": "shrinking", "shrinking": "growing"}
@@ -20,9 +20,9 @@ SHUFFLED = [5, 0, 3, 6, 2, 7, 4, 1]
 @pytest.fixture(scope="module")
 def world():
     """Five videos of every motion, with their pixels."""
-    drawn = [draw_clip(np.random.default_rng(k), (0.4, 0.2, 0.4)) for k in range(5 * len(MOTIONS))]
+    drawn = [draw_video_spec(np.random.default_rng(k), (0.4, 0.2, 0.4)) for k in range(5 * len(MOTIONS))]
     clips = [replace(clip, motion=MOTIONS[k % len(MOTIONS)]) for k, clip in enumerate(drawn)]
-    return clips, draw_clips(clips, 7).float() / 255
+    return clips, draw_videos(clips, 7).float() / 255
 
 
 def reverse(motion: Motion) -> Motion:
@@ -40,7 +40,7 @@ def true(checks, name, chosen=slice(None)) -> bool:
 
 def test_real_renders_fulfil_every_claim(world):
     clips, pixels = world
-    checks = check_clips(pixels, clips)
+    checks = check_videos(pixels, clips)
     assert set(checks) == {*CLAIMS, "dynamic"}
     assert (checks["dynamic"] == 1).tolist() == moving(clips).tolist()
     for claim in CLAIMS:
@@ -49,7 +49,7 @@ def test_real_renders_fulfil_every_claim(world):
 
 def test_a_claim_that_is_not_made_is_not_judged(world):
     clips, pixels = world
-    checks = check_clips(pixels, clips)
+    checks = check_videos(pixels, clips)
     asked = {
         "direction": [clip.motion.direction is not None for clip in clips],
         "speed": [clip.motion.speed is not None for clip in clips],
@@ -61,20 +61,20 @@ def test_a_claim_that_is_not_made_is_not_judged(world):
 
 def test_reversed_frames_turn_direction_and_growth_round(world):
     clips, pixels = world
-    checks = check_clips(pixels.flip(1), clips)
+    checks = check_videos(pixels.flip(1), clips)
     moves = moving(clips)
     for claim in ("motion", "direction", "all"):
         assert checks[claim][moves].nansum() == 0
     assert true(checks, "all", ~moves)
     assert all(true(checks, claim) for claim in PICTURED)
-    backwards = [Clip(clip.spec, reverse(clip.motion)) for clip in clips]
-    assert true(check_clips(pixels.flip(1), backwards), "all")
+    backwards = [VideoSpec(clip.spec, reverse(clip.motion)) for clip in clips]
+    assert true(check_videos(pixels.flip(1), backwards), "all")
 
 
 def test_shuffled_frames_move_nowhere(world):
     clips, pixels = world
     assert np.corrcoef(SHUFFLED, range(FRAMES))[0, 1] == pytest.approx(0)
-    checks, moves = check_clips(pixels[:, SHUFFLED], clips), moving(clips)
+    checks, moves = check_videos(pixels[:, SHUFFLED], clips), moving(clips)
     assert checks["motion"][moves].sum() == 0
     assert true(checks, "motion", ~moves)
     assert all(true(checks, claim) for claim in PICTURED)
@@ -83,10 +83,10 @@ def test_shuffled_frames_move_nowhere(world):
 def test_a_still_that_is_repeated_stands_still(world):
     clips, pixels = world
     frozen = pixels[:, 3:4].expand_as(pixels)
-    checks, moves = check_clips(frozen, clips), moving(clips)
+    checks, moves = check_videos(frozen, clips), moving(clips)
     assert checks["all"][moves].sum() == 0
     assert true(checks, "all", ~moves)
-    assert true(check_clips(frozen, [Clip(clip.spec, Motion()) for clip in clips]), "all")
+    assert true(check_videos(frozen, [VideoSpec(clip.spec, Motion()) for clip in clips]), "all")
 
 
 @pytest.mark.parametrize("claim", ["count", "color", "shape", "background"])
@@ -94,7 +94,7 @@ def test_one_altered_claim_of_the_picture_fails_alone(world, claim):
     clips, pixels = world
     others = [altered(clip.spec, np.random.default_rng(k)) for k, clip in enumerate(clips)]
     index = [k for k, other in enumerate(others) if claim in other]
-    checks = check_clips(pixels[index], [Clip(others[k][claim], clips[k].motion) for k in index])
+    checks = check_videos(pixels[index], [VideoSpec(others[k][claim], clips[k].motion) for k in index])
     assert len(index) > 15
     assert checks[claim].sum() == checks["all"].sum() == 0
     assert true(checks, "motion")
@@ -104,8 +104,8 @@ def test_one_altered_claim_of_the_picture_fails_alone(world, claim):
 def test_another_motion_fails(world):
     clips, pixels = world
     shifts = np.repeat([1, 2, 5, 8, 13], len(MOTIONS))
-    others = [Clip(clip.spec, MOTIONS[(k + shifts[k]) % len(MOTIONS)]) for k, clip in enumerate(clips)]
-    checks = check_clips(pixels, others)
+    others = [VideoSpec(clip.spec, MOTIONS[(k + shifts[k]) % len(MOTIONS)]) for k, clip in enumerate(clips)]
+    checks = check_videos(pixels, others)
     # a caption without a speed is true of both speeds
     implied = [
         (theirs.motion.direction, theirs.motion.size) == (mine.motion.direction, mine.motion.size)
@@ -121,7 +121,9 @@ def test_the_wrong_speed_fails_alone(world):
     other = {"slowly": "quickly", "quickly": "slowly"}
     index = [k for k, clip in enumerate(clips) if clip.motion.speed]
     wrong = [replace(clips[k].motion, speed=other[clips[k].motion.speed]) for k in index]
-    checks = check_clips(pixels[index], [Clip(clips[k].spec, motion) for k, motion in zip(index, wrong, strict=True)])
+    checks = check_videos(
+        pixels[index], [VideoSpec(clips[k].spec, motion) for k, motion in zip(index, wrong, strict=True)]
+    )
     assert checks["speed"].sum() == checks["all"].sum() == 0
     assert true(checks, "direction")
 
@@ -130,7 +132,7 @@ def test_one_lost_frame_changes_no_verdict(world):
     clips, pixels = world
     flickering = pixels.clone()
     flickering[:, 2] = 0.5
-    checks = check_clips(flickering, clips)
+    checks = check_videos(flickering, clips)
     assert checks["all"].mean() > 0.98
 
 
@@ -138,22 +140,22 @@ def test_a_clip_in_which_most_frames_are_wrong_fails(world):
     clips, pixels = world
     mostly_red = pixels.clone()
     mostly_red[:, :4] = pixels[:, :4, [1, 2, 0]]
-    assert check_clips(mostly_red, clips)["color"].sum() == 0
+    assert check_videos(mostly_red, clips)["color"].sum() == 0
 
 
 def test_what_shows_nothing_has_no_motion():
-    clips = [parse_clip("a red circle standing still")] * 2
+    clips = [parse_video("a red circle standing still")] * 2
     noise = torch.rand(2, FRAMES, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for pixels in (torch.full_like(noise, 0.5), 0.5 + 0.1 * noise):
         assert track(pixels) == [[], []]
-        assert check_clips(pixels, clips)["motion"].sum() == 0
-    assert check_clips(noise, clips)["all"].sum() == 0
+        assert check_videos(pixels, clips)["motion"].sum() == 0
+    assert check_videos(noise, clips)["all"].sum() == 0
 
 
 def test_each_clip_is_judged_alone(world):
     clips, pixels = world
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))
-    straight, permuted = check_clips(pixels, clips), check_clips(pixels[order], [clips[k] for k in order])
+    straight, permuted = check_videos(pixels, clips), check_videos(pixels[order], [clips[k] for k in order])
     for claim in CLAIMS:
         torch.testing.assert_close(permuted[claim], straight[claim][order], equal_nan=True)
 
@@ -183,7 +185,7 @@ def test_colors_that_change_places_are_noticed(world):
         for clip, a, b in zip(clips, one, other, strict=True)
     ]
     unlike = torch.tensor([a.shape != b.shape for a, b in zip(one, other, strict=True)])
-    checks = check_clips(pixels, [Clip(spec, clip.motion) for spec, clip in zip(swapped, clips, strict=True)])
+    checks = check_videos(pixels, [VideoSpec(spec, clip.motion) for spec, clip in zip(swapped, clips, strict=True)])
     assert all(true(checks, claim) for claim in ("count", "color", "shape", "motion"))
     assert (checks["binding"] == 0).tolist() == unlike.tolist()
     assert (checks["all"] == 0).tolist() == unlike.tolist()
@@ -208,10 +210,10 @@ def pair(left: Motion, right: Motion) -> torch.Tensor:
 @pytest.mark.parametrize("motion", [m for m in MOTIONS if not m.speed and m != Motion()], ids=lambda m: m.caption)
 def test_things_that_do_not_move_alike_have_no_common_motion(motion):
     """Neither motions that cancel out in the mean nor one that moves and one that does not."""
-    still = parse_clip("a red circle and a blue square standing still")
-    assert check_clips(pair(motion, motion), [replace(still, motion=motion)])["all"] == 1
+    still = parse_video("a red circle and a blue square standing still")
+    assert check_videos(pair(motion, motion), [replace(still, motion=motion)])["all"] == 1
     for other in (reverse(motion), Motion()):
         for claimed in {motion, other, Motion()}:
-            checks = check_clips(pair(motion, other), [replace(still, motion=claimed)])
+            checks = check_videos(pair(motion, other), [replace(still, motion=claimed)])
             assert checks["motion"] == checks["all"] == 0
             assert checks["dynamic"] == 1

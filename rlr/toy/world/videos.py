@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlr.toy.world.motion import Clip, Motion
+from rlr.toy.world.motion import Motion, VideoSpec
 from rlr.toy.world.render import SIDE, render
 from rlr.toy.world.scene import Scene, backdrop, put
 
@@ -25,7 +25,7 @@ _HEADING = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 _LAYOUTS = 48
 
 
-def animate(clip: Clip, rng: np.random.Generator, frames: int = FRAMES) -> list[Scene]:
+def animate(clip: VideoSpec, rng: np.random.Generator, frames: int = FRAMES) -> list[Scene]:
     """Returns random scenes, one for each frame, that satisfy every claim of the caption."""
     shift = np.array(_HEADING.get(clip.motion.direction or "", (0, 0))) * rng.uniform(*DISTANCES[clip.motion.speed])
     factors = _factors(clip.motion, rng, frames)
@@ -46,7 +46,7 @@ def _factors(motion: Motion, rng: np.random.Generator, frames: int) -> list[floa
     return rising if motion.size == "growing" else rising[::-1]
 
 
-def _spots(clip: Clip, shift: np.ndarray, rng: np.random.Generator) -> list[tuple[float, float, float]]:
+def _spots(clip: VideoSpec, shift: np.ndarray, rng: np.random.Generator) -> list[tuple[float, float, float]]:
     """Returns the first of many random layouts in which the things do not touch and stay in the image while they move."""
     low, high = np.minimum(shift, 0), np.maximum(shift, 0)
     while True:
@@ -64,7 +64,7 @@ def _apart(x: np.ndarray, y: np.ndarray, radii: np.ndarray) -> np.ndarray:
     return (gap > 0.04).all(1)
 
 
-def draw_clips(clips: Sequence[Clip], seed: int, side: int = SIDE) -> Tensor:
+def draw_videos(clips: Sequence[VideoSpec], seed: int, side: int = SIDE) -> Tensor:
     """Returns a rendered random video for each caption; the k-th depends on ``seed``, ``k`` and its caption only.
 
     Returns:

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from rlr.io.shape import check_shape
 from rlr.io.weights import read_archive, save_whole
 from rlr.toy.data.scenes import Batches, Stream, Table
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import parse_clip
-from rlr.toy.world.prompts import held_out_clips, training_clips
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.prompts import held_out_video_prompts, training_video_prompts
+from rlr.toy.world.videos import draw_videos
 
 CHUNK = 64
 TABLES = {"tables": [{"mean": Tensor, "std": Tensor, "captions": list}]}
@@ -36,7 +36,7 @@ class ZippedStreams(IterableDataset):
             yield dict(zip(self.streams, batches, strict=True))
 
 
-class Clips(Dataset):
+class VideoRows(Dataset):
     """The rows of a table of videos in order, some at a time."""
 
     def __init__(self, table: Table, batch_size: int) -> None:
@@ -49,7 +49,7 @@ class Clips(Dataset):
         return {"clips": self.batches[k]}
 
 
-class EncodedClips(LightningDataModule):
+class EncodedVideos(LightningDataModule):
     r"""Batches of ``clips`` and ``stills``, each of which has ``mean``, ``std`` and ``captions``.
 
     ``mean`` and ``std`` are float16, :math:`(B, F, 4, 8, 8)`, and not scaled; ``captions`` are B strings. A row of
@@ -79,7 +79,7 @@ class EncodedClips(LightningDataModule):
         cache: str | None = None,
     ) -> None:
         if batch_size + stills < 1:
-            raise ValueError("EncodedClips would make empty batches: batch_size and stills are 0; set one of them")
+            raise ValueError("EncodedVideos would make empty batches: batch_size and stills are 0; set one of them")
         super().__init__()
         self.autoencoder, self.size, self.batch_size = autoencoder, size, batch_size
         self.cache = Path(cache) if cache else None
@@ -90,7 +90,7 @@ class EncodedClips(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Renders and encodes once, however often it is called."""
         if not self.training:
-            captions = training_clips(self.size, self.seed), held_out_clips(self.held_out, self.seed)
+            captions = training_video_prompts(self.size, self.seed), held_out_video_prompts(self.held_out, self.seed)
             self.training, self.validation = self._kept(captions) or self._keep([self.table(c) for c in captions])
 
     def _kept(self, captions: tuple[list[str], list[str]]) -> list[Table]:
@@ -121,7 +121,7 @@ class EncodedClips(LightningDataModule):
         """Encodes the videos with these captions in chunks."""
         encoder = AutoencoderKL.from_pretrained(self.autoencoder, torch_dtype=torch.float32).eval()
         means, stds = [], []
-        for pixels in draw_clips([parse_clip(caption) for caption in captions], self.seed).split(CHUNK):
+        for pixels in draw_videos([parse_video(caption) for caption in captions], self.seed).split(CHUNK):
             posterior = encoder.encode(pixels.flatten(0, 1) / 127.5 - 1).latent_dist
             means.append(posterior.mean.half().unflatten(0, pixels.shape[:2]))
             stds.append(posterior.std.half().unflatten(0, pixels.shape[:2]))
@@ -143,4 +143,4 @@ class EncodedClips(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The held-out videos, once."""
-        return DataLoader(Clips(self.validation, 24), batch_size=None)
+        return DataLoader(VideoRows(self.validation, 24), batch_size=None)

@@ -48,7 +48,7 @@ def metrics(world: World, reward: Reward, samples: int) -> list[Metric]:
     return [TrainedReward(reward), Claims(world), *([Diversity()] if samples > 1 else [])]
 
 
-class Watch(Scheduled):
+class DemoEvaluation(Scheduled):
     r"""Evaluates on held-out prompts of the model's world, at the start, at the end and every few updates between.
 
     Args:
@@ -96,7 +96,7 @@ class Watch(Scheduled):
         if update != before:
             self.training.extend([sum(self._rewards) / len(self._rewards)] * (update - before))
             self._rewards.clear()
-            self._tell(before, update, trainer.max_steps)
+            self._print_progress(before, update, trainer.max_steps)
         # the end has an evaluation of its own
         if update != trainer.max_steps:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -114,7 +114,7 @@ class Watch(Scheduled):
             found = self._measure(module, SampleSet(self.set.prompts[: self.looks], 1, self.seed, BATCH))
         self._note(trainer.global_step, found)
 
-    def _tell(self, before: int, update: int, updates: int) -> None:
+    def _print_progress(self, before: int, update: int, updates: int) -> None:
         left = (time.monotonic() - self.times["started"]) / update * (updates - update)
         recent = self.training[-10:]
         text = f"update {update} of {updates}, reward {sum(recent) / len(recent):.2f}, {left:.0f} s left"

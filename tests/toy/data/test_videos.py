@@ -5,16 +5,16 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from rlr.toy.data.clips import EncodedClips
+from rlr.toy.data.videos import EncodedVideos
 from rlr.toy.pretraining.autoencoder import Autoencoder
-from rlr.toy.world.clips import draw_clips
-from rlr.toy.world.motion import parse_clip
+from rlr.toy.world.motion import parse_video
+from rlr.toy.world.videos import draw_videos
 
 SMALL = {"size": 6, "batch_size": 4, "held_out": 3}
 
 
 def ready(vae, step=0, **changes):
-    data = EncodedClips(vae, **{**SMALL, **changes})
+    data = EncodedVideos(vae, **{**SMALL, **changes})
     data.setup("fit")
     data.trainer = SimpleNamespace(accumulate_grad_batches=1, world_size=1, global_step=step, global_rank=0)
     return data
@@ -22,7 +22,7 @@ def ready(vae, step=0, **changes):
 
 def test_the_latents_are_those_of_the_rendered_frames(vae):
     table = ready(vae).training
-    pixels = draw_clips([parse_clip(caption) for caption in table["captions"]], 0)
+    pixels = draw_videos([parse_video(caption) for caption in table["captions"]], 0)
     encoder = AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32).eval()
     assert table["mean"].shape == table["std"].shape == (6, 8, 4, 8, 8)
     for k, frame in ((0, 0), (5, 7)):
@@ -54,7 +54,7 @@ def test_batches_have_the_rows_and_shapes_that_are_said(vae, clips, stills):
         assert len(rows["captions"]) == shape[0]
 
 
-def test_validation_goes_through_the_held_out_clips_once(vae):
+def test_validation_goes_through_the_held_out_videos_once(vae):
     data = ready(vae)
     (held_out,) = data.val_dataloader()
     assert held_out.keys() == {"clips"}
@@ -64,13 +64,13 @@ def test_validation_goes_through_the_held_out_clips_once(vae):
 
 def test_a_batch_of_nothing_is_refused(vae):
     with pytest.raises(ValueError, match="batch_size"):
-        EncodedClips(vae, batch_size=0)
+        EncodedVideos(vae, batch_size=0)
 
 
 def test_training_and_validation_share_no_picture(vae):
     data = ready(vae, size=200, held_out=100)
     training, validation = (
-        {parse_clip(c).spec for c in table["captions"]} for table in (data.training, data.validation)
+        {parse_video(c).spec for c in table["captions"]} for table in (data.training, data.validation)
     )
     assert not training & validation
 
@@ -89,7 +89,7 @@ def test_what_was_rendered_is_read_from_its_file_by_a_run_of_the_same_settings_a
     first = ready(vae, cache=cache)
     drawn = []
     monkeypatch.setattr(
-        "rlr.toy.data.clips.draw_clips", lambda clips, seed: drawn.append(seed) or draw_clips(clips, seed)
+        "rlr.toy.data.videos.draw_videos", lambda clips, seed: drawn.append(seed) or draw_videos(clips, seed)
     )
     again = ready(vae, cache=cache, batch_size=2, stills=3)
     assert not drawn

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlr.toy.world.clips import DISTANCES, FRAMES, GROWTH, animate, draw_clips
-from rlr.toy.world.motion import MOTIONS, draw_clip, parse_clip
+from rlr.toy.world.motion import MOTIONS, draw_video_spec, parse_video
+from rlr.toy.world.videos import DISTANCES, FRAMES, GROWTH, animate, draw_videos
 
 HEADINGS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
@@ -13,7 +13,7 @@ HEADINGS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 @pytest.fixture(scope="module", params=MOTIONS, ids=lambda motion: motion.caption)
 def moved(request):
     """Clips of one motion with their scenes."""
-    drawn = [draw_clip(np.random.default_rng(k), (0.5, 0.25, 0.25)) for k in range(25)]
+    drawn = [draw_video_spec(np.random.default_rng(k), (0.5, 0.25, 0.25)) for k in range(25)]
     clips = [replace(clip, motion=request.param) for clip in drawn]
     return request.param, [animate(clip, np.random.default_rng(k)) for k, clip in enumerate(clips)], clips
 
@@ -67,19 +67,21 @@ def test_the_speeds_that_captions_name_do_not_overlap():
 
 
 def test_a_clip_depends_on_seed_number_and_caption_only():
-    clips = [parse_clip(c) for c in ("a red circle growing", "two red hearts moving up", "a blue cross standing still")]
-    pixels = draw_clips(clips, 3)
+    clips = [
+        parse_video(c) for c in ("a red circle growing", "two red hearts moving up", "a blue cross standing still")
+    ]
+    pixels = draw_videos(clips, 3)
     assert pixels.shape == (3, FRAMES, 3, 32, 32)
     assert pixels.dtype == torch.uint8
-    assert torch.equal(pixels, draw_clips(clips, 3))
-    assert torch.equal(pixels[:2], draw_clips(clips[:2], 3))
-    assert torch.equal(pixels[1], draw_clips([clips[2], clips[1]], 3)[1])
-    assert not torch.equal(pixels, draw_clips(clips, 4))
-    assert not torch.equal(pixels[1], draw_clips(clips[1:], 3)[0])
+    assert torch.equal(pixels, draw_videos(clips, 3))
+    assert torch.equal(pixels[:2], draw_videos(clips[:2], 3))
+    assert torch.equal(pixels[1], draw_videos([clips[2], clips[1]], 3)[1])
+    assert not torch.equal(pixels, draw_videos(clips, 4))
+    assert not torch.equal(pixels[1], draw_videos(clips[1:], 3)[0])
 
 
 def test_a_longer_clip_makes_the_same_way_in_smaller_steps():
-    clip = parse_clip("a red circle moving right")
+    clip = parse_video("a red circle moving right")
     short, long = (animate(clip, np.random.default_rng(0), frames) for frames in (5, 9))
     for coarse, fine in zip(short, long[::2], strict=True):
         assert coarse.things[0].x == pytest.approx(fine.things[0].x)
