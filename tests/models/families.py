@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -222,10 +222,14 @@ def changed(model: Any, size: Mapping[str, Any], read: float = 0.0) -> Iterator[
         model.size, model.guidance = before, guidance
 
 
-def covering(rows: Sequence[str], columns: Sequence[str]) -> list[Any]:
-    """Returns all pairs; those that are not needed to have every row and every column once are marked slow."""
+def covering(rows: Sequence[str], columns: Sequence[str], wanted: Collection[tuple[str, str]] = ()) -> list[Any]:
+    """Returns all pairs; those that are neither wanted nor needed to have every row and every column once are marked slow."""
     return [
-        pytest.param(row, column, marks=() if i % len(columns) == j % len(rows) else pytest.mark.slow)
+        pytest.param(
+            row,
+            column,
+            marks=() if i % len(columns) == j % len(rows) or (row, column) in wanted else pytest.mark.slow,
+        )
         for i, row in enumerate(rows)
         for j, column in enumerate(columns)
     ]

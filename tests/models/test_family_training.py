@@ -209,7 +209,10 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize(("name", "method"), covering(list(FAMILIES), list(METHODS)))
+@pytest.mark.parametrize(
+    ("name", "method"),
+    covering(list(FAMILIES), list(METHODS), [("sd3", method) for method in ("rlr", "alignprop", "ddpo")]),
+)
 def test_a_method_takes_a_step(member: Find, name: str, method: str) -> None:
     found = member(name)
     reward = FrameReward(Brightness()) if found.family.is_video else Brightness()
