@@ -201,6 +201,11 @@ class Rollout:
         return Rollout(self.chain, self.trajectory.select(rows), self.objective, prompts, self.seed, scores, share)
 
 
+def fault(rollouts: Sequence[Rollout]) -> str | None:
+    """Returns what is wrong with the scores of rollouts; None if nothing is."""
+    return next((rollout.scores.fault for rollout in rollouts if rollout.scores.fault), None)
+
+
 def join(rollouts: Sequence[Rollout], seed: int, share: Share | None = None) -> Rollout:
     """Returns several rollouts of one chain, with known scores, as one.
 

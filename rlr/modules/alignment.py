@@ -7,7 +7,7 @@ Every random number is a function of the seed and of the number of samples that 
 run has its own noise, whatever batch, rank or round it falls into, and whether or not the run was interrupted.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -16,22 +16,21 @@ from torch import Tensor, nn
 
 from rlr.data.stream import PromptBatch
 from rlr.estimators.base import Estimator, no_terms
-from rlr.estimators.divergence import Penalty, path_divergence
-from rlr.estimators.groups import Groups, group_metrics
+from rlr.estimators.divergence import Penalty
 from rlr.models.base import DiffusionModel
 from rlr.modules.checkpoint import load_trained
 from rlr.modules.checks import check_parts, check_scoring, check_training
-from rlr.modules.log_names import score_means
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization, Settings
 from rlr.modules.profiler import Profiler
 from rlr.modules.progress import Progress, passed
+from rlr.modules.round_log import RoundLog
 from rlr.modules.sampling import Sampling
 from rlr.modules.speed import Speed
 from rlr.modules.training_state import STATE, TrainingState
 from rlr.modules.update import StepReport, Updater
 from rlr.rewards.base import Reward, Scores, without_rounding
-from rlr.rollout import Rollout
+from rlr.rollout import Rollout, fault
 from rlr.samplers import Sampler
 from rlr.scoring import AtOnce, Scoring
 from rlr.seeding import Stream, spawn
@@ -76,8 +75,7 @@ class Alignment(Sampling):
         self.objective.micro_batch = memory.micro_batch
         self.penalty = penalty
         self.speed = speed
-        # no lambda: strategies that spawn processes pickle the module
-        self.updater = Updater(self, partial(getattr, self, "weights"), optimization, memory)
+        self.updater = Updater(self, model, optimization, memory)
         self.state = TrainingState(estimator, reward, self.updater, penalty)
         self._profiler = Profiler(self.device)
         self._check()
@@ -100,7 +98,7 @@ class Alignment(Sampling):
     @property
     def weights(self) -> list[nn.Parameter]:
         r"""The trained weights :math:`\theta`."""
-        return list(self.chain.model.trainable.values())
+        return self.updater.weights
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Follows casts, but keeps trained weights in float32 or float64: an update is smaller than the spacing of bf16."""
@@ -156,14 +154,13 @@ class Alignment(Sampling):
         for terms in self.estimator.updates(rollouts, penalty):
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 break
-            report = self.updater.step(terms, profiler, lambda: _fault(rollouts))
+            report = self.updater.step(terms, profiler, partial(fault, rollouts))
             self.progress.updates += report.failure is None
         scores = Scores.join([rollout.scores for rollout in rollouts])
         self.reward.update_statistics(scores)
         self._count(scores)
         due = passed(before, self.progress.updates, self.optimization.log_kl_every)
-        divergence = self._divergence(rollouts[-1], profiler) if due else {}
-        self._log_round(rollouts, scores, report, profiler, divergence)
+        self._log_round(RoundLog(rollouts, scores, report, profiler), due)
 
     def _count(self, scores: Scores) -> None:
         self.progress.reward_calls += self.objective.calls * self.trainer.world_size
@@ -172,27 +169,15 @@ class Alignment(Sampling):
         if scores.values.isfinite().all():
             self.progress.add_reward(scores.values.mean().item())
 
-    def _log_round(
-        self,
-        rollouts: list[Rollout],
-        scores: Scores,
-        report: StepReport,
-        profiler: Profiler,
-        divergence: Mapping[str, Tensor],
-    ) -> None:
-        n, values = len(scores.values), scores.values
+    def _log_round(self, log: RoundLog, measure: bool) -> None:
+        """Logs a round; a penalty has measured the divergence already."""
+        measured = log.divergence() if measure and not self.penalty and self.chain.model.has_reference else {}
         running = self.reward.format(self.progress.running or 0.0)
-        self.log_dict(running, prog_bar=True, logger=False, batch_size=n)
-        means = {"mean": values.mean(), "std": values.std() if n > 1 else values.new_zeros(())}
-        means |= score_means(self.reward, scores)
-        self.log_dict({f"reward/{name}": value for name, value in means.items()}, sync_dist=True, batch_size=n)
-        groups = Groups.of_round([rollout.prompts for rollout in rollouts], [rollout.rewards for rollout in rollouts])
-        measured = {**report.terms, **self.estimator.metrics(), **group_metrics(groups)}
-        shared: dict[str, Any] = {**divergence, **measured}
-        self.log_dict(shared, sync_dist=True, batch_size=n)
-        counts = {name: float(getattr(self.progress, name)) for name in ("updates", "samples", "reward_calls")}
-        counts["samples_per_second"] = n * self.trainer.world_size / sum(profiler.seconds.values())
-        self.log_dict({**report.gradients, **dict(profiler.metrics()), **counts}, batch_size=n)
+        self.log_dict(running, prog_bar=True, logger=False, batch_size=len(log))
+        shared: dict[str, Any] = {**log.rewards(self.reward), **measured, **log.shared(self.estimator)}
+        self.log_dict(shared, sync_dist=True, batch_size=len(log))
+        own: dict[str, Any] = log.own(self.progress, len(log) * self.trainer.world_size)
+        self.log_dict(own, batch_size=len(log))
         self._log_step()
 
     def _log(self, stage: str) -> bool:
@@ -204,13 +189,6 @@ class Alignment(Sampling):
     def _log_step(self) -> None:
         """Logs the step of all that is logged with it, the number of updates; Lightning would count batches from 0."""
         self.log("step", float(self.trainer.global_step or self.progress.updates), batch_size=1)
-
-    def _divergence(self, rollout: Rollout, profiler: Profiler) -> dict[str, Tensor]:
-        """Returns the divergence of a rollout from the base model's paths; a penalty has measured it already."""
-        if self.penalty or not self.chain.model.has_reference:
-            return {}
-        with profiler.section("kl"):
-            return {"kl/path": path_divergence(rollout).mean()}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clips; by now a scaled gradient has been unscaled."""
@@ -254,8 +232,3 @@ class Alignment(Sampling):
     def _origin(self) -> str:
         """What a message calls the checkpoint that is being loaded."""
         return str(path) if self._trainer and (path := self._trainer.ckpt_path) else "the checkpoint"
-
-
-def _fault(rollouts: Sequence[Rollout]) -> str | None:
-    """Returns what is wrong with the scores of a round; None if nothing is."""
-    return next((rollout.scores.fault for rollout in rollouts if rollout.scores.fault), None)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rlr.distributed import any_rank, gather_objects, is_split
 from rlr.estimators.base import Term
+from rlr.models.base import DiffusionModel
 from rlr.modules.gradients import GradientAccumulator, norm
 from rlr.modules.memory import Memory
 from rlr.modules.optimization import Optimization
@@ -41,7 +42,7 @@ class Updater:
 
     Args:
         module: The module whose optimizer steps, and whose trainer knows ranks and precision.
-        weights: Returns the trained weights.
+        model: The model whose weights are trained.
         optimization: How the weights change.
         memory: What is given up to save memory.
     """
@@ -49,18 +50,23 @@ class Updater:
     def __init__(
         self,
         module: LightningModule,
-        weights: Callable[[], list[nn.Parameter]],
+        model: DiffusionModel,
         optimization: Optimization,
         memory: Memory,
     ) -> None:
         self.module = module
-        self.weights = weights
+        self.model = model
         self.optimization = optimization
         self.memory = memory
         self.failures = 0
         """The number of skipped updates in a row."""
         self._norm: Tensor | None = None
         self._factors: dict[str, float] = {}
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        r"""The trained weights :math:`\theta`."""
+        return list(self.model.trainable.values())
 
     def step(self, terms: Iterator[Term], profiler: Profiler, fault: Callable[[], str | None]) -> StepReport:
         """Makes an update.
@@ -74,7 +80,7 @@ class Updater:
             FloatingPointError: After ``max_bad_steps`` skipped updates in a row.
             ValueError: If there is no term although no reward is at fault.
         """
-        accumulator, self._norm = GradientAccumulator(self.weights(), self.optimization.by_kind), None
+        accumulator, self._norm = GradientAccumulator(self.weights, self.optimization.by_kind), None
         self._backward(terms, accumulator, profiler)
         with profiler.section("optimizer"):
             failure = self._share(self._failure(accumulator, fault()))
@@ -128,7 +134,7 @@ class Updater:
 
     def _gradients_to_average(self) -> list[Tensor]:
         """Returns the gradients; with several ranks each weight has one, because all ranks must average the same ones."""
-        weights = self.weights()
+        weights = self.weights
         if self.module.trainer.world_size > 1:
             for weight in weights:
                 weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
@@ -151,7 +157,7 @@ class Updater:
         # in one order on all ranks, which must average the same tensors
         names = sorted({name for names in gather_objects(list(accumulator.kinds)) for name in names})
         for name in set(names) - accumulator.kinds.keys():
-            accumulator.kinds[name] = [torch.zeros_like(weight) for weight in self.weights()]
+            accumulator.kinds[name] = [torch.zeros_like(weight) for weight in self.weights]
         kinds = {name: accumulator.kinds[name] for name in names}
         for gradients in kinds.values():
             self._average(gradients)
@@ -164,7 +170,7 @@ class Updater:
 
     def clip(self) -> None:
         """Clips the gradient; to be called when a scaled gradient has been unscaled."""
-        weights = self.weights()
+        weights = self.weights
         self._norm = norm([w.grad for w in weights if w.grad is not None])
         if self.optimization.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(weights, self.optimization.clip_norm, self._norm)

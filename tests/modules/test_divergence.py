@@ -6,7 +6,7 @@ import torch
 from rlr.estimators import DDPO
 from rlr.estimators.divergence import Penalty, path_divergence
 from rlr.models import Guidance
-from rlr.modules import alignment
+from rlr.modules import round_log
 from rlr.modules.progress import passed
 from rlr.rollout import Rollout
 from rlr.samplers import DDIM
@@ -118,7 +118,7 @@ def test_logging_changes_nothing():
 
 def test_what_is_logged_is_the_mean_over_the_batch(monkeypatch):
     taken = []
-    monkeypatch.setattr(alignment, "path_divergence", lambda *args: taken.append(path_divergence(*args)) or taken[-1])
+    monkeypatch.setattr(round_log, "path_divergence", lambda *args: taken.append(path_divergence(*args)) or taken[-1])
     found = logged_in(remembering(log_kl_every=2), 2)
     assert taken[0].shape == (4,)
     assert found == [None, pytest.approx(taken[0].mean().item())]
