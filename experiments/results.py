@@ -1,4 +1,9 @@
-"""Rows that were measured, in a CSV file that is whole at every moment."""
+"""Rows that were measured, in a CSV file that is whole at every moment.
+
+This is not a :class:`~rlr.io.keyed_file.KeyedFile`, which finds one value by a hash of its key, for programs alone. The rows are
+what tables and figures quote: they are committed, read in a diff and opened in a spreadsheet, a run has several, and those of an
+earlier command must stay visible until they are measured again.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

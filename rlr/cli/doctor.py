@@ -10,6 +10,7 @@ from rlr.cli.examination import Examination, examine
 from rlr.cli.fitting import Fit, changes, needs
 from rlr.cli.machine import Memory
 from rlr.cli.run_folder import RUNS
+from rlr.evaluation.report import Table
 from rlr.evaluation.vbench import weights as vbench
 from rlr.evaluation.vbench.dimensions import SIX
 from rlr.io.inventory import Source, without_weights
@@ -164,9 +165,10 @@ def _parts(footprint: Footprint, total: int) -> Iterator[tuple[str, int]]:
 
 def _estimators(needed: Mapping[str, tuple[int, int]], there: int) -> Iterator[str]:
     """Yields the table of estimators."""
-    yield from ("", f"  {'by estimator':<38} {'as configured':>14} {'checkpoint_steps':>17}")
-    for name, sizes in needed.items():
-        yield f"  {name:<38} {_size(sizes[0]):>14} {_size(sizes[1]):>17}  {Fit(sizes[0], there).word}"
+    head = ("by estimator", "as configured", "checkpoint_steps", "")
+    rows = [(name, *map(_size, sizes), Fit(sizes[0], there).word) for name, sizes in needed.items()]
+    yield ""
+    yield from (f"  {line}" for line in Table("Memory by estimator", head, rows).text().splitlines())
 
 
 def _verdict(fit: Fit, device: Memory) -> str:

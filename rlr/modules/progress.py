@@ -32,4 +32,4 @@ def passed(before: int, now: int, every: int | None) -> bool:
     The one rule for "every n updates". A batch may bring several updates, and several batches one, so the count may skip the
     multiple itself and may stand still.
     """
-    return bool(every) and now // every > before // every
+    return every is not None and every > 0 and now // every > before // every
