@@ -49,7 +49,9 @@ def noted(folder: Path, name: str) -> Sequence[str] | None:
 # ---------------------------------------------------------------- SLURM
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(143, ["requeue", "417"]), (0, None), (1, None), (2, None), (137, None)])
+@pytest.mark.parametrize(
+    ("status", "requeued"), [(143, ["requeue", "417"]), (0, None), (1, None), (2, None), (137, None)]
+)
 def test_slurm_queues_a_job_again_after_a_preemption_alone(
     status: int, requeued: Sequence[str] | None, stub: Stub, start: Start, tmp_path: Path
 ) -> None:
@@ -92,7 +94,9 @@ def test_slurm_says_what_is_missing(
 
 
 def test_slurm_sends_the_signal_that_ends_a_run_and_may_queue_the_job_again() -> None:
-    options = [line.split()[1] for line in (SCRIPTS / "slurm.sh").read_text().splitlines() if line.startswith("#SBATCH")]
+    options = [
+        line.split()[1] for line in (SCRIPTS / "slurm.sh").read_text().splitlines() if line.startswith("#SBATCH")
+    ]
     assert {"--signal=TERM@120", "--requeue", "--open-mode=append"} <= set(options)
 
 
