@@ -1,4 +1,4 @@
-"""A process of a job dies, fails, or is told to end: all end with the reason within a minute, and the job resumes."""
+"""A process of a job dies, fails, or gets SIGTERM: all end with the reason within a minute, and the job resumes."""
 
 import os
 import signal
@@ -40,18 +40,18 @@ class Signal(Callback):
 
 
 class Raising(Level):
-    """A reward that raises once it is told to."""
+    """A reward that raises once it is armed."""
 
-    told = False
+    armed = False
 
     def forward(self, samples: Tensor, prompts: Sequence[str]) -> Tensor:
-        if self.told:
+        if self.armed:
             raise KeyError("no such caption")
         return super().forward(samples, prompts)
 
 
-class Tell(Callback):
-    """Tells the reward of one process of the job to raise in an update, and notes that it does."""
+class Arm(Callback):
+    """Arms the reward of one process of the job in an update, and notes that it does."""
 
     def __init__(self, rank: int, update: int, note: str) -> None:
         self.rank, self.update, self.note = rank, update, note
@@ -59,7 +59,7 @@ class Tell(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         if (trainer.global_rank, trainer.global_step) == (self.rank, self.update):
             Path(self.note).touch()
-            pl_module.reward.told = True
+            pl_module.reward.armed = True
 
 
 def in_job(folder: Path, options: tuple[str, ...], rank: int) -> None:
@@ -122,7 +122,7 @@ def test_a_job_ends_with_its_reason_within_a_minute_after_a_process_dies(rank: i
 def test_a_job_ends_with_its_reason_within_a_minute_after_a_reward_raises_in_one_process(
     rank: int, tmp_path: Path
 ) -> None:
-    config(tmp_path, "Tell", rank=rank, update=2, note=tmp_path / "fault")
+    config(tmp_path, "Arm", rank=rank, update=2, note=tmp_path / "fault")
     assert statuses_after(tmp_path) == [2, 2]
     assert stated(tmp_path, rank).startswith("error: the reward Raising: expected scores, got KeyError: ")
     assert stated(tmp_path, 1 - rank).startswith(f"error: process {1 - rank} of 2 lost another one, and the job ends")
