@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -71,6 +72,8 @@ VIDEOS = {
 
 FAMILIES = ("sd35", "flux", "flux2", "qwen", "zimage")
 """The rectified flows that every method and every judge has a config for."""
+ALIGNED = (*FAMILIES, "sdxl", "wan", "ltx", "hunyuan15", "cogvideox")
+"""The models whose configs say which numbers are published and which are ours."""
 JUDGES = ("ocr", "geneval")
 """Rewards without a gradient that read the image."""
 WITHOUT_GRADIENT = ("rlr", "half_order", "grpo", "nft", "awm")
@@ -197,9 +200,36 @@ def test_there_is_a_config_for_every_row_of_the_table():
     }
     presets = {f"tiny_rlr_{name}" for name in ("paper", "half_order", "official")}
     flows = {f"{model}_{method}_pickscore" for model in FAMILIES for method in (*WITHOUT_GRADIENT, "draft")}
+    videos = {f"{model}_{method}_pickscore" for model in ("wan", "ltx") for method in (*WITHOUT_GRADIENT, "draft")}
     judged = {f"{model}_{method}_{judge}" for model in FAMILIES for method in WITHOUT_GRADIENT for judge in JUDGES}
-    assert rows | clips | tiny | presets | flows | judged | {"sd14_rlr_jpeg"} <= {path.stem for path in ALIGNMENTS}
+    required = rows | clips | tiny | presets | flows | videos | judged | {"sd14_rlr_jpeg"}
+    assert required <= {path.stem for path in ALIGNMENTS}
     assert judged > STEPPED
+
+
+def comment(path: Path) -> str:
+    return " ".join(line.lstrip("#").strip() for line in path.read_text().splitlines() if line.startswith("#"))
+
+
+def says_whose_numbers(text: str) -> bool:
+    return re.search(r"\b(publish(ed|es)(?! weights)|ours)\b", text, re.IGNORECASE) is not None
+
+
+def sources(path: Path) -> set[Path]:
+    """A config, and the parts and bases that it names, and those name."""
+    body = "".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("#"))
+    named = [path.parent / file for file in re.findall(r"[\w/]+\.yaml", body)]
+    return {path}.union(*map(sources, named))
+
+
+def test_configs_of_the_models_that_peers_align_say_whose_numbers_they_have():
+    configs = [path for path in CONFIGS if path.stem.partition("_")[0] in ALIGNED]
+    assert {path.stem.partition("_")[0] for path in configs} == set(ALIGNED)
+    files = set().union(*map(sources, configs))
+    assert ROOT / "configs" / "image" / "parts" / "rlr.yaml" in files
+    assert sorted(name(file) for file in files if not says_whose_numbers(comment(file))) == []
+    assert not says_whose_numbers("Not run on the published weights.")
+    assert says_whose_numbers("Ours: the learning rate.")
 
 
 def test_every_part_is_used():
