@@ -82,7 +82,7 @@ demo-video: install ## the same for videos: align the built-in text-to-video mod
 	$(PYTHON) -m rlr.cli.demo --config configs/video/tiny_rlr.yaml --out runs/demo-video \
 		--updates 32 --prompts 60 --every 16 $(ARGS)
 
-bench: install ## time and memory of a step of each estimator; SHAPE=sd14 for full size, ARGS for the rest
+bench: install ## time and memory of a step of each estimator; SHAPE=sd14, sd35 or wan1.3b for full size, ARGS for the rest
 	$(PYTHON) -m experiments.cost.step --shape $(SHAPE) $(ARGS)
 
 eval-vbench: install ## VBench of RUN=runs/mine or CKPT (CONFIG, PROMPTS, SAMPLES, ARGS), or of the videos in the folder VIDEOS

@@ -21,12 +21,12 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 from experiments.cost.cases import CASES, SEED
-from experiments.cost.shapes import write
+from experiments.cost.shapes import SHAPES
 from experiments.cost.step import Bench, say
 from rlr.analysis.measure import peak_bytes
 from rlr.chain import Chain
 from rlr.evaluation import provenance
-from rlr.models import Guidance, LoRA, StableDiffusion
+from rlr.models import Guidance
 from rlr.models.base import DiffusionModel
 from rlr.modules.memory import Memory
 from rlr.modules.speed import Compile, Speed
@@ -83,7 +83,7 @@ class Measured:
         if given.shape == "builtin":
             model: DiffusionModel = Tiny(dtype=option.dtype)
         else:
-            model = StableDiffusion(str(folder), dtype=option.dtype, trainable=LoRA())
+            model = SHAPES[given.shape].model(str(folder), option.dtype)
         option.prepare(model)
         chain = option.memory.chain(Guidance(model, 4.0), DDIM(given.steps, eta=1.0)).to(given.device).eval()
         self.bench = Bench(chain, given.batch, 1)
@@ -143,9 +143,11 @@ def line(name: str, plain: Measured, other: Measured, repeats: int) -> str:
 def options(args: Sequence[str] | None) -> Namespace:
     """Returns the options."""
     parser = ArgumentParser("python -m experiments.cost.options", description=(__doc__ or "").partition("\n")[0])
-    shapes = ["builtin", "tiny", "sd14"]
     parser.add_argument(
-        "--shape", choices=shapes, default="builtin", help="the model; tiny and sd14 are random (%(default)s)"
+        "--shape",
+        choices=["builtin", "tiny", "sd14"],
+        default="builtin",
+        help="the model; the others are random (%(default)s)",
     )
     parser.add_argument(
         "--estimator", default="HalfOrder(1), every step", help="of experiments.cost.cases (%(default)s)"
@@ -169,7 +171,7 @@ def main(args: Sequence[str] | None = None) -> None:
     say("| option | s / update | over plain | first update, s | peak MiB (plain) | difference of the gradient |")
     say("|---|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) if given.shape == "builtin" else write(given.shape, Path(place), torch.float32)
+        folder = Path(place) if given.shape == "builtin" else SHAPES[given.shape].write(Path(place), torch.float32)
         plain = Measured(given, Option(), folder)
         plain.seconds()
         for name, option in OPTIONS.items():

@@ -16,21 +16,15 @@ import torch
 import transformers
 
 from experiments.cost.cases import CASES, SEED, Case, Needs
-from experiments.cost.shapes import SHAPES, write
+from experiments.cost.shapes import SHAPES
 from rlr.analysis.measure import Passes, counted, peak_bytes, seconds
 from rlr.chain import Chain
 from rlr.evaluation import provenance
 from rlr.io.json_file import write_json
-from rlr.models import Guidance, LoRA, StableDiffusion
+from rlr.models import Guidance
+from rlr.objective import Objective
 from rlr.rewards import Brightness
-from rlr.rewards.base import Scores
-from rlr.rollout import Objective
-from rlr.samplers import DDIM
-
-DEFAULTS = {
-    "tiny": {"batch": 8, "steps": 20, "dtype": "float32"},
-    "sd14": {"batch": 4, "steps": 20, "dtype": "bfloat16"},
-}
+from rlr.rewards.base import Reward
 
 
 @dataclass(frozen=True)
@@ -64,14 +58,13 @@ class Units:
 class Bench:
     """A chain with an objective and everything that an update takes."""
 
-    def __init__(self, chain: Chain, batch: int, repeats: int) -> None:
+    def __init__(self, chain: Chain, batch: int, repeats: int, reward: Reward | None = None) -> None:
         self.chain, self.batch, self.repeats = chain, batch, repeats
         self.device = chain.model.device
         self.prompts = ["a red circle left of a blue square"] * batch
         self.noises = chain.draw(range(batch))
         self.optimizer = torch.optim.AdamW(chain.model.trainable.values(), 1e-6)
-        reward = Brightness()
-        self.objective: Objective = lambda x, prompts: Scores(reward(chain.model.decode(x), prompts))
+        self.objective = Objective(chain.model, reward or Brightness()).of_frames()
 
     def update(self, case: Case) -> None:
         """Does one update."""
@@ -146,27 +139,27 @@ def options(args: Sequence[str] | None) -> Namespace:
     """Returns the options, with the shape's own defaults where none were given."""
     parser = ArgumentParser("python -m experiments.cost.step", description="Time and memory of an update by estimator.")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="tiny", help="size of the networks (%(default)s)")
-    parser.add_argument("--batch", type=int, help="samples of an update (tiny 8, sd14 4)")
-    parser.add_argument("--steps", type=int, help="steps of the chain (20)")
-    parser.add_argument("--dtype", help="type of the frozen weights (tiny float32, sd14 bfloat16)")
+    parser.add_argument("--batch", type=int, help="samples of an update (by default that of the shape)")
+    parser.add_argument("--steps", type=int, help="steps of the chain (by default that of the shape)")
+    parser.add_argument("--dtype", help="type of the frozen weights (by default that of the shape)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="updates timed; the median counts (%(default)s)")
     parser.add_argument("--only", nargs="*", help="only estimators with one of these in their name")
     parser.add_argument("--checkpoint", action="store_true", help="replayed steps keep their input only")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the JSON file (%(default)s)")
     found = parser.parse_args(args)
-    for name, value in DEFAULTS[found.shape].items():
+    for name in ("batch", "steps", "dtype"):
         if getattr(found, name) is None:
-            setattr(found, name, value)
+            setattr(found, name, getattr(SHAPES[found.shape], name))
     return found
 
 
 def build(given: Namespace) -> Chain:
-    """Returns the chain to be timed: random weights, LoRA on the attention, guidance."""
+    """Returns the chain to be timed: random weights, a LoRA, guidance."""
+    shape = SHAPES[given.shape]
     with tempfile.TemporaryDirectory() as folder:
-        path = write(given.shape, Path(folder), getattr(torch, given.dtype))
-        model = StableDiffusion(str(path), dtype=given.dtype, trainable=LoRA())
-    chain = Chain(Guidance(model, 4.0), DDIM(given.steps, eta=1.0), given.checkpoint)
+        model = shape.model(str(shape.write(Path(folder), getattr(torch, given.dtype))), given.dtype)
+    chain = Chain(Guidance(model, shape.guidance), shape.sampler(given.steps), given.checkpoint)
     return chain.to(given.device).eval()
 
 
@@ -183,7 +176,7 @@ def main(args: Sequence[str] | None = None) -> None:
     for library in (diffusers, transformers):
         library.utils.logging.set_verbosity_error()
         library.utils.logging.disable_progress_bar()
-    bench = Bench(build(given), given.batch, given.repeats)
+    bench = Bench(build(given), given.batch, given.repeats, SHAPES[given.shape].reward())
     where = provenance.device(bench.device)
     say(f"{given.shape}, T = {given.steps}, batch {given.batch}, {given.dtype}, {where}, {provenance.now()}\n")
     say(table([]))

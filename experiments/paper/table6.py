@@ -11,7 +11,7 @@ from statistics import fmean
 import torch
 
 from experiments.base import Experiment, Figure, Row, Run, Table
-from experiments.cost.shapes import write
+from experiments.cost.shapes import SHAPES
 from experiments.settings import SD14, TINY, Setting
 from experiments.summary import grouped
 from rlr.analysis.measure import peak_bytes
@@ -19,7 +19,7 @@ from rlr.analysis.offload_stats import Bytes, CountedOffload
 from rlr.chain import Chain
 from rlr.estimators import DDPO, RLR, AlignProp, AllSteps, FirstOrder, HalfOrderRLR, LookAhead
 from rlr.estimators.base import Estimator
-from rlr.models import Guidance, LoRA, StableDiffusion
+from rlr.models import Guidance
 from rlr.models.base import DiffusionModel
 from rlr.objective import Objective as Scored
 from rlr.rewards import Brightness, Reward
@@ -54,8 +54,8 @@ class Workload:
 def random_sd14() -> DiffusionModel:
     """Returns Stable Diffusion 1.4 with random weights in bfloat16: memory does not depend on their values."""
     with tempfile.TemporaryDirectory() as folder:
-        path = write("sd14", Path(folder), torch.bfloat16)
-        return StableDiffusion(str(path), dtype="bfloat16", trainable=LoRA())
+        shape = SHAPES["sd14"]
+        return shape.model(str(shape.write(Path(folder), torch.bfloat16)), "bfloat16")
 
 
 WORKLOADS = {

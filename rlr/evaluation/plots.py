@@ -185,11 +185,11 @@ class Trace(Plot):
 
     Args:
         across_scale: Chooses the horizontal axis.
-        moments: The moment of each point, such as a number of updates.
+        moments: For each line, the moment of each point, such as a number of updates.
     """
 
     across_scale: Scale = Level()  # noqa: RUF009 - frozen
-    moments: Sequence[float] = ()
+    moments: Sequence[Sequence[float]] = ()
 
     @cached_property
     def across(self) -> Axis:
@@ -198,7 +198,8 @@ class Trace(Plot):
 
     def points(self, line: Line) -> list[Point]:
         """Returns the marked values of a line, each with its moment."""
-        found = zip(line.at, line.values, self.moments, strict=True)
+        moments = self.moments[list(self.lines).index(line)]
+        found = zip(line.at, line.values, moments, strict=True)
         return [
             Point(
                 round(self._x(x), 1),

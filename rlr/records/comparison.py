@@ -13,6 +13,7 @@ from rlr.io.atomic import write_whole
 from rlr.io.csv_file import to_csv
 from rlr.io.terminal import duration
 from rlr.records.gallery import sample, score
+from rlr.records.gold import GOLD, gold_comparison
 from rlr.records.groups import Group, differing, grouped
 from rlr.records.paired import Difference, Key, differences, measured_keys, scores, standard_error
 from rlr.records.record import Record, Sheet
@@ -21,6 +22,10 @@ from rlr.records.table import runs
 
 PAGE = "index.html"
 BANDS = "Lines are means over the runs of a group, which differ only in seeds; bands reach from the lowest to the highest of them."
+EXPLOITED = (
+    "Of a group, the first run. Where a measurement gets worse while the trained reward still rises, the trained reward is "
+    "exploited. At equal reward the run with the better measurement is the better one."
+)
 PAIRED = (
     "The same prompts and noises on both sides. The interval is a percentile bootstrap over prompts (10,000 resamples) of the "
     "paired difference of the means over seeds; ± is the standard error of the difference over training seeds."
@@ -66,11 +71,12 @@ def comparison_page(groups: Sequence[Group], found: Sequence[Difference]) -> str
     lead = (
         f"{number} runs in {len(groups)} group{'s'[: len(groups) != 1]}: {', '.join(group.name for group in groups)}."
     )
-    curves_ = plots(groups)
+    curves_, gold = plots(groups), gold_comparison({group.name: group.records[0] for group in groups})
     blocks: list[Block] = [
         _summary(groups),
         *([_paired(groups[0], found)] if found else []),
         *([Plots("Curves", curves_, BANDS)] if curves_ else []),
+        *([Plots(GOLD, gold, EXPLOITED)] if gold else []),
         *_galleries(groups),
         *_settings(groups),
     ]

@@ -3,14 +3,25 @@
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from rlr.evaluation.plots import Line, Trace, value
-from rlr.evaluation.scales import Level
+from rlr.evaluation.scales import Level, Scale
 from rlr.records.curves import prompts_called, scale_of
 from rlr.records.record import TRAINING, Record
 
+GOLD = "What is not trained, against the trained reward"
+"""The heading of these plots on a page."""
 LEAST = 2
 """The fewest evaluations of which a path is drawn."""
+
+
+class Path(NamedTuple):
+    """A measurement at the evaluations of a run, and the trained reward at the same ones."""
+
+    updates: list[float]
+    gold: list[float]
+    proxy: list[float]
 
 
 def gold_plots(record: Record) -> list[Trace]:
@@ -20,35 +31,77 @@ def gold_plots(record: Record) -> list[Trace]:
     smoothed.
     """
     return [
-        trace
-        for (name, label), rows in record.measured.items()
-        if label != record.reward and name != TRAINING and (trace := _trace(record, name, label, rows))
+        _trace(key, {key[1]: (record, path)}, 1, _note(key[1], path))
+        for key in _measured(record)
+        if (path := _path(record, *key))
     ]
 
 
-def _trace(record: Record, name: str, label: str, rows: Sequence[Mapping[str, str]]) -> Trace | None:
-    gold, proxy = _by_update(rows), _proxy(record, name)
-    updates = sorted(update for update in gold if update in proxy)
-    if len(updates) < LEAST:
-        return None
-    line = Line(label, [proxy[u] for u in updates], [gold[u] for u in updates], color=1, points=True)
-    scale = scale_of(record, name, record.reward) if (name, record.reward) in record.measured else Level(record.spread)
+def gold_comparison(runs: Mapping[str, Record]) -> list[Trace]:
+    """Returns, for each such measurement, the paths of several runs in one plot, if all are trained with one reward.
+
+    Args:
+        runs: The runs by the names of their lines.
+    """
+    if len({record.reward for record in runs.values()}) > 1:
+        return []
+    keys = dict.fromkeys(key for record in runs.values() for key in _measured(record))
+    traces = []
+    for key in keys:
+        paths = {name: (record, path) for name, record in runs.items() if (path := _path(record, *key))}
+        if len(paths) > 1:
+            traces.append(_trace(key, paths, 0, "One point for each evaluation, joined in their order."))
+    return traces
+
+
+def _measured(record: Record) -> list[tuple[str, str]]:
+    """Returns the measurements on held-out prompts besides the trained reward, by the name of the prompts and their own."""
+    return [key for key in record.measured if key[0] != TRAINING and key[1] != record.reward]
+
+
+def _trace(key: tuple[str, str], paths: Mapping[str, tuple[Record, Path]], color: int, note: str) -> Trace:
+    """Returns the paths of one measurement by the names of their lines.
+
+    Args:
+        key: The name of the prompts, and that of the measurement.
+        paths: The runs and their paths.
+        color: The color of the first line.
+        note: The text below.
+    """
+    name, label = key
+    record, _ = next(iter(paths.values()))
     return Trace(
         f"{label} against the trained reward, {prompts_called(name)}",
-        [line],
+        [Line(line, p.proxy, p.gold, color=color + i, points=True) for i, (line, (_, p)) in enumerate(paths.items())],
         scale_of(record, name, label),
         record.reward,
-        _note(label, updates, gold),
-        across_scale=scale,
-        moments=updates,
+        note,
+        across_scale=_proxy_scale(record, name),
+        moments=[path.updates for _, path in paths.values()],
     )
 
 
-def _note(label: str, updates: Sequence[float], gold: Mapping[float, float]) -> str:
-    low, high = (choose(updates, key=lambda u: gold[u]) for choose in (min, max))
+def _path(record: Record, name: str, label: str) -> Path | None:
+    """Returns the path of a measurement, or None if there are too few evaluations."""
+    gold, proxy = _by_update(record.measured.get((name, label), [])), _proxy(record, name)
+    updates = sorted(update for update in gold if update in proxy)
+    if len(updates) < LEAST:
+        return None
+    return Path(updates, [gold[u] for u in updates], [proxy[u] for u in updates])
+
+
+def _proxy_scale(record: Record, name: str) -> Scale:
+    key = (name, record.reward)
+    return scale_of(record, *key) if key in record.measured else Level(record.spread)
+
+
+def _note(label: str, path: Path) -> str:
+    """Returns in words where a measurement is highest and lowest."""
+    found = list(zip(path.gold, path.updates, strict=True))
+    (least, low), (most, high) = (choose(found, key=lambda pair: pair[0]) for choose in (min, max))
     return (
-        f"One point for each evaluation, joined in their order from update {updates[0]:g} to {updates[-1]:g}. {label} is highest "
-        f"after update {high:g} ({value(gold[high])}), and lowest after {low:g} ({value(gold[low])}). Where it gets worse while "
+        f"One point for each evaluation, joined in their order from update {path.updates[0]:g} to {path.updates[-1]:g}. {label} is "
+        f"highest after update {high:g} ({value(most)}), and lowest after {low:g} ({value(least)}). Where it gets worse while "
         "the trained reward still rises, the trained reward is exploited."
     )
 

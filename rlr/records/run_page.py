@@ -13,7 +13,7 @@ from rlr.io.atomic import write_whole
 from rlr.io.terminal import duration
 from rlr.records.curves import cost_plots, further_plots, other_plots, reward_plot, term_plots
 from rlr.records.gallery import gallery
-from rlr.records.gold import gold_plots
+from rlr.records.gold import GOLD, gold_plots
 from rlr.records.record import CONFIG, METRICS, Record
 
 PAGE = "index.html"
@@ -52,7 +52,7 @@ def run_page(record: Record) -> str:
         *_tiles(record),
         *(gallery(sheet) for sheet in record.sheets),
         *_plots("During training", [reward_plot(record), *other_plots(record)]),
-        *_plots("What is not trained, against the trained reward", gold_plots(record)),
+        *_plots(GOLD, gold_plots(record)),
         *_tables(record),
         *_plots("The gradient", term_plots(record)),
         *_plots("Cost", cost_plots(record)),

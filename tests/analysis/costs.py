@@ -1,7 +1,13 @@
-"""What a round of each estimator costs on the built-in model: ``python -m tests.analysis.costs`` writes ``costs.json`` again."""
+"""What a round of each estimator costs on the built-in model: ``python -m tests.analysis.costs`` writes ``costs.json`` again.
+
+It prints the time of each as a ratio to that of ``FirstOrder(1)`` in the same run. A ratio depends on the machine and on what else it
+does, so it is not committed, and nothing fails for it.
+"""
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -130,6 +136,16 @@ class World:
             peak = peak_bytes(lambda: scored.append(self.round(estimator)), torch.device("cpu"))
         return Costs(passes.forward, passes.backward, len(texts), sum(texts), *scored, peak)
 
+    def seconds(self, make: Callable[[], Estimator], repeats: int = 3) -> float:
+        """Returns the least CPU seconds of a round, of several rounds."""
+        times = []
+        for _ in range(repeats):
+            with self._reset():
+                began = time.process_time()
+                self.round(make())
+                times.append(time.process_time() - began)
+        return min(times)
+
     @contextmanager
     def _reset(self) -> Iterator[None]:
         self.chain.model.model.text._cache.clear()
@@ -159,10 +175,18 @@ def encoding(chain: Chain) -> Iterator[list[int]]:
         hook.remove()
 
 
+def ratios(world: World, names: Sequence[str], unit: str = "FirstOrder(1)") -> Mapping[str, float]:
+    """Returns the time of a round of each estimator over that of one of them."""
+    one = world.seconds(CASES[unit])
+    return {name: 1.0 if name == unit else world.seconds(CASES[name]) / one for name in names}
+
+
 def write(names: Sequence[str] = tuple(CASES)) -> None:
-    """Measures and writes the file."""
+    """Measures, writes the file, and prints the ratios of the times."""
     world = World()
     write_json(FILE, {name: asdict(world.costs(CASES[name])) for name in names})
+    for name, ratio in ratios(world, names).items():
+        sys.stdout.write(f"{ratio:6.2f} times FirstOrder(1): {name}\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from rlr import estimators
 from rlr.estimators import Estimator, HalfOrder
 from rlr.estimators.base import Estimator as Base
-from tests.analysis.costs import CASES, COMMAND, FILE, Costs, World
+from tests.analysis.costs import CASES, COMMAND, FILE, Costs, World, ratios
 
 COMMITTED = json.loads(FILE.read_text())
 
@@ -43,6 +43,15 @@ def test_every_estimator_has_committed_costs():
     }
     assert not missing
     assert COMMITTED.keys() == CASES.keys()
+
+
+def test_times_are_ratios_to_one_estimator_of_the_same_run(world):
+    """They are reported, and no law holds them: only that each is one, and that the weights are as before."""
+    start = {name: weight.clone() for name, weight in world.start.items()}
+    found = ratios(world, ["FirstOrder(1)", "HalfOrder(1)"])
+    assert found["FirstOrder(1)"] == 1
+    assert found["HalfOrder(1)"] > 0
+    assert all(weight.equal(start[name]) for name, weight in world.chain.model.trainable.items())
 
 
 def test_a_pass_more_and_a_graph_more_are_noticed(world):

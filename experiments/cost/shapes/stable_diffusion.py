@@ -1,16 +1,19 @@
-"""Base models of given sizes with random weights: time and memory of a step do not depend on the weights."""
+"""The sizes of the built-in model and of Stable Diffusion 1.4."""
 
-from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from experiments.cost.shapes.base import Shape
+from rlr.models import LoRA, StableDiffusion
+from rlr.models.base import DiffusionModel
+from rlr.rewards import Brightness
+from rlr.samplers import DDIM
 from rlr.toy.pretraining.denoiser import DIFFUSION, build_text_encoder, build_unet
 from rlr.toy.world.tokenizer import build_tokenizer
 
-LATENT, SD14_WORDS, SD14_WIDTH = 4, 49408, 768
+WORDS, WIDTH = 49408, 768
 
 
 def tiny() -> StableDiffusionPipeline:
@@ -31,7 +34,7 @@ def sd14() -> StableDiffusionPipeline:
     """Returns Stable Diffusion 1.4's networks: 512 × 512 pixels, latents 4 × 64 × 64, 860 M weights in the U-Net."""
     tokens = build_tokenizer()
     tokens.model_max_length = 77
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=SD14_WIDTH, attention_head_dim=8)
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=WIDTH, attention_head_dim=8)
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -40,9 +43,9 @@ def sd14() -> StableDiffusionPipeline:
         sample_size=512,
     )
     text = CLIPTextConfig(
-        vocab_size=SD14_WORDS,
-        hidden_size=SD14_WIDTH,
-        intermediate_size=4 * SD14_WIDTH,
+        vocab_size=WORDS,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
         num_hidden_layers=12,
         num_attention_heads=12,
         bos_token_id=tokens.bos_token_id,
@@ -50,16 +53,6 @@ def sd14() -> StableDiffusionPipeline:
         pad_token_id=tokens.pad_token_id,
     )
     return _pipeline(unet, vae, CLIPTextModel(text), tokens, {**DIFFUSION, "prediction_type": "epsilon"})
-
-
-SHAPES = {"tiny": tiny, "sd14": sd14}
-
-
-def write(shape: str, folder: Path, dtype: torch.dtype) -> Path:
-    """Writes the pipeline of a shape, with weights drawn from seed 0, and returns its folder."""
-    torch.manual_seed(0)
-    SHAPES[shape]().to(dtype).save_pretrained(folder)
-    return folder
 
 
 def _pipeline(unet: Any, vae: Any, text: Any, tokens: Any, diffusion: dict[str, Any]) -> StableDiffusionPipeline:
@@ -73,3 +66,15 @@ def _pipeline(unet: Any, vae: Any, text: Any, tokens: Any, diffusion: dict[str, 
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def _model(path: str, dtype: Any) -> DiffusionModel:
+    return StableDiffusion(path, dtype=dtype, trainable=LoRA())
+
+
+def _sampler(steps: int) -> DDIM:
+    return DDIM(steps, eta=1.0)
+
+
+TINY = Shape(tiny, _model, _sampler, Brightness, guidance=4.0, batch=8, steps=20, dtype="float32")
+SD14 = Shape(sd14, _model, _sampler, Brightness, guidance=4.0, batch=4, steps=20, dtype="bfloat16")
