@@ -1,6 +1,7 @@
 """The files around the package: what they promise, and that they agree with each other."""
 
 import ast
+import hashlib
 import json
 import multiprocessing
 import os
@@ -116,6 +117,29 @@ def test_the_bill_of_materials_holds_every_locked_package_with_its_hashes(tmp_pa
     for name, lines in locked.items():
         hashes = {entry["content"] for place in listed[name]["externalReferences"] for entry in place["hashes"]}
         assert hashes == set(re.findall(r"sha256:([0-9a-f]{64})", "\n".join(lines)))
+
+
+def test_a_release_has_the_hashes_of_its_archives_and_of_the_bill_of_materials(tmp_path: Path) -> None:
+    """The command that hashes runs on a small folder; a file that is changed afterwards is found."""
+    dry = subprocess.run(["make", "-n", "release"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = dry.replace("\\\n", " ").splitlines()
+    places = [
+        next(i for i, line in enumerate(lines) if word in line) for word in ("cyclonedx_py", "uv build", "sha256sum")
+    ]
+    assert places == sorted(places)
+    assert "rm -f dist/*.whl dist/*.tar.gz dist/SHA256SUMS" in lines
+    dist = tmp_path / "dist"
+    dist.mkdir()
+    names = {"rlr-1-py3-none-any.whl", "rlr-1.tar.gz", "rlr.cdx.json"}
+    for name in names:
+        (dist / name).write_text(name)
+    subprocess.run(["sh", "-c", lines[places[-1]]], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    found = dict(reversed(line.split()) for line in (dist / "SHA256SUMS").read_text().splitlines())
+    assert found == {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    check = ["sha256sum", "--check", "--status", "SHA256SUMS"]
+    assert subprocess.run(check, cwd=dist, check=False).returncode == 0
+    (dist / "rlr-1.tar.gz").write_text("another")
+    assert subprocess.run(check, cwd=dist, check=False).returncode == 1
 
 
 def requirements() -> dict[str, list[str]]:

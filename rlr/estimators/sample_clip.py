@@ -21,7 +21,7 @@ from rlr.rollout import Rollout
 class SampleClip:
     r"""Bounds the norm of the gradient of each sample by a quantile of those of earlier rollouts.
 
-    Each state :math:`x_j` has its own quantile; the first rollout uses its own.
+    Each state :math:`x_j` has its own quantile; the first rollout uses its own. Gradients of 0 do not count.
 
     Args:
         quantile: The quantile in (0, 1]; 0.5 is the median.
@@ -49,7 +49,9 @@ class SampleClip:
         norms = gradients.flatten(1).norm(dim=1)
         everyone = gather(norms.detach()).flatten().double().cpu()
         known = torch.cat(self.seen.of(j) or [everyone])
-        self.seen.add(j, everyone[everyone.isfinite()])
+        # a value that has learned nothing yet has no slope, and says nothing about the norms that are usual
+        if len(usual := everyone[everyone.isfinite() & (everyone > 0)]):
+            self.seen.add(j, usual)
         factor = (known.quantile(self.quantile).to(norms) / norms.clamp_min(1e-30)).clamp(max=1)
         return gradients * factor.view(-1, *[1] * (gradients.ndim - 1))
 

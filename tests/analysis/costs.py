@@ -1,7 +1,7 @@
 """What a round of each estimator costs on the built-in model: ``python -m tests.analysis.costs`` writes ``costs.json`` again.
 
-It prints the time of each as a ratio to that of ``FirstOrder(1)`` in the same run. A ratio depends on the machine and on what else
-it does, so it is not committed, and nothing fails for it.
+It prints the time of each as a ratio to that of ``FirstOrder(1)`` in the same run. A ratio depends on the machine and on what
+else it does, so it is not committed, and nothing fails for it.
 """
 
 import gc

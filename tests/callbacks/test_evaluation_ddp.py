@@ -27,20 +27,22 @@ class Leave(Callback, Listener):
         torch.save(results.metrics(), self.folder / f"{results.update}_{trainer.global_rank}.pt")
 
 
-def evaluate(folder, batch_size, **settings):
-    """Trains for two updates in float64 and evaluates five prompts."""
+def evaluate(folder, batch_size, number, **settings):
+    """Trains for two updates in float64, validates and evaluates some prompts."""
     folder.mkdir()
     module = align(model=AffineModel(dtype="float64", frozen=False), estimator=Replay(steps=3))
-    data = Prompts(list(WORDS), val=list(WORDS[:5]), batch_size=batch_size)
+    data = Prompts(list(WORDS), val=list(WORDS[:number]), batch_size=batch_size)
     evaluation = Evaluation(metrics=[Level(), Brightness(), Diversity()], every=1, samples=2)
     callbacks = [evaluation, Leave(folder)]
     run(module, data, 2, callbacks=callbacks, default_root_dir=folder, precision="64-true", **settings)
     return json.loads((folder / "evaluation" / "fit" / "results.json").read_text())["sets"]["Prompts"]
 
 
-def test_two_processes_equal_one(tmp_path):
-    one = evaluate(tmp_path / "one", 4)
-    two = evaluate(tmp_path / "two", 2, strategy="ddp_fork", devices=2)
+@pytest.mark.parametrize("number", [1, 5])
+def test_two_processes_equal_one(tmp_path, number):
+    """Also where there are fewer prompts than processes."""
+    one = evaluate(tmp_path / "one", 4, number)
+    two = evaluate(tmp_path / "two", 2, number, strategy="ddp_fork", devices=2)
     for kind in ("scores", "base_scores"):
         assert one[kind].keys() == {"Level", "Brightness", "diversity"}
         for label, values in one[kind].items():

@@ -34,6 +34,14 @@ def test_norms_are_bounded_by_the_quantile_of_earlier_rollouts_and_directions_st
     assert torch.equal(clipped[below], g[below])
 
 
+def test_gradients_of_zero_are_no_measure_of_the_norms() -> None:
+    clip, other = SampleClip(), SampleClip()
+    # as those of a value that is fitted to earlier rollouts, before the first
+    clip(1, torch.zeros(8, 3, 2, dtype=torch.float64))
+    for seed in range(2):
+        assert torch.equal(clip(1, gradients(seed)), other(1, gradients(seed)))
+
+
 def test_each_state_has_its_own_quantile() -> None:
     clip = SampleClip()
     clip(1, 1e-3 * gradients(0))

@@ -3,7 +3,7 @@
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,10 +65,14 @@ class Training(Program):
 
     name = "training"
 
+    def options(self, folder: Path) -> Sequence[str]:
+        """Returns further options for a run in a folder."""
+        return ()
+
     def run(self, folder: Path) -> None:
         keep = "\n  callbacks: [{class_path: Checkpointing, init_args: {every: 1}}, {class_path: EMA, init_args: {decay: 0.5}}]\n"
         config = written(folder, CONFIG.rstrip() + keep)
-        main(["fit", f"--config={config}", f"--trainer.default_root_dir={folder / 'out'}"])
+        main(["fit", f"--config={config}", f"--trainer.default_root_dir={folder / 'out'}", *self.options(folder)])
 
     def go_on(self, folder: Path) -> None:
         if (folder / "out" / "last.ckpt").exists():

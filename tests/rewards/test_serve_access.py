@@ -228,6 +228,33 @@ def test_slow_clients_give_way_to_others():
             client.close()
 
 
+def status_of(connection: http.client.HTTPConnection) -> int:
+    """The status of the answer to one more request of a connection, which stays open unless the server closes it."""
+    connection.request("GET", "/health")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def test_one_connection_more_than_the_limit_is_refused_until_another_ends():
+    """Silent ones count; those that are open are answered, and a place that becomes free is given away."""
+    app = serve.application(serve.Service(Brightness(), torch.device("cpu"), Limits()))
+    with running(app, max_waiting=3) as url, connected(url) as silent:
+        first, second, late = (http.client.HTTPConnection(url.removeprefix("http://"), timeout=60) for _ in range(3))
+        assert [status_of(first), status_of(second), status_of(late)] == [200, 200, 503]
+        late.close()
+        silent.close()
+        # the server notes the end of a connection after its client
+        while status_of(late) == 503:
+            late.close()
+        # the place is taken again
+        with connected(url) as another:
+            another.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert another.recv(4096).startswith(b"HTTP/1.1 503 ")
+        for connection in (first, second, late):
+            connection.close()
+
+
 def test_a_client_in_time_is_not_cut_off():
     with serving(Brightness()) as url:
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)

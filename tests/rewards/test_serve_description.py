@@ -63,10 +63,13 @@ def schema_of(app, token: str | None = None):
 
 APP = application(Service(Moody(), torch.device("cpu"), LIMITS), TOKEN, HOSTS)
 SCHEMA, HEADERS = schema_of(APP, TOKEN)
+CASES = int(os.environ.get("RLR_FUZZ", 200))
+"""The number of cases, of which the ones of ``make test`` are always the same, as in ``tests/hostile/test_fuzz.py``."""
 FAST = settings(
-    max_examples=60 * int(os.environ.get("RLR_FUZZ", 200)) // 200,
+    max_examples=60 * CASES // 200,
     deadline=None,
-    derandomize=True,
+    derandomize=CASES == 200,
+    print_blob=True,
     database=None,
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

@@ -231,7 +231,8 @@ def serve(
 
 def http_settings(max_waiting: int, patience: float) -> dict[str, Any]:
     """Returns the settings of uvicorn that bound how many connections there are, and for how long one may say nothing."""
-    return {"limit_concurrency": max_waiting, "http": impatient(patience), "ws": "none", "access_log": False}
+    # uvicorn counts the connection that asks, and refuses it at the limit
+    return {"limit_concurrency": max_waiting + 1, "http": impatient(patience), "ws": "none", "access_log": False}
 
 
 def check_reach(host: str, port: int, token: Token) -> str | None:

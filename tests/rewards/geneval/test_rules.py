@@ -154,6 +154,19 @@ def test_counting_needs_more_confidence(checks):
     assert scores(checks["counting"], [*three, thing("clock", score=0.901)])[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("dogs", "right"),
+    # one of a confidence that a count does not need is enough, and one below all thresholds is not
+    [([], 1), ([0.3], 1), ([0.5], 0), ([0.5, 0.95], 0)],
+)
+def test_what_is_excluded_must_be_absent_in_every_task(dogs, right):
+    check = Check("a cat, and no dog", "two_object", (Clause("cat", 1),), (Clause("dog", 1),))
+    objects = [thing("cat"), *(thing("dog", score=score) for score in dogs)]
+    # the rules of training do not read it
+    assert scores(check, objects) == (right, 1, 1)
+    assert scores(check, objects[1:]) == (0, 0, 0)
+
+
 # ---------------------------------------------------------------- colors
 
 
