@@ -202,7 +202,7 @@ FILES = {
     "reference image": Reader(pixels, image_files, "reference.png"),
     "image of a run": Reader(lambda path: media(path, "a cat"), image_files, "0000.png"),
     "image of a request": Reader(requested, image_files, "0000.png"),
-    "encoded clips": Reader(
+    "encoded videos": Reader(
         lambda path: EncodedVideos("nowhere", cache=str(path))._kept(([], [])), torch_files, "clips.pt", APPENDED
     ),
     "sizes of a VideoCrafter": Reader(Architecture.read, json_files, "architecture.json"),
