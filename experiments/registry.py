@@ -1,9 +1,9 @@
 """The experiments of the command line."""
 
 from experiments.base import Experiment
-from experiments.board.board import BoardA, BoardB
-from experiments.board.finals import BoardFinalsA, BoardFinalsB
-from experiments.board.tuning import BoardTuningA, BoardTuningB
+from experiments.board.board import BoardA, BoardB, BoardFlow
+from experiments.board.finals import BoardFinalsA, BoardFinalsB, BoardFinalsFlow
+from experiments.board.tuning import BoardTuningA, BoardTuningB, BoardTuningFlow
 from experiments.cost.slopes import Slopes
 from experiments.paper.figure3 import Figure3
 from experiments.paper.figure4 import Figure4
@@ -34,4 +34,7 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     BoardTuningB,
     BoardFinalsB,
     BoardB,
+    BoardTuningFlow,
+    BoardFinalsFlow,
+    BoardFlow,
 )

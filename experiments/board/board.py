@@ -6,15 +6,12 @@ from typing import ClassVar
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
-from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB
+from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB, BoardFinalsFlow
 from experiments.board.report import Board
-from experiments.board.tracks import TRACK_A, TRACK_B
+from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW
 from experiments.marks import CURVE, SAMPLES, marked
 from experiments.methods import Method
 from experiments.settings import Setting
-
-MODEL = "Tiny"
-"""The trained model of all runs."""
 
 
 class BoardExperiment(TrackExperiment):
@@ -39,7 +36,7 @@ class BoardExperiment(TrackExperiment):
         """Returns the run of a method with a learning rate."""
         *on_the_way, end = self.track.points(method)
         run = self.training(setting, method, value, seed, (*on_the_way, end), {"seed": seed})
-        columns: Row = {"model": MODEL, "reward": self.track.target.name}
+        columns: Row = {"model": self.track.model, "reward": self.track.target.name}
         found = marked(run, {**dict.fromkeys(on_the_way, CURVE), end: SAMPLES}, self.track.target)
         return replace(found, measure=lambda: [{**columns, **row} for row in found.measure()])
 
@@ -64,3 +61,12 @@ class BoardB(BoardExperiment):
     title = "Time to reward, track B: a black-box reward"
     note = Board.note(TRACK_B)
     track, finals = TRACK_B, BoardFinalsB
+
+
+class BoardFlow(BoardExperiment):
+    """Track A on the built-in model as a rectified flow."""
+
+    name = "board_flow"
+    title = "Time to reward on a rectified flow"
+    note = Board.note(TRACK_FLOW)
+    track, finals = TRACK_FLOW, BoardFinalsFlow

@@ -9,13 +9,14 @@ from typing import ClassVar
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
 from experiments.board.report import MISSING
-from experiments.board.tracks import TRACK_A, TRACK_B, Track, late_points
+from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, Track, late_points
 from experiments.board.tuning import (
     FINALISTS,
     SEED,
     BoardTuning,
     BoardTuningA,
     BoardTuningB,
+    BoardTuningFlow,
     end_table,
     ranked,
     score,
@@ -93,3 +94,12 @@ class BoardFinalsB(BoardFinals):
     title = "The learning rate of each method of track B"
     track, first = TRACK_B, BoardTuningB
     note = rule(TRACK_B)
+
+
+class BoardFinalsFlow(BoardFinals):
+    """The runs of the track of the flow."""
+
+    name = "board_finals_flow"
+    title = "The learning rate of each method of the track of the flow"
+    track, first = TRACK_FLOW, BoardTuningFlow
+    note = rule(TRACK_FLOW)

@@ -5,13 +5,15 @@ The order is that of the measurements. Options that a method shares with all oth
 
 from dataclasses import dataclass
 
-from experiments.board.tracks import TRACK_A, TRACK_B, Track
+from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, Track
 from experiments.methods import Method, ablations, truncations
 
 GRID = ("1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3", "1.0e-2")
 """The learning rates of the tries; a method may have five values of another option instead."""
 
 _ESTIMATOR = "model.init_args.estimator.init_args"
+_NOISE = "model.init_args.sampler.init_args.noise_level=0.7"
+"""The noise of all chains of the flow, since a track has one sampler."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def groups(batch: int = 16, samples_per_prompt: int = 4) -> tuple[str, str]:
     return f"data.init_args.batch_size={batch}", f"data.init_args.samples_per_prompt={samples_per_prompt}"
 
 
-A, B = (TRACK_A,), (TRACK_B,)
+A, B, FLOW = (TRACK_A,), (TRACK_B,), (TRACK_FLOW,)
+_TRUNCATION = 'model.init_args.estimator={"class_path":"FirstOrder","init_args":{"steps":2}}'
 _RLR = method("RLR (paper)", "tiny_rlr_paper")
 _WITHOUT = ablations(_RLR)
 ABLATIONS = tuple(found.name for found in _WITHOUT)
@@ -82,6 +85,11 @@ ENTRIES = (
     Entry(method("look-ahead RLR, critic", "tiny_look_ahead_check", *groups()), B),
     Entry(method("REINFORCE", "tiny_reinforce", *groups()), B),
     Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B),
+    Entry(method("look-ahead RLR", "tiny_flow_look_ahead"), FLOW),
+    Entry(method("DRaFT-2", "tiny_flow_look_ahead", _TRUNCATION), FLOW),
+    Entry(method("GRPO", "tiny_flow_grpo", updates_per_round=2, samples=32), FLOW),
+    Entry(method("AWM", "tiny_flow_awm", _NOISE), FLOW),
+    Entry(method("DiffusionNFT", "tiny_flow_nft", _NOISE), FLOW),
     *(Entry(found, A, ablation=True) for found in _WITHOUT),
     *(Entry(found, A, rate_of="DRaFT-2", ablation=True) for found in _TRUNCATED),
 )

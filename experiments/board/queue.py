@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.base import Run
-from experiments.board.board import BoardA, BoardB, BoardExperiment
-from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB
-from experiments.board.tuning import BoardTuning, BoardTuningA, BoardTuningB
+from experiments.board.board import BoardA, BoardB, BoardExperiment, BoardFlow
+from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB, BoardFinalsFlow
+from experiments.board.tuning import BoardTuning, BoardTuningA, BoardTuningB, BoardTuningFlow
 from experiments.cli import SEEDS, Session
 from experiments.locks import claim_file, claimed
 from experiments.settings import ROOT, TINY, Setting
@@ -27,7 +27,11 @@ LOG = logging.getLogger("experiments")
 Planned = BoardTuning | BoardFinals | BoardExperiment
 EXPERIMENTS: Mapping[str, type[Planned]] = {
     experiment.name: experiment
-    for experiment in (BoardTuningA, BoardFinalsA, BoardA, BoardTuningB, BoardFinalsB, BoardB)
+    for experiment in (
+        *(BoardTuningA, BoardFinalsA, BoardA),
+        *(BoardTuningB, BoardFinalsB, BoardB),
+        *(BoardTuningFlow, BoardFinalsFlow, BoardFlow),
+    )
 }
 """The experiments in their order, which is that of the measurements among equally decisive methods."""
 

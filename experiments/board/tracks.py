@@ -17,7 +17,7 @@ COMMON = (
     # a method that diverges is a result, and no error
     f"{_INIT}.optimization.max_bad_steps=1000000",
 )
-"""The options of every method: 10 steps of DDIM with eta = 1, no guidance, a constant learning rate."""
+"""The options of every method: 10 steps, no guidance, a constant learning rate."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Track:
         tuning_samples: The number of samples of a try.
         gain: The difference of the fixed held-out score from that of the base model.
         seconds: The CPU seconds of the comparison at equal seconds.
+        model: The trained model.
+        sampler: The sampler of all runs, in words.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Track:
     tuning_samples: int
     gain: float
     seconds: float
+    model: str = "Tiny"
+    sampler: str = "DDIM with eta = 1"
 
     def configure(self, method: Method) -> Method:
         """Returns a method with the reward and the options of the track; its own options replace them."""
@@ -103,4 +107,11 @@ TRACK_B = Track(
     tuning_samples=1280,
     gain=0.03,
     seconds=300.0,
+)
+TRACK_FLOW = replace(
+    TRACK_A,
+    name="flow",
+    title="a differentiable reward on a rectified flow",
+    model="TinyFlow",
+    sampler="FlowSDE with the noise level 0.7",
 )

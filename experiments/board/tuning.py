@@ -7,7 +7,7 @@ from statistics import fmean
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
-from experiments.board.tracks import TRACK_A, TRACK_B, Track, late_points
+from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, Track, late_points
 from experiments.methods import Method
 from experiments.results import Results
 from experiments.settings import Setting
@@ -195,3 +195,12 @@ class BoardTuningB(BoardTuning):
     title = "The first tries of each method of track B"
     track = TRACK_B
     note = rule(TRACK_B)
+
+
+class BoardTuningFlow(BoardTuning):
+    """The tries of the track of the flow."""
+
+    name = "board_tuning_flow"
+    title = "The first tries of each method of the track of the flow"
+    track = TRACK_FLOW
+    note = rule(TRACK_FLOW)

@@ -1,12 +1,13 @@
 """What the board would run, and what it reports."""
 
+import json
 import shlex
 
 import pytest
 import yaml
 
 from experiments.base import Figure, Row, Table
-from experiments.board.board import BoardA, BoardB
+from experiments.board.board import BoardA, BoardB, BoardFlow
 from experiments.board.finals import BoardFinalsA
 from experiments.board.methods import GRID
 from experiments.board.report import Board
@@ -18,12 +19,13 @@ from experiments.settings import ROOT
 from tests.experiments.tuned import tune
 
 
-@pytest.mark.parametrize("board", [BoardA, BoardB])
+@pytest.mark.parametrize("board", [BoardA, BoardB, BoardFlow])
 def test_commands_parse_and_have_equal_samples(board, setting, printed) -> None:
     tune(setting, board.finals, GRID[2])
     track, runs = board.track, board().runs(setting, SEEDS)
     assert [run.key["seed"] for run in runs] == sorted(run.key["seed"] for run in runs)
     assert len(runs) == len({run.title for run in runs}) == len(SEEDS) * len(board().methods())
+    samplers = set()
     for run, method in zip(runs, board().methods(), strict=False):
         config = printed(shlex.split(run.command)[2:])
         model, data, trainer = (config[name] for name in ("model", "data", "trainer"))
@@ -33,7 +35,8 @@ def test_commands_parse_and_have_equal_samples(board, setting, printed) -> None:
         assert method.updates_per_round == rounds
         assert trainer["max_steps"] * method.samples == track.samples
         assert model["sampler"]["init_args"]["steps"] == 10
-        assert model["model"]["class_path"].endswith("Tiny"), "no guidance"
+        assert model["model"]["class_path"].endswith(f".{track.model}"), "no guidance"
+        samplers.add(json.dumps(model["sampler"], sort_keys=True))
         assert model["reward"]["class_path"].endswith(track.target.name)
         assert not model["reward"].get("init_args", {}).get("partial")
         assert (model["optimization"]["lr"], model["optimization"]["decay_steps"]) == (float(GRID[2]), 0)
@@ -42,6 +45,7 @@ def test_commands_parse_and_have_equal_samples(board, setting, printed) -> None:
         assert [u * method.samples for u in updates if not u % method.updates_per_round] == [
             u * method.samples for u in updates
         ]
+    assert len(samplers) == 1, "the base model makes the same samples in all runs"
 
 
 def test_a_method_has_runs_once_it_is_tuned(setting) -> None:

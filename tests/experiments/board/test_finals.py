@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.board.finals import BoardFinalsA, BoardFinalsB
+from experiments.board.finals import BoardFinalsA, BoardFinalsB, BoardFinalsFlow
 from experiments.board.methods import GRID
 from experiments.board.report import MISSING
 from experiments.board.tracks import TRACK_A
@@ -41,7 +41,7 @@ def test_the_value_that_is_best_in_short_runs_may_lose_in_long_ones(setting) -> 
     assert len(ends.rows) == 2
 
 
-@pytest.mark.parametrize("finals", [BoardFinalsA, BoardFinalsB])
+@pytest.mark.parametrize("finals", [BoardFinalsA, BoardFinalsB, BoardFinalsFlow])
 def test_runs_are_as_long_as_those_of_the_board_and_see_none_of_its_captions(finals, setting) -> None:
     tune(setting, finals, GRID[2])
     methods = {method.name: method for method in finals().methods()}

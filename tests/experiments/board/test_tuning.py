@@ -8,8 +8,18 @@ import pytest
 from experiments.base import Row
 from experiments.board.methods import ENTRIES, GRID
 from experiments.board.prompts import DEMO_DRAWS, DEMO_SEED, BoardPrompts, TuningPrompts
-from experiments.board.tracks import TRACK_A, TRACK_B
-from experiments.board.tuning import EXTENSIONS, SEED, BoardTuningA, BoardTuningB, Tries, extension, ranked, score
+from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW
+from experiments.board.tuning import (
+    EXTENSIONS,
+    SEED,
+    BoardTuningA,
+    BoardTuningB,
+    BoardTuningFlow,
+    Tries,
+    extension,
+    ranked,
+    score,
+)
 from experiments.cli import SEEDS
 from experiments.methods import Method
 from experiments.results import Results
@@ -19,7 +29,9 @@ from rlr.toy.world.prompts import held_out_prompts
 METHOD = Method("m", "", rates=GRID)
 
 
-@pytest.mark.parametrize(("experiment", "track"), [(BoardTuningA, TRACK_A), (BoardTuningB, TRACK_B)])
+@pytest.mark.parametrize(
+    ("experiment", "track"), [(BoardTuningA, TRACK_A), (BoardTuningB, TRACK_B), (BoardTuningFlow, TRACK_FLOW)]
+)
 def test_every_method_has_as_many_tries(experiment, track, setting) -> None:
     runs = experiment().runs(setting, SEEDS)
     names = {entry.method.name for entry in ENTRIES if track in entry.tracks and not entry.rate_of}
