@@ -16,6 +16,7 @@ from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import DOCTOR, ON_RUNS, check_command, import_classes, usage
 from rlr.io.config_files import ConfigError, expand_home_in_option
 from rlr.io.terminal import TERMINAL
+from rlr.io.threads import wait_briefly
 
 if TYPE_CHECKING:
     from rlr.cli.command_line import CLI
@@ -45,6 +46,7 @@ def main(args: Any = None, kind: "type[CLI] | None" = None) -> Any:
     """
     if args is None:
         tolerate_output()
+        wait_briefly(os.environ)
         args = sys.argv[1:]
     try:
         return _checked(args, kind)

@@ -10,6 +10,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlr.io.threads import wait_briefly
+
 CONFIGS = {
     "image": "configs/image/tiny_look_ahead.yaml",
     "flow": "configs/image/tiny_flow_look_ahead.yaml",
@@ -43,6 +45,8 @@ def parser() -> ArgumentParser:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the demo and returns the exit status."""
+    if args is None:
+        wait_briefly(os.environ)
     words = list(sys.argv[1:] if args is None else args)
     options, overrides = parser().parse_known_args(words)
     options.config = options.config or CONFIGS[options.model]
