@@ -12,6 +12,8 @@ GRID = ("1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3", "1.0e-2")
 """The learning rates of the tries; a method may have five values of another option instead."""
 
 _ESTIMATOR = "model.init_args.estimator.init_args"
+_GROUPS = ("data.init_args.batch_size=16", "data.init_args.samples_per_prompt=4")
+"""The options for batches of whole groups of samples of one prompt."""
 _NOISE = "model.init_args.sampler.init_args.noise_level=0.7"
 """The noise of all chains of the flow, since a track has one sampler."""
 
@@ -49,11 +51,6 @@ def method(
     return Method(name, path, overrides, samples, updates_per_round, rate=rate, rates=rates)
 
 
-def groups(batch: int = 16, samples_per_prompt: int = 4) -> tuple[str, str]:
-    """Returns the options for batches of whole groups of samples of one prompt."""
-    return f"data.init_args.batch_size={batch}", f"data.init_args.samples_per_prompt={samples_per_prompt}"
-
-
 A, B, FLOW = (TRACK_A,), (TRACK_B,), (TRACK_FLOW,)
 _TRUNCATION = 'model.init_args.estimator={"class_path":"FirstOrder","init_args":{"steps":2}}'
 _RLR = method("RLR (paper)", "tiny_rlr_paper")
@@ -78,12 +75,12 @@ ENTRIES = (
     Entry(method("DRTune", "tiny_drtune"), A),
     Entry(method("REINFORCE", "tiny_reinforce"), A),
     Entry(method("look-ahead RLR", "tiny_look_ahead_stand_in"), B, decisive=True),
-    Entry(method("AWM", "tiny_awm", *groups()), B, decisive=True),
-    Entry(method("DiffusionNFT", "tiny_nft", *groups()), B, decisive=True),
-    Entry(method("RAM", "tiny_ram", *groups()), B, decisive=True),
+    Entry(method("AWM", "tiny_awm", *_GROUPS), B, decisive=True),
+    Entry(method("DiffusionNFT", "tiny_nft", *_GROUPS), B, decisive=True),
+    Entry(method("RAM", "tiny_ram", *_GROUPS), B, decisive=True),
     Entry(method("GRPO", "tiny_grpo", updates_per_round=2, samples=32), B, decisive=True),
-    Entry(method("look-ahead RLR, critic", "tiny_look_ahead_check", *groups()), B),
-    Entry(method("REINFORCE", "tiny_reinforce", *groups()), B),
+    Entry(method("look-ahead RLR, critic", "tiny_look_ahead_check", *_GROUPS), B),
+    Entry(method("REINFORCE", "tiny_reinforce", *_GROUPS), B),
     Entry(method("RLR, half and zeroth order", "tiny_rlr_paper", f"{_ESTIMATOR}.steps=0"), B),
     Entry(method("look-ahead RLR", "tiny_flow_look_ahead"), FLOW),
     Entry(method("DRaFT-2", "tiny_flow_look_ahead", _TRUNCATION), FLOW),

@@ -30,6 +30,7 @@ class Line:
         high: Its upper ends.
         color: The number of its color.
         points: Whether each value is marked, and states itself.
+        moments: Of a path of one quantity against another, the moment of each value, such as a number of updates.
         faint: Whether it stands behind the others.
     """
 
@@ -40,6 +41,7 @@ class Line:
     high: Sequence[float] = ()
     color: int = 0
     points: bool = False
+    moments: Sequence[float] = ()
     faint: bool = False
 
     def reach(self) -> Iterator[float]:
@@ -185,11 +187,9 @@ class Trace(Plot):
 
     Args:
         across_scale: Chooses the horizontal axis.
-        moments: For each line, the moment of each point, such as a number of updates.
     """
 
     across_scale: Scale = Level()  # noqa: RUF009 - frozen
-    moments: Sequence[Sequence[float]] = ()
 
     @cached_property
     def across(self) -> Axis:
@@ -198,8 +198,7 @@ class Trace(Plot):
 
     def points(self, line: Line) -> list[Point]:
         """Returns the marked values of a line, each with its moment."""
-        moments = self.moments[list(self.lines).index(line)]
-        found = zip(line.at, line.values, moments, strict=True)
+        found = zip(line.at, line.values, line.moments, strict=True)
         return [
             Point(
                 round(self._x(x), 1),

@@ -16,7 +16,7 @@ LEAST = 2
 """The fewest evaluations of which a path is drawn."""
 
 
-class Path(NamedTuple):
+class GoldPath(NamedTuple):
     """A measurement at the evaluations of a run, and the trained reward at the same ones."""
 
     updates: list[float]
@@ -59,7 +59,7 @@ def _measured(record: Record) -> list[tuple[str, str]]:
     return [key for key in record.measured if key[0] != TRAINING and key[1] != record.reward]
 
 
-def _trace(key: tuple[str, str], paths: Mapping[str, tuple[Record, Path]], color: int, note: str) -> Trace:
+def _trace(key: tuple[str, str], paths: Mapping[str, tuple[Record, GoldPath]], color: int, note: str) -> Trace:
     """Returns the paths of one measurement by the names of their lines.
 
     Args:
@@ -70,24 +70,27 @@ def _trace(key: tuple[str, str], paths: Mapping[str, tuple[Record, Path]], color
     """
     name, label = key
     record, _ = next(iter(paths.values()))
+    lines = [
+        Line(line, path.proxy, path.gold, color=color + i, points=True, moments=path.updates)
+        for i, (line, (_, path)) in enumerate(paths.items())
+    ]
     return Trace(
         f"{label} against the trained reward, {prompts_called(name)}",
-        [Line(line, p.proxy, p.gold, color=color + i, points=True) for i, (line, (_, p)) in enumerate(paths.items())],
+        lines,
         scale_of(record, name, label),
         record.reward,
         note,
         across_scale=_proxy_scale(record, name),
-        moments=[path.updates for _, path in paths.values()],
     )
 
 
-def _path(record: Record, name: str, label: str) -> Path | None:
+def _path(record: Record, name: str, label: str) -> GoldPath | None:
     """Returns the path of a measurement, or None if there are too few evaluations."""
     gold, proxy = _by_update(record.measured.get((name, label), [])), _proxy(record, name)
     updates = sorted(update for update in gold if update in proxy)
     if len(updates) < LEAST:
         return None
-    return Path(updates, [gold[u] for u in updates], [proxy[u] for u in updates])
+    return GoldPath(updates, [gold[u] for u in updates], [proxy[u] for u in updates])
 
 
 def _proxy_scale(record: Record, name: str) -> Scale:
@@ -95,7 +98,7 @@ def _proxy_scale(record: Record, name: str) -> Scale:
     return scale_of(record, *key) if key in record.measured else Level(record.spread)
 
 
-def _note(label: str, path: Path) -> str:
+def _note(label: str, path: GoldPath) -> str:
     """Returns in words where a measurement is highest and lowest."""
     found = list(zip(path.gold, path.updates, strict=True))
     (least, low), (most, high) = (choose(found, key=lambda pair: pair[0]) for choose in (min, max))

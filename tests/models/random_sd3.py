@@ -10,18 +10,13 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
+from experiments.cost.shapes.text import t5_tokenizer
 from tests.models.random_sd import tokenizer
 
 WIDTH = 40
 """The width of T5's states, and of the transformer's text input."""
-
-
-def t5_tokenizer() -> T5TokenizerFast:
-    """Returns a unigram tokenizer of single characters."""
-    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
-    return T5TokenizerFast(vocab=[*special, *((chr(code), -3.0) for code in range(33, 127))], extra_ids=0)
 
 
 def transformer(**options: Any) -> SD3Transformer2DModel:

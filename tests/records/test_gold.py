@@ -34,7 +34,7 @@ def test_gold_is_drawn_against_the_trained_reward_of_the_same_prompts(folder):
     line = traces["Other"].lines[0]
     # from 21.5 by 1.5 in all; there is no reward after 15 updates
     assert (line.at, line.values) == ([21.5, 22.5, 23.0], [0.5, 0.7, 0.3])
-    assert traces["Other"].moments == [[0, 10, 20]]
+    assert line.moments == [0, 10, 20]
     assert traces["Other"].title == "Other against the trained reward, held-out prompts (Prompts)"
     assert (
         "from update 0 to 20. Other is highest after update 10 (0.7), and lowest after 20 (0.3)."
@@ -80,7 +80,7 @@ def test_runs_of_one_reward_are_compared(folder, tmp_path):
     (trace,) = (trace for trace in gold_comparison(runs) if trace.title.startswith("Other"))
     assert [line.name for line in trace.lines] == ["first", "second"]
     assert [line.values for line in trace.lines] == [[0.5, 0.7, 0.6], [0.5, 0.9]]
-    assert trace.moments == [[0, 10, 20], [0, 20]]
+    assert [line.moments for line in trace.lines] == [[0, 10, 20], [0, 20]]
     assert [point.text for point in trace.points(trace.lines[1])][-1] == "second 0.9, Toy 23: after 20"
     write_comparison([folder, other], tmp_path / "page")
     assert GOLD in (tmp_path / "page" / "index.html").read_text()
@@ -97,8 +97,8 @@ def test_runs_of_other_rewards_are_not_compared(folder, tmp_path):
 
 
 def test_a_trace_goes_back_where_its_quantity_does():
-    line = Line("gold", [20.0, 22.0, 21.0], [0.2, 0.8, 0.4], points=True)
-    trace = Trace("t", [line], Bounded(), "proxy", across_scale=Level(), moments=[[0, 5, 9]])
+    line = Line("gold", [20.0, 22.0, 21.0], [0.2, 0.8, 0.4], points=True, moments=[0, 5, 9])
+    trace = Trace("t", [line], Bounded(), "proxy", across_scale=Level())
     # the axis holds the values, and does not begin at zero
     assert 15 < trace.across.low <= 20
     assert trace.across.high >= 22

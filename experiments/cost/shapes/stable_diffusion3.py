@@ -5,7 +5,7 @@ from typing import Any
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
 from experiments.cost.shapes.base import Shape
-from experiments.cost.shapes.text import characters, clip, t5, words
+from experiments.cost.shapes.text import clip, t5, t5_tokenizer, words
 from rlr.models import LoRA, StableDiffusion3
 from rlr.models.base import DiffusionModel
 from rlr.rewards import Brightness
@@ -17,7 +17,7 @@ SIDE = 512
 
 def sd35() -> StableDiffusion3Pipeline:
     """Returns Stable Diffusion 3.5 medium's networks: 512 × 512 pixels, latents 16 × 64 × 64, 2.2 billion weights."""
-    tokens, letters = words(), characters()
+    tokens, letters = words(), t5_tokenizer()
     return StableDiffusion3Pipeline(
         transformer=transformer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),

@@ -26,7 +26,7 @@ def words() -> CLIPTokenizer:
     return tokens
 
 
-def characters() -> T5TokenizerFast:
+def t5_tokenizer() -> T5TokenizerFast:
     """Returns a tokenizer of T5's class with a token for each character of ASCII."""
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
     return T5TokenizerFast(vocab=[*special, *((chr(code), -3.0) for code in range(33, 127))], extra_ids=0)

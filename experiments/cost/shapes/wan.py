@@ -5,7 +5,7 @@ from typing import Any
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 
 from experiments.cost.shapes.base import Shape
-from experiments.cost.shapes.text import T5_WIDTH, characters, umt5
+from experiments.cost.shapes.text import T5_WIDTH, t5_tokenizer, umt5
 from rlr.models import LoRA, Wan
 from rlr.models.base import DiffusionModel
 from rlr.rewards import Brightness, FrameReward, RandomFrame
@@ -17,7 +17,7 @@ SIZE, FRAMES = (240, 416), 33
 
 def wan() -> WanPipeline:
     """Returns Wan 2.1's networks: latents 16 × 9 × 30 × 52 of 33 frames of 240 × 416 pixels, 1.4 billion weights."""
-    tokens = characters()
+    tokens = t5_tokenizer()
     return WanPipeline(
         tokenizer=tokens,
         text_encoder=umt5(tokens),
