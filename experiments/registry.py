@@ -1,7 +1,7 @@
 """The experiments of the command line."""
 
 from experiments.base import Experiment
-from experiments.board.board import BoardA, BoardB, BoardFlow
+from experiments.board.board import BoardA, BoardB, BoardFlow, BoardLong
 from experiments.board.finals import BoardFinalsA, BoardFinalsB, BoardFinalsFlow
 from experiments.board.tuning import BoardTuningA, BoardTuningB, BoardTuningFlow
 from experiments.cost.slopes import Slopes
@@ -37,4 +37,5 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     BoardTuningFlow,
     BoardFinalsFlow,
     BoardFlow,
+    BoardLong,
 )

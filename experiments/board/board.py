@@ -8,7 +8,7 @@ from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
 from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB, BoardFinalsFlow
 from experiments.board.report import Board
-from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW
+from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, TRACK_LONG
 from experiments.marks import CURVE, SAMPLES, marked
 from experiments.methods import Method
 from experiments.settings import Setting
@@ -70,3 +70,15 @@ class BoardFlow(BoardExperiment):
     title = "Time to reward on a rectified flow"
     note = Board.note(TRACK_FLOW)
     track, finals = TRACK_FLOW, BoardFinalsFlow
+
+
+class BoardLong(BoardExperiment):
+    """Track A on a chain of 20 steps, with the learning rates of 10 steps."""
+
+    name = "board_long"
+    title = "Time to reward, track A on a chain of 20 steps"
+    note = f"{Board.note(TRACK_LONG)} The rates are those of 10 steps, and there is one seed."
+    track, finals = TRACK_LONG, BoardFinalsA
+
+    def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
+        return super().runs(setting, seeds[:1])

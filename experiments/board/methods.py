@@ -5,7 +5,7 @@ The order is that of the measurements. Options that a method shares with all oth
 
 from dataclasses import dataclass
 
-from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, Track
+from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, TRACK_LONG, Track
 from experiments.methods import Method, ablations, truncations
 
 GRID = ("1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3", "1.0e-2")
@@ -52,6 +52,7 @@ def method(
 
 
 A, B, FLOW = (TRACK_A,), (TRACK_B,), (TRACK_FLOW,)
+A_AND_LONG = (TRACK_A, TRACK_LONG)
 _TRUNCATION = 'model.init_args.estimator={"class_path":"FirstOrder","init_args":{"steps":2}}'
 _RLR = method("RLR (paper)", "tiny_rlr_paper")
 _WITHOUT = ablations(_RLR)
@@ -63,9 +64,9 @@ TRUNCATIONS = tuple(_DEPTHS)
 _TRUNCATED = truncations(method("K", "tiny_backprop"), tuple(_DEPTHS.values()), TRUNCATIONS)
 
 ENTRIES = (
-    Entry(method("AlignProp", "tiny_alignprop"), A, decisive=True),
-    Entry(method("DRaFT-2", "tiny_backprop", f"{_ESTIMATOR}.steps=2"), A, decisive=True),
-    Entry(method("look-ahead RLR", "tiny_look_ahead"), A, decisive=True),
+    Entry(method("AlignProp", "tiny_alignprop"), A_AND_LONG, decisive=True),
+    Entry(method("DRaFT-2", "tiny_backprop", f"{_ESTIMATOR}.steps=2"), A_AND_LONG, decisive=True),
+    Entry(method("look-ahead RLR", "tiny_look_ahead"), A_AND_LONG, decisive=True),
     Entry(method("LeapAlign", "tiny_leapalign"), A, decisive=True),
     Entry(method("LeapAlign, clipped", "tiny_leapalign_clipped"), A, decisive=True),
     Entry(method("DDPO", "tiny_ddpo", updates_per_round=4), (TRACK_A, TRACK_B), decisive=True),

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.base import Run
-from experiments.board.board import BoardA, BoardB, BoardExperiment, BoardFlow
+from experiments.board.board import BoardA, BoardB, BoardExperiment, BoardFlow, BoardLong
 from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB, BoardFinalsFlow
 from experiments.board.tuning import BoardTuning, BoardTuningA, BoardTuningB, BoardTuningFlow
 from experiments.cli import SEEDS, Session
@@ -30,6 +30,7 @@ EXPERIMENTS: Mapping[str, type[Planned]] = {
     for experiment in (
         *(BoardTuningA, BoardFinalsA, BoardA),
         *(BoardTuningB, BoardFinalsB, BoardB),
+        BoardLong,
         *(BoardTuningFlow, BoardFinalsFlow, BoardFlow),
     )
 }

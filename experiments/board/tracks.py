@@ -8,7 +8,6 @@ from experiments.methods import Method, Target
 
 _INIT = "model.init_args"
 COMMON = (
-    f"{_INIT}.sampler.init_args.steps=10",
     # the curve of a run with a constant learning rate contains the runs of every smaller budget
     f"{_INIT}.optimization.decay_steps=0",
     # what the seconds of an update do not need
@@ -17,7 +16,7 @@ COMMON = (
     # a method that diverges is a result, and no error
     f"{_INIT}.optimization.max_bad_steps=1000000",
 )
-"""The options of every method: 10 steps, no guidance, a constant learning rate."""
+"""The options of every method besides the steps: no guidance, a constant learning rate."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Track:
         seconds: The CPU seconds of the comparison at equal seconds.
         model: The trained model.
         sampler: The sampler of all runs, in words.
+        steps: The number of its steps.
     """
 
     name: str
@@ -52,10 +52,12 @@ class Track:
     seconds: float
     model: str = "Tiny"
     sampler: str = "DDIM with eta = 1"
+    steps: int = 10
 
     def configure(self, method: Method) -> Method:
         """Returns a method with the reward and the options of the track; its own options replace them."""
-        bare = replace(method, overrides=()).with_overrides(*COMMON).with_reward(self.target)
+        options = (f"{_INIT}.sampler.init_args.steps={self.steps}", *COMMON)
+        bare = replace(method, overrides=()).with_overrides(*options).with_reward(self.target)
         return bare.with_overrides(*method.overrides)
 
     @property
@@ -115,3 +117,4 @@ TRACK_FLOW = replace(
     model="TinyFlow",
     sampler="FlowSDE with the noise level 0.7",
 )
+TRACK_LONG = replace(TRACK_A, name="long", title="a differentiable reward and a chain twice as long", steps=20)

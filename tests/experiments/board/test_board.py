@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from experiments.base import Figure, Row, Table
-from experiments.board.board import BoardA, BoardB, BoardFlow
+from experiments.board.board import BoardA, BoardB, BoardFlow, BoardLong
 from experiments.board.finals import BoardFinalsA
 from experiments.board.methods import GRID
 from experiments.board.report import Board
@@ -55,6 +55,15 @@ def test_a_method_has_runs_once_it_is_tuned(setting) -> None:
         "method=AlignProp seed=0",
         "method=AlignProp seed=1",
     ]
+
+
+def test_the_long_chain_has_the_rates_of_the_short_one_and_one_seed(setting) -> None:
+    tune(setting, BoardFinalsA, GRID[1])
+    short = {str(run.key["method"]): run.command for run in BoardA().runs(setting, (0,))}
+    long = {str(run.key["method"]): run.command for run in BoardLong().runs(setting, SEEDS)}
+    assert set(long) == {"AlignProp", "DRaFT-2", "look-ahead RLR"}
+    assert long == {name: short[name].replace("sampler.init_args.steps=10", "sampler.init_args.steps=20") for name in long}
+    assert all(long[name] != short[name] for name in long)
 
 
 def test_evaluations_follow_whole_rounds() -> None:
