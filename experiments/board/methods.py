@@ -88,6 +88,6 @@ ENTRIES = (
     Entry(method("GRPO", "tiny_flow_grpo", updates_per_round=2, samples=32), FLOW),
     Entry(method("AWM", "tiny_flow_awm", _NOISE), FLOW),
     Entry(method("DiffusionNFT", "tiny_flow_nft", _NOISE), FLOW),
-    *(Entry(found, A, ablation=True) for found in _WITHOUT),
+    *(Entry(found, A, rate_of=_RLR.name, ablation=True) for found in _WITHOUT),
     *(Entry(found, A, rate_of="DRaFT-2", ablation=True) for found in _TRUNCATED),
 )

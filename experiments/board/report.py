@@ -33,8 +33,8 @@ class Board:
     def note(track: Track) -> str:
         """Returns what the tables show."""
         return (
-            f"The built-in model {track.model} with LoRA of rank 4, {track.steps} steps of {track.sampler} and no guidance, is trained for "
-            f"{track.target.name} with {track.samples} samples ({track.title}). Every {track.every} samples it is evaluated on "
+            f"The built-in model {track.model} with LoRA of rank 4, {track.steps} steps of {track.sampler} and no guidance, is "
+            f"trained for {track.target.name} with {track.samples} samples ({track.title}). Every {track.every} samples it is evaluated on "
             "held-out captions, with the same noises for all methods; no run trains on these captions, and tuning and demo do not "
             "use them. Samples are rollouts of the current weights. Reward calls count every score of the trained reward, "
             "also those of perturbed weights and of predicted samples. CPU seconds are those of the training steps, without "

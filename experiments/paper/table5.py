@@ -27,8 +27,8 @@ class Table5(BoardComparison):
     name = "table5"
     title = "Table 5: RLR without its parts"
     note = (
-        "Each method has the same number of samples and its own tuned learning rate. Means ± standard errors are over "
-        "training seeds."
+        "Each method has the same number of samples, and in the setting tiny the learning rate that was selected for RLR complete. "
+        "Means ± standard errors are over training seeds."
     )
     published = (Table("Table 5 (SD1.4, HPD v2)", ("method", "PickScore", "HPSv2", "AES", "ImageReward"), _PAPER),)
     board = (*ABLATIONS, "RLR (paper)")

@@ -176,12 +176,15 @@ def test_the_runs_on_the_built_in_model_are_those_of_the_board(experiment, in_fo
     assert experiment().source(SD14) == experiment.name
 
 
-def test_truncations_have_the_rate_of_two_steps_and_ablations_their_own(in_folder) -> None:
-    tried = {run.key["method"] for run in BoardTuningA().runs(in_folder(TINY), SEEDS)}
-    assert not set(Figure3.board) - {"DRaFT-2"} & tried
-    assert set(Table5.board) <= tried
-    for run in Figure3().runs(in_folder(TINY), (0,)):
-        assert f"--model.init_args.optimization.lr={GRID[2]}" in run.command
+@pytest.mark.parametrize(("experiment", "whole"), [(Figure3, "DRaFT-2"), (Table5, "RLR (paper)")])
+def test_parts_have_the_rate_of_the_whole_and_no_tries(experiment, whole, tmp_path) -> None:
+    setting = replace(TINY, results=tmp_path)
+    tried = {run.key["method"] for run in BoardTuningA().runs(setting, SEEDS)}
+    assert set(experiment.board) & tried == {whole}
+    tune(setting, BoardFinalsA, GRID[2], whole)
+    runs = experiment().runs(setting, (0,))
+    assert {run.key["method"] for run in runs} == set(experiment.board)
+    assert all(f"--model.init_args.optimization.lr={GRID[2]}" in run.command for run in runs)
 
 
 def test_pages_of_the_board_leave_out_what_only_tables_need(rows) -> None:

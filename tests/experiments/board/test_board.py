@@ -62,7 +62,9 @@ def test_the_long_chain_has_the_rates_of_the_short_one_and_one_seed(setting) -> 
     short = {str(run.key["method"]): run.command for run in BoardA().runs(setting, (0,))}
     long = {str(run.key["method"]): run.command for run in BoardLong().runs(setting, SEEDS)}
     assert set(long) == {"AlignProp", "DRaFT-2", "look-ahead RLR"}
-    assert long == {name: short[name].replace("sampler.init_args.steps=10", "sampler.init_args.steps=20") for name in long}
+    assert long == {
+        name: short[name].replace("sampler.init_args.steps=10", "sampler.init_args.steps=20") for name in long
+    }
     assert all(long[name] != short[name] for name in long)
 
 
