@@ -34,13 +34,13 @@ class Board:
         """Returns what the tables show."""
         return (
             f"The built-in model {track.model} with LoRA of rank 4, {track.steps} steps of {track.sampler} and no guidance, is "
-            f"trained for {track.target.name} with {track.samples} samples ({track.title}). Every {track.every} samples it is evaluated on "
-            "held-out captions, with the same noises for all methods; no run trains on these captions, and tuning and demo do not "
-            "use them. Samples are rollouts of the current weights. Reward calls count every score of the trained reward, "
-            "also those of perturbed weights and of predicted samples. CPU seconds are those of the training steps, without "
-            f"evaluation, on one thread. Values are means over training seeds with {LEVEL:.0%} intervals (Student's t); values "
-            "between two evaluations are interpolated linearly. The learning rates were selected by "
-            f"{track.judge} on other captions."
+            f"trained for {track.target.name} with {track.samples} samples ({track.title}). Every {track.every} samples it is "
+            "evaluated on held-out captions, with the same noises for all methods; no run trains on these captions, and tuning "
+            "and demo do not use them. Samples are rollouts of the current weights. Reward calls count every score of the trained "
+            "reward, also those of perturbed weights and of predicted samples. CPU seconds are those of the training steps, "
+            f"without evaluation, on one thread. Values are means over training seeds with {LEVEL:.0%} intervals (Student's t); "
+            f"values between two evaluations are interpolated linearly. The learning rates were selected by {track.judge} on other "
+            "captions."
         )
 
     def report(self) -> list[Table | Figure]:
