@@ -76,6 +76,10 @@ class Experiment(ABC):
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         """Returns the tables and figures of the rows; any number of runs may still be missing."""
 
+    def prepared(self, setting: Setting, rows: Sequence[Row]) -> Sequence[Row]:
+        """Returns the rows as the report needs them, by default as they were measured."""
+        return rows
+
     def source(self, setting: Setting) -> str:
         """Returns the name of the experiment whose rows this one uses, by default its own."""
         return self.name

@@ -138,7 +138,7 @@ class Session:
         # the page includes the seeds of earlier commands
         seeds = sorted({*self.options.seeds, *(int(line["seed"]) for line in self.results.lines if "seed" in line)})
         runs = self.experiment.runs(self.setting, seeds)
-        rows = self.results.rows(runs)
+        rows = self.experiment.prepared(self.setting, self.results.rows(runs))
         counts = len(runs), sum(self.results.measured(run) for run in runs)
         paths = Page(self.experiment, self._command(seeds), rows, counts).write(self.results.path.parent)
         LOG.info("%s", ", ".join(str(path) for path in paths))

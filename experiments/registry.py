@@ -3,6 +3,7 @@
 from experiments.base import Experiment
 from experiments.board.board import BoardA, BoardB, BoardFlow, BoardLong
 from experiments.board.finals import BoardFinalsA, BoardFinalsB, BoardFinalsFlow
+from experiments.board.pace import BoardPaceA, BoardPaceB
 from experiments.board.tuning import BoardTuningA, BoardTuningB, BoardTuningFlow
 from experiments.cost.slopes import Slopes
 from experiments.paper.figure3 import Figure3
@@ -38,4 +39,6 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     BoardFinalsFlow,
     BoardFlow,
     BoardLong,
+    BoardPaceA,
+    BoardPaceB,
 )

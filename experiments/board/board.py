@@ -7,6 +7,7 @@ from typing import ClassVar
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
 from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB, BoardFinalsFlow
+from experiments.board.pace import BoardPace, BoardPaceA, BoardPaceB, paced
 from experiments.board.report import Board
 from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, TRACK_LONG
 from experiments.marks import CURVE, SAMPLES, marked
@@ -20,6 +21,8 @@ class BoardExperiment(TrackExperiment):
     evaluation = "experiments/configs/board.yaml"
     finals: ClassVar[type[BoardFinals]]
     """The runs that select the learning rates."""
+    pace: ClassVar[type[BoardPace] | None] = None
+    """The seconds of an update; None for those of each run."""
 
     def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
         """Returns the runs of the methods whose learning rate is selected, the first seed of all methods first."""
@@ -40,6 +43,10 @@ class BoardExperiment(TrackExperiment):
         found = marked(run, {**dict.fromkeys(on_the_way, CURVE), end: SAMPLES}, self.track.target)
         return replace(found, measure=lambda: [{**columns, **row} for row in found.measure()])
 
+    def prepared(self, setting: Setting, rows: Sequence[Row]) -> Sequence[Row]:
+        """Returns the rows with seconds of an idle machine, where they are measured."""
+        return paced(rows, self.pace().paces(setting)) if self.pace else rows
+
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         left_out = {entry.method.name for entry in self.entries if entry.ablation}
         return Board(self.track, [row for row in rows if row["method"] not in left_out]).report()
@@ -50,8 +57,8 @@ class BoardA(BoardExperiment):
 
     name = "board_a"
     title = "Time to reward, track A: a differentiable reward"
-    note = Board.note(TRACK_A)
-    track, finals = TRACK_A, BoardFinalsA
+    note = f"{Board.note(TRACK_A)} {BoardPaceA.use()}"
+    track, finals, pace = TRACK_A, BoardFinalsA, BoardPaceA
 
 
 class BoardB(BoardExperiment):
@@ -59,8 +66,8 @@ class BoardB(BoardExperiment):
 
     name = "board_b"
     title = "Time to reward, track B: a black-box reward"
-    note = Board.note(TRACK_B)
-    track, finals = TRACK_B, BoardFinalsB
+    note = f"{Board.note(TRACK_B)} {BoardPaceB.use()}"
+    track, finals, pace = TRACK_B, BoardFinalsB, BoardPaceB
 
 
 class BoardFlow(BoardExperiment):

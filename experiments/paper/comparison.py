@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from experiments.base import Experiment, Run
+from experiments.base import Experiment, Row, Run
 from experiments.board.board import BoardA
 from experiments.marks import CURVE, SAMPLES, marked
 from experiments.methods import Method, Target
@@ -76,3 +76,6 @@ class BoardComparison(Comparison):
         if setting.name != TINY.name:
             return super().runs(setting, seeds)
         return [run for run in BoardA().runs(setting, seeds) if run.key["method"] in self.board]
+
+    def prepared(self, setting: Setting, rows: Sequence[Row]) -> Sequence[Row]:
+        return BoardA().prepared(setting, rows) if setting.name == TINY.name else rows
