@@ -96,7 +96,7 @@ TRACK_A = Track(
     every=400,
     tuning_samples=1280,
     gain=0.5,
-    seconds=300.0,
+    seconds=138.0,
 )
 TRACK_B = Track(
     "b",
