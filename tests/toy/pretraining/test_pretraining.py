@@ -22,7 +22,7 @@ from tests.toy.pretraining.small_video import shrink
 
 @pytest.fixture(scope="module")
 def shrunk():
-    """Makes the clips of the trainings small."""
+    """Makes the trainings on videos small."""
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)
         yield
