@@ -2,6 +2,10 @@
 
 import re
 import socket
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from shutil import copytree
 
@@ -23,47 +27,76 @@ model:
     reward: {reward}
     estimator: {{class_path: RLR, init_args: {{length: 2}}}}
 data: {{class_path: Prompts, init_args: {{train: [red circle, blue square], batch_size: 4}}}}
-trainer: {{accelerator: {accelerator}, enable_progress_bar: false}}
+trainer: {{accelerator: cpu, enable_progress_bar: false}}
 """
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def no_network():
     """Fails a test that opens a connection."""
 
     def refuse(*args: object) -> None:
         raise AssertionError(f"a connection to {args}")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        yield
+
+
+def examine(folder: Path, config: str, *further: str) -> tuple[int, str]:
+    """Runs the command, and returns its exit status and its text."""
+    status, text = 0, StringIO()
+    try:
+        with redirect_stdout(text):
+            main(["doctor", f"--config={config}", root(folder), *further])
+    except SystemExit as left:
+        status = left.code
+    return status, text.getvalue()
 
 
 @pytest.fixture
-def examined(tmp_path, capsys):
+def examined(tmp_path):
     """Returns a function that runs the command, and returns its exit status and its text."""
+    return partial(examine, tmp_path)
 
-    def run(config: str, *further: str) -> tuple[int, str]:
-        status = 0
-        try:
-            main(["doctor", f"--config={config}", root(tmp_path), *further])
-        except SystemExit as left:
-            status = left.code
-        return status, capsys.readouterr().out
 
-    return run
+def write(folder: Path, path: Path, text="null", reward="Brightness") -> str:
+    """Writes a config of a Stable Diffusion."""
+    file = folder / "sd.yaml"
+    file.write_text(SD.format(path=path, text=text, reward=reward))
+    return str(file)
 
 
 @pytest.fixture
 def sd(tmp_path, random_sd):
     """Returns a function that writes a config of a random Stable Diffusion, or of another path."""
+    return lambda path=None, **settings: write(tmp_path, path or random_sd(), **settings)
 
-    def write(path=None, text="null", reward="Brightness", accelerator="cpu") -> str:
-        file = tmp_path / "sd.yaml"
-        path = path or random_sd()
-        file.write_text(SD.format(path=path, text=text, reward=reward, accelerator=accelerator))
-        return str(file)
 
-    return write
+@dataclass(frozen=True)
+class Examined:
+    """What the command left on a random Stable Diffusion."""
+
+    status: int
+    text: str
+    files: set[str]
+
+
+@pytest.fixture(scope="module")
+def whole(random_sd, tmp_path_factory):
+    """On this machine's CPU; several tests read it."""
+    folder = tmp_path_factory.mktemp("whole")
+    status, text = examine(folder, write(folder, random_sd()))
+    return Examined(status, text, {path.name for path in folder.iterdir()})
+
+
+@pytest.fixture(scope="module")
+def roomy(random_sd, tmp_path_factory):
+    """On a GPU of 2 GiB; several tests read it."""
+    folder = tmp_path_factory.mktemp("roomy")
+    status, text = examine(folder, write(folder, random_sd()), "--memory_gib=2")
+    return Examined(status, text, {path.name for path in folder.iterdir()})
 
 
 def needed(text: str, row: str = "in all") -> float:
@@ -99,7 +132,7 @@ def test_a_config_that_has_all_and_fits_succeeds(config, examined):
     assert "RLR of the config" in text
 
 
-def test_memory_that_is_too_small_fails_and_names_what_would_help(sd, examined):
+def test_memory_that_is_too_small_fails_and_names_what_would_help(sd, examined, roomy):
     status, text = examined(sd(), "--memory_gib=0.79")
     assert status == 1
     assert "does not fit" in text
@@ -107,15 +140,13 @@ def test_memory_that_is_too_small_fails_and_names_what_would_help(sd, examined):
     help_ = text[text.index("What would help") :]
     assert re.search(r"set model.memory.checkpoint_steps: true, text: OnCPU, data.batch_size: [12] together", help_)
     assert "None of this is enough" in help_
-
-    status, text = examined(sd(), "--memory_gib=2")
-    assert status == 0
-    assert "It fits" in text
+    assert roomy.status == 0
+    assert "It fits" in roomy.text
 
 
-def test_close_is_said_and_fails(sd, examined):
-    _, text = examined(sd(), "--memory_gib=2")
-    status, text = examined(sd(), f"--memory_gib={1.02 * needed(text) / 1024}")
+def test_close_is_said_and_fails(config, examined):
+    _, text = examined(config(), "--memory_gib=2")
+    status, text = examined(config(), f"--memory_gib={1.02 * needed(text) / 1024}")
     assert (status, "It is close" in text) == (1, True)
 
 
@@ -145,20 +176,19 @@ def test_the_hub_is_asked_again_afterwards(sd, examined, monkeypatch):
     assert constants.HF_HUB_OFFLINE is False
 
 
-def test_configurations_without_weights_are_enough_for_an_estimate(sd, examined, random_sd, tmp_path):
-    status, whole = examined(sd())
-    assert status == 0
+def test_configurations_without_weights_are_enough_for_an_estimate(sd, examined, whole, random_sd, tmp_path):
+    assert whole.status == 0
     folder = Path(copytree(random_sd(), tmp_path / "bare"))
     for file in [*folder.rglob("*.safetensors")]:
         file.unlink()
     status, bare = examined(sd(folder))
     assert status == 1
     assert f"{folder} (unet, vae, text_encoder): MISSING" in bare
-    assert needed(bare) == needed(whole)
+    assert needed(bare) == needed(whole.text)
 
 
-def test_text_encoders_on_the_cpu_are_not_on_the_device(sd, examined):
-    _, beside = examined(sd(), "--memory_gib=2")
+def test_text_encoders_on_the_cpu_are_not_on_the_device(sd, examined, roomy):
+    beside = roomy.text
     _, apart = examined(sd(text="OnCPU"), "--memory_gib=2")
     _, later = examined(sd(text="OnDemand"), "--memory_gib=2")
     text = needed(beside, "text, frozen")
@@ -174,16 +204,16 @@ def test_an_embedding_is_not_written(sd, examined, tmp_path):
     assert not folder.exists()
 
 
-def test_a_gpu_that_is_not_here_is_a_fault(sd, examined, monkeypatch):
+def test_a_gpu_that_is_not_here_is_a_fault(config, examined, monkeypatch):
     monkeypatch.setattr(machine, "gpus", list)
-    status, text = examined(sd(accelerator="gpu"))
+    status, text = examined(config(("accelerator: cpu", "accelerator: gpu")))
     assert status == 1
     assert "torch finds no GPU here" in text
 
 
-def test_the_first_gpu_counts(sd, examined, monkeypatch):
+def test_the_first_gpu_counts(config, examined, monkeypatch):
     monkeypatch.setattr(machine, "gpus", lambda: [machine.Memory("H200", 140 * 2**30, 139 * 2**30)])
-    status, text = examined(sd(accelerator="auto"))
+    status, text = examined(config(("accelerator: cpu", "accelerator: auto")))
     assert status == 0
     assert "139 GiB that are free on H200" in text
     assert "CUDA and its libraries" in text
@@ -195,9 +225,8 @@ def test_an_estimator_that_cannot_be_used_is_a_fault(config, examined):
     assert "two samples" in text
 
 
-def test_nothing_is_written(sd, examined, tmp_path):
-    examined(sd())
-    assert {path.name for path in tmp_path.iterdir()} <= {"sd.yaml"}
+def test_nothing_is_written(whole, roomy):
+    assert whole.files == roomy.files == {"sd.yaml"}
 
 
 def test_the_config_of_a_run_is_examined(config, examined, tmp_path, capsys):

@@ -277,6 +277,7 @@ class Saved:
         self.tensor = tensor
 
 
+@pytest.mark.usefixtures("without_older_objects")
 @pytest.mark.parametrize("full", [False, True])
 def test_a_step_s_graph_is_gone_before_the_next_is_built(full: bool) -> None:
     chain, saved = Chain(remember(Curved()), DDIM(6, eta=1.0)), weakref.WeakSet()

@@ -61,6 +61,7 @@ SEVERAL_TERMS = {
 }
 
 
+@pytest.mark.usefixtures("without_older_objects")
 @pytest.mark.parametrize("name", SEVERAL_TERMS)
 def test_a_term_s_graph_is_gone_before_the_next_is_built(name: str) -> None:
     estimator, depth = SEVERAL_TERMS[name]

@@ -31,7 +31,7 @@ from tests.estimators.problems import (
     quadratic,
     rollout,
 )
-from tests.estimators.test_exactness import SMALL
+from tests.estimators.test_exactness import SMALL, effort
 
 STEPS = 6
 WHOLE = [1, 2, 3, 4, 5, 6]
@@ -91,14 +91,13 @@ def test_the_mean_is_the_gradient_of_the_claimed_steps(name: str) -> None:
     estimator, chain, steps = CLAIMS[name]
     estimator.check(chain)
     exact = exact_gradients(chain)[[t - 1 for t in steps]].sum(0)
-    count = 200 if isinstance(estimator, RLR) else 100
-    assert deviation(estimator, chain, quadratic, exact, count) < 4
+    assert deviation(estimator, chain, quadratic, exact, *effort(estimator)) < 4
 
 
 @pytest.mark.parametrize("name", ["half order (REINFORCE)", "half order, look-ahead", "half order, gaps"])
 def test_steps_without_noise_are_missing_from_the_whole(name: str) -> None:
     estimator, chain, _ = CLAIMS[name]
-    assert deviation(estimator, chain, quadratic, exact_gradients(chain).sum(0), count=400) > 10
+    assert deviation(estimator, chain, quadratic, exact_gradients(chain).sum(0), 50, 2048) > 10
 
 
 def ddpo(**settings: object) -> DDPO:

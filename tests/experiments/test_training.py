@@ -19,17 +19,24 @@ def costless(rows):
     return [{name: value for name, value in row.items() if name != "step_seconds"} for row in rows]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def training() -> Training:
     return Training(METHOD, EVALUATION, 0, POINTS)
 
 
-@pytest.fixture
-def rows(training, tmp_path):
-    return training.run(tmp_path / "whole", tmp_path / "base")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the run of ``rows`` is, and the scores of its base model."""
+    return tmp_path_factory.mktemp("shared")
 
 
-def test_a_run_has_a_row_for_its_start_and_for_each_point(rows, tmp_path) -> None:
+@pytest.fixture(scope="module")
+def rows(training, folder):
+    """The rows of an uninterrupted run."""
+    return training.run(folder / "whole", folder / "base")
+
+
+def test_a_run_has_a_row_for_its_start_and_for_each_point(rows, folder) -> None:
     assert [row["update"] for row in rows] == [0, *POINTS]
     assert [row["samples"] for row in rows] == [0, 8, 16]
     assert [row["reward_calls"] for row in rows] == [0, 8, 16]
@@ -40,10 +47,10 @@ def test_a_run_has_a_row_for_its_start_and_for_each_point(rows, tmp_path) -> Non
     assert rows[2]["Brightness"] == pytest.approx(rows[0]["Brightness"] + rows[2]["Brightness gain"], abs=1e-5)
     assert 0 == rows[0]["step_seconds"] < rows[1]["step_seconds"] <= rows[2]["step_seconds"]
     # its checkpoint would be of no further use
-    assert not list((tmp_path / "whole").glob("*.ckpt"))
+    assert not list((folder / "whole").glob("*.ckpt"))
 
 
-def test_a_killed_run_goes_on_to_the_rows_of_one_that_was_not(training, rows, tmp_path, monkeypatch) -> None:
+def test_a_killed_run_goes_on_to_the_rows_of_one_that_was_not(training, rows, folder, tmp_path, monkeypatch) -> None:
     step = Alignment.training_step
     seen = []
 
@@ -56,24 +63,24 @@ def test_a_killed_run_goes_on_to_the_rows_of_one_that_was_not(training, rows, tm
     with monkeypatch.context() as patched:
         patched.setattr(Alignment, "training_step", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            training.run(tmp_path / "killed", tmp_path / "base")
+            training.run(tmp_path / "killed", folder / "base")
     assert len(seen) == 4
     monkeypatch.setattr(Alignment, "training_step", lambda self, *a: (seen.append(2), step(self, *a))[1])
-    again = training.run(tmp_path / "killed", tmp_path / "base")
+    again = training.run(tmp_path / "killed", folder / "base")
     # of four updates three were in the checkpoint
     assert seen.count(2) == 1
     assert costless(again) == costless(rows)
 
 
-def test_points_on_the_way_do_not_change_the_run(training, rows, tmp_path) -> None:
-    other = replace(training, points=(1, 3, 4)).run(tmp_path / "other", tmp_path / "base")
+def test_points_on_the_way_do_not_change_the_run(training, rows, folder, tmp_path) -> None:
+    other = replace(training, points=(1, 3, 4)).run(tmp_path / "other", folder / "base")
     assert costless(other)[-1] == costless(rows)[-1]
 
 
-def test_runs_share_the_scores_of_the_base_model(training, rows, tmp_path, monkeypatch) -> None:
+def test_runs_share_the_scores_of_the_base_model(training, rows, folder, tmp_path, monkeypatch) -> None:
     kept = []
     monkeypatch.setattr("rlr.evaluation.base_scores.BaseScores.keep", lambda *a: kept.append(a))
-    other = replace(training, seed=1).run(tmp_path / "other", tmp_path / "base")
+    other = replace(training, seed=1).run(tmp_path / "other", folder / "base")
     assert not kept
     assert other[0] == {**rows[0]}
     assert costless(other)[-1] != costless(rows)[-1]

@@ -1,13 +1,14 @@
 """The example of two judges: its commands start two servers, its health checks find them, and a training asks both."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
+from runpy import run_module
 from time import sleep
 from typing import Any
 
@@ -45,31 +46,59 @@ def free_port() -> str:
 
 
 def runnable(words: list[str], service: dict[str, Any], free: str) -> list[str]:
-    """A command of the file for this machine: this Python, and a free port instead of the published one."""
-    assert words[0] == "python"
+    """What follows Python in a command of the file, with a free port instead of the published one."""
+    assert words[:2] == ["python", "-m"]
     assert any(port(service) in word for word in words)
-    return [sys.executable, *(word.replace(port(service), free) for word in words[1:])]
+    return [word.replace(port(service), free) for word in words[1:]]
+
+
+def served(name: str, free: str) -> list[str]:
+    """What follows Python in a service's command, of a small reward."""
+    command = runnable(SERVICES[name]["command"], SERVICES[name], free)
+    return [*command, f"--reward={SMALL[name]}", "--device=cpu", "--host=127.0.0.1"]
+
+
+def as_module(words: list[str]) -> None:
+    """Does here what Python does with ``-m``, and exits."""
+    sys.argv = words[1:]
+    run_module(words[1], run_name="__main__", alter_sys=True)
+
+
+def serve(words: list[str]) -> None:
+    """Serves in a forked process, which need not import again what this one has imported."""
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads
+    as_module(words)
 
 
 @contextmanager
-def started(name: str, free: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The server that a service's command starts, of a small reward."""
-    command = runnable(SERVICES[name]["command"], SERVICES[name], free)
-    small = [f"--reward={SMALL[name]}", "--device=cpu", "--host=127.0.0.1"]
-    with subprocess.Popen([*command, *small], cwd=ROOT, env={**os.environ, VARIABLE: TOKEN}) as process:
+def started(name: str, free: str) -> Iterator[Callable[[], bool]]:
+    """Whether the server that a service's command starts still runs."""
+    with subprocess.Popen([sys.executable, *served(name, free)], cwd=ROOT) as process:
         try:
-            yield process
+            yield lambda: process.poll() is None
         finally:
             process.terminate()
 
 
-def wait(url: str, process: subprocess.Popen[bytes]) -> str:
+@contextmanager
+def forked(name: str, free: str) -> Iterator[Callable[[], bool]]:
+    """The same in a forked process."""
+    process = get_context("fork").Process(target=serve, args=(served(name, free),))
+    process.start()
+    try:
+        yield process.is_alive
+    finally:
+        process.terminate()
+        process.join()
+
+
+def wait(url: str, runs: Callable[[], bool]) -> str:
     """The label of a server, once it answers."""
     while True:
         try:
             return health(url)
         except ConnectionError:
-            assert process.poll() is None
+            assert runs()
             sleep(0.1)
 
 
@@ -80,19 +109,25 @@ class Rounded(Brightness):
         return super().forward((samples * 255).round() / 255, words)
 
 
-def test_two_processes_judge_an_update(monkeypatch):
+@pytest.mark.filterwarnings("ignore:.*fork.*", "ignore:.*found in sys.modules.*")
+def test_two_processes_judge_an_update(monkeypatch, capsys):
+    """One by its command in a Python of its own, the other by the same words in a forked process."""
     monkeypatch.setenv(VARIABLE, TOKEN)
+    monkeypatch.setattr(sys, "argv", [])
     ports, asked = {name: free_port() for name in SERVICES}, json.dumps(MODEL["reward"])
     for name, free in ports.items():
         asked = asked.replace(port(SERVICES[name]), free)
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(started(name, free)) for name, free in ports.items()}
-        for name, process in processes.items():
-            assert wait(f"http://127.0.0.1:{ports[name]}", process) == SMALL[name]
+        ways = zip(ports.items(), (started, forked), strict=True)
+        processes = {name: stack.enter_context(way(name, free)) for (name, free), way in ways}
+        for name, runs in processes.items():
+            assert wait(f"http://127.0.0.1:{ports[name]}", runs) == SMALL[name]
             check = SERVICES[name]["healthcheck"]["test"]
             assert check[0] == "CMD"
-            found = subprocess.run(runnable(check[1:], SERVICES[name], ports[name]), cwd=ROOT, capture_output=True)
-            assert (found.returncode, found.stdout.decode().strip()) == (0, SMALL[name])
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as left:
+                as_module(runnable(check[1:], SERVICES[name], ports[name]))
+            assert (left.value.code, capsys.readouterr().out) == (0, f"{SMALL[name]}\n")
         reward = instantiate(json.loads(asked))
         assert all(isinstance(part, Remote) for part in reward.rewards)
         judged = align(reward=reward, estimator=HalfOrder(2))

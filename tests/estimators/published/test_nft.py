@@ -61,9 +61,9 @@ def test_the_published_minimum_is_a_fixed_point(schedule: Schedule | None) -> No
     :math:`w = s^2 k / (c \beta)`: :math:`E[x_0 (x_0 - \hat x_0^\mathrm{old}) \mid x_t]` is the posterior variance."""
     w = STD**2 * SLOPE / (CLIP * BETA)
     assert deviation(nft(Lagging), chain(w, schedule), ZERO) < 4
-    # half the way, and with the branches the wrong way around
-    assert deviation(nft(Lagging), chain(w / 2, schedule), ZERO) > 10
-    assert deviation(nft(Lagging, beta=2 * BETA), chain(w, schedule), ZERO) > 10
+    # half the way, and with the branches the wrong way around: 20 and more, so a fourth of the draws is enough
+    assert deviation(nft(Lagging), chain(w / 2, schedule), ZERO, count=25) > 10
+    assert deviation(nft(Lagging, beta=2 * BETA), chain(w, schedule), ZERO, count=25) > 10
 
 
 def test_samples_are_those_of_the_old_policy_which_follows_after_a_round() -> None:

@@ -34,7 +34,8 @@ def test_the_tilted_distribution_is_a_fixed_point(schedule: Schedule | None) -> 
     w = ETA * STD**2 * SLOPE
     assert deviation(ram(), chain(w, schedule), w) < 4
     for wrong, weights in ((ram(multiplier=2 * ETA), w), (ram(Unanchored), w), (ram(), w / 2)):
-        assert deviation(wrong, chain(weights, schedule), weights) > 10
+        # 21 and more: a fourth of the draws is enough
+        assert deviation(wrong, chain(weights, schedule), weights, count=25) > 10
 
 
 def test_on_policy_its_gradient_is_that_of_advantage_weighted_matching_with_an_anchor() -> None:

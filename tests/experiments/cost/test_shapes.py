@@ -32,10 +32,16 @@ def test_networks_have_the_published_numbers_of_weights():
         )
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A Stable Diffusion 3 and a Wan of small networks."""
+    return write_random_sd3(tmp_path_factory.mktemp("sd3")), write_random_wan(tmp_path_factory.mktemp("wan"))
+
+
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(folders, monkeypatch):
     """The shapes with small networks of the same classes."""
-    sd3, video = write_random_sd3(tmp_path / "sd3"), write_random_wan(tmp_path / "wan")
+    sd3, video = folders
     found = {
         **SHAPES,
         "sd35": replace(SHAPES["sd35"], pipeline=lambda: StableDiffusion3Pipeline.from_pretrained(sd3)),

@@ -20,10 +20,17 @@ from rlr.toy.world.tokenizer import build_tokenizer
 from tests.toy.pretraining.small_video import shrink
 
 
-@pytest.fixture(params=["autoencoder", "denoiser", "flow", "reward", "hpsv2", "video"])
-def recipe(request, vae, random_sd, monkeypatch):
+@pytest.fixture(scope="module")
+def shrunk():
+    """Makes the trainings on videos small."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        yield
+
+
+@pytest.fixture(params=["autoencoder", "denoiser", "flow", "reward", "hpsv2", "video"], scope="module")
+def recipe(request, vae, random_sd, shrunk):
     """How to build the module and the data of one of the trainings, small."""
-    shrink(monkeypatch)
     small = {"size": 40, "batch_size": 4, "held_out": 4}
     return {
         "autoencoder": (lambda: Autoencoder(channels=(8, 8, 8)), lambda: Scenes(**small)),
@@ -63,17 +70,23 @@ def fit(recipe, folder, **options):
     return module.state_dict()
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(recipe, tmp_path):
-    whole = fit(recipe, tmp_path / "whole")
-    resumed = fit(recipe, tmp_path / "resumed", ckpt_path=tmp_path / "whole" / "step=3.ckpt")
-    for name, value in whole.items():
+@pytest.fixture(scope="module")
+def whole(recipe, tmp_path_factory):
+    """The folder of an uninterrupted run, and what it ends with."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, fit(recipe, folder)
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(recipe, whole, tmp_path):
+    folder, after = whole
+    resumed = fit(recipe, tmp_path, ckpt_path=folder / "step=3.ckpt")
+    for name, value in after.items():
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=0)
 
 
-def test_training_moves_the_weights_and_the_average_follows(recipe, tmp_path):
+def test_training_moves_the_weights_and_the_average_follows(recipe, whole):
     seed_everything(0)
-    before = recipe[0]().state_dict()
-    after = fit(recipe, tmp_path)
+    before, (_, after) = recipe[0]().state_dict(), whole
     for part in ("networks.", "average."):
         assert any(not torch.equal(after[name], before[name]) for name in before if name.startswith(part))
 
