@@ -2,13 +2,16 @@
 
 import copy
 import pickle
-from threading import Condition, Event, Lock, current_thread, main_thread
+from threading import Barrier, Condition, Event, Lock, current_thread, main_thread
 from time import sleep
 
 import pytest
 
 from rlr.rewards.remote import dispatcher
 from rlr.rewards.remote.dispatcher import Dispatcher
+
+PATIENCE = 120
+"""Seconds after which a thread that waits for another one fails, which are many on a busy machine."""
 
 
 class Fake:
@@ -19,7 +22,7 @@ class Fake:
         self.gate.set()
 
     def work(self, task):
-        assert self.gate.wait(10)
+        assert self.gate.wait(PATIENCE)
         if self.down:
             raise ConnectionError("down")
         with self.lock:
@@ -37,8 +40,15 @@ def dispatching(*servers, retries=2, delay=0.0):
 
 
 def test_each_task_is_done_once_and_results_keep_their_order():
-    servers = [Fake(), Fake(), Fake()]
-    found = dispatching(*servers).run(list(range(20)))
+    """No server ends its first task before each has one, so that each has."""
+    servers, all_busy = [Fake(), Fake(), Fake()], Barrier(3)
+
+    def work(server, task):
+        if not server.done:
+            all_busy.wait(PATIENCE)
+        return server.work(task)
+
+    found = Dispatcher(dict(enumerate(servers)), work, Fake.probe, 0, 0.0).run(list(range(20)))
     assert found == [i**2 for i in range(20)]
     assert sorted(task for server in servers for task in server.done) == list(range(20))
     assert all(server.done for server in servers)
