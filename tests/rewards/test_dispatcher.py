@@ -60,10 +60,13 @@ def test_no_tasks_need_no_server():
 
 def test_a_slow_server_gets_fewer_tasks():
     """It holds its first task until the fast one has done all others."""
-    slow, fast = Fake(), Fake()
+    slow, fast, begun = Fake(), Fake(), Event()
     slow.gate.clear()
 
     def work(server, task):
+        if server is slow:
+            begun.set()
+        assert begun.wait(PATIENCE)
         if server is fast and len(fast.done) == 8:
             slow.gate.set()
         return server.work(task)
