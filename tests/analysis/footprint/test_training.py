@@ -1,9 +1,7 @@
 """Estimated memory of training against measured memory, for the built-in model."""
 
 import csv
-from collections.abc import Iterable
 from dataclasses import replace
-from itertools import cycle, product
 
 import pytest
 import torch
@@ -23,6 +21,7 @@ from rlr.rewards import Brightness, JPEGCompressibility
 from rlr.samplers import DDIM
 from rlr.toy.models import Tiny
 from rlr.toy.rewards import TinyPickScore
+from tests.models.families import covering
 from tests.test_project import ROOT
 
 TOLERANCE = 0.25
@@ -105,22 +104,14 @@ def measured() -> Measured:
     return Measured()
 
 
-def covered(rows: Iterable[str], columns: Iterable[str]) -> list:
-    """All pairs of a row and a column: quick are those that have each row and each column, slow the others."""
-    rows, columns = list(rows), list(columns)
-    assert len(rows) >= len(columns)
-    quick = set(zip(rows, cycle(columns), strict=False))
-    return [pair if pair in quick else pytest.param(*pair, marks=pytest.mark.slow) for pair in product(rows, columns)]
-
-
-@pytest.mark.parametrize(("name", "saving"), covered(ESTIMATORS, ("nothing", "checkpoint_steps")))
+@pytest.mark.parametrize(("name", "saving"), covering(list(ESTIMATORS), ["nothing", "checkpoint_steps"]))
 def test_the_estimate_is_what_is_measured(small, measured, name, saving):
     memory = SAVINGS[saving]
     estimated = small.peak(ESTIMATORS[name](), memory).device
     assert estimated == pytest.approx(measured.peak(ESTIMATORS[name](), memory), rel=TOLERANCE)
 
 
-@pytest.mark.parametrize(("name", "saving"), covered(TABLE, SAVINGS))
+@pytest.mark.parametrize(("name", "saving"), covering(list(TABLE), list(SAVINGS)))
 def test_the_estimate_is_what_was_recorded(as_in_table, name, saving):
     recorded = csv.DictReader((ROOT / "experiments/results/tiny/table6.csv").open())
     (row,) = [row for row in recorded if (row["method"], row["saving"]) == (name, saving)]
