@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 # every Trainer asks for the plugins of all installed packages, which stay the same
-importlib.metadata.entry_points = cache(importlib.metadata.entry_points)
+importlib.metadata.entry_points = cache(importlib.metadata.entry_points)  # type: ignore[assignment]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
