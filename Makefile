@@ -3,8 +3,8 @@
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 # writes the bytecode of what a run imports; where PYTHONDONTWRITEBYTECODE is set, as in many containers, no run would write it
-COMPILE = env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -c \
-	"import rlr.cli.command_line; from rlr.lazy import import_names; import_names('rlr'); import_names('rlr.toy.models')"
+COMPILE = env -u PYTHONDONTWRITEBYTECODE $(PYTHON) -c "import open_clip, wandb, rlr.cli.command_line; \
+	from rlr.lazy import import_names; import_names('rlr'); import_names('rlr.toy.models')"
 ARGS ?=
 SHAPE ?= tiny
 # of eval-vbench
@@ -50,8 +50,9 @@ format: install ## let ruff rewrite what it can
 # a file of tests on one core at a time: that is faster than all cores for one test
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile
 
+# bytecode of the tests and of what they import is written, or each process would compile it again in every run
 test: install ## the tests, without those marked slow, gpu or weights
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(PARALLEL) $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(PYTHON) -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: install ## the tests that take long, or repeat a law with more combinations
 	$(PYTHON) -m pytest -m slow $(ARGS)

@@ -15,12 +15,12 @@ import yaml
 
 from rlr.chain import Chain
 from rlr.cli import main
-from rlr.cli.config_inheritance import with_bases
 from rlr.cli.parser import build
 from rlr.estimators import Estimator
 from rlr.modules import DOODL, Alignment
 from rlr.samplers import Sampler
 from rlr.schedules import RectifiedFlow
+from tests.config_cover import NETWORKS, classes, cover, filled_in, pieces, said_by
 from tests.data.fixtures import NO_PICTURES
 from tests.estimators.problems import Affine, Cosine
 from tests.rewards import guesses
@@ -36,8 +36,6 @@ FRAGMENTS = sorted((ROOT / "configs" / "evaluation").glob("*.yaml"))
 TABLES = [path for path in FRAGMENTS if path.stem != "geneval"]
 LATENTS = [path for path in CONFIGS if path.name.startswith("doodl_")]
 ALIGNMENTS = [path for path in CONFIGS if not path.name.startswith("pretrain_") and path not in LATENTS]
-NETWORKS = ("PickScore", "HPSv2", "Aesthetic", "ImageReward")
-"""Rewards whose weights have to be fetched; a small random one takes their place."""
 FOLDERS = {
     "VideoCrafter": "random_vc",
     "TinyVideo": "random_vc",
@@ -78,68 +76,24 @@ JUDGES = ("ocr", "geneval")
 """Rewards without a gradient that read the image."""
 WITHOUT_GRADIENT = ("rlr", "half_order", "grpo", "nft", "awm")
 """The methods that need no gradient of the reward."""
-STEPPED = {f"sd35_{method}_{judge}" for method in WITHOUT_GRADIENT for judge in JUDGES}
-"""The configs of judges that take a step in every run of the tests: each method with each judge on one model."""
 
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT / "configs").as_posix()
 
 
-def filled_in(path: Path) -> dict:
-    """A config with its parts in their places."""
-
-    def fill(value):
-        if isinstance(value, dict):
-            return {key: fill(inner) for key, inner in value.items()}
-        # those of a base are absolute
-        if isinstance(value, str) and Path(value).parent.name == "parts":
-            part = path.parent / value
-            return with_bases(yaml.safe_load(part.read_text()), part.parent)
-        return value
-
-    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent))
-
-
-def shape(value):
-    """The classes and the names of the arguments of a part of a config: all but numbers, paths and rewards that are fetched."""
-    if isinstance(value, dict):
-        return tuple(sorted((key, shape(inner)) for key, inner in value.items()))
-    if isinstance(value, list):
-        return tuple(shape(inner) for inner in value)
-    if value in NETWORKS:
-        return "a network"
-    return (
-        value if isinstance(value, bool) or (isinstance(value, str) and value.isidentifier()) else type(value).__name__
-    )
-
-
-def parts(path: Path) -> set[tuple]:
-    """What an alignment consists of."""
-    config = filled_in(path)
-    named = {**config["model"]["init_args"], "data": config["data"]}
-    return {(path.parent.name, key, shape(value)) for key, value in named.items()}
-
-
-def late(path: Path) -> int:
-    return 0 if path.stem in STEPPED else 2 if path.stem.endswith(JUDGES) else 1
-
-
-def quick(paths: list[Path]) -> list[Path]:
-    """Alignments that have between them every part of all: small models first, then those that take a step anyway."""
-    seen: set[tuple] = set()
-    chosen = []
-    for path in sorted(paths, key=lambda path: ("tiny" not in path.name, "sd14" not in path.name, late(path))):
-        if not parts(path) <= seen:
-            chosen.append(path)
-            seen |= parts(path)
-    return chosen
-
-
-QUICK = quick(ALIGNMENTS)
-STEPS = [
-    path if path in QUICK or path.stem in STEPPED else pytest.param(path, marks=pytest.mark.slow) for path in ALIGNMENTS
+QUICK = cover(ALIGNMENTS)
+STEPS = [path if path in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in ALIGNMENTS]
+PREVIEWED = {ROOT / "configs" / kind / "tiny_rlr.yaml" for kind in ("image", "video")}
+PREVIEW = [
+    "--trainer.callbacks+=Preview",
+    "--trainer.callbacks.init_args.split=train",
+    "--trainer.callbacks.init_args.number=2",
 ]
+"""Samples before and after training, as the callbacks of the configs make them, too: most of the time of a small step.
+
+Of the quick steps, one of images and one of videos makes them.
+"""
 OPTIMISED = [
     pytest.param(path, marks=pytest.mark.slow) if path.stem.endswith(("_hpsv2", "_aes")) else path for path in LATENTS
 ]
@@ -204,7 +158,6 @@ def test_there_is_a_config_for_every_row_of_the_table():
     judged = {f"{model}_{method}_{judge}" for model in FAMILIES for method in WITHOUT_GRADIENT for judge in JUDGES}
     required = rows | clips | tiny | presets | flows | videos | judged | {"sd14_rlr_jpeg"}
     assert required <= {path.stem for path in ALIGNMENTS}
-    assert judged > STEPPED
 
 
 def comment(path: Path) -> str:
@@ -351,9 +304,28 @@ def random_folder(request):
     return folder
 
 
-def test_quick_steps_have_every_part_of_all_alignments():
-    assert set().union(*map(parts, QUICK)) == set().union(*map(parts, ALIGNMENTS))
-    assert len(QUICK) < 0.6 * len(ALIGNMENTS)
+def test_every_class_of_an_alignment_takes_part_in_a_quick_step():
+    """Those that are defaults, too; and every argument that a config gives, and every switch, for images and for videos."""
+    for shown in PREVIEWED:
+        every = {path: resolved(path) for path in ALIGNMENTS if path.parent == shown.parent}
+        named = {path: classes({**config, "trainer": None}) for path, config in every.items()}
+        assert set().union(*(named[path] for path in QUICK if path in named)) == set().union(*named.values())
+        assert set().union(*(classes(config["trainer"]) for config in every.values())) <= classes(
+            every[shown]["trainer"]
+        )
+    assert set().union(*map(said_by, QUICK)) == set().union(*map(said_by, ALIGNMENTS))
+    assert set(QUICK) >= PREVIEWED
+    assert len(QUICK) < 0.3 * len(ALIGNMENTS)
+
+
+def test_a_cover_without_one_of_its_configs_lacks_something():
+    """What a config names is seen: classes within classes, and switches."""
+    config = {"class_path": "RLR", "init_args": {"zeroth": False, "rewards": [{"class_path": "rlr.HPSv2"}]}}
+    assert classes(config) == {"RLR", "a network"}
+    assert pieces(config, "") == {("RLR",), ("RLR", "zeroth", False), ("RLR", "rewards", "list"), ("a network",)}
+    for path in QUICK[:3]:
+        others = set().union(*(said_by(other) for other in QUICK if other != path))
+        assert not said_by(path) <= others
 
 
 class Adapted(Affine):
@@ -415,7 +387,9 @@ def test_takes_a_step(path, random_folder, tmp_path):
     config = resolved(path)
     folder = random_folder(config)
     updates = 2 if learns_its_slope_first(config) else 1
-    cli = main(["fit", f"--config={path}", *swaps(config, folder, tmp_path), f"--trainer.max_steps={updates}"])
+    shown = PREVIEW if path in PREVIEWED or path not in QUICK else ["--trainer.callbacks=[]"]
+    small = [*swaps(config, folder, tmp_path), *shown]
+    cli = main(["fit", f"--config={path}", *small, f"--trainer.max_steps={updates}"])
     assert isinstance(cli.model, Alignment)
     assert cli.trainer.global_step == updates
     # LoRA's second factor starts at zero
@@ -448,9 +422,6 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
         "--model.init_args.optimization.accumulate=1",
         "--trainer.max_steps=1",
         "--trainer.limit_val_batches=0",
-        "--trainer.callbacks+=Preview",
-        "--trainer.callbacks.init_args.split=train",
-        "--trainer.callbacks.init_args.number=2",
     ]
     if isinstance(estimator.get("zeroth"), dict):
         small.append("--model.init_args.estimator.init_args.zeroth.init_args.directions=1")
@@ -482,12 +453,12 @@ def common(config: dict, folder: Path, out: Path) -> list[str]:
     inner = "--model.init_args.model.init_args" + (".model.init_args" if guided else "")
     staged = ".data.init_args" if data["class_path"].endswith(".DCoT") else ""
     full_size = VIDEOS.get(base_model(config).rpartition(".")[2])
-    grouped = data["init_args"].get("samples_per_prompt", 1) > 1
-    # one group is enough for a judge
-    few = makes_clips(config) or data["class_path"].endswith(".PromptFile")
+    # one group, or the two samples that a baseline needs; those that a check finds equal teach nothing
+    checked = args["reward"]["class_path"].endswith("Check")
+    few = 8 if checked else 4 if data["init_args"].get("samples_per_prompt", 1) > 1 else 2
     small = [
         f"{inner}.path={folder}",
-        f"--data.init_args{staged}.batch_size={2 if full_size and not grouped else 4 if few else 8}",
+        f"--data.init_args{staged}.batch_size={few}",
         "--trainer.accelerator=cpu",
         "--trainer.precision=32-true",
         f"--trainer.default_root_dir={out}",

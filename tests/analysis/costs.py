@@ -175,10 +175,10 @@ def encoding(chain: Chain) -> Iterator[list[int]]:
         hook.remove()
 
 
-def ratios(world: World, names: Sequence[str], unit: str = "FirstOrder(1)") -> Mapping[str, float]:
+def ratios(world: World, names: Sequence[str], unit: str = "FirstOrder(1)", repeats: int = 3) -> Mapping[str, float]:
     """Returns the time of a round of each estimator over that of one of them."""
-    one = world.seconds(CASES[unit])
-    return {name: 1.0 if name == unit else world.seconds(CASES[name]) / one for name in names}
+    one = world.seconds(CASES[unit], repeats)
+    return {name: 1.0 if name == unit else world.seconds(CASES[name], repeats) / one for name in names}
 
 
 def write(names: Sequence[str] = tuple(CASES)) -> None:

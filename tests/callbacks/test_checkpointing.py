@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import itertools
 import os
 import warnings
 
@@ -308,23 +309,66 @@ def is_sentence(error):
     return isinstance(error, ValueError) and "foreign.ckpt" in str(error) and "\n" not in str(error)
 
 
-@pytest.mark.parametrize("value", [None, "text", {}, [None]], ids=str)
-def test_a_value_of_another_type_is_a_sentence_or_of_no_consequence(trained, tmp_path, value):
-    whole = torch.load(trained[1], weights_only=True)
-    expected = outcome(trained[1], tmp_path / "out")
-    places = [place for place in leaves(whole) if place[0] in LIGHTNING]
-    # what is inside a loader's own state, the loader checks; an empty dictionary is of the type of another one
-    places = [place for place in places if "combined_loader" not in place[:-2]]
-    places = [place for place in places if not (value == {} and isinstance(at(whole, place), dict))]
-    assert len(places) > 80
-    wrong = []
-    for place in places:
+OTHERS = (None, "text", {}, [None])
+"""Values of types that a checkpoint has in other places."""
+
+
+def places_of(whole):
+    """The places of the values that are checked; what is inside a loader's own state, the loader checks."""
+    return [place for place in leaves(whole) if place[0] in LIGHTNING and "combined_loader" not in place[:-2]]
+
+
+def kind_of(whole, place):
+    """Where a place is, the last name on the way to it, and the type of what is there."""
+    names = [name for name in place if isinstance(name, str)]
+    return names[0], names[-1], type(at(whole, place)).__name__
+
+
+def others(whole, place):
+    """The values of other types; an empty dictionary is of the type of another one."""
+    return [value for value in OTHERS if not (value == {} and isinstance(at(whole, place), dict))]
+
+
+def trials(whole):
+    """A value for each place, the values in turn; and in a place of each kind those whose turn did not come."""
+    kinds = {}
+    for place in places_of(whole):
+        kinds.setdefault(kind_of(whole, place), []).append(place)
+    for places in kinds.values():
+        values = others(whole, places[0])
+        yield from zip(places, itertools.cycle(values), strict=False)
+        yield from ((places[-1], value) for value in values[len(places) :])
+
+
+def wrongly_taken(trained, folder, tried):
+    """The trials that end in something else than a sentence or the weights of the whole checkpoint."""
+    expected, wrong = outcome(trained[1], folder / "out"), []
+    for place, value in tried:
         checkpoint = torch.load(trained[1], weights_only=True)
         put(checkpoint, place, value)
-        found = outcome(foreign(tmp_path, checkpoint), tmp_path / "out")
+        found = outcome(foreign(folder, checkpoint), folder / "out")
         if not (is_sentence(found) if isinstance(found, Exception) else torch.equal(found, expected)):
-            wrong.append((place, found))
-    assert not wrong
+            wrong.append((place, value, found))
+    return wrong
+
+
+def test_a_value_of_another_type_is_a_sentence_or_of_no_consequence(trained, tmp_path):
+    """Some value in every place, and every value in a place of each kind."""
+    whole = torch.load(trained[1], weights_only=True)
+    tried, places = list(trials(whole)), places_of(whole)
+    assert len(places) > 80
+    assert {place for place, _ in tried} == set(places)
+    every = {(kind_of(whole, place), str(value)) for place in places for value in others(whole, place)}
+    assert {(kind_of(whole, place), str(value)) for place, value in tried} == every
+    assert not wrongly_taken(trained, tmp_path, tried)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", OTHERS, ids=str)
+def test_no_place_takes_a_value_of_another_type(trained, tmp_path, value):
+    whole = torch.load(trained[1], weights_only=True)
+    tried = [(place, value) for place in places_of(whole) if value in others(whole, place)]
+    assert not wrongly_taken(trained, tmp_path, tried)
 
 
 def test_the_law_of_types_can_fail(trained, tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ from rlr.samplers import DDIM, RandomWindow, Windowed
 from tests.modules.processes import run_group
 from tests.modules.toy import WORDS, Hard, Level, Remembering, align, run, weights
 
-QUICK, WHOLE = 6, 20
+QUICK, WHOLE = 4, 20
 """The updates of a run in the quick tests, and in the slow ones."""
 BATCH = 8
 """The samples of a batch of all processes together."""

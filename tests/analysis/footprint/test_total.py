@@ -59,13 +59,15 @@ class Family:
 
 
 IMAGE, VIDEO = ({"tokens": TOKENS, **sizes[0]} for sizes in (IMAGES, VIDEOS))
+# the default of these models is the size of the published weights
+SMALL = {"size": 32}
 
 FAMILIES = {
     "StableDiffusion": Family("random_sd", StableDiffusion),
-    "StableDiffusion3": Family("random_sd3", StableDiffusion3, flow=True),
-    "StableDiffusionXL": Family("random_sdxl", StableDiffusionXL),
-    "Flux": Family("random_flux", Flux, flow=True),
-    "Flux2": Family("random_flux2", Flux2, flow=True),
+    "StableDiffusion3": Family("random_sd3", StableDiffusion3, flow=True, options=SMALL),
+    "StableDiffusionXL": Family("random_sdxl", StableDiffusionXL, options=SMALL),
+    "Flux": Family("random_flux", Flux, flow=True, options=SMALL),
+    "Flux2": Family("random_flux2", Flux2, flow=True, options=SMALL),
     "VideoCrafter": Family("random_vc", VideoCrafter, video=True),
     "QwenImage": Family("random_qwenimage", QwenImage, flow=True, options=IMAGE),
     "ZImage": Family("random_zimage", ZImage, flow=True, options=IMAGE),

@@ -21,6 +21,7 @@ from rlr.rewards import Brightness, JPEGCompressibility
 from rlr.samplers import DDIM
 from rlr.toy.models import Tiny
 from rlr.toy.rewards import TinyPickScore
+from tests.models.families import covering
 from tests.test_project import ROOT
 
 TOLERANCE = 0.25
@@ -28,6 +29,13 @@ TOLERANCE = 0.25
 PROMPT = "a red circle left of a blue square"
 STEPS, BATCH = 4, 2
 AGAIN = Memory(checkpoint_steps=True)
+SAVINGS = {
+    "nothing": Memory(),
+    "checkpoint_steps": AGAIN,
+    "offload_activations": Memory(offload_activations=True),
+    "both": Memory(checkpoint_steps=True, offload_activations=True),
+}
+"""What saves memory by its name in the recorded table."""
 
 ESTIMATORS = {
     "FirstOrder(1)": lambda: FirstOrder(1),
@@ -96,27 +104,18 @@ def measured() -> Measured:
     return Measured()
 
 
-@pytest.mark.parametrize("memory", [Memory(), AGAIN], ids=["as it is", "checkpoint_steps"])
-@pytest.mark.parametrize("name", ESTIMATORS)
-def test_the_estimate_is_what_is_measured(small, measured, name, memory):
+@pytest.mark.parametrize(("name", "saving"), covering(list(ESTIMATORS), ["nothing", "checkpoint_steps"]))
+def test_the_estimate_is_what_is_measured(small, measured, name, saving):
+    memory = SAVINGS[saving]
     estimated = small.peak(ESTIMATORS[name](), memory).device
     assert estimated == pytest.approx(measured.peak(ESTIMATORS[name](), memory), rel=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", TABLE)
-@pytest.mark.parametrize(
-    ("saving", "memory"),
-    [
-        ("nothing", Memory()),
-        ("checkpoint_steps", AGAIN),
-        ("offload_activations", Memory(offload_activations=True)),
-        ("both", Memory(checkpoint_steps=True, offload_activations=True)),
-    ],
-)
-def test_the_estimate_is_what_was_recorded(as_in_table, name, saving, memory):
+@pytest.mark.parametrize(("name", "saving"), covering(list(TABLE), list(SAVINGS)))
+def test_the_estimate_is_what_was_recorded(as_in_table, name, saving):
     recorded = csv.DictReader((ROOT / "experiments/results/tiny/table6.csv").open())
     (row,) = [row for row in recorded if (row["method"], row["saving"]) == (name, saving)]
-    found = as_in_table.peak(TABLE[name](), memory)
+    found = as_in_table.peak(TABLE[name](), SAVINGS[saving])
     # the recorded one has no noises and no gradients by kind of term, which are 1 MiB
     assert found.device / 2**20 == pytest.approx(float(row["device_mib"]), rel=TOLERANCE, abs=1)
     assert found.waiting / 2**20 == pytest.approx(float(row["ram_mib"]), rel=TOLERANCE, abs=1)
