@@ -3,8 +3,8 @@
 from experiments.base import Experiment
 from experiments.board.board import BoardA, BoardB, BoardFlow, BoardLong
 from experiments.board.finals import BoardFinalsA, BoardFinalsB, BoardFinalsFlow
-from experiments.board.pace import BoardPaceA, BoardPaceB
 from experiments.board.tuning import BoardTuningA, BoardTuningB, BoardTuningFlow
+from experiments.board.update_seconds import UpdateSecondsA, UpdateSecondsB
 from experiments.cost.slopes import Slopes
 from experiments.paper.figure3 import Figure3
 from experiments.paper.figure4 import Figure4
@@ -39,6 +39,6 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     BoardFinalsFlow,
     BoardFlow,
     BoardLong,
-    BoardPaceA,
-    BoardPaceB,
+    UpdateSecondsA,
+    UpdateSecondsB,
 )

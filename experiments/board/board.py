@@ -7,9 +7,9 @@ from typing import ClassVar
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.base import TrackExperiment
 from experiments.board.finals import BoardFinals, BoardFinalsA, BoardFinalsB, BoardFinalsFlow
-from experiments.board.pace import BoardPace, BoardPaceA, BoardPaceB, paced
 from experiments.board.report import Board
 from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, TRACK_LONG
+from experiments.board.update_seconds import UpdateSeconds, UpdateSecondsA, UpdateSecondsB, timed
 from experiments.marks import CURVE, SAMPLES, marked
 from experiments.methods import Method
 from experiments.settings import Setting
@@ -21,7 +21,7 @@ class BoardExperiment(TrackExperiment):
     evaluation = "experiments/configs/board.yaml"
     finals: ClassVar[type[BoardFinals]]
     """The runs that select the learning rates."""
-    pace: ClassVar[type[BoardPace] | None] = None
+    seconds: ClassVar[type[UpdateSeconds] | None] = None
     """The seconds of an update; None for those of each run."""
 
     def runs(self, setting: Setting, seeds: Sequence[int]) -> Sequence[Run]:
@@ -45,7 +45,7 @@ class BoardExperiment(TrackExperiment):
 
     def prepared(self, setting: Setting, rows: Sequence[Row]) -> Sequence[Row]:
         """Returns the rows with seconds of an idle machine, where they are measured."""
-        return paced(rows, self.pace().paces(setting)) if self.pace else rows
+        return timed(rows, self.seconds().each(setting)) if self.seconds else rows
 
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
         left_out = {entry.method.name for entry in self.entries if entry.ablation}
@@ -57,8 +57,8 @@ class BoardA(BoardExperiment):
 
     name = "board_a"
     title = "Time to reward, track A: a differentiable reward"
-    note = f"{Board.note(TRACK_A)} {BoardPaceA.use()}"
-    track, finals, pace = TRACK_A, BoardFinalsA, BoardPaceA
+    note = f"{Board.note(TRACK_A)} {UpdateSecondsA.use()}"
+    track, finals, seconds = TRACK_A, BoardFinalsA, UpdateSecondsA
 
 
 class BoardB(BoardExperiment):
@@ -66,8 +66,8 @@ class BoardB(BoardExperiment):
 
     name = "board_b"
     title = "Time to reward, track B: a black-box reward"
-    note = f"{Board.note(TRACK_B)} {BoardPaceB.use()}"
-    track, finals, pace = TRACK_B, BoardFinalsB, BoardPaceB
+    note = f"{Board.note(TRACK_B)} {UpdateSecondsB.use()}"
+    track, finals, seconds = TRACK_B, BoardFinalsB, UpdateSecondsB
 
 
 class BoardFlow(BoardExperiment):

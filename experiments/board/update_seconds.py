@@ -19,10 +19,10 @@ BEGIN, END = 4, 12
 """The updates between which seconds are taken: whole rounds of every method, after the first ones, which allocate memory."""
 
 
-class BoardPace(TrackExperiment):
+class UpdateSeconds(TrackExperiment):
     """Short runs of every method of a track that the pages of the board show."""
 
-    evaluation = "experiments/configs/board_pace.yaml"
+    evaluation = "experiments/configs/board_seconds.yaml"
     note: ClassVar[str] = (
         f"CPU seconds of the training steps of the updates {BEGIN + 1} to {END} of short runs, one after another on an idle "
         "machine, one thread. Means over runs, with the smallest and the largest. The learning rate, which has no effect on the "
@@ -47,7 +47,7 @@ class BoardPace(TrackExperiment):
             f"[{cls.name}]({cls.name}.md) are its updates times the seconds of an update there."
         )
 
-    def paces(self, setting: Setting) -> dict[str, float]:
+    def each(self, setting: Setting) -> dict[str, float]:
         """Returns the CPU seconds of an update of each measured method."""
         lines = Results.of(setting, self.name).lines
         seeds = sorted({int(line["seed"]) for line in lines})
@@ -82,32 +82,32 @@ def of_methods(rows: Sequence[Row]) -> dict[str, list[float]]:
     return {str(name): [(run[END] - run[BEGIN]) / (END - BEGIN) for run in each] for name, each in runs.items()}
 
 
-def paced(rows: Sequence[Row], paces: Mapping[str, float]) -> list[Row]:
-    """Returns rows whose seconds are the updates times the pace of the method; those of a method without a pace stay.
+def timed(rows: Sequence[Row], seconds: Mapping[str, float]) -> list[Row]:
+    """Returns rows whose seconds are the updates times the seconds of an update; those of a method that is not measured stay.
 
     Args:
         rows: Rows with ``method``, ``update`` and ``step_seconds``.
-        paces: The CPU seconds of an update by the name of the method.
+        seconds: The CPU seconds of an update by the name of the method.
     """
 
-    def seconds(row: Row) -> float:
-        pace = paces.get(str(row["method"]))
-        return float(row["step_seconds"]) if pace is None else pace * float(row["update"])
+    def spent(row: Row) -> float:
+        each = seconds.get(str(row["method"]))
+        return float(row["step_seconds"]) if each is None else each * float(row["update"])
 
-    return [{**row, "step_seconds": seconds(row)} for row in rows]
+    return [{**row, "step_seconds": spent(row)} for row in rows]
 
 
-class BoardPaceA(BoardPace):
+class UpdateSecondsA(UpdateSeconds):
     """The methods of track A."""
 
-    name = "board_pace_a"
+    name = "board_seconds_a"
     title = "CPU seconds of an update, track A"
     track = TRACK_A
 
 
-class BoardPaceB(BoardPace):
+class UpdateSecondsB(UpdateSeconds):
     """The methods of track B."""
 
-    name = "board_pace_b"
+    name = "board_seconds_b"
     title = "CPU seconds of an update, track B"
     track = TRACK_B
