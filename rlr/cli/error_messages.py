@@ -80,7 +80,10 @@ def missing(place: str, owner: str, names: Sequence[str]) -> str:
 
 def no_file(place: str, path: str) -> str:
     """The sentence for a file that does not exist."""
-    return f"{place}: there is no file {path}; check the path (it is relative to {Path.cwd()})"
+    return (
+        f"{place}: there is no file {path}; check the path (in a config it is relative to that config, on the command line to "
+        f"{Path.cwd()})"
+    )
 
 
 def no_module(place: str, name: str) -> str:
