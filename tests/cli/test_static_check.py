@@ -75,7 +75,8 @@ OPTIONS = {
     "--model.optimization.lrr=1": "model.optimization: Optimization has no argument 'lrr'; did you mean 'lr'?",
     "--model.optimization.lr=fast": "model.optimization.lr: expected float, got 'fast'",
     "--model.estimator=none.yaml": (
-        "model.estimator: there is no file none.yaml; check the path (in a config it is relative to that config, on the command line to "
+        "model.estimator: there is no file none.yaml; check the path (in a config it is relative to that config, "
+        "on the command line to "
     ),
     "--model.seed=-1": "model.seed: expected a seed from 0 to 4294967295, got -1",
     "--seed_everything=-1": "seed_everything: expected a seed from 0 to 4294967295, got -1",
