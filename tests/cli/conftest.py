@@ -1,5 +1,8 @@
 """A small config, and a command line that must fail."""
 
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,20 +43,35 @@ trainer:
 """
 
 
+def write(folder: Path, *changes: tuple[str, str]) -> str:
+    """Writes the config above with some text in it replaced, and returns its path."""
+    text = CONFIG
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
 @pytest.fixture
-def config(tmp_path: Path):
+def config(tmp_path: Path) -> Callable[..., str]:
     """Returns a function that writes the config above with some text in it replaced, and returns its path."""
+    return partial(write, tmp_path)
 
-    def write(*changes: tuple[str, str]) -> str:
-        text = CONFIG
-        for old, new in changes:
-            assert old in text
-            text = text.replace(old, new, 1)
-        path = tmp_path / "config.yaml"
-        path.write_text(text)
-        return str(path)
 
-    return write
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of the config above, which tests copy; its config lies beside it."""
+    folder = tmp_path_factory.mktemp("finished")
+    main(["fit", f"--config={write(folder)}", root(folder)])
+    return folder / "out"
+
+
+@pytest.fixture
+def fitted(finished: Path, tmp_path: Path) -> Path:
+    """The folder of a run of the config above, for a test alone."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
 @pytest.fixture

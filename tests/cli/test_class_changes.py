@@ -3,10 +3,12 @@
 import inspect
 import itertools
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from _pytest.mark.structures import ParameterSet
 from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningModule
 
@@ -77,12 +79,22 @@ def objects() -> dict[str, dict[str, dict]]:
 
 
 OBJECTS = objects()
-PAIRS = [
-    pytest.param(place, old, new, id=f"{place}-{old}-{new}")
-    for place, classes in OBJECTS.items()
-    # each class is the old one of one pair and the new one of another
-    for old, new in itertools.pairwise([*sorted(classes), min(classes)])
-]
+ROUTES = 5
+"""The ways in which a class is changed."""
+
+
+def pairs() -> Iterator[ParameterSet]:
+    """Each class is the old one of one pair and the new one of another.
+
+    A pair of each place is changed in every way, and the others in one way after the other; in the slow tests each in every way.
+    """
+    for place, found in OBJECTS.items():
+        for number, (old, new) in enumerate(itertools.pairwise([*sorted(found), min(found)])):
+            ways = range(number, number + 1) if number else range(ROUTES)
+            yield pytest.param(place, old, new, ways, id=f"{place}-{old}-{new}")
+            if number:
+                name = f"{place}-{old}-{new}, in every way"
+                yield pytest.param(place, old, new, range(ROUTES), id=name, marks=pytest.mark.slow)
 
 
 def config(place: str, given: object, folder: Path, name: str = "old") -> str:
@@ -108,27 +120,34 @@ def test_the_pairs_cover_what_is_shipped():
     assert {"Tiny", "StableDiffusion"} <= OBJECTS["model"].keys()
 
 
-@pytest.mark.parametrize(("place", "old", "new"), PAIRS)
-def test_another_class_starts_from_its_own_defaults(place, old, new, tmp_path):
+def routes(place: str, old: str, new: str, folder: Path) -> list[tuple[str, ...]]:
+    """The command lines that change a class: by a file, by its short name, by a config, by options, and over a base."""
+    changed = {"class_path": new, "init_args": required(new, place)}
+    before = config(place, OBJECTS[place][old], folder)
+    part, second, over = (folder / f"{name}.yaml" for name in ("part", "second", "over"))
+    part.write_text(yaml.safe_dump(changed))
+    second.write_text(yaml.safe_dump({"model": {"init_args": {place: changed}}}))
+    over.write_text(yaml.safe_dump({"base": "old.yaml", "model": {"init_args": {place: changed}}}))
+    options = (f"--model.{place}.{key}={value}" for key, value in required(new, place).items())
+    # an option cannot give a whole object
+    by_options = not any(isinstance(value, dict) for value in required(new, place).values())
+    return [
+        (before, f"--model.init_args.{place}={part}"),
+        (before, f"--model.{place}={part}"),
+        (before, f"--config={second}"),
+        (f"--config={over}",),
+        *([(before, f"--model.{place}={new}", *options)] if by_options else []),
+    ]
+
+
+@pytest.mark.parametrize(("place", "old", "new", "ways"), pairs())
+def test_another_class_starts_from_its_own_defaults(place, old, new, ways, tmp_path):
     changed = {"class_path": new, "init_args": required(new, place)}
     alone = parse(config(place, changed, tmp_path, "alone")).init_args[place]
-    before = config(place, OBJECTS[place][old], tmp_path)
-    part = tmp_path / "part.yaml"
-    part.write_text(yaml.safe_dump(changed))
-    second = tmp_path / "second.yaml"
-    second.write_text(yaml.safe_dump({"model": {"init_args": {place: changed}}}))
-    routes = [
-        (f"--model.init_args.{place}={part}",),
-        (f"--model.{place}={part}",),
-        (f"--config={second}",),
-        (f"--model.{place}={new}", *(f"--model.{place}.{key}={value}" for key, value in required(new, place).items())),
-    ]
-    for route in routes[: 4 if not any(isinstance(v, dict) for v in required(new, place).values()) else 3]:
-        assert plain(parse(before, *route).init_args[place]) == plain(alone), route
-    base = {"base": "old.yaml", "model": {"init_args": {place: changed}}}
-    over = tmp_path / "over.yaml"
-    over.write_text(yaml.safe_dump(base))
-    assert plain(parse(f"--config={over}").init_args[place]) == plain(alone)
+    found = routes(place, old, new, tmp_path)
+    for way in ways:
+        route = found[way % len(found)]
+        assert plain(parse(*route).init_args[place]) == plain(alone), route
 
 
 @pytest.mark.parametrize("place", PLACES)

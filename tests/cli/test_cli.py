@@ -112,9 +112,7 @@ def test_test_samples_once_and_states_one_number(config, tmp_path, capsys):
     assert not [name for name in cli.trainer.callback_metrics if name.startswith("test/")]
 
 
-def test_test_prints_a_table_of_its_own_reward(config, tmp_path, capsys):
-    fit(config(), tmp_path)
-    capsys.readouterr()
+def test_test_prints_a_table_of_its_own_reward(config, fitted, tmp_path, capsys):
     checkpoint = tmp_path / "out" / "last.ckpt"
     main(["test", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
@@ -169,8 +167,7 @@ def evaluated(args):
     return evaluation.results.metrics()["evaluation/Prompts/Level"]
 
 
-def test_predict_writes_pictures_with_their_story(config, tmp_path):
-    fit(config(), tmp_path)
+def test_predict_writes_pictures_with_their_story(config, fitted, tmp_path):
     checkpoint = tmp_path / "out" / "last.ckpt"
     aligned = main(["predict", f"--config={config()}", root(tmp_path), f"--ckpt_path={checkpoint}"])
     folder = tmp_path / "out" / "predictions" / "last"
@@ -221,8 +218,7 @@ def test_checkpoints_of_a_config_lie_where_last_looks_for_them(config, tmp_path)
 # ---------------------------------------------------------------- the folder of a run
 
 
-def test_a_second_fit_does_not_overwrite_a_run(config, tmp_path, refuse):
-    fit(config(), tmp_path)
+def test_a_second_fit_does_not_overwrite_a_run(config, fitted, tmp_path, refuse):
     before = (tmp_path / "out" / "last.ckpt").read_bytes()
     stated = refuse(f"--config={config()}", root(tmp_path))
     assert f"{tmp_path / 'out'} holds a run; add --resume to continue it, or --name NAME to begin another one" in stated
@@ -240,9 +236,8 @@ def test_a_config_of_the_user_is_not_overwritten(config, tmp_path, refuse):
     assert path.read_text() == before
 
 
-def test_a_run_resumes_with_its_folder_alone(config, tmp_path):
+def test_a_run_resumes_with_its_folder_alone(config, fitted, tmp_path):
     whole = fit(config(("max_steps: 3", "max_steps: 5")), tmp_path / "whole")
-    fit(config(), tmp_path)
     out = tmp_path / "out"
     resumed = main(["fit", str(out), "--resume", "--trainer.max_steps=5"])
     for a, b in zip(whole.model.weights, resumed.model.weights, strict=True):
@@ -252,8 +247,7 @@ def test_a_run_resumes_with_its_folder_alone(config, tmp_path):
     assert yaml.safe_load((out / "config.yaml").read_text())["trainer"]["max_steps"] == 5
 
 
-def test_a_killed_run_replaces_the_rows_after_its_checkpoint(config, tmp_path):
-    fit(config(), tmp_path)
+def test_a_killed_run_replaces_the_rows_after_its_checkpoint(fitted, tmp_path):
     file = tmp_path / "out" / "metrics.csv"
     rows = list(csv.DictReader(file.open()))
     with file.open("w") as lost:
@@ -276,8 +270,7 @@ def test_two_processes_do_not_train_in_one_folder(config, tmp_path, refuse):
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
-def test_a_command_takes_a_run_alone(config, tmp_path, command, capsys, monkeypatch):
-    fit(config(), tmp_path)
+def test_a_command_takes_a_run_alone(fitted, tmp_path, command, monkeypatch):
     out = tmp_path / "out"
     before = {file.name: file.read_bytes() for file in (out / "config.yaml", out / "metrics.csv", out / "last.ckpt")}
     moved = out.rename(tmp_path / "moved")

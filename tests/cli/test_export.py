@@ -7,6 +7,7 @@ import torch
 
 from rlr.cli import main
 from rlr.models.export import hub
+from tests.cli.conftest import write
 from tests.cli.test_cli import fit
 
 SD = """
@@ -40,12 +41,12 @@ def sums(path) -> dict[str, float]:
     return {name: float(value) for name, value in (line.split() for line in path.read_text().splitlines())}
 
 
-@pytest.fixture
-def trained(config, tmp_path):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """A finished run: its config, its checkpoint and its module."""
-    path = config()
-    module = fit(path, tmp_path).model
-    return path, tmp_path / "out" / "last.ckpt", module
+    folder = tmp_path_factory.mktemp("trained")
+    path = write(folder)
+    return path, folder / "out" / "last.ckpt", fit(path, folder).model
 
 
 def test_the_weights_of_the_checkpoint_are_written(trained, tmp_path, capsys):

@@ -22,9 +22,8 @@ def images(folder):
     return (folder / "index.html").read_text().count("<img")
 
 
-def test_a_fit_and_a_test_leave_a_page_with_samples_before_and_after(config, tmp_path):
-    main(["fit", f"--config={config()}", root(tmp_path)])
-    run = tmp_path / "out"
+def test_a_fit_and_a_test_leave_a_page_with_samples_before_and_after(config, fitted, tmp_path):
+    run = fitted
     # both models, of both validation prompts
     assert images(run) == 4
     (sheet,) = Record(run).sheets

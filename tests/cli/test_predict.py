@@ -1,29 +1,49 @@
 """A prediction that was interrupted goes on, and ends as one that was not."""
 
 import json
+import shutil
+from functools import partial
 
 import pytest
 
 from rlr.callbacks import prediction as writer
 from rlr.cli import main
 from rlr.data import PromptPass
-from tests.cli.conftest import root
+from tests.cli.conftest import root, write
 
 WORDS = "[one, two, three, four, five]"
 
 
+def run(folder, name="out", *options, words=WORDS):
+    """Predicts two samples of five prompts, three at a time, and returns the content of all files."""
+    path = write(
+        folder,
+        ("val: [four, five]", f"predict: {words}\n    evaluation_samples: 2"),
+        ("batch_size: 2", "batch_size: 3"),
+    )
+    main(["predict", f"--config={path}", f"--trainer.default_root_dir={folder / name}", *options])
+    return contents(folder / name)
+
+
 @pytest.fixture
-def predict(config, tmp_path):
-    """Returns a function that predicts two samples of five prompts, three at a time, and returns the content of all files."""
+def predict(tmp_path):
+    """Returns a function that predicts, see ``run``."""
+    return partial(run, tmp_path)
 
-    def run(name="out", *options, words=WORDS):
-        path = config(
-            ("val: [four, five]", f"predict: {words}\n    evaluation_samples: 2"), ("batch_size: 2", "batch_size: 3")
-        )
-        main(["predict", f"--config={path}", f"--trainer.default_root_dir={tmp_path / name}", *options])
-        return contents(tmp_path / name)
 
-    return run
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """The folder of a whole prediction, which tests copy."""
+    folder = tmp_path_factory.mktemp("done")
+    assert len(run(folder)) == 2 * 10 + 1
+    return folder / "out"
+
+
+@pytest.fixture
+def whole(done, tmp_path):
+    """The content of all files of a whole prediction, which lies in the folder ``out`` of a test alone."""
+    shutil.copytree(done, tmp_path / "out")
+    return contents(done)
 
 
 def contents(folder):
@@ -44,36 +64,33 @@ def interrupt(monkeypatch, after):
 
 
 @pytest.mark.parametrize("after", [0, 2, 4, 9])
-def test_an_interrupted_prediction_ends_as_an_uninterrupted_one(predict, tmp_path, monkeypatch, after):
-    whole = predict("whole")
-    assert len(whole) == 2 * 10 + 1
+def test_an_interrupted_prediction_ends_as_an_uninterrupted_one(predict, done, tmp_path, monkeypatch, after):
     with monkeypatch.context() as patch:
         interrupt(patch, after)
         with pytest.raises(SystemExit):
             predict()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "predictions").iterdir()}
     assert len(before) == 2 * after + 1
-    assert predict() == whole
+    assert predict() == contents(done)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items() if path.name != "origin.json")
 
 
-def test_finished_batches_are_not_sampled_again(predict, monkeypatch):
-    whole = predict()
+def test_finished_batches_are_not_sampled_again(predict, whole, monkeypatch):
     sampled = []
     monkeypatch.setattr("rlr.modules.sampling.Sampling.generate", lambda module, batch: sampled.append(batch.indices))
     assert predict() == whole
     assert sampled == []
 
 
-def test_a_sample_whose_image_is_gone_is_made_again(predict, tmp_path):
-    whole = predict()
+def test_a_sample_whose_image_is_gone_is_made_again(predict, whole, tmp_path):
     (tmp_path / "out" / "predictions" / "00004.png").unlink()
     assert predict() == whole
 
 
-def test_further_prompts_are_added(predict):
+def test_further_prompts_are_added(predict, done):
     few = predict(words="[one, two, three]")
-    assert {name: file for name, file in predict().items() if name in few} == few
+    assert predict() == contents(done)
+    assert {name: file for name, file in contents(done).items() if name in few} == few
 
 
 @pytest.mark.parametrize(
@@ -92,8 +109,7 @@ def test_further_prompts_are_added(predict):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_samples_of_other_settings_are_not_mixed(predict, tmp_path, capsys, options, stated):
-    whole = predict()
+def test_samples_of_other_settings_are_not_mixed(predict, whole, tmp_path, capsys, options, stated):
     with pytest.raises(SystemExit) as left:
         predict("out", *options)
     assert left.value.code == 2
@@ -101,22 +117,19 @@ def test_samples_of_other_settings_are_not_mixed(predict, tmp_path, capsys, opti
     assert contents(tmp_path / "out") == whole
 
 
-def test_settings_of_the_training_and_the_batch_do_not_matter(predict):
-    whole = predict()
+def test_settings_of_the_training_and_the_batch_do_not_matter(predict, whole):
     assert predict("out", "--model.optimization.lr=1", "--data.batch_size=7") == whole
 
 
-def test_samples_without_an_origin_are_not_added_to(predict, tmp_path, capsys):
-    predict()
+def test_samples_without_an_origin_are_not_added_to(predict, whole, tmp_path, capsys):
     (tmp_path / "out" / "predictions" / "origin.json").unlink()
     with pytest.raises(SystemExit):
         predict()
     assert "holds samples, and no origin.json that says of what; set another folder with" in capsys.readouterr().err
 
 
-def test_another_checkpoint_is_another_origin(config, tmp_path, capsys):
+def test_another_checkpoint_is_another_origin(config, fitted, tmp_path, capsys):
     path = config()
-    main(["fit", f"--config={path}", root(tmp_path)])
     run = [f"--config={path}", root(tmp_path), f"--ckpt_path={tmp_path / 'out' / 'last.ckpt'}"]
     main(["predict", *run])
     noted = json.loads((tmp_path / "out" / "predictions" / "last" / "origin.json").read_text())

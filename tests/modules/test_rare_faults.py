@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from rlr.estimators import DDPO, HalfOrder, RoundStatistics
 from tests.modules.toy import Level, Replay, align, prompts, run, weights
 
-BATCHES, BATCH, SHARE = 50, 8, 0.01
+BATCHES, BATCH, SHARE = 25, 16, 0.01
 _draw = random.Random(0).random
 BAD = [[_draw() < SHARE for _ in range(BATCH)] for _ in range(BATCHES)]
 """Which samples have no score, by batch."""

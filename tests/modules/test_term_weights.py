@@ -40,7 +40,7 @@ def test_the_error_is_within_a_tenth_of_that_of_the_best_constant_weights() -> N
     exact = -torch.stack(full).mean(0)
     estimator = HalfOrderRLR(1, None, control=LookAhead(separate=True))
     shrinkage, draws = Shrinkage(decay=0.995), []
-    for seed in range(400):
+    for seed in range(240):
         found = kinds(estimator, chain, seed)
         draws.append(torch.stack([flat(found[name]) for name in ("first_order", "path", "ratio")]))
         shrinkage.update(found)

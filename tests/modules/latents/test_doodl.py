@@ -159,7 +159,7 @@ def test_one_of_which_less_is_better_falls():
 
 
 def test_so_does_a_learned_reward_of_the_built_in_model():
-    module = DOODL(Tiny(trainable=Frozen()), TinyPickScore(), steps=6, iterations=5, scale=10.0, clip=0.05)
+    module = DOODL(Tiny(trainable=Frozen()), TinyPickScore(), steps=3, iterations=3, scale=10.0, clip=0.05)
     prediction = module.generate(PromptBatch(["a red circle", "two blue squares on a white background"], [0, 1]))
     gains = [reward - note["reward_before"] for note, reward in zip(prediction.notes, prediction.rewards, strict=True)]
     assert sum(gains) > 0

@@ -61,10 +61,11 @@ def test_the_toy_is_inverted(steps):
     [
         ("float64", 5, 3.0, 1e-10),
         ("float64", 8, 1.0, 1e-10),
-        ("float32", 50, 1.0, 1e-3),
+        ("float32", 20, 1.0, 1e-3),
+        pytest.param("float32", 50, 1.0, 1e-3, marks=pytest.mark.slow),
         pytest.param("float32", 50, 7.5, 2e-3, marks=pytest.mark.slow),
     ],
-    ids=["float64, guided", "float64", "float32", "float32, guided as published"],
+    ids=["float64, guided", "float64", "float32", "float32, as published", "float32, guided as published"],
 )
 def test_the_built_in_model_is_inverted(tiny, kind, steps, scale, most):
     chain = tiny(steps, kind, scale)
