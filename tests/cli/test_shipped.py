@@ -43,7 +43,8 @@ def run_script(folder: Path) -> None:
     """What ``python train.py`` does in a folder."""
     os.chdir(folder)
     sys.argv = [str(ROOT / "train.py"), *ARGUMENTS]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.path.insert(0, str(ROOT))  # as Python does with the folder of a script
+    runpy.run_module("train", run_name="__main__", alter_sys=True)
 
 
 def run_package(folder: Path) -> None:
