@@ -67,20 +67,23 @@ def curves(
     Args:
         rows: Rows that differ in method, seed and update.
         xs: Columns and names of the horizontal axes, one a column of drawings.
-        ys: Columns and names of the vertical axes, one a row of drawings.
+        ys: Columns and names of the vertical axes, one a row of drawings; with one horizontal axis all are in one row.
         title: Its title.
         note: Its note.
     """
+    pairs = [(x, y) for y in ys for x in xs]
+    columns = len(xs) if len(xs) > 1 else len(ys)
+    lines = len(pairs) // columns
 
     def draw(canvas: Canvas) -> None:
-        grid = canvas.subplots(len(ys), len(xs), squeeze=False)
-        for line, (y, vertical) in zip(grid, ys, strict=True):
-            for axes, (x, horizontal) in zip(line, xs, strict=True):
-                _draw(axes, rows, x, y)
-                axes.set(xlabel=horizontal, ylabel=vertical)
-        grid[0][0].legend(fontsize=7)
+        grid = canvas.subplots(lines, columns, squeeze=False)
+        for axes, ((x, horizontal), (y, vertical)) in zip(grid.flat, pairs, strict=True):
+            _draw(axes, rows, x, y)
+            axes.set(xlabel=horizontal, ylabel=vertical)
+        # beside the drawings, where it hides no curve
+        canvas.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
 
-    return Figure(title, draw, note, (4.4 * len(xs), 2.7 * len(ys)))
+    return Figure(title, draw, note, (4.2 * columns + 1.3, 2.7 * lines))
 
 
 def _draw(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
