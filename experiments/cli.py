@@ -136,7 +136,7 @@ class Session:
     def write_page(self) -> None:
         """Writes the page of all measured runs."""
         # the page includes the seeds of earlier commands
-        seeds = sorted({*self.options.seeds, *(int(line["seed"]) for line in self.results.lines if "seed" in line)})
+        seeds = sorted({*self.options.seeds, *self.results.seeds})
         runs = self.experiment.runs(self.setting, seeds)
         rows = self.experiment.prepared(self.setting, self.results.rows(runs))
         counts = len(runs), sum(self.results.measured(run) for run in runs)

@@ -46,6 +46,11 @@ class Results:
         """What the file holds now."""
         return [{name: value for name, value in line.items() if value} for line in read_csv(self.path)]
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the rows, in order."""
+        return sorted({int(line["seed"]) for line in self.lines if "seed" in line})
+
     def rows(self, runs: Iterable[Run]) -> list[Row]:
         """Returns the rows of the runs that are measured, with numbers as numbers."""
         lines = self.lines

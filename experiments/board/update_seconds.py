@@ -49,9 +49,8 @@ class UpdateSeconds(TrackExperiment):
 
     def each(self, setting: Setting) -> dict[str, float]:
         """Returns the CPU seconds of an update of each measured method."""
-        lines = Results.of(setting, self.name).lines
-        seeds = sorted({int(line["seed"]) for line in lines})
-        found = of_methods(Results.of(setting, self.name).rows(self.runs(setting, seeds)))
+        results = Results.of(setting, self.name)
+        found = of_methods(results.rows(self.runs(setting, results.seeds)))
         return {name: fmean(seconds) for name, seconds in found.items()}
 
     def report(self, rows: Sequence[Row]) -> Sequence[Table | Figure]:
