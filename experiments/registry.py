@@ -2,6 +2,7 @@
 
 from experiments.base import Experiment
 from experiments.board.board import BoardA, BoardB, BoardFlow, BoardLong
+from experiments.board.ceiling import CeilingExperiment
 from experiments.board.finals import BoardFinalsA, BoardFinalsB, BoardFinalsFlow
 from experiments.board.tuning import BoardTuningA, BoardTuningB, BoardTuningFlow
 from experiments.board.update_seconds import UpdateSecondsA, UpdateSecondsB
@@ -41,4 +42,5 @@ EXPERIMENTS: tuple[type[Experiment], ...] = (
     BoardLong,
     UpdateSecondsA,
     UpdateSecondsB,
+    CeilingExperiment,
 )
