@@ -73,11 +73,18 @@ def run(options: Namespace, overrides: Sequence[str], folder: Path, command: str
     """Aligns, evaluates and writes the report."""
     started = time.monotonic()
     # importing torch, lightning and diffusers takes seconds: wrong options fail before
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
     from rlr.evaluation.report import say
     from rlr.toy.demo.alignment import align, report
 
-    say(f"the demo aligns the model of {options.config}; results go to {folder}")
+    # of several processes, as with --trainer.devices 2, one speaks and writes
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if first:
+        say(f"the demo aligns the model of {options.config}; results go to {folder}")
     module, evaluation = align(options, overrides, folder)
+    if not first:
+        return
     result = report(module, evaluation, command, options.config, started)
     paths = result.save(folder)
     say(f"\n{result.table.text()}\n")

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from rlr.callbacks.evaluation import Scheduled, sampling
+from rlr.distributed import rank
 from rlr.evaluation.diversity import Diversity
 from rlr.evaluation.evaluator import Evaluated, Evaluator
 from rlr.evaluation.metrics import Metric, RewardMetric
@@ -96,7 +97,8 @@ class DemoEvaluation(Scheduled):
         if update != before:
             self.training.extend([sum(self._rewards) / len(self._rewards)] * (update - before))
             self._rewards.clear()
-            self._print_progress(before, update, trainer.max_steps)
+            if trainer.is_global_zero:
+                self._print_progress(before, update, trainer.max_steps)
         # the end has an evaluation of its own
         if update != trainer.max_steps:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -131,7 +133,7 @@ class DemoEvaluation(Scheduled):
 
     def _measure(self, module: Alignment, samples: SampleSet, what: str = "") -> Evaluated:
         assert self.world is not None
-        if what:
+        if what and rank() == 0:
             say(f"sampling {len(samples.prompts)} held-out prompts × {samples.samples} with {what} …")
         measured = metrics(self.world, module.reward, samples.samples)
         # the first sample of each prompt is shown

@@ -1,12 +1,14 @@
 import io
 import json
 import re
+from contextlib import redirect_stdout
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from rlr.chain import Chain
@@ -16,6 +18,7 @@ from rlr.samplers import DDIM
 from rlr.toy.demo.__main__ import CONFIGS, main
 from rlr.toy.demo.evaluation import DemoEvaluation
 from rlr.toy.demo.images import Images
+from tests.modules.processes import run_group
 from tests.toy.demo.toy import Light, Smear, evaluate
 
 ROOT = Path(__file__).parents[3]
@@ -152,6 +155,26 @@ def test_a_run_repeats_itself(finished: Path, tmp_path: Path) -> None:
     assert main(words.split()) == 0
     once, again = (json.loads((folder / "results.json").read_text())["results"] for folder in (finished, tmp_path))
     assert once == again
+
+
+def test_one_of_several_processes_speaks_and_writes(tmp_path: Path) -> None:
+    config = tmp_path / "toy.yaml"
+    config.write_text(CONFIG)
+
+    def work(rank: int) -> None:
+        # Lightning reads it from the environment when it is imported, which was before the fork
+        rank_zero_only.rank = rank  # type: ignore[attr-defined]
+        words = f"--config {config} --out {tmp_path / f'results{rank}'} --updates 1 --every 0 --prompts 6 --trainer.devices 2"
+        with redirect_stdout(io.StringIO()) as said:
+            assert main(words.split()) == 0
+        (tmp_path / f"said{rank}").write_text(said.getvalue())
+
+    run_group(2, work, tmp_path)
+    assert "exact check" in (tmp_path / "said0").read_text()
+    assert (tmp_path / "said1").read_text() == ""
+    assert (tmp_path / "results0" / "index.html").is_file()
+    assert not (tmp_path / "results1" / "index.html").exists()
+    assert json.loads((tmp_path / "results0" / "results.json").read_text())["updates"] == 1
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
