@@ -19,16 +19,18 @@ Piece = tuple[Any, ...]
 def filled_in(path: Path) -> dict[str, Any]:
     """A config with its parts in their places."""
 
-    def fill(value: Any) -> Any:
+    def fill(value: Any, folder: Path) -> Any:
         if isinstance(value, dict):
-            return {key: fill(inner) for key, inner in value.items()}
-        # those of a base are absolute
-        if isinstance(value, str) and Path(value).parent.name == "parts":
-            part = path.parent / value
-            return with_bases(yaml.safe_load(part.read_text()), part.parent)
+            return {key: fill(inner, folder) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [fill(inner, folder) for inner in value]
+        # those of a base are absolute; other texts that end so are files elsewhere
+        if isinstance(value, str) and value.endswith(".yaml") and (folder / value).parent.name == "parts":
+            part = folder / value
+            return fill(with_bases(yaml.safe_load(part.read_text()), part.parent), part.parent)
         return value
 
-    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent))
+    return fill(with_bases(yaml.safe_load(path.read_text()), path.parent), path.parent)
 
 
 def classes(value: Any) -> set[str]:

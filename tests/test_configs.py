@@ -136,6 +136,7 @@ def test_there_is_a_config_for_every_row_of_the_table():
             "look_ahead",
             "look_ahead_check",
             "look_ahead_stand_in",
+            "look_ahead_awm",
             "drtune",
             "direct_align",
             "srpo",

@@ -76,6 +76,7 @@ ENTRIES = (
     Entry(method("DRTune", "tiny_drtune"), A),
     Entry(method("REINFORCE", "tiny_reinforce"), A),
     Entry(method("look-ahead RLR", "tiny_look_ahead_stand_in"), B, decisive=True),
+    Entry(method("look-ahead + AWM", "tiny_look_ahead_awm"), B, decisive=True),
     Entry(method("AWM", "tiny_awm", *_GROUPS), B, decisive=True),
     Entry(method("DiffusionNFT", "tiny_nft", *_GROUPS), B, decisive=True),
     Entry(method("RAM", "tiny_ram", *_GROUPS), B, decisive=True),
