@@ -108,7 +108,7 @@ TRACK_B = Track(
     every=400,
     tuning_samples=1280,
     gain=0.03,
-    seconds=300.0,
+    seconds=264.0,
 )
 TRACK_FLOW = replace(
     TRACK_A,

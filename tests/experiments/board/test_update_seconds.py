@@ -45,7 +45,7 @@ def test_the_seconds_leave_out_the_first_updates(measured) -> None:
     assert UpdateSecondsA().each(measured) == {"AlignProp": 2.0}
     rows = Results.of(measured, UpdateSecondsA.name).rows(UpdateSecondsA().runs(measured, (0, 1)))
     (table,) = UpdateSecondsA().report(rows)
-    assert table.rows == [("AlignProp", "2.00", "1.50 … 2.50", "1.00", "2")]
+    assert table.rows == [("AlignProp", "16", "2.00", "1.50 … 2.50", "1.00", "2")]
 
 
 def test_seconds_are_updates_times_those_of_one_where_they_are_measured() -> None:
