@@ -66,8 +66,8 @@ class Board:
             lines.append((name, *costs, self._per_update(runs), str(len(runs))))
         head = ("method", *(f"{shown} to {score:.4g}" for shown in COSTS.values()), "CPU seconds an update", "runs")
         note = (
-            f"The score is that of the base model, {self.base:.4g}, plus {self.track.gain:g}. If some runs do not reach it, their "
-            "number is given, and no mean."
+            f"The score is that of the base model, {self.base:.4g}, plus {self.track.gain:g}. If some runs do not reach it, the "
+            "number of those that do is given, and no mean."
         )
         return Table(f"Cost of a held-out {self.track.target.name} of {score:.4g}", head, lines, note)
 
@@ -154,7 +154,7 @@ def _costs(values: Sequence[float | None], decimals: int = 0) -> str:
     """Returns the mean cost with its interval, or how many runs reach the score."""
     reached = [value for value in values if value is not None]
     if len(reached) < len(values):
-        return f"not reached ({len(reached)} of {len(values)} runs)"
+        return f"{len(reached)} of {len(values)} runs reach it"
     return _interval(Mean.of(reached), decimals)
 
 
