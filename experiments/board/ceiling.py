@@ -1,4 +1,4 @@
-r"""What the learned rewards tell of the exact check, which bounds what training for them can gain in it.
+r"""How well the learned rewards separate right from wrong images, which bounds what training for them can gain in the exact check.
 
 For each learned reward :math:`R` the measurement has the mean on real renders, which the exact check finds right, and on samples of
 the base model; on the latter the share of pairs of a right and a wrong sample of one caption in which the right one has the larger
@@ -6,7 +6,7 @@ reward,
 
 .. math:: P(R(x) > R(y) \mid x \text{ right}, y \text{ wrong, one caption}),
 
-which is 1/2 for a reward that tells nothing, and the share of the variance of the check within captions that a line in :math:`R`
+which is 1/2 for a reward that is independent of the check, and the share of the variance of the check within captions that a line in :math:`R`
 explains.
 """
 
@@ -57,7 +57,7 @@ class Ceiling:
 
     @torch.no_grad()
     def rows(self) -> list[Row]:
-        """Returns the rows of each reward: means of groups, and what the reward tells of the check."""
+        """Returns the rows of each reward: means of groups, and how well the reward separates right from wrong samples."""
         captions = list(BoardPrompts(self.captions).captions)
         renders = draw_images(captions, SEED).float() / 255
         batches = list(SampleSet(captions, self.samples, SEED, BATCH).batches(Chain(Tiny(), DDIM(STEPS))))
@@ -107,13 +107,13 @@ def explained(reward: Tensor, check: Tensor) -> float:
 
 
 class CeilingExperiment(Experiment):
-    """What the learned rewards tell of the exact check."""
+    """How well the learned rewards separate right from wrong images."""
 
     name = "ceiling"
-    title = "What the learned rewards tell of the exact check"
+    title = "How well the learned rewards separate right from wrong images"
     note = (
         "The base model on the captions of the board, and a real render of each caption, which the exact check finds right. Pairs "
-        "are those of a right and a wrong sample of one caption: 50 % would tell nothing. The variance explained is that of the "
+        "are those of a right and a wrong sample of one caption: 50 % is chance. The variance explained is that of the "
         "check within captions, by a line in the reward."
     )
 

@@ -1,4 +1,4 @@
-"""What a reward tells of the check: known answers."""
+"""How well a reward separates right from wrong samples: known answers."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def of(reward: torch.Tensor) -> dict[str, float]:
     return {str(row["group"]): float(row["value"]) for row in statistics(reward, RIGHTS)}
 
 
-def test_a_reward_that_is_the_check_tells_all_and_a_constant_nothing() -> None:
+def test_a_reward_that_is_the_check_separates_all_pairs_and_a_constant_is_chance() -> None:
     assert of(RIGHTS.double()) == {RIGHT: 1.0, WRONG: 0.0, PAIRS: 1.0, EXPLAINED: pytest.approx(1.0)}
     assert of(1 - RIGHTS.double())[PAIRS] == 0.0
     # equal rewards of a pair count a half
