@@ -1,4 +1,4 @@
-r"""How well the learned rewards separate right from wrong images, which bounds what training for them can gain in the exact check.
+r"""How well the learned rewards separate right from wrong images, which bounds what training for them can gain.
 
 For each learned reward :math:`R` the measurement has the mean on real renders, which the exact check finds right, and on samples of
 the base model; on the latter the share of pairs of a right and a wrong sample of one caption in which the right one has the larger
@@ -6,8 +6,8 @@ reward,
 
 .. math:: P(R(x) > R(y) \mid x \text{ right}, y \text{ wrong, one caption}),
 
-which is 1/2 for a reward that is independent of the check, and the share of the variance of the check within captions that a line in :math:`R`
-explains.
+which is 1/2 for a reward that is independent of the check, and the share of the variance of the check within captions that a line
+in :math:`R` explains.
 """
 
 from collections.abc import Callable, Mapping, Sequence
