@@ -60,8 +60,11 @@ def objects() -> dict[str, dict[str, dict]]:
     known = {place: classes(base) for place, base in PLACES.items()}
 
     def visit(value, folder):
-        if isinstance(value, str) and value.startswith("parts/"):
-            value = with_bases(yaml.safe_load((folder / value).read_text()), folder / "parts")
+        if isinstance(value, str) and value.endswith(".yaml") and (folder / value).parent.name == "parts":
+            path = folder / value
+            return visit(with_bases(yaml.safe_load(path.read_text()), path.parent), path.parent)
+        if isinstance(value, list):
+            return [visit(item, folder) for item in value]
         if isinstance(value, dict):
             value = {key: visit(item, folder) for key, item in value.items()}
             for key, inner in value.items():
@@ -130,7 +133,7 @@ def routes(place: str, old: str, new: str, folder: Path) -> list[tuple[str, ...]
     over.write_text(yaml.safe_dump({"base": "old.yaml", "model": {"init_args": {place: changed}}}))
     options = (f"--model.{place}.{key}={value}" for key, value in required(new, place).items())
     # an option cannot give a whole object
-    by_options = not any(isinstance(value, dict) for value in required(new, place).values())
+    by_options = not any(isinstance(value, dict | list) for value in required(new, place).values())
     return [
         (before, f"--model.init_args.{place}={part}"),
         (before, f"--model.{place}={part}"),
