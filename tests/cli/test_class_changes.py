@@ -13,7 +13,7 @@ from jsonargparse import ActionConfigFile, Namespace
 from lightning.pytorch import LightningModule
 
 from rlr import estimators
-from rlr.cli.config_inheritance import merge, with_bases
+from rlr.cli.config_inheritance import merge
 from rlr.cli.parser import MODE, Parser
 from rlr.cli.source_index import named_anywhere
 from rlr.cli.static_check import import_classes
@@ -21,12 +21,12 @@ from rlr.estimators import Estimator
 from rlr.models import DiffusionModel
 from rlr.rewards import Reward
 from rlr.samplers import Sampler
+from tests.config_cover import filled_in
 from tests.test_configs import CONFIGS, PARTS
 
 # the parser knows the short names of classes that are imported
 import_classes(named_anywhere([]))
 
-ROOT = Path(__file__).parents[2]
 PLACES = {"estimator": Estimator, "sampler": Sampler, "reward": Reward, "model": DiffusionModel}
 """The arguments of an alignment whose classes are changed, and what these are classes of."""
 
@@ -59,25 +59,19 @@ def objects() -> dict[str, dict[str, dict]]:
     found: dict[str, dict[str, dict]] = {place: {} for place in PLACES}
     known = {place: classes(base) for place, base in PLACES.items()}
 
-    def visit(value, folder):
-        if isinstance(value, str) and value.endswith(".yaml") and (folder / value).parent.name == "parts":
-            path = folder / value
-            return visit(with_bases(yaml.safe_load(path.read_text()), path.parent), path.parent)
-        if isinstance(value, list):
-            return [visit(item, folder) for item in value]
-        if isinstance(value, dict):
-            value = {key: visit(item, folder) for key, item in value.items()}
-            for key, inner in value.items():
-                if key in found and isinstance(inner, str) and inner.isidentifier():
-                    inner = {"class_path": inner}
-                if isinstance(inner, dict) and inner.get("class_path") in known.get(key, ()):
-                    found[key].setdefault(inner["class_path"], inner)
-        return value
+    def visit(value):
+        for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            visit(inner)
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            if key in found and isinstance(inner, str) and inner.isidentifier():
+                inner = {"class_path": inner}
+            if isinstance(inner, dict) and inner.get("class_path") in known.get(key, ()):
+                found[key].setdefault(inner["class_path"], inner)
 
     for path in CONFIGS:
-        visit(with_bases(yaml.safe_load(path.read_text()), path.parent), path.parent)
+        visit(filled_in(path))
     for path in PARTS:
-        visit({"model": with_bases(yaml.safe_load(path.read_text()), path.parent)}, path.parent)
+        visit({"model": filled_in(path)})
     return found
 
 
@@ -104,9 +98,7 @@ def config(place: str, given: object, folder: Path, name: str = "old") -> str:
     """Writes a config with an object at a place and small ones at the others; returns the option that reads it."""
     small = {"model": "Tiny", "sampler": "DDIM", "reward": "Brightness", "estimator": "FirstOrder"}
     path = folder / f"{name}.yaml"
-    # the parts that objects name inside themselves are beside the shipped configs
-    text = yaml.safe_dump({"model": {"class_path": "ImageAlignment", "init_args": {**small, place: given}}})
-    path.write_text(text.replace("parts/", f"{ROOT}/configs/image/parts/"))
+    path.write_text(yaml.safe_dump({"model": {"class_path": "ImageAlignment", "init_args": {**small, place: given}}}))
     return f"--config={path}"
 
 
