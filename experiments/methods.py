@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-RATES = ("3.0e-4", "1.0e-3", "3.0e-3")
-"""The learning rates of the tries."""
+RATES = ("1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3", "1.0e-2")
+"""The learning rates of the tries; a method may have five values of another option instead."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ CLIP_LATENTS = Method(
     samples=0,
     seeds=("model.init_args.seed",),
     rate="model.init_args.clip",
-    rates=("1.0e-2", "3.0e-2", "1.0e-1"),
+    rates=("1.0e-2", "3.0e-2", "1.0e-1", "3.0e-1", "1.0"),
 )
 
 VC2_TARGET = Target("HPSv2", "HPSv2.1 x100", "hpsv2")

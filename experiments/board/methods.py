@@ -6,10 +6,7 @@ The order is that of the measurements. Options that a method shares with all oth
 from dataclasses import dataclass
 
 from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, TRACK_LONG, Track
-from experiments.methods import Method, ablations, truncations
-
-GRID = ("1.0e-4", "3.0e-4", "1.0e-3", "3.0e-3", "1.0e-2")
-"""The learning rates of the tries; a method may have five values of another option instead."""
+from experiments.methods import RATES, Method, ablations, truncations
 
 _ESTIMATOR = "model.init_args.estimator.init_args"
 _GROUPS = ("data.init_args.batch_size=16", "data.init_args.samples_per_prompt=4")
@@ -44,7 +41,7 @@ def method(
     samples: int = 16,
     updates_per_round: int = 1,
     rate: str = "model.init_args.optimization.lr",
-    rates: tuple[str, ...] = GRID,
+    rates: tuple[str, ...] = RATES,
 ) -> Method:
     """Returns a method of a config of images, see :class:`~experiments.methods.Method`."""
     path = f"configs/image/{config}.yaml"

@@ -47,7 +47,7 @@ class Table3(Comparison):
         "of each of its 251 prompts. Learning rates are those of the experiment `tuning_video`, in vc2 those of the configs. Means "
         "± standard errors are over training seeds.\n\n"
         "DOODL trains no weights: it optimizes the latent of each sample for the reward that also scores the sample. In the "
-        "setting tiny it has the first 20 of the held-out prompts × 1 sample. Its samples use 10 steps of EDICT and not 5 steps "
+        "setting tiny it has the first 20 of the held-out prompts × 1 sample. Its samples use 10 steps of EDICT and not "
         "of DDIM, so its base is the samples of the same latents by EDICT. Its updates are iterations, and its reward calls and "
         "seconds are those of these 20 samples; every further sample costs the same again. In the setting vc2 it samples one video "
         "of each prompt, because each video takes 10,000 forward and 5,000 backward passes of the network."

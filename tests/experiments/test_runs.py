@@ -11,11 +11,11 @@ from experiments.base import Figure, Row, Run, Table
 from experiments.board.board import BoardA
 from experiments.board.finals import BoardFinalsA
 from experiments.board.held_out_curves import at_equal_seconds
-from experiments.board.methods import ENTRIES, GRID
+from experiments.board.methods import ENTRIES
 from experiments.board.tracks import TRACK_A
 from experiments.board.tuning import BoardTuningA
 from experiments.marks import CURVE, SAMPLES, SECONDS, START, at
-from experiments.methods import Method, Target, stable_diffusion
+from experiments.methods import RATES, Method, Target, stable_diffusion
 from experiments.page import Page
 from experiments.paper.comparison import Plan
 from experiments.paper.figure3 import Figure3
@@ -49,7 +49,7 @@ def in_folder(tmp_path_factory) -> Callable[[Setting], Setting]:
         return replace(setting, results=folder / "results", runs=folder / "runs")
 
     tiny = moved(TINY)
-    tune(tiny, BoardFinalsA, GRID[2])
+    tune(tiny, BoardFinalsA, RATES[2])
     return moved
 
 
@@ -181,10 +181,10 @@ def test_parts_have_the_rate_of_the_whole_and_no_tries(experiment, whole, tmp_pa
     setting = replace(TINY, results=tmp_path)
     tried = {run.key["method"] for run in BoardTuningA().runs(setting, SEEDS)}
     assert set(experiment.board) & tried == {whole}
-    tune(setting, BoardFinalsA, GRID[2], whole)
+    tune(setting, BoardFinalsA, RATES[2], whole)
     runs = experiment().runs(setting, (0,))
     assert {run.key["method"] for run in runs} == set(experiment.board)
-    assert all(f"--model.init_args.optimization.lr={GRID[2]}" in run.command for run in runs)
+    assert all(f"--model.init_args.optimization.lr={RATES[2]}" in run.command for run in runs)
 
 
 def test_pages_of_the_board_leave_out_what_only_tables_need(rows) -> None:

@@ -134,7 +134,7 @@ def test_every_method_has_as_many_tries_on_other_prompts(tuned, short_config) ->
         str(run.key["method"]): {c.key["lr"] for c in runs if c.key["method"] == run.key["method"]} for run in runs
     }
     assert set(tries) == {method.name for method in (*CLIP_METHODS, CLIP_LATENTS)}
-    assert {len(rates) for rates in tries.values()} == {3}
+    assert {len(rates) for rates in tries.values()} == {5}
     for name in ("video", "latents"):
         assert settings(f"tiny_{name}")["seed"] != settings(f"tiny_{name}_validation")["seed"]
         (run, *_) = (run for run in runs if f"tiny_{name}_validation.yaml" in run.command)

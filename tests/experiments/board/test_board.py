@@ -9,11 +9,10 @@ import yaml
 from experiments.base import Figure, Row, Table
 from experiments.board.board import BoardA, BoardB, BoardFlow, BoardLong
 from experiments.board.finals import BoardFinalsA
-from experiments.board.methods import GRID
 from experiments.board.report import Board
 from experiments.board.tracks import TRACK_A, TRACK_B, points
 from experiments.cli import SEEDS
-from experiments.methods import Method
+from experiments.methods import RATES, Method
 from experiments.page import Page
 from experiments.settings import ROOT
 from tests.experiments.tuned import tune
@@ -21,7 +20,7 @@ from tests.experiments.tuned import tune
 
 @pytest.mark.parametrize("board", [BoardA, BoardB, BoardFlow])
 def test_commands_parse_and_have_equal_samples(board, setting, printed) -> None:
-    tune(setting, board.finals, GRID[2])
+    tune(setting, board.finals, RATES[2])
     track, runs = board.track, board().runs(setting, SEEDS)
     assert [run.key["seed"] for run in runs] == sorted(run.key["seed"] for run in runs)
     assert len(runs) == len({run.title for run in runs}) == len(SEEDS) * len(board().methods())
@@ -39,7 +38,7 @@ def test_commands_parse_and_have_equal_samples(board, setting, printed) -> None:
         samplers.add(json.dumps(model["sampler"], sort_keys=True))
         assert model["reward"]["class_path"].endswith(track.target.name)
         assert not model["reward"].get("init_args", {}).get("partial")
-        assert (model["optimization"]["lr"], model["optimization"]["decay_steps"]) == (float(GRID[2]), 0)
+        assert (model["optimization"]["lr"], model["optimization"]["decay_steps"]) == (float(RATES[2]), 0)
         updates = trainer["callbacks"][-1]["init_args"]["updates"]
         assert updates == list(track.points(method))
         assert [u * method.samples for u in updates if not u % method.updates_per_round] == [
@@ -50,7 +49,7 @@ def test_commands_parse_and_have_equal_samples(board, setting, printed) -> None:
 
 def test_a_method_has_runs_once_it_is_tuned(setting) -> None:
     assert BoardA().runs(setting, SEEDS) == []
-    tune(setting, BoardFinalsA, GRID[2], "AlignProp")
+    tune(setting, BoardFinalsA, RATES[2], "AlignProp")
     assert [run.title for run in BoardA().runs(setting, (0, 1))] == [
         "method=AlignProp seed=0",
         "method=AlignProp seed=1",
@@ -58,7 +57,7 @@ def test_a_method_has_runs_once_it_is_tuned(setting) -> None:
 
 
 def test_the_long_chain_has_the_rates_of_the_short_one_and_one_seed(setting) -> None:
-    tune(setting, BoardFinalsA, GRID[1])
+    tune(setting, BoardFinalsA, RATES[1])
     short = {str(run.key["method"]): run.command for run in BoardA().runs(setting, (0,))}
     long = {str(run.key["method"]): run.command for run in BoardLong().runs(setting, SEEDS)}
     assert set(long) == {"AlignProp", "DRaFT-2", "look-ahead RLR"}

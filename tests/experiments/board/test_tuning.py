@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.base import Row
-from experiments.board.methods import ENTRIES, GRID
+from experiments.board.methods import ENTRIES
 from experiments.board.prompts import DEMO_DRAWS, DEMO_SEED, BoardPrompts, TuningPrompts
 from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW
 from experiments.board.tuning import (
@@ -21,12 +21,12 @@ from experiments.board.tuning import (
     score,
 )
 from experiments.cli import SEEDS
-from experiments.methods import Method
+from experiments.methods import RATES, Method
 from experiments.results import Results
 from experiments.settings import SD14
 from rlr.toy.world.prompts import held_out_prompts
 
-METHOD = Method("m", "", rates=GRID)
+METHOD = Method("m", "", rates=RATES)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def test_tuning_board_and_demo_have_no_caption_in_common() -> None:
 
 
 def tries(*scores: float) -> dict[str, float]:
-    return dict(zip(GRID, scores, strict=False))
+    return dict(zip(RATES, scores, strict=False))
 
 
 def test_the_largest_score_comes_first_and_of_equal_ones_the_smallest_value() -> None:
-    assert ranked(tries(1.0, 3.0, 2.0)) == [GRID[1], GRID[2], GRID[0]]
-    assert ranked(tries(1.0, 3.0, 3.0))[:2] == [GRID[1], GRID[2]]
+    assert ranked(tries(1.0, 3.0, 2.0)) == [RATES[1], RATES[2], RATES[0]]
+    assert ranked(tries(1.0, 3.0, 3.0))[:2] == [RATES[1], RATES[2]]
     assert ranked({"1.0e-2": 3.0, "3.0e-4": 3.0})[0] == "3.0e-4"
 
 
@@ -84,17 +84,17 @@ def test_a_learned_reward_is_judged_by_another_one() -> None:
     [("1.0e-4", "3.0e-5"), ("1.0e-2", "3.0e-2"), ("3.0e-4", None), ("1.0e-3", None)],
 )
 def test_a_best_value_at_the_edge_extends_the_grid(best: str, further: str | None) -> None:
-    assert extension(GRID, best) == further
+    assert extension(RATES, best) == further
     assert extension(("3.0e-1", "1.0e0"), "3.0e-1") == "1.0e-1"
     assert extension(("1.0e0", "3.0e0"), "3.0e0") == "1.0e1"
 
 
 def test_extensions_end_inside_or_after_their_largest_number() -> None:
     inside = Tries.of(METHOD, tries(1, 2, 3, 2, 1))
-    assert (inside.grid, inside.finalists) == (GRID, [GRID[2], GRID[1]])
+    assert (inside.grid, inside.finalists) == (RATES, [RATES[2], RATES[1]])
     rising = tries(1, 2, 3, 4, 5)
     asked = Tries.of(METHOD, rising)
-    assert (asked.grid, asked.finalists) == ((*GRID, "3.0e-2"), [])
+    assert (asked.grid, asked.finalists) == ((*RATES, "3.0e-2"), [])
     assert Tries.of(METHOD, {**rising, "3.0e-2": 4.0}).finalists == ["1.0e-2", "3.0e-3"]
     last = Tries.of(METHOD, {**rising, "3.0e-2": 6.0, "1.0e-1": 7.0})
     assert (len(last.grid), last.finalists[0]) == (5 + EXTENSIONS, "1.0e-1")
@@ -110,7 +110,7 @@ def test_measured_tries_extend_the_plan(setting) -> None:
         value = float(run.key["value"])
         Results.of(setting, experiment.name).add(run, [{"update": 80.0, TRACK_A.judge: -value}], {})
     values = [run.key["value"] for run in experiment.runs(setting, ()) if run.key["method"] == "DDPO"]
-    assert values == ["3.0e-5", *GRID]
+    assert values == ["3.0e-5", *RATES]
     table, _ = experiment.report(Results.of(setting, experiment.name).rows(experiment.runs(setting, ())))
     (line,) = table.rows
     assert (line[0], line[-2:]) == ("DDPO", ("0.0001 (at the edge), 0.0003", "5"))
