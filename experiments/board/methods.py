@@ -3,7 +3,7 @@
 The order is that of the measurements. Options that a method shares with all others are in :mod:`experiments.board.tracks`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from experiments.board.tracks import TRACK_A, TRACK_B, TRACK_FLOW, TRACK_LONG, Track
 from experiments.methods import RATES, Method, ablations, truncations
@@ -55,6 +55,20 @@ _RLR = method("RLR (paper)", "tiny_rlr_paper")
 _WITHOUT = ablations(_RLR)
 ABLATIONS = tuple(found.name for found in _WITHOUT)
 """The names of RLR without its parts, for Table 5."""
+_LOOK_AHEAD = method("look-ahead RLR", "tiny_look_ahead")
+_RATIOS = {"look-ahead RLR, ratio 0.1": "0.1", "look-ahead RLR, ratio 1": "1.0"}
+RATIOS = tuple(_RATIOS)
+"""The names of the look-ahead with a weight on the likelihood-ratio half, for Table 5."""
+_WITH_RATIO = [
+    replace(
+        _LOOK_AHEAD.with_overrides(
+            f"{_ESTIMATOR}.control.init_args.ratio_weight={weight}",
+            f"{_ESTIMATOR}.control.init_args.start_value=true",
+        ),
+        name=name,
+    )
+    for name, weight in _RATIOS.items()
+]
 _DEPTHS = {"K = 1": "1", "K = 5": "5", "K = 10, all": "AllSteps"}
 TRUNCATIONS = tuple(_DEPTHS)
 """The names of backpropagation through the last K steps, for Figure 3; K = 2 is DRaFT-2."""
@@ -63,7 +77,7 @@ _TRUNCATED = truncations(method("K", "tiny_backprop"), tuple(_DEPTHS.values()), 
 ENTRIES = (
     Entry(method("AlignProp", "tiny_alignprop"), A_AND_LONG, decisive=True),
     Entry(method("DRaFT-2", "tiny_backprop", f"{_ESTIMATOR}.steps=2"), A_AND_LONG, decisive=True),
-    Entry(method("look-ahead RLR", "tiny_look_ahead"), A_AND_LONG, decisive=True),
+    Entry(_LOOK_AHEAD, A_AND_LONG, decisive=True),
     Entry(method("LeapAlign", "tiny_leapalign"), A, decisive=True),
     Entry(method("LeapAlign, clipped", "tiny_leapalign_clipped"), A, decisive=True),
     Entry(method("DDPO", "tiny_ddpo", updates_per_round=4), (TRACK_A, TRACK_B), decisive=True),
@@ -88,4 +102,5 @@ ENTRIES = (
     Entry(method("DiffusionNFT", "tiny_flow_nft", _NOISE), FLOW),
     *(Entry(found, A, rate_of=_RLR.name, ablation=True) for found in _WITHOUT),
     *(Entry(found, A, rate_of="DRaFT-2", ablation=True) for found in _TRUNCATED),
+    *(Entry(found, A, rate_of=_LOOK_AHEAD.name, ablation=True) for found in _WITH_RATIO),
 )
