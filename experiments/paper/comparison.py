@@ -67,7 +67,7 @@ class BoardComparison(Comparison):
     """A comparison whose runs on the built-in model are runs of the board."""
 
     board: ClassVar[Sequence[str]]
-    """The names of the methods, on track A of the board."""
+    """The names of the methods, on track A of the board, in the order of tables and legends."""
 
     def source(self, setting: Setting) -> str:
         return BoardA.name if setting.name == TINY.name else super().source(setting)
@@ -78,4 +78,6 @@ class BoardComparison(Comparison):
         return [run for run in BoardA().runs(setting, seeds) if run.key["method"] in self.board]
 
     def prepared(self, setting: Setting, rows: Sequence[Row]) -> Sequence[Row]:
-        return BoardA().prepared(setting, rows) if setting.name == TINY.name else rows
+        if setting.name != TINY.name:
+            return rows
+        return sorted(BoardA().prepared(setting, rows), key=lambda row: self.board.index(str(row["method"])))

@@ -27,7 +27,7 @@ class Figure3(BoardComparison):
         "all with the learning rate that was best for K = 2 (DRaFT-2). Means over seeds, bands from the smallest to the largest. "
         "In a collapse the diversity or the exact check falls while the reward rises."
     )
-    board = (*TRUNCATIONS, "DRaFT-2")
+    board = (TRUNCATIONS[0], "DRaFT-2", *TRUNCATIONS[1:])
     plans: ClassVar[Mapping[str, Plan]] = {
         "sd14": Plan(
             {

@@ -197,6 +197,13 @@ def test_parts_have_the_rate_of_the_whole_and_no_tries(experiment, parts, tmp_pa
     assert all(f"--model.init_args.optimization.lr={rates[run.key['method']]}" in run.command for run in runs)
 
 
+@pytest.mark.parametrize("experiment", ON_BOARD)
+def test_tables_of_the_board_have_the_order_of_their_methods(experiment, in_folder) -> None:
+    shuffled: list[Row] = [{"method": name, "update": 25.0, "step_seconds": 1.0} for name in sorted(experiment.board)[::-1]]
+    rows = experiment().prepared(in_folder(TINY), shuffled)
+    assert [row["method"] for row in rows] == list(experiment.board)
+
+
 def test_pages_of_the_board_leave_out_what_only_tables_need(rows) -> None:
     label = TRACK_A.target.label
     marked = [{**row, label: row["R"], "samples": 16.0 * float(row["update"])} for row in rows]
