@@ -52,9 +52,11 @@ if TYPE_CHECKING:
     from rlr.estimators import AlignProp as AlignProp
     from rlr.estimators import AllSteps as AllSteps
     from rlr.estimators import Baseline as Baseline
+    from rlr.estimators import ClipFeatures as ClipFeatures
     from rlr.estimators import Coefficients as Coefficients
     from rlr.estimators import ConstantCoefficients as ConstantCoefficients
     from rlr.estimators import Critic as Critic
+    from rlr.estimators import CriticFeatures as CriticFeatures
     from rlr.estimators import Depth as Depth
     from rlr.estimators import DirectAlign as DirectAlign
     from rlr.estimators import DirectionPerSample as DirectionPerSample
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from rlr.estimators import HalfOrderRLR as HalfOrderRLR
     from rlr.estimators import HybridPolicyGradient as HybridPolicyGradient
     from rlr.estimators import ImportanceRatio as ImportanceRatio
+    from rlr.estimators import LatentFeatures as LatentFeatures
     from rlr.estimators import LeapAlign as LeapAlign
     from rlr.estimators import LeaveOneOut as LeaveOneOut
     from rlr.estimators import LeaveOneOutRegression as LeaveOneOutRegression

@@ -297,7 +297,8 @@ class Chain(nn.Module):
         r"""Returns a prediction of the final latent by :math:`n` deterministic steps, the first of which is known.
 
         The :math:`n` steps go from :math:`t` to 0 in parts of nearly equal length. Each is a :meth:`leap`, as of DDIM with
-        :math:`\eta = 0`.
+        :math:`\eta = 0`. With gradient the graph has the :math:`n - 1` passes of all further steps; with ``checkpoint`` it keeps
+        their states alone, and each pass is made again in the backward pass.
 
         Args:
             denoised: The estimate :math:`\hat x_0(x_t)`, with shape :math:`(B, *)`; with :math:`n = 1` it is the prediction.
@@ -309,5 +310,5 @@ class Chain(nn.Module):
         n = min(steps, t)
         for s in [round(t * (n - i) / n) for i in range(1, n)]:
             x, t = self.leap(denoised, x, t, s), s
-            denoised = self.denoise(x, t, condition)
+            denoised = self.denoise_recomputed(x, t, condition)
         return denoised

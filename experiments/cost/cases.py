@@ -4,6 +4,10 @@ A chain of :math:`T` steps has plain passes (forward, no graph) and graph passes
 number is what the estimate itself needs, had one memory without end: a recorded rollout may keep the graph of any of
 its steps. What an estimator does beyond that is overhead: a rollout without graph and then a replay, for instance, so
 that one graph is alive at a time.
+
+Published estimators have their default settings, but for the numbers of steps and levels of ``configs/image/tiny_*.yaml``. Those
+with several updates a round make the first one. Those that match final samples are timed in a later round, in which the old policy
+differs from the current one and costs passes of its own.
 """
 
 from collections.abc import Callable
@@ -13,22 +17,33 @@ from math import ceil
 import torch
 
 from experiments.cost.points import Points, reward
+from rlr.analysis.candidates import pathwise
 from rlr.chain import Chain
 from rlr.estimators import (
+    AWM,
     DDPO,
+    GRPO,
+    RAM,
     RLR,
     AlignProp,
     AllSteps,
+    DiffusionNFT,
+    DirectAlign,
     DRaFTLV,
+    DRTune,
     FirstOrder,
+    ForwardProcess,
     HalfOrder,
     HalfOrderRLR,
+    HybridPolicyGradient,
+    LeapAlign,
     LookAhead,
     OfficialRLR,
     ReFL,
     ZerothOrder,
 )
 from rlr.estimators.base import Estimator
+from rlr.estimators.matching import MatchingEstimator
 from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM
 
@@ -50,16 +65,47 @@ class Needs:
     differentiated: int
 
 
+Prepare = Callable[[Estimator, Chain], None]
+"""Brings a new estimator into the state of the update that is timed."""
+
+
+def as_new(estimator: Estimator, chain: Chain) -> None:
+    """Leaves an estimator as it is: its first update is timed."""
+
+
+def after_a_round(estimator: Estimator, chain: Chain) -> None:
+    """Makes the old policy another one than the current one, as after a first round with a decay above 0."""
+    assert isinstance(estimator, MatchingEstimator)
+    estimator.old.begin(chain.model)
+    estimator.old.moved()
+
+
 @dataclass(frozen=True)
 class Case:
-    """An estimator under a name, with what it needs in a chain of so many steps."""
+    r"""A timed estimator.
+
+    Args:
+        name: The name.
+        make: Makes it, anew for each update.
+        needs: Returns the least that it needs in a chain of :math:`T` steps.
+        prepare: Brings it into the state of the update that is timed; by default the first one.
+    """
 
     name: str
     make: Callable[[], Estimator]
     needs: Callable[[int], Needs]
+    prepare: Prepare = as_new
+
+    def estimator(self, chain: Chain) -> Estimator:
+        """Returns the estimator in the state of the update that is timed."""
+        made = self.make()
+        self.prepare(made, chain)
+        return made
 
 
 LENGTH = 4
+LEVELS = 4
+"""The levels at which estimators that match final samples compare each of them."""
 SEED = 0
 """Decides what the estimators draw in the update that is timed."""
 
@@ -74,14 +120,27 @@ def _look_ahead(total: int, length: int) -> Needs:
     return Needs(0, total + segments, 1, 1 + segments)
 
 
+def _pathwise(total: int) -> Needs:
+    # beyond what a prediction in one step needs: the further passes of each prediction
+    estimator = pathwise()
+    control, segments = estimator.half.control, estimator.half.partition(_chain(total))
+    assert control is not None
+    further = sum(control.steps_from(segment.stop, total) - 1 for segment in segments)
+    return Needs(0, total + len(segments) + further, 0, 1 + len(segments))
+
+
 def _align_prop(total: int) -> Needs:
     kept = len(AlignProp().kept(total, SEED))
     return Needs(total - kept, kept, 0, 1)
 
 
+def _chain(total: int) -> Chain:
+    return Chain(Points(1), DDIM(total))
+
+
 def _rollout(estimator: Estimator, total: int) -> Rollout:
     """Returns a rollout for which the estimator draws what it draws in the update that is timed."""
-    chain = Chain(Points(1), DDIM(total))
+    chain = _chain(total)
     noises = torch.zeros((total + 1, 1, *chain.model.latent_shape(chain.model.size)), dtype=torch.float64)
     return estimator.rollout(chain, [""], noises, unconditional(reward), SEED)
 
@@ -97,6 +156,32 @@ def _official(total: int) -> Needs:
     estimator = OfficialRLR(2)
     drawn = [t for t in estimator.steps(_rollout(estimator, total)) if t > 1]
     return Needs(total - 1 - len(set(drawn)), 1 + len(drawn), 0, 1)
+
+
+def _grpo(total: int) -> Needs:
+    # the base model's mean in every trained step, for the penalty; the last step is not trained
+    return Needs(total, total - 1, 1, 0)
+
+
+def _dr_tune(total: int) -> Needs:
+    # the steps after that of the prediction are not used
+    estimator = _dr_tuned()
+    trained, m = estimator.draw(_rollout(estimator, total))
+    kept = sum(t >= m for t in trained)
+    return Needs(total - m + 1 - kept, kept, 0, 1)
+
+
+def _dr_tuned() -> DRTune:
+    return DRTune(window=4)
+
+
+def _matching(total: int) -> Needs:
+    # noised samples are no states of the rollout; the old policy and the base model predict at each level
+    return Needs(total + 2 * LEVELS, LEVELS, 1, 0)
+
+
+def _process() -> ForwardProcess:
+    return ForwardProcess(LEVELS)
 
 
 CASES = (
@@ -128,9 +213,19 @@ CASES = (
         lambda: HalfOrderRLR(LENGTH, segments=None, control=LookAhead()),
         lambda total: _look_ahead(total, LENGTH),
     ),
+    Case("HalfOrderRLR, shipped look-ahead", pathwise, _pathwise),
     Case("DDPO, first update", lambda: DDPO(1), lambda total: Needs(0, total, 1, 0)),
     Case("AlignProp", AlignProp, _align_prop),
     Case("DRaFTLV(2)", lambda: DRaFTLV(2), lambda total: Needs(total - 1, 3, 0, 3)),
     Case("ReFL(2)", lambda: ReFL(2), _refl),
     Case("OfficialRLR(2)", lambda: OfficialRLR(2), _official),
+    # the two steps start in recorded states, so that a rollout may keep their graphs
+    Case("LeapAlign", LeapAlign, lambda total: Needs(total - 2, 2, 0, 1)),
+    Case("DRTune(2)", _dr_tuned, _dr_tune),
+    Case("DirectAlign(2)", lambda: DirectAlign(2), lambda total: Needs(total, 2, 0, 2)),
+    Case("GRPO, first update", GRPO, _grpo),
+    Case("HybridPolicyGradient", HybridPolicyGradient, lambda total: Needs(0, total, 0, 1)),
+    Case("DiffusionNFT(4 levels)", lambda: DiffusionNFT(process=_process()), _matching, after_a_round),
+    Case("AWM(4 levels)", lambda: AWM(process=_process(), num_minibatches=1), _matching, after_a_round),
+    Case("RAM(4 levels)", lambda: RAM(process=_process()), _matching, after_a_round),
 )

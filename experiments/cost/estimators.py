@@ -7,6 +7,7 @@ r"""The estimators whose bias and variance are measured, under the names of the 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rlr.analysis.candidates import pathwise
 from rlr.analysis.problem import Problem
 from rlr.estimators import (
     DDPO,
@@ -123,6 +124,7 @@ ENTRIES = (
         "HalfOrderRLR(T-2) after 2 steps, look-ahead, weight 0.01",
         lambda T: HalfOrderRLR(T - 2, None, 2, control=LookAhead(), half_weight=0.01),
     ),
+    Entry("HalfOrderRLR(2) after 2 steps, pathwise half, clipped", lambda T: pathwise()),
     Entry("OfficialRLR, aesthetic, x 20", lambda T: OfficialRLR(2, 0.05, 0.001), twenty, 0.05, REMARK),
     Entry("OfficialRLR, HPSv2, x 20", lambda T: OfficialRLR(1, 0.05, 1.0), twenty, remark=REMARK),
 )

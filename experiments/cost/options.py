@@ -120,7 +120,7 @@ class Measured:
     def gradient(self) -> Tensor:
         """Returns the gradient of an update."""
         bench, weights = self.bench, list(self.chain.model.trainable.values())
-        estimator = self.case.make()
+        estimator = self.case.estimator(self.chain)
         rollout = estimator.rollout(self.chain, bench.prompts, bench.noises, bench.objective, SEED)
         for term in estimator.terms(rollout):
             term.backward()

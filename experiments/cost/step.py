@@ -68,7 +68,7 @@ class Bench:
 
     def update(self, case: Case) -> None:
         """Does one update."""
-        estimator = case.make()
+        estimator = case.estimator(self.chain)
         rollout = estimator.rollout(self.chain, self.prompts, self.noises, self.objective, SEED)
         for term in estimator.terms(rollout):
             term.backward()

@@ -68,6 +68,12 @@ class Sample:
         # the products with themselves measure the trace of Σ, not of its square
         return (products.square().sum() - products.diagonal().square().sum()) / (n * (n - 1))
 
+    def means_without(self, index: Sequence[int | None]) -> Tensor:
+        r"""Returns for each number :math:`i` the mean of the draws but :math:`d_i`, for None of all, with shape (numbers, d)."""
+        n = len(self.draws)
+        others = [self.mean if i is None else (n * self.mean - self.draws[i]) / (n - 1) for i in index]
+        return torch.stack(others)
+
     def along(self, direction: Tensor) -> Tensor:
         r"""Returns the variance of the mean along a direction, :math:`u^\top \Sigma u / n`."""
         return (self.centred @ direction).var() / len(self.draws)
@@ -126,9 +132,13 @@ class Reference:
         r"""Returns an unbiased estimate of :math:`\|E[\hat g] - g\|^2` and its standard error."""
         return squared_distance(sample, self.full)
 
-    def means(self, part: Sample) -> Tensor:
-        r"""Returns for each estimate a mean of draws of ``part`` on other noises, with shape :math:`(1, d)` or :math:`(n, d)`."""
-        return part.mean[None]
+    def means(self) -> Tensor:
+        r"""Returns for each estimate the mean of draws of :math:`g` on other noises, with shape (1, d) or (n, d)."""
+        return self.full.mean[None]
+
+    def deep_means(self) -> Tensor:
+        r"""Returns for each estimate the mean of draws of :math:`g_{>h}` on other noises, with the shape of :meth:`means`."""
+        return self.deep.mean[None]
 
 
 @dataclass(frozen=True)
@@ -141,17 +151,21 @@ class PairedReference(Reference):
     Args:
         full: Draws of :math:`g`.
         deep: Draws of :math:`g_{>h}`.
-        index: The number among them of the draw on the noises of each of the :math:`n` estimates.
+        index: The number of the draw of :math:`g` on the noises of each of the :math:`n` estimates.
+        deep_index: The number of the draw of :math:`g_{>h}` on them; None where there is no such draw.
     """
 
     index: Sequence[int]
+    deep_index: Sequence[int | None]
 
     def distance(self, sample: Sample) -> tuple[Tensor, Tensor]:
         return squared_norm(Sample(sample.draws - self.full.draws[list(self.index)]))
 
-    def means(self, part: Sample) -> Tensor:
-        n = len(part.draws)
-        return (n * part.mean - part.draws[list(self.index)]) / (n - 1)
+    def means(self) -> Tensor:
+        return self.full.means_without(self.index)
+
+    def deep_means(self) -> Tensor:
+        return self.deep.means_without(self.deep_index)
 
 
 def relative_error(sample: Sample) -> float:
@@ -195,9 +209,12 @@ def accuracy(draws: Tensor, reference: Reference) -> Accuracy:
     sample, full = Sample(draws.double()), reference.full
     distance, error = reference.distance(sample)
     biases = (torch.stack([distance, distance - 2 * error, distance + 2 * error]) / full.square).clamp_min(0).sqrt()
-    shares = (sample.draws * reference.means(full)).sum(1) / full.square
+    shares = (sample.draws * reference.means()).sum(1) / full.square
     spreads = sample.centred.square().sum(1) * len(draws) / (len(draws) - 1) / full.square
-    cosines = (_cosines(sample.draws, reference.means(part), part.square) for part in (full, reference.deep))
+    cosines = (
+        _cosines(sample.draws, reference.means(), full.square),
+        _cosines(sample.draws, reference.deep_means(), reference.deep.square),
+    )
     means = [_mean(values) for values in (shares, spreads, *cosines)]
     values = (*means[0], *biases, *means[1], *means[2], *means[3])
     return Accuracy(*(float(value) for value in values))

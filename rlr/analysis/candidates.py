@@ -3,8 +3,24 @@ r"""The estimators that an analysis compares unless others are named, and those 
 from dataclasses import dataclass
 
 from rlr.analysis.accuracy import deep
+from rlr.analysis.structure import independent
 from rlr.chain import Chain
-from rlr.estimators import RLR, AlignProp, AllSteps, FirstOrder, HalfOrder, HalfOrderRLR, LookAhead, ZerothOrder
+from rlr.estimators import (
+    RLR,
+    AlignProp,
+    AllSteps,
+    Antithetic,
+    Baseline,
+    FirstOrder,
+    GroupLeaveOneOut,
+    HalfOrder,
+    HalfOrderRLR,
+    LeaveOneOut,
+    LookAhead,
+    SampleClip,
+    Value,
+    ZerothOrder,
+)
 from rlr.estimators.base import Estimator
 
 
@@ -13,24 +29,71 @@ def segment_length(steps: int) -> int:
     return 2 if steps <= 10 else 4
 
 
-def candidates(steps: int, differentiable: bool) -> dict[str, Estimator]:
+def candidates(
+    steps: int, differentiable: bool, samples_per_prompt: int = 1, control: LookAhead | None = None
+) -> dict[str, Estimator]:
     r"""Returns estimators by name for a chain of :math:`T` steps: truncated backpropagation, likelihood ratios, and mixtures.
 
     Args:
         steps: The number :math:`T`.
         differentiable: Whether the reward has a gradient.
+        samples_per_prompt: The number :math:`n \geq 1` of samples of a prompt side by side in a batch.
+        control: The control variate that the config has, if it has one. Where it needs no gradient of the reward, half order with
+            its stand-in or critic is a candidate for a reward without a gradient.
     """
     h = min(segment_length(steps), max(1, steps - 1))
-    if not differentiable:
-        return {"HalfOrder(1)": HalfOrder(1), f"HalfOrder({h})": HalfOrder(h), "ZerothOrder": ZerothOrder()}
+    if differentiable:
+        return _with_gradient(h)
+    found: dict[str, Estimator] = {"HalfOrder(1)": HalfOrder(1), f"HalfOrder({h})": HalfOrder(h)}
+    if samples_per_prompt > 1:
+        found[f"HalfOrder({h}, groups)"] = HalfOrder(h, baseline=GroupLeaveOneOut(samples_per_prompt))
+    if samples_per_prompt % 2 == 0:
+        found[f"HalfOrder({h}, antithetic)"] = Antithetic(HalfOrder(h, baseline=_without_pairs(samples_per_prompt)))
+    if control is not None and not control.differentiable:
+        found |= _with_value(h, samples_per_prompt, control)
+    return {**found, "ZerothOrder": ZerothOrder()}
+
+
+def _with_gradient(h: int) -> dict[str, Estimator]:
     return {
         "FirstOrder(1)": FirstOrder(1),
         "AlignProp": AlignProp(),
         "HalfOrder(1)": HalfOrder(1),
         f"HalfOrderRLR({h}, all)": HalfOrderRLR(h, None),
         f"HalfOrderRLR({h}, all, LookAhead)": HalfOrderRLR(h, None, control=LookAhead()),
+        "HalfOrderRLR(2, all, pathwise)": pathwise(),
         f"RLR({h})": RLR(h),
     }
+
+
+def _without_pairs(samples_per_prompt: int) -> Baseline:
+    """Returns a baseline that leaves out whole pairs, of the samples of a prompt where there are two pairs of them."""
+    return GroupLeaveOneOut(samples_per_prompt, together=2) if samples_per_prompt >= 4 else LeaveOneOut(together=2)
+
+
+def _with_value(h: int, samples_per_prompt: int, control: LookAhead) -> dict[str, Estimator]:
+    """Returns half order with the value of a control variate: unbiased, and its pathwise half alone."""
+    name = type(control.value).__name__
+    baseline = GroupLeaveOneOut(samples_per_prompt) if samples_per_prompt > 1 else LeaveOneOut()
+    # an estimator must not see what another one has learned from the batch that it is measured on
+    whole, half = independent(control.value), independent(control.value)
+    ahead = LookAhead(stride=control.stride, prediction_steps=control.prediction_steps, value=whole)
+    return {
+        f"HalfOrder({h}, {name})": HalfOrder(h, baseline=baseline, control=ahead),
+        f"HalfOrderRLR(2, all, pathwise, {name})": pathwise(half),
+    }
+
+
+def pathwise(value: Value | None = None) -> HalfOrderRLR:
+    r"""Returns the estimator of the shipped configs, ``configs/image/parts/look_ahead.yaml``.
+
+    It is first order on two steps and the pathwise half of the look-ahead term alone, biased and of a small variance.
+
+    Args:
+        value: The :math:`c` of the control variate; by default the reward itself.
+    """
+    control = LookAhead(ratio_weight=0.0, start_value=False, prediction_steps=3, value=value, clip=SampleClip())
+    return HalfOrderRLR(2, None, steps=2, control=control, clip=SampleClip())
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ and the cosine :math:`(1 + \beta^2 + v / n)^{-1/2}` with :math:`g`. :math:`\beta
 """
 
 from dataclasses import dataclass
+from math import hypot
 
 from torch import Tensor
 
@@ -29,11 +30,13 @@ class Direction:
         bias: The :math:`\beta^2 \geq 0`; 0 where the draws do not distinguish it from 0.
         resolution: The smallest :math:`\beta^2` that the draws would distinguish from 0.
         variance: The :math:`v` of one estimate.
+        uncertainty: The relative standard error of :math:`v`.
     """
 
     bias: float
     resolution: float
     variance: float
+    uncertainty: float = 0.0
 
     def error(self, estimates: float) -> float:
         r"""Returns :math:`\beta^2 + v / n` for the mean of :math:`n > 0` estimates."""
@@ -44,7 +47,7 @@ class Direction:
         return float((1 + self.error(estimates)) ** -0.5)
 
 
-def direction(draws: Tensor, reference: Reference, found: Accuracy) -> Direction | None:
+def direction(draws: Tensor, reference: Reference, found: Accuracy, scaled: bool = True) -> Direction | None:
     r"""Returns the error after the best scaling; None where the draws do not distinguish :math:`s` from 0 or less.
 
     A scale :math:`s` that the draws do not distinguish from 1 counts as 1, and :math:`\beta` is then the bias itself.
@@ -53,15 +56,27 @@ def direction(draws: Tensor, reference: Reference, found: Accuracy) -> Direction
         draws: The estimates :math:`\hat g_i`, with shape :math:`(n, d)`.
         reference: What they were compared with.
         found: Their accuracy.
+        scaled: Whether :math:`s` is 1 for an unbiased estimator; False where each estimate was divided by its norm.
     """
-    if abs(found.share - 1) <= ERRORS * found.share_error:
-        return Direction(found.bias**2 if found.least > 0 else 0.0, found.most**2 - found.bias**2, found.variance)
+    uncertainty = found.variance_error / found.variance if found.variance else 0.0
+    if scaled and abs(found.share - 1) <= ERRORS * found.share_error:
+        bias, resolution = found.bias**2 if found.least > 0 else 0.0, found.most**2 - found.bias**2
+        return Direction(bias, resolution, found.variance, uncertainty)
     if found.share <= ERRORS * found.share_error:
         return None
-    sample = Sample(draws.double())
+    bias, error = _tangent(Sample(draws.double()), reference, found)
+    scale_uncertainty = 2 * found.share_error / found.share
+    return Direction(
+        bias if bias > ERRORS * error else 0.0,
+        ERRORS * error,
+        found.variance / found.share**2,
+        hypot(uncertainty, scale_uncertainty),
+    )
+
+
+def _tangent(sample: Sample, reference: Reference, found: Accuracy) -> tuple[float, float]:
+    r"""Returns an estimate of :math:`\beta^2`, and its standard error."""
     ratio = (sample.square / reference.full.square).item() / found.share**2
     # the error of ‖g‖² is that of all estimators alike
-    error = abs(ratio) * (relative_error(sample) ** 2 + (2 * found.share_error / found.share) ** 2) ** 0.5
-    bias = ratio - 1
-    significant = bias > ERRORS * error
-    return Direction(bias if significant else 0.0, ERRORS * error, found.variance / found.share**2)
+    error = abs(ratio) * hypot(relative_error(sample), 2 * found.share_error / found.share)
+    return ratio - 1, error

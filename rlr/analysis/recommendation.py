@@ -8,9 +8,54 @@ they are many.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import hypot
 from statistics import median
 
-from rlr.analysis.direction import Direction
+from rlr.analysis.direction import ERRORS, Direction
+
+RATIO = 1.25
+"""The ratio of two errors up to which the difference does not matter."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    r"""The variance of an estimate, in the units of the gradient.
+
+    Args:
+        variance: The :math:`\mathrm{tr}\,\mathrm{Cov}(\hat g)`.
+        error: Its standard error.
+    """
+
+    variance: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An estimator whose direction is not known.
+
+    Args:
+        name: Its name.
+        spread: Its variance.
+        seconds: The seconds of an estimate.
+        unbiased: Whether it is unbiased by construction.
+    """
+
+    name: str
+    spread: Spread
+    seconds: float
+    unbiased: bool
+
+    @property
+    def price(self) -> float:
+        """The variance of an update of one second: the seconds of an update whose variance is 1."""
+        return self.spread.variance * self.seconds
+
+    def ratio(self, other: "Measured") -> tuple[float, float]:
+        """Returns the price relative to that of another estimator, and its standard error."""
+        ratio = self.price / other.price
+        errors = (m.spread.error / m.spread.variance for m in (self, other))
+        return ratio, ratio * hypot(*errors)
 
 
 @dataclass(frozen=True)
@@ -65,10 +110,14 @@ def best(choices: Sequence[Choice], seconds: float, peak_bytes: float = float("i
     return min(fitting, key=lambda choice: choice.error(seconds), default=None)
 
 
-def near(choices: Sequence[Choice], chosen: Choice, seconds: float, ratio: float = 1.25) -> list[Choice]:
-    """Returns other choices whose error at so many seconds is at most ``ratio`` times that of the chosen one."""
-    most = ratio * chosen.error(seconds)
-    return [choice for choice in choices if choice is not chosen and choice.error(seconds) <= most]
+def near(choices: Sequence[Choice], chosen: Choice, seconds: float) -> list[Choice]:
+    """Returns other choices whose error at so many seconds the draws do not distinguish from that of the chosen one."""
+    return [choice for choice in choices if choice is not chosen and _is_near(choice, chosen, seconds)]
+
+
+def _is_near(choice: Choice, chosen: Choice, seconds: float) -> bool:
+    uncertainty = hypot(choice.direction.uncertainty, chosen.direction.uncertainty)
+    return choice.error(seconds) <= max(RATIO, 1 + ERRORS * uncertainty) * chosen.error(seconds)
 
 
 def by_seconds(choices: Sequence[Choice]) -> list[Range]:
@@ -130,7 +179,7 @@ def advice(
         ]
     found = [_for_seconds(fitting, seconds, limit), _by_seconds(fitting), _by_memory(choices, seconds)]
     if present:
-        found.insert(1, _comparison(present, best(fitting, seconds) or present, seconds))
+        found.insert(1, _comparison(present, fitting, seconds))
     return [*found, _of_bias(choices)]
 
 
@@ -145,11 +194,14 @@ def _for_seconds(choices: Sequence[Choice], seconds: float, limit: float) -> str
     return f"{text} As good within the noise: {', '.join(c.name for c in others)}." if others else text
 
 
-def _comparison(present: Choice, chosen: Choice, seconds: float) -> str:
-    cosine = f"{present.cosine(seconds):.2g}"
+def _comparison(present: Choice, fitting: Sequence[Choice], seconds: float) -> str:
+    chosen = min(fitting, key=lambda choice: choice.error(seconds))
     if present is chosen:
         return "This is the estimator in use."
-    return f"{present.name} has the cosine {cosine} in the same time."
+    stated = f"{present.name} has the cosine {present.cosine(seconds):.2g} in the same time"
+    if present in fitting and _is_near(present, chosen, seconds):
+        return f"{stated}, which the draws do not distinguish from that: they are no reason to change it."
+    return f"{stated}."
 
 
 def _by_seconds(choices: Sequence[Choice]) -> str:
@@ -177,6 +229,49 @@ def _of_bias(choices: Sequence[Choice]) -> str:
     )
     other = f"No bias of the direction was found in {', '.join(rest)}." if rest else ""
     return f"{one}{other}".strip()
+
+
+def advice_without_reference(measured: Sequence[Measured], own: str, reference: str) -> list[str]:
+    """Returns which estimator to use where the draws do not determine the gradient, in sentences.
+
+    Estimators that are unbiased have the same mean, so their variances and times decide between them without it.
+
+    Args:
+        measured: The estimators, at least the reference.
+        own: The name of the estimator that is used so far.
+        reference: The name of the reference, which is unbiased.
+    """
+    exact = [m for m in measured if m.unbiased]
+    found = [_by_variance(exact, next(m for m in exact if m.name == reference))] if len(exact) > 1 else []
+    rest = [m.name for m in measured if not m.unbiased]
+    return [*found, *_of_the_rest(rest, own, min(exact, key=lambda m: m.price).name)]
+
+
+def _by_variance(exact: Sequence[Measured], reference: Measured) -> str:
+    chosen = min(exact, key=lambda m: m.price)
+    others = [(m, *m.ratio(chosen)) for m in exact if m is not chosen]
+    close = ", ".join(m.name for m, ratio, error in others if ratio - ERRORS * error <= 1)
+    worse = ", ".join(f"{m.name} {times(ratio)}" for m, ratio, error in others if ratio - ERRORS * error > 1)
+    return (
+        f"Of the estimators that are unbiased by construction, use {chosen.name}: it needs the least time for the same variance."
+        f"{f' As good within the noise: {close}.' if close else ''}"
+        f"{f' The others need more time for the same variance: {worse}.' if worse else ''}"
+    )
+
+
+def _of_the_rest(names: Sequence[str], own: str, chosen: str) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"Of {', '.join(names)} nothing can be said: a bias may cost more than a small variance saves. Compare "
+        f"{own if own in names else names[0]} with {chosen} in short trainings of equal time, by the reward and by a measure that "
+        "is not trained for, on held-out prompts."
+    ]
+
+
+def times(ratio: float) -> str:
+    """Returns a ratio in words, with two digits that count."""
+    return f"{float(f'{ratio:.2g}'):,.10g} times"
 
 
 def batches(count: float) -> str:

@@ -4,6 +4,9 @@ In each of :math:`n` rounds every estimator gives one estimate, all from the sam
 :data:`REFERENCE` batches, of which that batch is the first. An estimator keeps its state (baselines, running coefficients) from
 round to round, as in a training whose weights do not move.
 
+Time is short where the draws of the reference have to be many. So an optional estimator that needs more than :data:`HOPELESS` times
+the time of the reference for the same variance takes part in the first :data:`LEAST` rounds alone.
+
 Where the draws of the reference do not distinguish its mean from zero, as with rewards whose gradients have heavy tails, every draw
 is divided by its norm (:attr:`Survey.normalized`): :math:`g` is then the mean direction of the reference, and what is measured is
 the step of an optimizer that clips the gradient to a norm below nearly all of them.
@@ -22,8 +25,9 @@ from rlr.analysis.direction import Direction, direction
 from rlr.analysis.measure import Cost, clock, spent
 from rlr.analysis.memory import peak_memory
 from rlr.analysis.problem import Estimand
-from rlr.analysis.recommendation import Choice
+from rlr.analysis.recommendation import Choice, Spread
 from rlr.analysis.sketch import sketched
+from rlr.analysis.structure import unbiased
 from rlr.estimators.base import Estimator
 
 REFERENCE = 4
@@ -31,6 +35,12 @@ REFERENCE = 4
 
 LEAST = 4
 """The fewest rounds that say anything."""
+
+HOPELESS = 10
+"""The time for the same variance, relative to that of the reference, from which on an optional estimator is drawn no further."""
+
+DETERMINED = 0.5
+r"""The largest relative standard error of :math:`\|g\|^2` with which draws determine :math:`g`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,18 @@ class Draws:
         norms = self.values.norm(dim=1)
         return (norms.max() / norms.median()).item()
 
+    @property
+    def price(self) -> float:
+        """The median square of the norm times the seconds: the time for the same variance, where the variance is most of it."""
+        return self.values.norm(dim=1).median().item() ** 2 * self.cost.seconds
+
+    @property
+    def spread(self) -> Spread:
+        r"""The variance :math:`\mathrm{tr}\,\mathrm{Cov}(\hat g)` of an estimate."""
+        sample = Sample(self.values.double())
+        squares = sample.centred.square().sum(1) * len(self.values) / (len(self.values) - 1)
+        return Spread(squares.mean().item(), (squares.std() / len(squares) ** 0.5).item())
+
 
 @dataclass(frozen=True)
 class Row:
@@ -68,6 +90,8 @@ class Row:
         accuracy: Its accuracy; None where the reference is not known.
         direction: Its error after the best scaling; None where that is not known, or where its mean is not seen to point along g.
         tail: The largest norm of its estimates, in medians.
+        spread: Their variance, whether the reference is known or not.
+        draws: The number of its estimates.
     """
 
     name: str
@@ -75,6 +99,8 @@ class Row:
     accuracy: Accuracy | None
     direction: Direction | None
     tail: float
+    spread: Spread
+    draws: int
 
     @property
     def choice(self) -> Choice | None:
@@ -89,11 +115,12 @@ class Survey:
     Args:
         rows: The estimators.
         reference: The name of the estimator whose mean is :math:`g`.
-        rounds: The number :math:`n` of estimates of each estimator.
+        rounds: The number :math:`n` of rounds: of the estimates of each estimator that is drawn to the end.
         reference_draws: The number of draws of the reference.
         normalized: Whether each draw was divided by its norm.
-        error: The relative standard error of :math:`\|g\|^2`; infinite where the draws do not distinguish it from zero.
+        error: The relative standard error of :math:`\|g\|^2`; infinite where its estimate is not positive.
         failures: Why estimators are missing, by name.
+        unbiased: The names of the estimators that are unbiased by construction (:func:`~rlr.analysis.structure.unbiased`).
     """
 
     rows: Sequence[Row]
@@ -103,6 +130,7 @@ class Survey:
     normalized: bool
     error: float
     failures: Mapping[str, str]
+    unbiased: Sequence[str]
 
     @property
     def choices(self) -> list[Choice]:
@@ -111,8 +139,8 @@ class Survey:
 
     @property
     def known(self) -> bool:
-        """Whether the draws determine :math:`g`."""
-        return self.error < float("inf")
+        r"""Whether the draws determine :math:`g`: the square of its norm to a half."""
+        return self.error <= DETERMINED
 
 
 Progress = Callable[[str], None]
@@ -135,6 +163,8 @@ class Recorder:
     def __init__(self, estimand: Estimand, estimators: Mapping[str, Estimator], yardstick: Yardstick) -> None:
         self.estimand, self.yardstick = estimand, yardstick
         self.estimators = {name: e for name, e in estimators.items() if name not in yardstick.estimators}
+        late = {yardstick.late_name: yardstick.late} if yardstick.late else {}
+        self.drawn: dict[str, Estimator] = late | self.estimators
         self.device = estimand.chain.model.device
         self.failures: dict[str, str] = {}
         self._values: dict[str, list[Tensor]] = {}
@@ -145,6 +175,10 @@ class Recorder:
     def compared(self) -> list[str]:
         """The names of the estimators that are compared."""
         return [*self.yardstick.compared, *self.estimators]
+
+    def unbiased(self, name: str) -> bool:
+        """Returns whether a compared estimator is unbiased by construction."""
+        return unbiased({**self.yardstick.estimators, **self.estimators}[name], self.estimand.chain)
 
     def probe(self, name: str, estimator: Estimator, optional: bool = False) -> None:
         """Measures the memory of an estimate; an ``optional`` estimator that does not fit the chain, batch or device is recorded.
@@ -159,16 +193,23 @@ class Recorder:
                 raise
             self.failures[name] = str(error) if isinstance(error, ValueError) else "out of memory"
             self.estimators.pop(name, None)
+            self.drawn.pop(name, None)
+
+    def drop(self, optional: Container[str]) -> None:
+        """Draws those of the optional estimators no further that need much more time than the reference for the same variance."""
+        most = HOPELESS * self.draws(self.yardstick.name).price
+        for name in self.estimators:
+            if name in optional and self.draws(name).price > most:
+                del self.drawn[name]
 
     def round(self, number: int) -> None:
         """Draws an estimate of each estimator, and those of the reference."""
         # batch 0 measured the memory, and an estimator that keeps coefficients has already fitted them to it
         first = 1 + REFERENCE * number
-        for name, estimator in self.estimators.items():
+        for name, estimator in self.drawn.items():
             self._draw(name, estimator, first)
-        for name, estimator in self.yardstick.estimators.items():
-            for k in range(REFERENCE):
-                self._draw(name, estimator, first + k)
+        for k in range(REFERENCE):
+            self._draw(self.yardstick.name, self.yardstick.full, first + k)
 
     def _draw(self, name: str, estimator: Estimator, batch: int) -> None:
         value, seconds = spent(lambda: self.estimand.estimate(estimator, batch), self.device)
@@ -210,51 +251,71 @@ def survey(
     for name, estimator in {**yardstick.estimators, **recorder.estimators}.items():
         recorder.probe(name, estimator, name in optional)
         progress(f"memory of {name}")
-    done, begun = 0, clock(recorder.device)
-    while done < rounds:
-        now = clock(recorder.device)
-        # a further round, as long as those before, has to end in time
-        if done >= LEAST and now - start + (now - begun) / done > seconds:
-            break
-        recorder.round(done)
-        done += 1
+    return _compare(recorder, _rounds(recorder, rounds, seconds - (clock(recorder.device) - start), optional, progress))
+
+
+def _rounds(recorder: Recorder, rounds: int, seconds: float, optional: Container[str], progress: Progress) -> int:
+    """Makes rounds, of which a further one, as long as the last, has to end in time, and returns their number."""
+    start = last = clock(recorder.device)
+    for done in range(1, rounds + 1):
+        recorder.round(done - 1)
         progress(f"round {done} of {rounds}")
-    return _compare(recorder, done)
+        if done == LEAST:
+            recorder.drop(optional)
+        before, last = last, clock(recorder.device)
+        if done >= LEAST and (last - start) + (last - before) > seconds:
+            break
+    return done
 
 
 def _compare(recorder: Recorder, rounds: int) -> Survey:
     yardstick = recorder.yardstick
-    parts = [recorder.draws(name) for name in yardstick.estimators]
-    reference, normalized = _reference(parts, range(0, REFERENCE * rounds, REFERENCE))
+    full, early, normalized = _reference(recorder)
     rows = []
     for name in recorder.compared:
-        # the draws of the reference are paired with themselves
-        paired = replace(reference, index=range(REFERENCE * rounds)) if name in yardstick.estimators else reference
-        rows.append(_row(name, recorder.draws(name), paired, normalized))
-    known = reference.error if determined(reference.full) else float("inf")
-    return Survey(rows, yardstick.name, rounds, REFERENCE * rounds, normalized, known, recorder.failures)
+        draws = recorder.draws(name)
+        numbers = _numbers_of_reference(rounds) if name == yardstick.name else _numbers_of_others(len(draws.values))
+        rows.append(_row(name, draws, PairedReference(full, early, *numbers), normalized))
+    exact = [name for name in recorder.compared if recorder.unbiased(name)]
+    error, count = relative_error(full), REFERENCE * rounds
+    return Survey(rows, yardstick.name, rounds, count, normalized, error, recorder.failures, exact)
 
 
-def _reference(parts: Sequence[Draws], index: Sequence[int]) -> tuple[PairedReference, bool]:
-    """Returns the reference, and whether its draws are normalized, because they determine no mean otherwise."""
-    full = parts[0]
-    early = replace(full, values=full.values - parts[1].values) if len(parts) > 1 else full
-    raw = PairedReference(Sample(full.values.double()), Sample(early.values.double()), index)
-    if determined(raw.full):
-        return raw, False
-    return PairedReference(Sample(full.normalized.double()), Sample(early.normalized.double()), index), True
+def _numbers_of_others(count: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Returns which draws of :math:`g` and of :math:`g_{>h}` are on the batches of an estimator's draws."""
+    return range(0, REFERENCE * count, REFERENCE), range(count)
+
+
+def _numbers_of_reference(rounds: int) -> tuple[Sequence[int], Sequence[int | None]]:
+    """Returns the same for the draws of the reference itself, of which the first of each round has one of :math:`g_{>h}`."""
+    count = REFERENCE * rounds
+    return range(count), [None if k % REFERENCE else k // REFERENCE for k in range(count)]
+
+
+def _reference(recorder: Recorder) -> tuple[Sample, Sample, bool]:
+    r"""Returns draws of :math:`g` and :math:`g_{>h}`, and whether they are normalized, because they determine no mean otherwise."""
+    yardstick = recorder.yardstick
+    full = recorder.draws(yardstick.name)
+    early = replace(full, values=full.values[::REFERENCE])
+    if yardstick.late:
+        early = replace(early, values=early.values - recorder.draws(yardstick.late_name).values)
+    if determined(raw := Sample(full.values.double())):
+        return raw, Sample(early.values.double()), False
+    return Sample(full.normalized.double()), Sample(early.normalized.double()), True
 
 
 def determined(sample: Sample) -> bool:
-    r"""Returns whether draws determine the square of the norm of their mean to a half."""
-    return relative_error(sample) <= 0.5
+    """Returns whether draws determine the square of the norm of their mean."""
+    return relative_error(sample) <= DETERMINED
 
 
 def _row(name: str, draws: Draws, reference: PairedReference, normalized: bool) -> Row:
+    count = len(draws.values)
     if not determined(reference.full):
-        return Row(name, draws.cost, None, None, draws.tail)
+        return Row(name, draws.cost, None, None, draws.tail, draws.spread, count)
     values = draws.normalized if normalized else draws.values
     found = accuracy(values, reference)
     if not determined(reference.deep):
         found = replace(found, deep_cosine=float("nan"), deep_cosine_error=float("nan"))
-    return Row(name, draws.cost, found, direction(values, reference, found), draws.tail)
+    known = direction(values, reference, found, scaled=not normalized)
+    return Row(name, draws.cost, found, known, draws.tail, draws.spread, count)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import chain as joined
-from itertools import repeat
+from itertools import groupby, repeat
+from math import gcd
 from typing import Any
 
 import torch
@@ -53,6 +54,11 @@ class TrainingGradient(Estimand):
     def batch_size(self) -> int:
         """The number :math:`B` of samples in a batch."""
         return len(self._batch_prompts(0))
+
+    @property
+    def samples_per_prompt(self) -> int:
+        """The largest number that divides the lengths of all runs of equal prompts in a batch."""
+        return gcd(*(len(list(run)) for _, run in groupby(self._batch_prompts(0))))
 
     @property
     def size(self) -> int:

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rlr.analysis.explained import Explained
-from rlr.analysis.recommendation import advice
-from rlr.analysis.survey import Row, Survey
+from rlr.analysis.recommendation import Measured, advice, advice_without_reference
+from rlr.analysis.survey import DETERMINED, HOPELESS, LEAST, Row, Survey
 from rlr.evaluation.report import MISSING, Block, Chart, Facts, Media, Table, Text, page, written
 from rlr.io.csv_file import to_csv
 
@@ -20,7 +21,7 @@ MIB = 2**20
 
 HEAD = ("estimator", "share of g", "bias", "variance", "cosine", "deep cosine", "limit", "peak MiB", "s / estimate")
 NORMALIZED = ("estimator", "cosine", "deep cosine", "limit", "peak MiB", "s / estimate")
-UNKNOWN = ("estimator", "largest norm", "peak MiB", "s / estimate")
+UNKNOWN = ("estimator", "unbiased", "variance", "largest norm", "peak MiB", "s / estimate")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Analysis:
     Args:
         survey: The comparison of estimators.
         explained: The shares of the reward's variance that the look-ahead control variate explains.
+        control: What that control variate is, in words.
         own: The name of the config's estimator.
         seconds: The seconds of an update to advise for; None for those of the config's estimator.
         peak_bytes: The memory to advise for; None for no limit.
@@ -38,6 +40,7 @@ class Analysis:
 
     survey: Survey
     explained: Sequence[Explained]
+    control: str
     own: str
     seconds: float | None
     peak_bytes: float | None
@@ -48,15 +51,16 @@ class Analysis:
         """Which estimator to use."""
         if choices := self.survey.choices:
             return advice(choices, self.own, self.seconds, self.peak_bytes)
-        return [
-            f"{self.survey.reference_draws} draws of {self.survey.reference} do not determine the gradient, so no estimator can be "
-            "recommended. Set draws or minutes higher, or data.batch_size."
+        survey = self.survey
+        measured = [
+            Measured(row.name, row.spread, row.cost.seconds, row.name in survey.unbiased) for row in survey.rows
         ]
+        return [_why(survey), *advice_without_reference(measured, self.own, survey.reference)]
 
     @property
     def tables(self) -> list[Table]:
         """The tables."""
-        return [accuracy_table(self.survey), explained_table(self.explained)]
+        return [accuracy_table(self.survey), explained_table(self.explained, self.control)]
 
     def text(self) -> str:
         """Returns everything for a terminal."""
@@ -93,6 +97,21 @@ class Analysis:
         return to_csv(list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
+def _why(survey: Survey) -> str:
+    """Returns why bias and cosine are not known, and how many draws they need."""
+    here = (
+        f"the standard error of ‖g‖² is {survey.error:.0%} of it, and {DETERMINED:.0%} is the most"
+        if math.isfinite(survey.error)
+        else "the estimate of ‖g‖² is not positive"
+    )
+    # the error of a square falls with the number of draws while it is large
+    factor = max(2, math.ceil(survey.error / DETERMINED)) if math.isfinite(survey.error) else 4
+    return (
+        f"{survey.reference_draws} draws of {survey.reference} do not determine the gradient, so bias and cosine are not known: "
+        f"{here}. Set draws to {factor * survey.rounds} or more (about {factor} times the time), or data.batch_size higher."
+    )
+
+
 TITLE = "Which estimator for your budget"
 FIGURE = "Cosine with the gradient against the time of an update; memory of one estimate"
 LEAD = "Bias, variance, direction and cost of gradient estimators on this model, reward, sampler and data."
@@ -123,17 +142,17 @@ def accuracy_table(survey: Survey) -> Table:
 def _columns(survey: Survey) -> tuple[Sequence[str], Callable[[Row], tuple[str, ...]]]:
     """Returns the head of the table, and the function that makes a line of a row."""
     if not survey.known:
-        return UNKNOWN, _unknown
+        return UNKNOWN, partial(_unknown, survey)
     return (NORMALIZED, _direction) if survey.normalized else (HEAD, _whole)
 
 
 def _note(survey: Survey) -> str:
-    missing = "".join(f" Left out: {name} ({why})." for name, why in survey.failures.items())
-    reference = next(row for row in survey.rows if row.name == survey.reference)
+    missing = _fewer(survey) + _left_out(survey.failures)
+    reference = _reference(survey)
     if not survey.known:
         return (
-            f"The draws do not determine g, nor its direction: the largest norm is {reference.tail:.3g} times the median. Bias, "
-            f"variance and cosine cannot be measured with so few of them.{missing}"
+            "The draws do not determine g, nor its direction. The variance is that of one estimate, relative to that of "
+            f"{survey.reference}; where an estimator is not unbiased by construction, it says nothing of the bias.{missing}"
         )
     share = f"The square of ‖g‖ is known to ± {survey.error:.0%}, an error that all rows share."
     limit = (
@@ -150,6 +169,23 @@ def _note(survey: Survey) -> str:
         f"Relative to ‖g‖, with standard errors; the bias with an interval of two. {share} The deep cosine is that with the part "
         f"of g that goes through the early steps. {limit}{missing}"
     )
+
+
+def _fewer(survey: Survey) -> str:
+    """Returns which estimators were not drawn to the end."""
+    names = [row.name for row in survey.rows if row.draws < survey.rounds]
+    if not names:
+        return ""
+    return (
+        f" {LEAST} estimates alone of {', '.join(names)}, which take more than {HOPELESS} times the time of {survey.reference} for "
+        "the same variance."
+    )
+
+
+def _left_out(failures: Mapping[str, str]) -> str:
+    """Returns which estimators are missing and why, each reason once."""
+    reasons = {why: [name for name, other in failures.items() if other == why] for why in failures.values()}
+    return "".join(f" Left out: {', '.join(names)} ({why})." for why, names in reasons.items())
 
 
 def _whole(row: Row) -> tuple[str, ...]:
@@ -178,20 +214,32 @@ def _limit(row: Row) -> str:
     return f"{(1 + d.bias) ** -0.5:.2f}" if d.bias else f"≥ {(1 + d.resolution) ** -0.5:.2f}"
 
 
-def _unknown(row: Row) -> tuple[str, ...]:
-    return (row.name, f"{row.tail:.3g} medians", *_cost(row))
+def _unknown(survey: Survey, row: Row) -> tuple[str, ...]:
+    whole = _reference(survey).spread.variance
+    variance = f"{row.spread.variance / whole:.2g} ± {row.spread.error / whole:.1g}"
+    exact = "yes" if row.name in survey.unbiased else MISSING
+    return (row.name, exact, variance, f"{row.tail:.3g} medians", *_cost(row))
+
+
+def _reference(survey: Survey) -> Row:
+    return next(row for row in survey.rows if row.name == survey.reference)
 
 
 def _cost(row: Row) -> tuple[str, str]:
     return f"{row.cost.peak_bytes / MIB:.3g}", f"{row.cost.seconds:.2g}"
 
 
-def explained_table(found: Sequence[Explained]) -> Table:
-    """Returns the table of the control variate, early steps first."""
+def explained_table(found: Sequence[Explained], control: str) -> Table:
+    """Returns the table of the control variate, early steps first.
+
+    Args:
+        found: The shares.
+        control: What the control variate is, in words.
+    """
     rows = [(str(e.step), f"x_{e.step - 1}", _plus(e.share, e.error)) for e in found]
     note = (
-        "The control variate of LookAhead is c(x_j), the reward of the one-step prediction of the clean sample. The variance that "
-        "it explains is taken out of the likelihood ratio of a segment that ends in x_j. At step 1 it is all."
+        f"The control variate of LookAhead is c(x_j), {control}. The variance that it explains is taken out of the likelihood "
+        "ratio of a segment that ends in x_j, and its slope is the pathwise half of the term."
     )
     return Table("Share of the reward's variance that c explains", ("step", "state", "share"), rows, note)
 

@@ -9,12 +9,14 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, Trainer
 
 from rlr.analysis.candidates import Yardstick, candidates, yardstick
-from rlr.analysis.explained import explained
+from rlr.analysis.explained import Explained, described, explained
 from rlr.analysis.memory import available_bytes, predicted_full_memory
-from rlr.analysis.survey import survey
+from rlr.analysis.structure import alike, find_control
+from rlr.analysis.survey import Survey, survey
 from rlr.analysis.training import TrainingGradient
 from rlr.callbacks import SafeCheckpointIO
 from rlr.cli.analysis_page import Analysis
+from rlr.estimators import LookAhead
 from rlr.estimators.base import Estimator
 from rlr.evaluation.provenance import provenance
 from rlr.io.atomic import write_whole
@@ -45,8 +47,9 @@ def analyze(
     Args:
         training: The gradient.
         estimators: The estimators to compare with the config's own, by name; by default truncated backpropagation,
-            AlignProp, half order, half-order RLR with and without look-ahead, and RLR, as far as they fit.
-        folder: The folder of ``analysis.csv``, ``.json``, ``.png`` and ``.html``; by default ``analysis`` in that of the run.
+            AlignProp, half order, half-order RLR with and without look-ahead, its pathwise half alone, and RLR, as far as they
+            fit; for a reward without a gradient likelihood ratios, with the config's stand-in or critic, and zeroth order.
+        folder: The folder of ``analysis.csv``, ``.json``, ``.png`` and ``.html``; by default ``analyze`` in that of the run.
         ckpt_path: A checkpoint whose trained weights are analyzed; by default the weights before training.
         draws: The number of estimates of each estimator, at least 4; by default as many as fit into ``minutes``, at most 64.
             The reference has four times as many.
@@ -58,18 +61,35 @@ def analyze(
     """
     _load(training, ckpt_path)
     peak_bytes = None if memory_gib is None else memory_gib * 2**30
-    own = f"{type(training.module.estimator).__name__} of the config"
-    offered = {} if estimators else candidates(training.chain.steps, training.differentiable)
+    own, offered = _offered(training)
     compared = {own: training.module.estimator, **(estimators or offered)}
     most, seconds = (MOST, 60 * minutes) if draws is None else (draws, float("inf"))
-    found = survey(training, compared, _reference(training, peak_bytes), most, seconds, offered, progress)
-    with training.precision():
-        shares = explained([training.rollout(number) for number in range(found.rounds)])
-    facts = _facts(training, found.rounds, seed, ckpt_path)
-    analysis = Analysis(found, shares, own, seconds_per_update, peak_bytes, facts)
+    optional = () if estimators else offered
+    found = survey(training, compared, _reference(training, peak_bytes), most, seconds, optional, progress)
+    control = find_control(training.module.estimator) or LookAhead()
+    shares = _explained(training, control, found)
+    words, facts = described(control, training.chain.steps), _facts(training, found.rounds, seed, ckpt_path)
+    analysis = Analysis(found, shares, words, own, seconds_per_update, peak_bytes, facts)
     if folder is not None:
         write(analysis, Path(folder))
     return analysis
+
+
+def _offered(training: TrainingGradient) -> tuple[str, dict[str, Estimator]]:
+    """Returns the name of the config's own estimator, and the others to compare by default: the same is not measured twice."""
+    own, steps = training.module.estimator, training.chain.steps
+    found = candidates(steps, training.differentiable, training.samples_per_prompt, find_control(own))
+    same = [name for name, estimator in found.items() if alike(estimator, own, steps)]
+    name = f"{next(iter(same), type(own).__name__)} of the config"
+    return name, {name: estimator for name, estimator in found.items() if name not in same}
+
+
+def _explained(training: TrainingGradient, control: LookAhead, found: Survey) -> list[Explained]:
+    """Returns what a control variate explains of batches that the survey, in which its value has learned, did not have."""
+    first = 1 + found.reference_draws
+    progress("what the control variate explains")
+    with training.precision():
+        return explained([training.rollout(number) for number in range(first, first + found.rounds)], control)
 
 
 def _load(training: TrainingGradient, ckpt_path: str | None) -> None:

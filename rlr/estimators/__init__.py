@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rlr.estimators.coefficients import RunningRegression as RunningRegression
     from rlr.estimators.control_variate import LookAhead as LookAhead
     from rlr.estimators.critic import Critic as Critic
+    from rlr.estimators.critic_features import ClipFeatures as ClipFeatures
+    from rlr.estimators.critic_features import CriticFeatures as CriticFeatures
+    from rlr.estimators.critic_features import LatentFeatures as LatentFeatures
     from rlr.estimators.decoupled import DecoupledGroups as DecoupledGroups
     from rlr.estimators.divergence import Penalty as Penalty
     from rlr.estimators.drawing import Drawing as Drawing

@@ -19,9 +19,19 @@ class Baseline(ABC):
     centered: bool = False
     """Whether the advantages of a batch sum to zero."""
 
+    together: int | None = None
+    """The number of samples side by side that are left out together; None where no sample of the batch is averaged."""
+
     @abstractmethod
     def advantages(self, rewards: Tensor) -> Tensor:
         r"""Returns :math:`A_i = R_i - b_i`, with shape :math:`(B)`, from the rewards :math:`(B)`."""
+
+    def deviations(self, rewards: Tensor) -> Tensor:
+        r"""Returns :math:`R_i` minus the mean of the samples that it is compared with, with shape :math:`(B)`; changes no state.
+
+        By default these are all samples of all ranks.
+        """
+        return rewards - gather(rewards).mean()
 
     def state_dict(self) -> dict[str, float]:
         """Returns the state that is kept from one update to the next."""
@@ -58,7 +68,7 @@ class LeaveOneOut(Baseline):
     centered = True
 
     def __init__(self, together: int = 1) -> None:
-        self.together = _checked(together, "LeaveOneOut")
+        self.together: int = _checked(together, "LeaveOneOut")
 
     def advantages(self, rewards: Tensor) -> Tensor:
         everyone = gather(rewards)
@@ -88,7 +98,7 @@ class GroupLeaveOneOut(Baseline):
     centered = True
 
     def __init__(self, samples: int, together: int = 1) -> None:
-        self.together = _checked(together, "GroupLeaveOneOut")
+        self.together: int = _checked(together, "GroupLeaveOneOut")
         if samples < 2 * together or samples % together:
             raise ValueError(
                 f"GroupLeaveOneOut.samples: expected at least {2 * together} samples of a prompt, a multiple of {together}, got "
@@ -97,14 +107,21 @@ class GroupLeaveOneOut(Baseline):
         self.samples = samples
 
     def advantages(self, rewards: Tensor) -> Tensor:
+        groups = self._groups(rewards)
+        return leave_out(groups, groups.mean(1, keepdim=True), self.samples, self.together).flatten()
+
+    def deviations(self, rewards: Tensor) -> Tensor:
+        groups = self._groups(rewards)
+        return (groups - groups.mean(1, keepdim=True)).flatten()
+
+    def _groups(self, rewards: Tensor) -> Tensor:
         n = self.samples
         if len(rewards) % n:
             raise ValueError(
                 f"GroupLeaveOneOut: expected a batch of whole groups of {n} samples, got {len(rewards)} samples; set samples to "
                 "data.samples_per_prompt"
             )
-        groups = rewards.view(-1, n)
-        return leave_out(groups, groups.mean(1, keepdim=True), n, self.together).flatten()
+        return rewards.view(-1, n)
 
 
 def leave_out(rewards: Tensor, mean: Tensor, n: int, k: int) -> Tensor:

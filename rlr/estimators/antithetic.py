@@ -7,7 +7,7 @@ order and pathwise terms, whose estimates are nearly odd where the chain is near
 does not help likelihood ratios of a reward that is nearly linear: their product is even.
 
 A baseline that averages other samples must leave out the whole pair, because the reward of the other one depends on the same noise:
-``LeaveOneOut(together=2)``.
+``LeaveOneOut(together=2)``. With the other sample of the pair among them, an estimate is biased.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator, Term, TermSource, no_terms
+from rlr.estimators.half_order import HalfOrder
 from rlr.rollout import Objective, Rollout
 
 
@@ -46,7 +47,10 @@ class Antithetic(Estimator):
         return self.estimator.updates_per_round
 
     def check(self, chain: Chain) -> None:
+        """Checks the estimator and its half orders, which must not use one sample of a pair for the other."""
         self.estimator.check(chain)
+        for half in half_orders(self.estimator):
+            check_pairs(half)
 
     def rollout(
         self, chain: Chain, prompts: Sequence[str], noises: Tensor, objective: Objective, seed: int = 0
@@ -77,6 +81,33 @@ class Antithetic(Estimator):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.estimator.load_state_dict(state["estimator"])  # type: ignore[arg-type]
+
+
+def half_orders(estimator: Estimator) -> Iterator[HalfOrder]:
+    """Yields the half orders among an estimator and its parts."""
+    if isinstance(estimator, HalfOrder):
+        yield estimator
+    for value in vars(estimator).values():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, Estimator):
+                yield from half_orders(part)
+
+
+def check_pairs(half: HalfOrder) -> None:
+    """Raises a ``ValueError`` if the likelihood ratio of a sample is multiplied by what depends on the other of its pair."""
+    control, baseline = half.control, half.baseline
+    if control is not None and control.coefficients.within_batch:
+        raise ValueError(
+            f"Antithetic: {type(control.coefficients).__name__} fits the coefficients of a sample on the other one of its pair, "
+            "which has the same noise, and biases the estimate; use RunningRegression"
+        )
+    together = None if control is not None and not control.ratio_weight else baseline.together
+    if together is not None and together % 2:
+        raise ValueError(
+            f"Antithetic: expected a baseline that leaves out the pairs of samples together, found {type(baseline).__name__} with "
+            f"together={together}, which biases the estimate; set baseline: {{class_path: {type(baseline).__name__}, init_args: "
+            "{together: 2}}, or use RunningMean"
+        )
 
 
 def mirrored(noises: Tensor) -> Tensor:

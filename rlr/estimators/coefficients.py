@@ -35,6 +35,9 @@ class Features:
 class Coefficients(ABC):
     r"""A choice of :math:`a_i` and :math:`b_i`."""
 
+    within_batch: bool = False
+    """Whether :math:`a_i` depends on other samples of the batch."""
+
     @abstractmethod
     def advantages(self, j: int, rewards: Tensor, features: Features, baseline: Baseline) -> tuple[Tensor, Tensor]:
         r"""Returns the :math:`A_i`, with shape :math:`(B)`, and the :math:`a_i`, with shape :math:`(B, p)`.
@@ -136,6 +139,8 @@ class LeaveOneOutRegression(Coefficients):
     The baseline is not used: :math:`b_i` is that of the fit. A regression on the whole batch would make :math:`a_i` depend on
     sample :math:`i`, and bias the estimate.
     """
+
+    within_batch = True
 
     def advantages(self, j: int, rewards: Tensor, features: Features, baseline: Baseline) -> tuple[Tensor, Tensor]:
         r, f = gather(rewards), gather(features.values)

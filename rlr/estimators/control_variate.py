@@ -32,7 +32,7 @@ from torch import Tensor
 
 from rlr.chain import Evaluation
 from rlr.distributed import gather
-from rlr.estimators.advantages import Baseline
+from rlr.estimators.advantages import Baseline, Zero
 from rlr.estimators.base import Term
 from rlr.estimators.coefficients import Coefficients, Features, RunningRegression
 from rlr.estimators.recent import Recent
@@ -60,9 +60,12 @@ class LookAhead:
         separate: Whether the halves are terms of their own, named ``path`` and ``ratio``, which are logged and weighted apart by
             ``optimization.term_weights``, at the cost of one more pass backward a step.
         clip: Bounds the slope :math:`\partial c / \partial x_j` of each sample, which biases the estimate; None does not.
+        prediction_steps: The largest number :math:`N` of steps of a prediction, at least 1, in place of ``stride``, which is then
+            :math:`\lceil T / N \rceil` in a chain of :math:`T` steps: the cost of a segment does not grow with :math:`T`.
 
     Raises:
-        ValueError: If a weight is negative, or both are 0, or ``stride`` is less than 1.
+        ValueError: If a weight is negative, or both are 0, or ``stride`` or ``prediction_steps`` is less than 1, or both are
+            given.
     """
 
     def __init__(
@@ -76,18 +79,19 @@ class LookAhead:
         value: Value | None = None,
         separate: bool = False,
         clip: SampleClip | None = None,
+        prediction_steps: int | None = None,
     ) -> None:
         if min(ratio_weight, path_weight) < 0 or not ratio_weight + path_weight > 0:
             raise ValueError(
                 "LookAhead: expected ratio_weight and path_weight of at least 0, not both 0, got "
                 f"{ratio_weight} and {path_weight}"
             )
-        if stride is not None and stride < 1:
-            raise ValueError(f"LookAhead.stride: expected at least 1, got {stride}")
+        _check_prediction(stride, prediction_steps)
         self.coefficients = coefficients or RunningRegression()
         self.ratio_weight = ratio_weight
         self.path_weight = path_weight
         self.stride = stride
+        self.prediction_steps = prediction_steps
         self.start_value = start_value
         self.increments = increments
         self.value = value or OwnReward()
@@ -125,8 +129,12 @@ class LookAhead:
         # before the replay, whose graph would else be alive during these passes
         first = predictions.evaluate(segment.start)
         features = self._features(predictions, segment)
-        advantages, a = self.coefficients.advantages(j, rollout.rewards, features, baseline)
-        self.explained.add(j, rollout.rewards, advantages)
+        # without the likelihood ratio no advantage is used, and a batch may be one sample
+        advantages, a = self.coefficients.advantages(
+            j, rollout.rewards, features, baseline if self.ratio_weight else Zero()
+        )
+        rest = rollout.rewards - (a * features.values).sum(1)
+        self.explained.add(j, baseline.deviations(rollout.rewards), baseline.deviations(rest))
         transition = rollout.replay(*segment, first=first)
         ratio = advantages * transition.log_prob(rollout.trajectory.states[j])
         path = a[:, 0] * (slope * transition.mean).flatten(1).sum(1)
@@ -141,9 +149,15 @@ class LookAhead:
         values, prior = zip(*features, strict=True)
         return Features(torch.stack(values, 1), prior)
 
-    def prediction_steps(self, j: int) -> int:
-        r"""Returns the number :math:`n` of steps of the prediction from :math:`x_j`."""
-        return 1 if self.stride is None else math.ceil(j / self.stride)
+    def steps_from(self, j: int, steps: int) -> int:
+        r"""Returns the number :math:`n = \lceil j / \mathrm{stride} \rceil` of steps of the prediction from :math:`x_j`.
+
+        Args:
+            j: The number of the state, at least 1.
+            steps: The number :math:`T` of steps of the chain.
+        """
+        stride = self.stride if self.prediction_steps is None else math.ceil(steps / self.prediction_steps)
+        return 1 if stride is None else math.ceil(j / stride)
 
     @property
     def differentiable(self) -> bool:
@@ -165,6 +179,18 @@ class LookAhead:
         self.value.load_state_dict(state["value"])  # type: ignore[arg-type]
         if self.clip:
             self.clip.load_state_dict(state["clip"])  # type: ignore[arg-type]
+
+
+def _check_prediction(stride: int | None, prediction_steps: int | None) -> None:
+    """Raises a ``ValueError`` if the steps of a prediction are given twice, or are fewer than 1."""
+    for name, value in (("stride", stride), ("prediction_steps", prediction_steps)):
+        if value is not None and value < 1:
+            raise ValueError(f"LookAhead.{name}: expected at least 1, got {value}")
+    if stride is not None and prediction_steps is not None:
+        raise ValueError(
+            f"LookAhead: expected stride or prediction_steps, got stride={stride} and prediction_steps={prediction_steps}; set "
+            "one of them to None (null in a config)"
+        )
 
 
 class Predictions:
@@ -225,7 +251,7 @@ class Predictions:
         chain, condition = self.rollout.chain, self.rollout.trajectory.condition
         if denoised is None:
             denoised = chain.look_ahead(x, t, condition)
-        return self.score(chain.refine(denoised, x, t, condition, self.control.prediction_steps(t)))
+        return self.score(chain.refine(denoised, x, t, condition, self.control.steps_from(t, chain.steps)))
 
     def _unshared(self, j: int) -> Evaluation:
         if j > 0:
@@ -239,7 +265,8 @@ class Predictions:
         t, chain, condition = evaluation.t, self.rollout.chain, self.rollout.trajectory.condition
         # two stages, so that the graph of the reward is freed and only that of the evaluation is kept
         x, denoised = (value.detach().requires_grad_() for value in (evaluation.x, evaluation.denoised))
-        c = self.score(chain.refine(denoised, x, t, condition, self.control.prediction_steps(t)) if t else denoised)
+        steps = self.control.steps_from(t, chain.steps)
+        c = self.score(chain.refine(denoised, x, t, condition, steps) if t else denoised)
         by_x, by_denoised = torch.autograd.grad(c.sum(), (x, denoised), allow_unused=True)
         (slope,) = torch.autograd.grad(evaluation.denoised, evaluation.x, by_denoised, retain_graph=replayed)
         slope = slope if by_x is None else slope + by_x
@@ -250,7 +277,10 @@ class Predictions:
 class ExplainedVariance:
     r"""The share of the reward's variance that the features of each state explain, over a window of rollouts.
 
-    It is :math:`1 - \sum A_i^2 / \sum A_i'^2`, with the advantages :math:`A` of the control variate and :math:`A' = R_i - \bar R`.
+    .. math:: 1 - \sum_i (E_i - \bar E_i)^2 \Big/ \sum_i (R_i - \bar R_i)^2, \qquad E_i = R_i - a_i^\top f_i,
+
+    with the means :math:`\bar R_i, \bar E_i` over the samples that the baseline compares sample :math:`i` with: all, or those of
+    its prompt. It is 0 of features that are 0, and negative where a feature adds variance.
 
     Args:
         window: The number of rollouts.
@@ -259,13 +289,16 @@ class ExplainedVariance:
     def __init__(self, window: int = 16) -> None:
         self.seen = Recent(window)
 
-    def add(self, j: int, rewards: Tensor, advantages: Tensor) -> None:
-        """Adds a rollout."""
-        r, a = gather(rewards).flatten().double(), gather(advantages).flatten().double()
-        n = len(r)
-        # a leave-one-out advantage is n / (n - 1) times the distance from the mean
-        whole = (r - r.mean()) * n / max(n - 1, 1)
-        self.seen.add(j, torch.stack([a.square().sum(), whole.square().sum()]).cpu())
+    def add(self, j: int, rewards: Tensor, rest: Tensor) -> None:
+        r"""Adds a rollout.
+
+        Args:
+            j: The number of the state.
+            rewards: The :math:`R_i - \bar R_i`, with shape :math:`(B)`.
+            rest: The :math:`E_i - \bar E_i`, with shape :math:`(B)`.
+        """
+        squares = [gather(values).double().square().sum() for values in (rest, rewards)]
+        self.seen.add(j, torch.stack(squares).cpu())
 
     def metrics(self) -> dict[str, float]:
         """Returns the shares by log name."""

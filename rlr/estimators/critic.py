@@ -1,9 +1,9 @@
 r"""A critic: a small network that learns the expected reward of a sample from the run's own rollouts.
 
-.. math:: c(x_0, p) = m + s \, f_\phi\bigl(u, v, u \odot v\bigr)
+.. math:: c(x_0, p) = m + s \, f_\phi\bigl(u(x_0, p)\bigr)
 
-with image features :math:`u` and text features :math:`v` of a CLIP model, and :math:`m, s` the mean and the standard deviation
-of the rewards so far. It gives a reward without gradient a slope. Its weights :math:`\phi` are fitted to earlier rollouts alone,
+with features :math:`u` of the sample and its prompt, and :math:`m, s` the mean and the standard deviation of the rewards so far. It
+gives a reward without gradient a slope. Its weights :math:`\phi` are fitted to earlier rollouts alone,
 so the control variate stays unbiased.
 """
 
@@ -16,18 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlr.distributed import gather
+from rlr.estimators.critic_features import CriticFeatures
 from rlr.estimators.values import Value
-from rlr.rewards.networks.clip import CLIPReward
 from rlr.rollout import Rollout
 
 
 class Critic(Value):
-    r"""A multilayer perceptron on the features of a CLIP reward, trained online with AdamW on the squared error.
+    r"""A multilayer perceptron on features, trained online with AdamW on the squared error.
 
     Until it has learned from a rollout it is 0.
 
     Args:
-        features: The CLIP model, such as PickScore.
+        features: The features :math:`u`: :class:`~rlr.estimators.critic_features.ClipFeatures` of a CLIP model such as PickScore,
+            or :class:`~rlr.estimators.critic_features.LatentFeatures`.
         hidden: The width of the hidden layer.
         lr: The learning rate.
         steps: The number of its updates after each rollout.
@@ -42,7 +43,7 @@ class Critic(Value):
 
     def __init__(
         self,
-        features: CLIPReward,
+        features: CriticFeatures,
         hidden: int = 64,
         lr: float = 1e-3,
         steps: int = 20,
@@ -60,9 +61,7 @@ class Critic(Value):
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.head = nn.Sequential(
-                nn.Linear(3 * features.dimension, hidden), nn.SiLU(), nn.Linear(hidden, 1)
-            ).float()
+            self.head = nn.Sequential(nn.Linear(features.dimension, hidden), nn.SiLU(), nn.Linear(hidden, 1)).float()
         self.optimizer = torch.optim.AdamW(self.head.parameters(), lr, weight_decay=weight_decay)
         self.seen: deque[Tensor] = deque(maxlen=memory)
 
@@ -70,11 +69,13 @@ class Critic(Value):
         if not self.seen:
             return lambda x: 0 * x.flatten(1).sum(1)
         mean, std = self._moments()
-        return lambda x: mean + std * self._head(self._inputs(rollout, x))
+        # a copy, which does not learn from the rollout that it is used on
+        head = deepcopy(self.head).requires_grad_(False)
+        return lambda x: mean + std * _of(head, self.features.of(rollout, x))
 
     @torch.no_grad()
     def learn(self, rollout: Rollout) -> None:
-        inputs = self._inputs(rollout, rollout.trajectory.states[0])
+        inputs = self.features.of(rollout, rollout.trajectory.states[0])
         rows = gather(torch.cat([inputs, rollout.rewards.to(inputs).unsqueeze(1)], 1)).flatten(0, 1).cpu()
         self.seen.append(rows[rows.isfinite().all(1)])
         with torch.enable_grad():
@@ -85,24 +86,11 @@ class Critic(Value):
         for _ in range(self.steps):
             chosen = rows[torch.randint(len(rows), (self.batch,), generator=self.generator)]
             inputs, rewards = chosen[:, :-1], chosen[:, -1]
-            loss = F.mse_loss(self._head(inputs), (rewards - mean) / std)
+            loss = F.mse_loss(_of(self.head, inputs), (rewards - mean) / std)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
         self.optimizer.zero_grad()
-
-    def _head(self, inputs: Tensor) -> Tensor:
-        return self.head.to(inputs.device)(inputs).squeeze(1)
-
-    def _inputs(self, rollout: Rollout, x: Tensor) -> Tensor:
-        r"""Returns :math:`(u, v, u \odot v)` with entries of about 1, shape :math:`(B, 3 D)`; of videos the mean over frames."""
-        features = self.features.to(x.device)
-        pixels = rollout.chain.model.decode(x)
-        frames = pixels if pixels.ndim == 5 else pixels.unsqueeze(1)
-        u = features.features(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(1)
-        v = features.text_features(rollout.prompts).to(u)
-        d = u.shape[1]
-        return torch.cat([d**0.5 * u, d**0.5 * v, d * u * v], 1).float()
 
     def _moments(self) -> tuple[float, float]:
         rewards = torch.cat(list(self.seen))[:, -1].double()
@@ -123,3 +111,7 @@ class Critic(Value):
         self.generator.set_state(state["generator"])  # type: ignore[arg-type]
         self.seen.clear()
         self.seen.extend(state["seen"])  # type: ignore[arg-type]
+
+
+def _of(head: nn.Module, inputs: Tensor) -> Tensor:
+    return head.to(inputs.device)(inputs).squeeze(1)

@@ -9,11 +9,11 @@ from rlr.analysis.direction import Direction, direction
 G = torch.tensor([3.0, 4.0, 0.0], dtype=torch.float64)
 
 
-def found(mean: torch.Tensor, spread: float, count: int = 2000) -> Direction | None:
+def found(mean: torch.Tensor, spread: float, count: int = 2000, scaled: bool = True) -> Direction | None:
     generator = torch.Generator().manual_seed(0)
     draws = mean + spread * torch.randn(count, 3, generator=generator, dtype=torch.float64)
     reference = Reference.exact(G, G)
-    return direction(draws, reference, accuracy(draws, reference))
+    return direction(draws, reference, accuracy(draws, reference), scaled)
 
 
 def test_an_unbiased_estimator_has_no_error_but_its_variance() -> None:
@@ -45,6 +45,30 @@ def test_a_bias_that_is_found_is_larger_than_the_resolution() -> None:
     assert few.resolution > 1 / 25
     assert many.bias == pytest.approx(1 / 25, rel=0.4)
     assert many.resolution < many.bias
+
+
+def test_where_estimates_have_no_scale_it_is_measured_however_near_to_one_it_is() -> None:
+    # the scale is known to 0.2, so that it is not distinguished from 1
+    one, other = found(1.2 * G, 10.0, 100), found(1.2 * G, 10.0, 100, scaled=False)
+    assert one is not None
+    assert other is not None
+    assert one.variance == pytest.approx(3 * 100 / 25, rel=0.2)
+    share = (one.variance / other.variance) ** 0.5
+    assert share == pytest.approx(1.2, abs=0.6)
+    assert abs(share - 1) > 0.01
+
+
+def test_the_uncertainty_of_the_variance_is_that_of_repeated_measurements() -> None:
+    generator = torch.Generator().manual_seed(1)
+    reference, variances, stated = Reference.exact(G, G), [], []
+    for _ in range(200):
+        draws = 2 * G + 5 * torch.randn(100, 3, generator=generator, dtype=torch.float64)
+        one = direction(draws, reference, accuracy(draws, reference))
+        assert one is not None
+        variances.append(one.variance)
+        stated.append(one.uncertainty)
+    relative = torch.tensor(variances).std() / torch.tensor(variances).mean()
+    assert torch.tensor(stated).mean() == pytest.approx(relative.item(), rel=0.2)
 
 
 def test_a_mean_without_a_part_along_the_gradient_has_no_direction() -> None:

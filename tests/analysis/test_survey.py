@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from rlr.analysis.accuracy import deep
+from rlr.analysis.accuracy import Sample, deep
 from rlr.analysis.candidates import backpropagation, candidates, likelihood_ratios, look_ahead, yardstick
 from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
+from rlr.analysis.measure import Cost
 from rlr.analysis.problem import Batch, Problem
-from rlr.analysis.survey import REFERENCE, Row, Survey, survey
-from rlr.estimators import Estimator, FirstOrder, HalfOrderRLR, Term
+from rlr.analysis.structure import find_control
+from rlr.analysis.survey import LEAST, REFERENCE, Draws, Row, Survey, survey
+from rlr.estimators import AllSteps, Estimator, FirstOrder, HalfOrderRLR, LookAhead, StandIn, Term
 from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM
+from tests.modules.toy import Level
 
 STEPS, BATCH, ROUNDS = 6, 8, 120
 
@@ -48,6 +51,13 @@ class Tripled(HalfOrderRLR):
 
     def terms(self, rollout: Rollout) -> Iterator[Term]:
         yield from (term.scaled(3) for term in super().terms(rollout))
+
+
+class Multiplied(FirstOrder):
+    """Full backpropagation, times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(AllSteps(), weight=factor)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +185,20 @@ def test_nothing_is_said_of_accuracy_where_the_draws_determine_no_gradient() -> 
     assert [row.accuracy for row in found.rows] == [None] * 3
     assert found.choices == []
     assert all(row.cost.peak_bytes > 0 for row in found.rows)
+    assert all(row.spread.variance > row.spread.error > 0 for row in found.rows)
+
+
+def test_the_variance_of_draws_is_known_where_their_mean_is_not() -> None:
+    draws = Draws(
+        torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 3.0]), Cost(1, 1)
+    )
+    # the trace of the covariance, and the error of a mean of squares of normal numbers
+    assert draws.spread.variance == pytest.approx(14, abs=4 * draws.spread.error)
+    assert draws.spread.error == pytest.approx((2 * (1 + 16 + 81) / 4000) ** 0.5, rel=0.1)
+
+
+def test_what_is_unbiased_by_construction_is_named(compared: Survey) -> None:
+    assert compared.unbiased == ["FirstOrder(all)", "HalfOrderRLR"]
 
 
 def test_what_does_not_fit_is_left_out_or_refused() -> None:
@@ -186,6 +210,21 @@ def test_what_does_not_fit_is_left_out_or_refused() -> None:
         survey(linear(), estimators, backpropagation(STEPS), 4)
     with pytest.raises(ValueError, match="draws: expected at least 4, got 3"):
         survey(linear(), {}, backpropagation(STEPS), 3)
+
+
+def test_an_optional_estimator_that_needs_much_more_time_is_drawn_in_the_first_rounds_alone() -> None:
+    estimators = {"noisy": Multiplied(1000.0), "same": Multiplied(1.0), "asked for": Multiplied(1000.0)}
+    found = survey(linear(), estimators, backpropagation(STEPS), 8, optional=("noisy", "same"))
+    assert {name: row(found, name).draws for name in estimators} == {"noisy": LEAST, "same": 8, "asked for": 8}
+    assert row(found, "FirstOrder(all)").draws == 8 * REFERENCE
+    # what was drawn is compared with the draws of the reference on the same batches
+    problem, full = linear(), FirstOrder(AllSteps())
+    whole = Sample(problem.gradients(full, range(1, 1 + 8 * REFERENCE)))
+    for name, count in (("noisy", LEAST), ("asked for", 8)):
+        same = Sample(problem.gradients(full, range(1, 1 + count * REFERENCE, REFERENCE)))
+        accuracy = row(found, name).accuracy
+        assert accuracy is not None
+        assert accuracy.bias == pytest.approx(999 * (same.square / whole.square).sqrt().item())
 
 
 def test_rounds_end_with_the_time_but_not_before_the_fourth() -> None:
@@ -218,9 +257,28 @@ def test_the_reference_is_the_one_that_can_be_computed() -> None:
 @pytest.mark.parametrize("steps", [2, 5, 20])
 def test_the_candidates_fit_and_need_no_more_than_the_reward_has(steps: int, differentiable: bool) -> None:
     chain = linear_chain(steps)
-    found = candidates(steps, differentiable)
+    found = candidates(steps, differentiable, 4, LookAhead(value=StandIn(Level())))
     if steps > 2:
         for estimator in found.values():
             estimator.check(chain)
     assert any(not estimator.differentiable for estimator in found.values())
     assert differentiable or not any(estimator.differentiable for estimator in found.values())
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 4])
+def test_groups_and_pairs_are_candidates_where_prompts_have_enough_samples(samples: int) -> None:
+    found = candidates(6, False, samples)
+    assert ("HalfOrder(2, groups)" in found) == (samples > 1)
+    assert ("HalfOrder(2, antithetic)" in found) == (samples % 2 == 0)
+    problem = Problem(linear_chain(6), unconditional(quadratic), ["x"] * 12)
+    for estimator in found.values():
+        estimator.check(problem.chain)
+        assert problem.gradient(estimator, 0).isfinite().all()
+
+
+def test_values_of_candidates_learn_by_themselves() -> None:
+    value = StandIn(Level())
+    estimators = candidates(6, False, 1, LookAhead(value=value)).values()
+    values = [control.value for estimator in estimators if (control := find_control(estimator)) is not None]
+    assert len({id(value), *map(id, values)}) == 3
+    assert all(isinstance(v, StandIn) and v.reward is value.reward for v in values)

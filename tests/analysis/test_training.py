@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import pytest
 import torch
 
 from rlr.analysis.memory import available_bytes, peak_memory, predicted_full_memory
@@ -35,6 +36,11 @@ def test_the_prompts_are_those_of_the_training() -> None:
     found = training()
     assert found.batch_size == 4
     assert [found.batch(number).prompts for number in range(len(expected))] == expected
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_the_samples_of_a_prompt_are_counted(samples: int) -> None:
+    assert TrainingGradient(align(), prompts(batch_size=8, samples_per_prompt=samples)).samples_per_prompt == samples
 
 
 def test_an_estimate_is_the_gradient_on_the_batch() -> None:

@@ -34,7 +34,7 @@ def test_the_files_hold_what_the_terminal_shows(config, tmp_path, capsys):
     plain = json.loads((folder / "analysis.json").read_text())
     assert [row["name"] for row in plain["rows"]] == list(found)
     assert plain["rounds"] == 4
-    assert [e["step"] for e in plain["explained"]] == [4, 3, 2]
+    assert [e["step"] for e in plain["explained"]] == [4, 3, 2, 1]
     assert (folder / "analysis.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "analysis.html").read_text()
     for sentence in cli.analyzed.advice:
@@ -69,13 +69,58 @@ def test_a_reward_without_a_gradient_is_compared_by_likelihood_ratios(config, tm
         LARGER, ("toy.Level", "toy.Hard"), ("class_path: RLR", "class_path: HalfOrder"), ("        zeroth: false\n", "")
     )
     found = analyze(path, tmp_path).analyzed.survey
-    assert [row.name for row in found.rows] == [
+    # the config's own is a candidate, and is measured once
+    assert [row.name for row in found.rows] == ["HalfOrder(1)", "HalfOrder(2) of the config", "ZerothOrder"]
+    assert found.reference == "HalfOrder(1)"
+    assert found.unbiased == ["HalfOrder(1)", "HalfOrder(2) of the config"]
+
+
+STAND_IN = """    estimator:
+      class_path: Sum
+      init_args:
+        estimators:
+          - HalfOrder
+          - class_path: HalfOrder
+            init_args:
+              length: 1
+              control:
+                class_path: LookAhead
+                init_args:
+                  value: tests.cli.attentive.Attentive
+"""
+OWN = """    estimator:
+      class_path: RLR
+      init_args:
+        length: 2
+        zeroth: false
+"""
+
+
+def test_a_value_is_measured_on_rollouts_that_it_has_not_learned_from(config, tmp_path):
+    """The value raises where it is asked for a sample that it has learned from."""
+    groups = ("batch_size: 2", "batch_size: 8\n    samples_per_prompt: 4")
+    found = analyze(config(groups, ("toy.Level", "toy.Hard"), (OWN, STAND_IN)), tmp_path).analyzed
+    names = [row.name for row in found.survey.rows]
+    assert names == [
         "HalfOrder(1)",
-        "HalfOrder of the config",
+        "Sum of the config",
         "HalfOrder(2)",
+        "HalfOrder(2, groups)",
+        "HalfOrder(2, antithetic)",
+        "HalfOrder(2, Attentive)",
+        "HalfOrderRLR(2, all, pathwise, Attentive)",
         "ZerothOrder",
     ]
-    assert found.reference == "HalfOrder(1)"
+    assert found.control == "the value of Attentive of a prediction of the clean sample in one step"
+    why, variance, rest = found.advice
+    assert why.startswith("16 draws of HalfOrder(1) do not determine the gradient")
+    assert variance.startswith("Of the estimators that are unbiased by construction, use HalfOrder(2, Attentive)")
+    assert rest.startswith(
+        "Of Sum of the config, HalfOrderRLR(2, all, pathwise, Attentive), ZerothOrder nothing can be said"
+    )
+    # it has learned: what has not is constant, and explains nothing that is a number
+    assert [e.step for e in found.explained] == [4, 3, 2, 1]
+    assert all(0 <= e.share <= 1 for e in found.explained)
 
 
 def test_where_memory_is_short_full_backpropagation_is_not_tried(config, tmp_path):
@@ -93,7 +138,7 @@ def test_estimators_that_the_defaults_offer_may_not_fit(config, tmp_path):
     found = analyze(config(("  batch_size: 2", "  batch_size: 1"), *one), tmp_path).analyzed.survey
     # a batch of one has no leave-one-out baseline
     assert {"HalfOrder(1)", "HalfOrderRLR(2, all)"} <= set(found.failures)
-    assert [row.name for row in found.rows][:3] == ["FirstOrder(all)", "FirstOrder(2)", "FirstOrder of the config"]
+    assert [row.name for row in found.rows][:3] == ["FirstOrder(all)", "FirstOrder(2)", "FirstOrder(1) of the config"]
 
 
 def test_mistakes(config, refuse, tmp_path):

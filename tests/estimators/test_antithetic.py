@@ -1,11 +1,26 @@
 """Pairs of samples with opposite noise: the same mean, and less variance where the estimate is odd in the noise."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.estimators import AllSteps, Antithetic, FirstOrder, GroupLeaveOneOut, HalfOrder, LeaveOneOut, RunningMean
+from rlr.estimators import (
+    AllSteps,
+    Antithetic,
+    Estimator,
+    FirstOrder,
+    GroupLeaveOneOut,
+    HalfOrder,
+    HalfOrderRLR,
+    LeaveOneOut,
+    LeaveOneOutRegression,
+    LookAhead,
+    RunningMean,
+    Sum,
+)
 from rlr.estimators.antithetic import mirrored
 from rlr.rollout import unconditional
 from rlr.samplers import DDIM
@@ -91,6 +106,34 @@ def test_a_baseline_with_the_other_of_a_pair_is_detected() -> None:
     chain = linear_chain(3)
     estimator = Antithetic(HalfOrder(1, baseline=GroupLeaveOneOut(4)))
     assert deviation(estimator, chain, quadratic, exact_gradients(chain).sum(0), 40, 4096) > 10
+
+
+@pytest.mark.parametrize(
+    ("half", "found"),
+    [
+        (HalfOrder(1), "found LeaveOneOut with together=1"),
+        (HalfOrder(1, baseline=GroupLeaveOneOut(4)), "found GroupLeaveOneOut with together=1"),
+        (HalfOrderRLR(1, None), "found LeaveOneOut with together=1"),
+        (HalfOrder(1, control=LookAhead()), "found LeaveOneOut with together=1"),
+        (HalfOrder(1, baseline=LeaveOneOut(2), control=LookAhead(LeaveOneOutRegression())), "use RunningRegression"),
+        (Sum([FirstOrder(1), HalfOrder(1)]), "set baseline: {class_path: LeaveOneOut, init_args: {together: 2}}"),
+    ],
+)
+def test_what_the_other_of_a_pair_would_bias_is_refused(half: Estimator, found: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)):
+        Antithetic(half).check(linear_chain(3))
+
+
+def test_the_pathwise_half_alone_has_no_baseline_that_a_pair_could_bias() -> None:
+    Antithetic(HalfOrderRLR(1, None, control=LookAhead(ratio_weight=0.0))).check(linear_chain(3))
+    for baseline in PAIRS.values():
+        Antithetic(HalfOrder(1, baseline=baseline)).check(linear_chain(3))
+
+
+def test_the_mean_with_look_ahead_is_the_gradient() -> None:
+    chain = linear_chain(3)
+    estimator = Antithetic(HalfOrder(1, baseline=LeaveOneOut(2), control=LookAhead(increments=True)))
+    assert deviation(estimator, chain, quadratic, exact_gradients(chain).sum(0)) < 4
 
 
 def test_what_is_left_out_is_the_block() -> None:

@@ -22,6 +22,7 @@ from rlr.estimators import (
     RLR,
     AlignProp,
     Antithetic,
+    ClipFeatures,
     Critic,
     DecayRamp,
     DiffusionNFT,
@@ -39,6 +40,7 @@ from rlr.estimators import (
     HalfOrderRLR,
     HybridPolicyGradient,
     LeapAlign,
+    LeaveOneOut,
     LeaveOneOutRegression,
     LookAhead,
     OfficialRLR,
@@ -100,7 +102,7 @@ CASES: dict[str, Case] = {
     },
     "HalfOrderRLR, critic": lambda: {
         "reward": Hard(),
-        "estimator": HalfOrderRLR(1, None, control=LookAhead(value=Critic(Shades(), batch=16))),  # type: ignore[arg-type]
+        "estimator": HalfOrderRLR(1, None, control=LookAhead(value=Critic(ClipFeatures(Shades()), batch=16))),  # type: ignore[arg-type]
     },
     "RLR": lambda: {"estimator": RLR(length=2, zeroth=ZerothOrder(scale=1e-3))},
     "RLR, weighted terms": lambda: {
@@ -113,7 +115,7 @@ CASES: dict[str, Case] = {
         "estimator": ZerothOrder(scale=1e-2, perturbation=SharedDirection()),
         "reward": Hard(),
     },
-    "Antithetic": lambda: {"estimator": Antithetic(HalfOrder(2))},
+    "Antithetic": lambda: {"estimator": Antithetic(HalfOrder(2, baseline=LeaveOneOut(2)))},
     "Sum": lambda: {"estimator": Sum([FirstOrder(), HalfOrder(2, skip_last=1)])},
     "AlignProp": lambda: {"estimator": AlignProp(), "accumulate": 2},
     "ReFL": lambda: {"estimator": ReFL(window=2)},

@@ -1,19 +1,20 @@
 """Weights of the kinds of terms: near the best constant ones, and the same after a resume."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from rlr.chain import Chain
-from rlr.estimators import AllSteps, FirstOrder, HalfOrderRLR, LookAhead
+from rlr.estimators import RLR, AllSteps, Estimator, FirstOrder, HalfOrderRLR, LookAhead
 from rlr.modules.term_weights import Shrinkage
 from rlr.samplers import DDIM
 from tests.estimators.problems import Curved, estimate, rollout, wavy
 
 
-def kinds(estimator: HalfOrderRLR, chain: Chain, seed: int, batch: int = 16) -> dict[str, list[Tensor]]:
+def kinds(estimator: Estimator, chain: Chain, seed: int, batch: int = 16) -> dict[str, list[Tensor]]:
     """Returns the gradients of each kind of term of an update, as the updater has them."""
     found: dict[str, list[Tensor]] = {}
     for term in estimator.terms(rollout(estimator, chain, wavy, batch, seed)):
@@ -34,23 +35,29 @@ def errors(draws: Tensor, weights: Tensor, exact: Tensor) -> float:
     return (torch.einsum("nkd,k->nd", draws, weights) - exact).square().sum(1).mean().item()
 
 
-def test_the_error_is_within_a_tenth_of_that_of_the_best_constant_weights() -> None:
+LOOK_AHEAD = partial(HalfOrderRLR, 1, None, control=LookAhead(separate=True)), ("first_order", "path", "ratio")
+THREE_ORDERS = partial(RLR, 2), ("first_order", "half_order", "zeroth_order")
+
+
+@pytest.mark.parametrize(("make", "names"), [LOOK_AHEAD, THREE_ORDERS], ids=["look-ahead", "RLR"])
+def test_the_error_is_within_a_tenth_of_that_of_the_best_constant_weights(
+    make: Callable[[], Estimator], names: tuple[str, ...]
+) -> None:
     chain = Chain(Curved(), DDIM(6, eta=1.0))
     full = [estimate(FirstOrder(AllSteps()), chain, wavy, 256, seed) for seed in range(150)]
     exact = -torch.stack(full).mean(0)
-    estimator = HalfOrderRLR(1, None, control=LookAhead(separate=True))
-    shrinkage, draws = Shrinkage(decay=0.995), []
+    estimator, shrinkage, draws = make(), Shrinkage(decay=0.995), []
     for seed in range(240):
         found = kinds(estimator, chain, seed)
-        draws.append(torch.stack([flat(found[name]) for name in ("first_order", "path", "ratio")]))
+        draws.append(torch.stack([flat(found[name]) for name in names]))
         shrinkage.update(found)
     stacked = torch.stack(draws)
     s = torch.einsum("nkd,nld->kl", stacked, stacked) / len(stacked)
     best = torch.linalg.solve(s, stacked.mean(0) @ exact)
-    learned = torch.tensor([shrinkage.weights()[name] for name in ("first_order", "path", "ratio")]).double()
+    learned = torch.tensor([shrinkage.weights()[name] for name in names]).double()
     least, reached, unweighted = (errors(stacked, w, exact) for w in (best, learned, torch.ones(3).double()))
     assert reached < 1.1 * least
-    # the ratio half is mostly noise in a batch of 16
+    # the ratio half, and zeroth order, are mostly noise in a batch of 16
     assert reached < 0.8 * unweighted
     assert learned[2] < 0.5 < learned[0]
 

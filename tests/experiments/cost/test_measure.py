@@ -1,15 +1,34 @@
+import pkgutil
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
 from experiments.cost.cases import CASES, Case, Needs
 from experiments.cost.step import Bench, Units, line, table
+from rlr.analysis.candidates import pathwise
 from rlr.analysis.measure import counted, peak_bytes
 from rlr.chain import Chain
+from rlr.estimators import Estimator, published
 from rlr.samplers import DDIM
+from tests.config_cover import classes, filled_in
 from tests.toy.demo.toy import Smear
 
 CPU = torch.device("cpu")
 STEPS, BATCH = 9, 4
+CONFIGS = Path(__file__).parents[3] / "configs" / "image"
+NOT_TIMED: dict[str, str] = {}
+"""The published estimators that no case times, with the reason of each."""
+
+
+class Based(Smear):
+    """Has a base model, which is the model itself: a pass of it costs as much."""
+
+    def reference(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 @pytest.fixture
@@ -38,7 +57,7 @@ def test_half_a_batch_is_half_a_pass() -> None:
 @pytest.mark.parametrize("steps", [STEPS, 20])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_no_estimator_does_less_than_the_least(case: Case, steps: int) -> None:
-    bench = Bench(Chain(Smear(), DDIM(steps)), BATCH, repeats=1)
+    bench = Bench(Chain(Based(), DDIM(steps)), BATCH, repeats=1)
     needs = case.needs(steps)
     with counted(bench.chain, BATCH) as passes:
         bench.update(case)
@@ -46,6 +65,59 @@ def test_no_estimator_does_less_than_the_least(case: Case, steps: int) -> None:
     # nor more than twice as much: a recorded rollout and a replay of every step
     assert passes.forward <= 2 * (needs.plain + needs.graph) + 1
     assert passes.backward == needs.graph
+
+
+def published_kinds() -> set[type[Estimator]]:
+    """The estimators of ``rlr.estimators.published`` that a config of the built-in model names."""
+    modules = [
+        import_module(f"{published.__name__}.{found.name}") for found in pkgutil.iter_modules(published.__path__)
+    ]
+    kinds = {
+        kind for module in modules for kind in vars(module).values() if isinstance(kind, type) and of(kind, module)
+    }
+    named = set().union(*(classes(filled_in(path)) for path in CONFIGS.glob("tiny_*.yaml")))
+    return {kind for kind in kinds if kind.__name__ in named}
+
+
+def of(kind: type, module: object) -> bool:
+    return issubclass(kind, Estimator) and kind.__module__ == module.__name__  # type: ignore[attr-defined]
+
+
+def untimed(cases: tuple[Case, ...]) -> set[str]:
+    """The names of published estimators that no case times, without those that have a reason."""
+    timed = {type(case.make()) for case in cases}
+    return {kind.__name__ for kind in published_kinds() - timed} - NOT_TIMED.keys()
+
+
+def test_every_published_estimator_is_timed_or_has_a_reason() -> None:
+    assert {"GRPO", "LeapAlign", "DRTune", "DirectAlign", "DiffusionNFT", "AWM", "RAM", "HybridPolicyGradient"} <= {
+        kind.__name__ for kind in published_kinds()
+    }
+    assert untimed(CASES) == set()
+    assert untimed(tuple(case for case in CASES if case.name != "LeapAlign")) == {"LeapAlign"}
+
+
+def test_the_shipped_default_is_timed() -> None:
+    assert pathwise in [case.make for case in CASES]
+    written, made = yaml.safe_load((CONFIGS / "parts" / "look_ahead.yaml").read_text()), pathwise()
+    assert written["class_path"] == type(made).__name__
+    control = written["init_args"].pop("control")
+    values = vars(made.half) | vars(made)
+    for arguments, found in ((written["init_args"], values), (control["init_args"], vars(made.half.control))):
+        for name, value in arguments.items():
+            assert value in (found[name], type(found[name]).__name__), name
+
+
+def test_the_old_policy_of_a_later_round_costs_a_pass_of_each_noised_sample() -> None:
+    for case in CASES:
+        if "levels" in case.name:
+            bench = Bench(Chain(Based(), DDIM(STEPS)), BATCH, repeats=1)
+            forward = []
+            for one in (case, Case(case.name, case.make, case.needs)):
+                with counted(bench.chain, BATCH) as passes:
+                    bench.update(one)
+                forward.append(passes.forward)
+            assert forward[0] == forward[1] + 4 == STEPS + 12
 
 
 def test_peak_counts_what_is_alive_at_once() -> None:
