@@ -199,7 +199,9 @@ def test_parts_have_the_rate_of_the_whole_and_no_tries(experiment, parts, tmp_pa
 
 @pytest.mark.parametrize("experiment", ON_BOARD)
 def test_tables_of_the_board_have_the_order_of_their_methods(experiment, in_folder) -> None:
-    shuffled: list[Row] = [{"method": name, "update": 25.0, "step_seconds": 1.0} for name in sorted(experiment.board)[::-1]]
+    shuffled: list[Row] = [
+        {"method": name, "update": 25.0, "step_seconds": 1.0} for name in sorted(experiment.board)[::-1]
+    ]
     rows = experiment().prepared(in_folder(TINY), shuffled)
     assert [row["method"] for row in rows] == list(experiment.board)
 
