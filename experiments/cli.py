@@ -135,13 +135,17 @@ class Session:
 
     def write_page(self) -> None:
         """Writes the page of all measured runs."""
+        paths = self.page().write(self.results.path.parent)
+        LOG.info("%s", ", ".join(str(path) for path in paths))
+
+    def page(self) -> Page:
+        """Returns the page of all measured runs."""
         # the page includes the seeds of earlier commands
         seeds = sorted({*self.options.seeds, *self.results.seeds})
         runs = self.experiment.runs(self.setting, seeds)
         rows = self.experiment.prepared(self.setting, self.results.rows(runs))
         counts = len(runs), sum(self.results.measured(run) for run in runs)
-        paths = Page(self.experiment, self._command(seeds), rows, counts).write(self.results.path.parent)
-        LOG.info("%s", ", ".join(str(path) for path in paths))
+        return Page(self.experiment, self._command(seeds), rows, counts)
 
     def _command(self, seeds: Sequence[int]) -> str:
         numbers = " ".join(map(str, seeds))

@@ -30,7 +30,7 @@ class Page:
 
     def write(self, folder: Path) -> list[Path]:
         """Writes ``NAME.md``, ``NAME.html`` and a PNG for each figure, and returns the paths."""
-        shown = list(self.experiment.report(self.rows)) if self.rows else []
+        shown = self._shown()
         names = self._names(shown)
         drawn = {figure: drawing(figure) for figure in names}
         files = {name: drawn[figure] for figure, name in names.items()}
@@ -39,6 +39,14 @@ class Page:
         for name, content in files.items():
             write_whole(folder / name, content)
         return [folder / name for name in files]
+
+    def markdown(self) -> str:
+        """Returns the text of ``NAME.md``."""
+        shown = self._shown()
+        return self._markdown(shown, self._names(shown))
+
+    def _shown(self) -> list[Table | Figure]:
+        return list(self.experiment.report(self.rows)) if self.rows else []
 
     def _names(self, shown: Sequence[Table | Figure]) -> dict[Figure, str]:
         figures = [item for item in shown if isinstance(item, Figure)]
