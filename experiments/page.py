@@ -30,7 +30,7 @@ class Page:
 
     def write(self, folder: Path) -> list[Path]:
         """Writes ``NAME.md``, ``NAME.html`` and a PNG for each figure, and returns the paths."""
-        shown = self._shown()
+        shown = self._items()
         names = self._names(shown)
         drawn = {figure: drawing(figure) for figure in names}
         files = {name: drawn[figure] for figure, name in names.items()}
@@ -42,10 +42,10 @@ class Page:
 
     def markdown(self) -> str:
         """Returns the text of ``NAME.md``."""
-        shown = self._shown()
+        shown = self._items()
         return self._markdown(shown, self._names(shown))
 
-    def _shown(self) -> list[Table | Figure]:
+    def _items(self) -> list[Table | Figure]:
         return list(self.experiment.report(self.rows)) if self.rows else []
 
     def _names(self, shown: Sequence[Table | Figure]) -> dict[Figure, str]:
