@@ -59,7 +59,8 @@ def direction(draws: Tensor, reference: Reference, found: Accuracy, scaled: bool
         scaled: Whether :math:`s` is 1 for an unbiased estimator; False where each estimate was divided by its norm.
     """
     uncertainty = found.variance_error / found.variance if found.variance else 0.0
-    if scaled and abs(found.share - 1) <= ERRORS * found.share_error:
+    # the reference itself has no distance from itself
+    if found.most == 0 or (scaled and abs(found.share - 1) <= ERRORS * found.share_error):
         bias, resolution = found.bias**2 if found.least > 0 else 0.0, found.most**2 - found.bias**2
         return Direction(bias, resolution, found.variance, uncertainty)
     if found.share <= ERRORS * found.share_error:

@@ -207,7 +207,7 @@ def _comparison(present: Choice, fitting: Sequence[Choice], seconds: float) -> s
 def _by_seconds(choices: Sequence[Choice]) -> str:
     ranges = by_seconds(choices)
     if len(ranges) == 1:
-        return f"That holds for any time an update: {ranges[0].choice.name} has the smallest error throughout."
+        return f"That holds for any time an update: {ranges[0].choice.name} has the smallest measured error throughout."
     parts = [
         f"{r.choice.name} up to {r.high:.3g} s" if r.low == 0 else f"{r.choice.name} from {r.low:.3g} s" for r in ranges
     ]

@@ -216,9 +216,11 @@ def _limit(row: Row) -> str:
 
 def _unknown(survey: Survey, row: Row) -> tuple[str, ...]:
     whole = _reference(survey).spread.variance
-    variance = f"{row.spread.variance / whole:.2g} ± {row.spread.error / whole:.1g}"
+    variance = " ± ".join(f"{float(f'{x / whole:.2g}'):g}" for x in (row.spread.variance, row.spread.error))
     exact = "yes" if row.name in survey.unbiased else MISSING
-    return (row.name, exact, variance, f"{row.tail:.3g} medians", *_cost(row))
+    # estimates that are mostly 0 have the median 0
+    tail = f"{row.tail:.3g} medians" if math.isfinite(row.tail) else MISSING
+    return (row.name, exact, variance, tail, *_cost(row))
 
 
 def _reference(survey: Survey) -> Row:

@@ -170,6 +170,9 @@ def test_draws_with_heavy_tails_are_compared_by_direction() -> None:
     assert found.normalized
     assert found.known
     assert row(found, "FirstOrder(all)").tail > 50
+    own = row(found, "FirstOrder(all)").direction
+    assert own is not None
+    assert (own.bias, own.resolution) == (0, 0)
     plain = survey(linear(), {"FirstOrder(1)": FirstOrder(1)}, backpropagation(STEPS), 12)
     for name in ("FirstOrder(all)", "FirstOrder(1)"):
         one, other = row(found, name).accuracy, row(plain, name).accuracy
