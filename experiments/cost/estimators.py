@@ -7,7 +7,7 @@ r"""The estimators whose bias and variance are measured, under the names of the 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlr.analysis.candidates import pathwise
+from rlr.analysis.candidates import pathwise, segment_length
 from rlr.analysis.problem import Problem
 from rlr.estimators import (
     DDPO,
@@ -32,11 +32,6 @@ from rlr.estimators.base import Estimator
 
 REWARDS = range(1000, 1016)
 """The seeds of the rollouts whose rewards determine the standard deviation that divides an advantage."""
-
-
-def length(steps: int) -> int:
-    r"""Returns :math:`h`."""
-    return 2 if steps <= 10 else 4
 
 
 def as_it_is(problem: Problem) -> float:
@@ -82,7 +77,7 @@ class Entry:
 
 def _letter(steps: int) -> Estimator:
     zeroth = ZerothOrder(antithetic=False, per_step=True, baseline=Zero())
-    return RLR(length(steps), zeroth=zeroth, baseline=Zero())
+    return RLR(segment_length(steps), zeroth=zeroth, baseline=Zero())
 
 
 def _first_update(steps: int) -> Estimator:
@@ -104,21 +99,21 @@ ENTRIES = (
     Entry("DRaFTLV(2)", lambda T: DRaFTLV(2)),
     Entry("ReFL(T/4)", lambda T: ReFL(max(1, round(T / 4)))),
     Entry("HalfOrder(1), REINFORCE", lambda T: HalfOrder(1)),
-    Entry("HalfOrder(h)", lambda T: HalfOrder(length(T))),
+    Entry("HalfOrder(h)", lambda T: HalfOrder(segment_length(T))),
     Entry("HalfOrder(1), look-ahead", lambda T: HalfOrder(1, control=LookAhead())),
     Entry("DDPO, first gradient, x DT", _first_update, dimensions_and_steps),
     Entry("DDPO as published, first gradient, x DTs", lambda T: DDPO(), and_spread),
     Entry("ZerothOrder, two-point", lambda T: ZerothOrder()),
     Entry("ZerothOrder, one-point", lambda T: ZerothOrder(antithetic=False)),
-    Entry("RLR(h)", lambda T: RLR(length(T))),
+    Entry("RLR(h)", lambda T: RLR(segment_length(T))),
     Entry("RLR(h), to the letter", _letter),
-    Entry("RLR(h) without zeroth order (V2)", lambda T: RLR(length(T), zeroth=False)),
-    Entry("RLR without half order (V3)", lambda T: RLR(length(T), half=False)),
-    Entry("HalfOrderRLR(h), one segment", lambda T: HalfOrderRLR(length(T))),
-    Entry("HalfOrderRLR(h), one, look-ahead", lambda T: HalfOrderRLR(length(T), control=LookAhead())),
-    Entry("HalfOrderRLR(h), all segments", lambda T: HalfOrderRLR(length(T), None)),
+    Entry("RLR(h) without zeroth order (V2)", lambda T: RLR(segment_length(T), zeroth=False)),
+    Entry("RLR without half order (V3)", lambda T: RLR(segment_length(T), half=False)),
+    Entry("HalfOrderRLR(h), one segment", lambda T: HalfOrderRLR(segment_length(T))),
+    Entry("HalfOrderRLR(h), one, look-ahead", lambda T: HalfOrderRLR(segment_length(T), control=LookAhead())),
+    Entry("HalfOrderRLR(h), all segments", lambda T: HalfOrderRLR(segment_length(T), None)),
     Entry("HalfOrderRLR(1), all segments", lambda T: HalfOrderRLR(1, None)),
-    Entry("HalfOrderRLR(h), all, look-ahead", lambda T: HalfOrderRLR(length(T), None, control=LookAhead())),
+    Entry("HalfOrderRLR(h), all, look-ahead", lambda T: HalfOrderRLR(segment_length(T), None, control=LookAhead())),
     Entry("HalfOrderRLR(1), all, look-ahead", lambda T: HalfOrderRLR(1, None, control=LookAhead())),
     Entry(
         "HalfOrderRLR(T-2) after 2 steps, look-ahead, weight 0.01",

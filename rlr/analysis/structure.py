@@ -1,42 +1,15 @@
 """What an estimator is made of: its control variate, whether another estimator is the same, and whether it is unbiased."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlr.chain import Chain
 from rlr.estimators import AllSteps, Antithetic, FirstOrder, HalfOrder, HalfOrderRLR, LookAhead, Value
 from rlr.estimators.base import Estimator
+from rlr.estimators.parts import has_settings, parts
 from rlr.rewards.base import Reward
-
-
-def parts(whole: object) -> Iterator[object]:
-    """Yields an object and, depth first, all that it is made of, each once; of modules such as a reward the whole alone."""
-    seen: dict[int, object] = {}
-    waiting = [whole]
-    while waiting:
-        part = waiting.pop()
-        if id(part) not in seen:
-            # the object is kept, because another one may have its id otherwise
-            seen[id(part)] = part
-            yield part
-            waiting.extend(reversed(_inner(part)))
-
-
-def _inner(part: object) -> list[object]:
-    if isinstance(part, Mapping):
-        return list(part.values())
-    if isinstance(part, list | tuple):
-        return list(part)
-    return list(vars(part).values()) if _has_settings(part) else []
-
-
-def _has_settings(part: object) -> bool:
-    """Whether an object is made of attributes, such as an estimator, and is no number, class, function or module."""
-    return (
-        hasattr(part, "__dict__") and type(part).__module__ != "builtins" and not isinstance(part, nn.Module | Tensor)
-    )
 
 
 def find_control(estimator: Estimator) -> LookAhead | None:
@@ -61,7 +34,7 @@ def alike(one: object, other: object, steps: int) -> bool:
         return False
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(alike(a, b, steps) for a, b in zip(one, other, strict=True))
-    if _has_settings(one):
+    if has_settings(one):
         mine, theirs = _settings(one, steps), _settings(other, steps)
         return mine.keys() == theirs.keys() and all(alike(mine[name], theirs[name], steps) for name in mine)
     return one is other or (not isinstance(one, Tensor) and one == other)

@@ -18,6 +18,7 @@ from torch import Tensor
 from rlr.chain import Chain
 from rlr.estimators.base import Estimator, Term, TermSource, no_terms
 from rlr.estimators.half_order import HalfOrder
+from rlr.estimators.parts import parts
 from rlr.rollout import Objective, Rollout
 
 
@@ -49,8 +50,9 @@ class Antithetic(Estimator):
     def check(self, chain: Chain) -> None:
         """Checks the estimator and its half orders, which must not use one sample of a pair for the other."""
         self.estimator.check(chain)
-        for half in half_orders(self.estimator):
-            check_pairs(half)
+        for part in parts(self.estimator):
+            if isinstance(part, HalfOrder):
+                check_pairs(part)
 
     def rollout(
         self, chain: Chain, prompts: Sequence[str], noises: Tensor, objective: Objective, seed: int = 0
@@ -81,16 +83,6 @@ class Antithetic(Estimator):
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.estimator.load_state_dict(state["estimator"])  # type: ignore[arg-type]
-
-
-def half_orders(estimator: Estimator) -> Iterator[HalfOrder]:
-    """Yields the half orders among an estimator and its parts."""
-    if isinstance(estimator, HalfOrder):
-        yield estimator
-    for value in vars(estimator).values():
-        for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, Estimator):
-                yield from half_orders(part)
 
 
 def check_pairs(half: HalfOrder) -> None:
