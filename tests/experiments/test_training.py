@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 
+from collections.abc import Iterator
+from itertools import count, pairwise
+
 import pytest
 
+from experiments import curve
 from experiments.methods import Method, Target
-from experiments.settings import ROOT
+from experiments.settings import ROOT, cpu_seconds
 from experiments.training import Training
 from rlr.modules import Alignment
 
@@ -30,10 +34,22 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
 
 
+def test_cpu_seconds_are_those_of_work_in_less_than_a_tick() -> None:
+    """A clock that counts in ticks stands still in almost all of these intervals."""
+    readings = [cpu_seconds()]
+    for _ in range(20):
+        sum(range(1000))
+        readings.append(cpu_seconds())
+    assert all(before < after for before, after in pairwise(readings))
+
+
 @pytest.fixture(scope="module")
 def rows(training, folder):
-    """The rows of an uninterrupted run."""
-    return training.run(folder / "whole", folder / "base")
+    """The rows of an uninterrupted run, with a clock on which a second passes each time someone reads it."""
+    seconds: Iterator[int] = count()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(curve, "cpu_seconds", lambda: next(seconds))
+        return training.run(folder / "whole", folder / "base")
 
 
 def test_a_run_has_a_row_for_its_start_and_for_each_point(rows, folder) -> None:
@@ -45,7 +61,8 @@ def test_a_run_has_a_row_for_its_start_and_for_each_point(rows, folder) -> None:
     assert 0 < rows[1]["Brightness gain"] < rows[2]["Brightness gain"]
     assert rows[2]["Brightness low"] <= rows[2]["Brightness gain"] <= rows[2]["Brightness high"]
     assert rows[2]["Brightness"] == pytest.approx(rows[0]["Brightness"] + rows[2]["Brightness gain"], abs=1e-5)
-    assert 0 == rows[0]["step_seconds"] < rows[1]["step_seconds"] <= rows[2]["step_seconds"]
+    # those between steps, in which evaluations are, do not count
+    assert [row["step_seconds"] for row in rows] == [0, *POINTS]
     # its checkpoint would be of no further use
     assert not list((folder / "whole").glob("*.ckpt"))
 
