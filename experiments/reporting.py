@@ -1,13 +1,13 @@
 """Runs side by side: tables of what they end with, and their curves."""
 
-from collections.abc import Sequence
+from collections.abc import ItemsView, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Figure, Row, Table
 from experiments.marks import START, at
-from experiments.summary import grouped, mean_of, numbers
+from experiments.summary import difference_of, grouped, mean_of, numbers
 
 COSTS = (("update", "updates", 0), ("reward_calls", "reward calls", 0), ("step_seconds", "seconds", 0))
 
@@ -36,23 +36,40 @@ def _means(
     return str(model), str(method), *(mean_of(groups.get(column, []), "proxy") for column in columns)
 
 
-def details(rows: Sequence[Row], mark: str, title: str, note: str = "") -> list[Table]:
-    """Returns a table of all measurements and costs for each model, set of prompts and trained reward."""
+def details(rows: Sequence[Row], mark: str, title: str) -> list[Table]:
+    """Returns, for each model, set of prompts and trained reward, tables of all measurements and costs, and of the differences."""
     tables = []
     for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():
-        names = measurements(group)
-        head = ("method", *names, f"gain in {reward}", *(shown for _, shown, _ in COSTS), "runs")
-        # the base model is the same in all runs, and so are its rows
-        lines = [(*_line("base", at(group, START), names)[:-1], "–")]
-        lines += [_line(str(method), ends, names) for (method,), ends in grouped(at(group, mark), "method").items()]
-        tables.append(Table(f"{title}: {model} trained for {reward}, on {prompts}", head, lines, note))
+        names = {name: 2 if _large(group, name) else 3 for name in measurements(group)}
+        about = f"{model} trained for {reward}, on {prompts}"
+        tables += [_scores(group, mark, f"{title}: {about}", names), _gains(group, mark, f"{title}, differences: {about}", names)]
     return tables
 
 
-def _line(name: str, rows: Sequence[Row], names: Sequence[str]) -> tuple[str, ...]:
+def _scores(rows: Sequence[Row], mark: str, title: str, names: Mapping[str, int]) -> Table:
+    """Returns the table of measurements, with their numbers of decimals, and costs."""
+    head = ("method", *names, *(shown for _, shown, _ in COSTS), "runs")
+    # the base model is the same in all runs, and so are its rows
+    base = (*_line("base", at(rows, START), names)[:-1], "–")
+    return Table(title, head, [base, *(_line(str(method), ends, names) for (method,), ends in _ends(rows, mark))])
+
+
+def _gains(rows: Sequence[Row], mark: str, title: str, names: Mapping[str, int]) -> Table:
+    """Returns the table of the mean differences from the base model."""
+    lines = [
+        (str(method), *(difference_of(ends, f"{name} gain", decimals) for name, decimals in names.items()))
+        for (method,), ends in _ends(rows, mark)
+    ]
+    return Table(title, ("method", *names), lines, "Differences from the base model on the same prompts and noises.")
+
+
+def _ends(rows: Sequence[Row], mark: str) -> ItemsView[tuple[str | float, ...], list[Row]]:
+    return grouped(at(rows, mark), "method").items()
+
+
+def _line(name: str, rows: Sequence[Row], names: Mapping[str, int]) -> tuple[str, ...]:
     costs = (mean_of(rows, column, decimals) for column, _, decimals in COSTS)
-    scores = (mean_of(rows, measured, 2 if _large(rows, measured) else 3) for measured in names)
-    return name, *scores, mean_of(rows, "proxy gain"), *costs, str(len(rows))
+    return name, *(mean_of(rows, measured, decimals) for measured, decimals in names.items()), *costs, str(len(rows))
 
 
 def _large(rows: Sequence[Row], name: str) -> bool:

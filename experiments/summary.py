@@ -39,6 +39,12 @@ def mean_of(rows: Sequence[Row], name: str, decimals: int = 2, scale: float = 1.
     return spread(numbers(rows, name), decimals, scale)
 
 
+def difference_of(rows: Sequence[Row], name: str, decimals: int = 2) -> str:
+    """Returns mean ± standard error of a column of differences, with the sign of the mean."""
+    text = mean_of(rows, name, decimals)
+    return text if text[0] in "−–" else f"+{text}"
+
+
 def best(rows: Sequence[Row], worth: Callable[[Sequence[Row]], float], *names: str) -> tuple[str | float, ...]:
     """Returns the values of some columns whose group of rows has the largest worth.
 

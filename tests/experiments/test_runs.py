@@ -270,8 +270,9 @@ def rows() -> list[Row]:
 
 
 def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
-    overview, details, *others = Table2().report(rows)
-    assert [table.title.partition(":")[0] for table in others] == ["At equal seconds", "At equal seconds"]
+    overview, details, _, *others = Table2().report(rows)
+    titles = ["At equal seconds", "At equal seconds", "At equal seconds, differences"]
+    assert [table.title.partition(":")[0] for table in others] == titles
     assert isinstance(overview, Table)
     assert isinstance(details, Table)
     # 4, 4.4 and 4.8 above 10: standard error 0.4 / √3
@@ -282,6 +283,18 @@ def test_tables_show_base_methods_and_means_over_seeds(rows) -> None:
     ]
     assert [line[-1] for line in details.rows] == ["–", "3", "3"]
     assert {len(line) for line in details.rows} == {len(details.head)}
+
+
+def test_tables_show_differences_from_the_base_model_with_their_sign(rows) -> None:
+    lost = [row for seed in SEEDS for row in run_of("C", seed, -1.0)]
+    differences = Table2().report([*rows, *lost])[2]
+    assert isinstance(differences, Table)
+    assert differences.head == ("method", "R", "ExactCheck")
+    assert list(differences.rows) == [
+        ("A", "+4.40 ± 0.23", "+0.000"),
+        ("B", "+8.40 ± 0.23", "+0.000"),
+        ("C", "−4.00", "+0.000"),
+    ]
 
 
 def test_figures_are_drawn_from_rows_of_any_number_of_seeds(rows, tmp_path) -> None:
