@@ -395,6 +395,8 @@ def check(config: dict) -> None:
 
 def without_weights(value):
     """A part of a config with a reward that has no weights in the place of each PickScore."""
+    if isinstance(value, list):
+        return [without_weights(item) for item in value]
     if not isinstance(value, dict):
         return value
     if str(value.get("class_path")).endswith(".PickScore"):
@@ -508,8 +510,7 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
         # samples of four steps all fail the check of the config, and equal rewards teach nothing
         small.append("--model.init_args.reward=JPEGCompressibility")
     elif "StandIn" in str(estimator):
-        value = "--model.init_args.estimator.init_args.control.init_args.value"
-        small.append(f"{value}.init_args.reward.init_args.path={FOLDER}")
+        small.append(local_stand_in(estimator))
     if ".Remote'" in str(args["reward"]):
         # two parts that ask no server
         kinds = ("rlr.rewards.JPEGCompressibility", "rlr.rewards.Brightness")
@@ -518,6 +519,17 @@ def swaps(config: dict, folder: Path, out: Path) -> list[str]:
     if config["data"]["init_args"].get("samples_per_prompt", 1) > 1:
         small.append("--data.init_args.samples_per_prompt=4")
     return small
+
+
+def local_stand_in(estimator: dict) -> str:
+    """The option by which the stand-in of an estimator, or of the first one of a sum, has random weights."""
+    options = "--model.init_args.estimator.init_args"
+    if "estimators" not in estimator:
+        return f"{options}.control.init_args.value.init_args.reward.init_args.path={FOLDER}"
+    estimators = copy.deepcopy(estimator["estimators"])
+    value = estimators[0]["init_args"]["control"]["init_args"]["value"]
+    value["init_args"]["reward"]["init_args"]["path"] = str(FOLDER)
+    return f"{options}.estimators={json.dumps(estimators)}"
 
 
 def common(config: dict, folder: Path, out: Path) -> list[str]:

@@ -17,7 +17,6 @@ from math import ceil
 import torch
 
 from experiments.cost.points import Points, reward
-from rlr.analysis.candidates import pathwise
 from rlr.chain import Chain
 from rlr.estimators import (
     AWM,
@@ -44,6 +43,7 @@ from rlr.estimators import (
 )
 from rlr.estimators.base import Estimator
 from rlr.estimators.matching import MatchingEstimator
+from rlr.estimators.pathwise import pathwise
 from rlr.rollout import Rollout, unconditional
 from rlr.samplers import DDIM
 

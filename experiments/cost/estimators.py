@@ -7,7 +7,7 @@ r"""The estimators whose bias and variance are measured, under the names of the 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rlr.analysis.candidates import pathwise, segment_length
+from rlr.analysis.candidates import segment_length
 from rlr.analysis.problem import Problem
 from rlr.estimators import (
     DDPO,
@@ -29,6 +29,7 @@ from rlr.estimators import (
     ZerothOrder,
 )
 from rlr.estimators.base import Estimator
+from rlr.estimators.pathwise import pathwise
 
 REWARDS = range(1000, 1016)
 """The seeds of the rollouts whose rewards determine the standard deviation that divides an advantage."""

@@ -17,11 +17,10 @@ from rlr.estimators import (
     HalfOrderRLR,
     LeaveOneOut,
     LookAhead,
-    SampleClip,
-    Value,
     ZerothOrder,
 )
 from rlr.estimators.base import Estimator
+from rlr.estimators.pathwise import pathwise
 
 
 def segment_length(steps: int) -> int:
@@ -82,18 +81,6 @@ def _with_value(h: int, samples_per_prompt: int, control: LookAhead) -> dict[str
         f"HalfOrder({h}, {name})": HalfOrder(h, baseline=baseline, control=ahead),
         f"HalfOrderRLR(2, all, pathwise, {name})": pathwise(half),
     }
-
-
-def pathwise(value: Value | None = None) -> HalfOrderRLR:
-    r"""Returns the estimator of the shipped configs, ``configs/image/parts/look_ahead.yaml``.
-
-    It is first order on two steps and the pathwise half of the look-ahead term alone, biased and of a small variance.
-
-    Args:
-        value: The :math:`c` of the control variate; by default the reward itself.
-    """
-    control = LookAhead(ratio_weight=0.0, start_value=False, prediction_steps=3, value=value, clip=SampleClip())
-    return HalfOrderRLR(2, None, steps=2, control=control, clip=SampleClip())
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def align(
     pipe: Any,
     reward: Reward | Function,
     prompts: Sequence[str] | PromptData,
-    method: str | Estimator = "half_order",
+    method: str | Estimator = "look_ahead",
     updates: int = 200,
     batch_size: int = 8,
     accumulate: int | None = None,
@@ -118,7 +118,7 @@ def align(
             ``StableDiffusion.from_pipeline(pipe, LoRA(rank=16))``.
         reward: A reward, or a function of images in [0, 1] and prompts for :class:`~rlr.rewards.FunctionReward`.
         prompts: Training prompts, or a data set.
-        method: The name of a method: half_order, rlr, first_order, alignprop, draft_lv, refl or ddpo, or an estimator.
+        method: The name of a method: look_ahead, half_order, rlr, first_order, alignprop, draft_lv, refl or ddpo, or an estimator.
         updates: The number of updates.
         batch_size: The number of samples of a batch.
         accumulate: The number of batches of an update; by default that of the method.

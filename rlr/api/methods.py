@@ -18,6 +18,7 @@ from rlr.estimators import (
     ReFL,
     ZerothOrder,
 )
+from rlr.estimators.pathwise import pathwise
 from rlr.modules.optimization import Optimization
 
 
@@ -42,6 +43,7 @@ class Method:
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
+        "look_ahead": Method(pathwise, lambda: HalfOrder(length=4)),
         "half_order": Method(lambda: HalfOrderRLR(length=4, control=LookAhead()), lambda: HalfOrder(length=4)),
         "rlr": Method(lambda: RLR(length=4, zeroth=ZerothOrder(directions=4))),
         "first_order": Method(FirstOrder),

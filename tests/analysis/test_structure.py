@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from rlr.analysis.candidates import candidates, pathwise
+from rlr.analysis.candidates import candidates
 from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
 from rlr.analysis.structure import alike, find_control, independent, parts, unbiased
 from rlr.cli.parser import build
@@ -25,6 +25,7 @@ from rlr.estimators import (
     Sum,
     ZerothOrder,
 )
+from rlr.estimators.pathwise import pathwise
 from rlr.samplers import DDIM
 from rlr.toy.rewards import TinyPickScore
 from tests.config_cover import filled_in
@@ -99,9 +100,10 @@ def test_look_aheads_are_alike_where_their_predictions_have_the_same_steps() -> 
     assert not alike(stride, number, 20)
 
 
-@pytest.mark.parametrize("part", ["look_ahead", "look_ahead_stand_in"])
-def test_the_pathwise_candidate_is_the_estimator_of_the_shipped_configs(part: str) -> None:
-    shipped = build(filled_in(ROOT / f"configs/image/parts/{part}.yaml"), Estimator, part)
+@pytest.mark.parametrize("config", ["parts/look_ahead", "tiny_look_ahead_stand_in"])
+def test_the_pathwise_candidate_is_the_estimator_of_the_shipped_configs(config: str) -> None:
+    found = filled_in(ROOT / f"configs/image/{config}.yaml")
+    shipped = build(found["model"]["init_args"]["estimator"] if "model" in found else found, Estimator, config)
     control = find_control(shipped)
     assert control is not None
     value = None if control.differentiable else control.value

@@ -1,5 +1,6 @@
 """Alignment from Python: the pipeline, the function, the result."""
 
+import inspect
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from rlr.api import METHODS
 from rlr.api.alignment import FAMILIES
 from rlr.api.methods import method_of
 from rlr.cli import main
+from rlr.estimators.pathwise import pathwise
 from rlr.modules.sampling import sample
 from rlr.records.record import Record
 from rlr.records.run_page import comparisons
@@ -185,14 +187,21 @@ def test_the_pipeline_of_a_transformer_makes_the_aligned_samples(member, name, m
 
 def test_methods_by_name(pipe):
     kinds = {name: type(method.estimator(True)).__name__ for name, method in METHODS.items()}
-    assert kinds["half_order"] == "HalfOrderRLR"
-    assert len(set(kinds.values())) == len(kinds)
-    assert type(METHODS["half_order"].estimator(False)).__name__ == "HalfOrder"
-    assert not METHODS["half_order"].estimator(False).differentiable
+    assert kinds["look_ahead"] == kinds["half_order"] == "HalfOrderRLR"
+    assert len(set(kinds.values())) == len(kinds) - 1
+    for name in ("look_ahead", "half_order"):
+        assert type(METHODS[name].estimator(False)).__name__ == "HalfOrder"
+        assert not METHODS[name].estimator(False).differentiable
     with pytest.raises(
-        ValueError, match=r"method: expected one of half_order, rlr, .*, or an Estimator, got 'half-order'"
+        ValueError, match=r"method: expected one of look_ahead, half_order, rlr, .*, or an Estimator, got 'half-order'"
     ):
         method_of("half-order")
+
+
+def test_the_default_method_is_that_of_the_shipped_configs():
+    """``tests/experiments/cost/test_measure.py`` compares ``pathwise`` with the file."""
+    assert inspect.signature(align).parameters["method"].default == "look_ahead"
+    assert METHODS["look_ahead"].make is pathwise
 
 
 def test_mistakes(pipe, random_sd3):

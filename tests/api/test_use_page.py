@@ -15,7 +15,7 @@ HERE = {
     "torch.float16": "torch.float32",
     '.to("cuda")': "",
     "updates=200, sampler=DDIM(50)": "updates=1, sampler=DDIM(6)",
-    "half_order": "first_order",
+    "look_ahead": "first_order",
 }
 """What a small machine without an accelerator writes in the place of the page."""
 

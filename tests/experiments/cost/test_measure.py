@@ -9,10 +9,10 @@ import yaml
 
 from experiments.cost.cases import CASES, Case, Needs
 from experiments.cost.step import Bench, Units, line, table
-from rlr.analysis.candidates import pathwise
 from rlr.analysis.measure import counted, peak_bytes
 from rlr.chain import Chain
 from rlr.estimators import Estimator, published
+from rlr.estimators.pathwise import pathwise
 from rlr.samplers import DDIM
 from tests.config_cover import classes, filled_in
 from tests.toy.demo.toy import Smear
