@@ -85,6 +85,7 @@ ENTRIES = (
     Entry(method("half-order RLR", "tiny_rlr_half_order"), A),
     Entry(method("DRaFT-LV", "tiny_draft_lv"), A),
     Entry(method("DRTune", "tiny_drtune"), A),
+    Entry(method("Direct-Align", "tiny_direct_align"), A),
     Entry(method("REINFORCE", "tiny_reinforce"), A),
     Entry(method("look-ahead RLR", "tiny_look_ahead_stand_in"), B, decisive=True),
     Entry(method("look-ahead + AWM", "tiny_look_ahead_awm"), B, decisive=True),
