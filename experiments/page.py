@@ -1,6 +1,7 @@
 """The pages of an experiment: Markdown, drawings, and one page of HTML that holds all."""
 
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +90,8 @@ class Page:
         yield from (", ".join(sorted(found)) for found in (commits, devices) if found)
         # every row has the seconds of its whole run
         runs = {(row.get("command"), row.get("date"), row.get("seconds", 0.0)) for row in self.rows}
-        yield f"{sum(float(seconds) for *_, seconds in runs if seconds is not None):.0f} s in all"
+        # the sum of a set of floats depends on its order, and so can the digit that is rounded; fsum does not
+        yield f"{math.fsum(float(seconds) for *_, seconds in runs if seconds is not None):.0f} s in all"
 
 
 def drawing(figure: Figure) -> bytes:

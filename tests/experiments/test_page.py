@@ -1,9 +1,12 @@
 import math
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
+from experiments.base import Row
 from experiments.cli import main
+from experiments.page import Page
 from experiments.settings import SD14
 from experiments.summary import best, grouped, spread, standard_error
 from tests.experiments.toy import Toy
@@ -39,6 +42,13 @@ def test_a_page_shows_command_means_drawing_and_the_papers_numbers(run, results)
     assert "3.14159" in text
     assert "![Curve](toy.png)" in text
     assert (folder / "toy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_seconds_in_all_do_not_depend_on_the_order_of_the_runs() -> None:
+    """Each order of another sum than the exact one loses a second, or two."""
+    rows: list[Row] = [{"date": date, "seconds": seconds} for date, seconds in (("a", 1e16), ("b", 1.0), ("c", 1.0))]
+    for order in permutations(rows):
+        assert "10000000000000002 s in all" in Page(Toy(), "command", order, (3, 3)).state
 
 
 def test_the_page_for_browsers_needs_no_other_file(run, results) -> None:
