@@ -10,6 +10,10 @@ from experiments.marks import START, at
 from experiments.summary import difference_of, grouped, mean_of, numbers
 
 COSTS = (("update", "updates", 0), ("reward_calls", "reward calls", 0), ("step_seconds", "seconds", 0))
+COLORS = 10
+"""The number of colors of curves, those of matplotlib's default."""
+STYLES = ("-", "--", ":")
+"""The lines of the first ten methods, of the next ten, and so on."""
 
 
 def measurements(rows: Sequence[Row]) -> list[str]:
@@ -42,7 +46,10 @@ def details(rows: Sequence[Row], mark: str, title: str) -> list[Table]:
     for (model, prompts, reward), group in grouped(rows, "model", "prompts", "reward").items():
         names = {name: 2 if _large(group, name) else 3 for name in measurements(group)}
         about = f"{model} trained for {reward}, on {prompts}"
-        tables += [_scores(group, mark, f"{title}: {about}", names), _gains(group, mark, f"{title}, differences: {about}", names)]
+        tables += [
+            _scores(group, mark, f"{title}: {about}", names),
+            _gains(group, mark, f"{title}, differences: {about}", names),
+        ]
     return tables
 
 
@@ -97,6 +104,7 @@ def curves(
         for axes, ((x, horizontal), (y, vertical)) in zip(grid.flat, pairs, strict=True):
             _draw(axes, rows, x, y)
             axes.set(xlabel=horizontal, ylabel=vertical)
+            axes.locator_params(axis="x", nbins=6)
         # beside the drawings, where it hides no curve
         canvas.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
 
@@ -104,12 +112,14 @@ def curves(
 
 
 def _draw(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
-    for (method,), group in grouped(rows, "method").items():
+    for number, ((method,), group) in enumerate(grouped(rows, "method").items()):
         points = [
             (numbers(p, x), numbers(p, y))
             for _, p in sorted(grouped(group, "update").items(), key=lambda item: float(item[0][0]))
         ]
         points = [(a, b) for a, b in points if a and b]
         across = [sum(a) / len(a) for a, _ in points]
-        axes.plot(across, [sum(b) / len(b) for _, b in points], label=str(method), linewidth=1.2)
+        # after ten methods the colors are used up
+        style = STYLES[number // COLORS % len(STYLES)]
+        axes.plot(across, [sum(b) / len(b) for _, b in points], style, label=str(method), linewidth=1.2)
         axes.fill_between(across, [min(b) for _, b in points], [max(b) for _, b in points], alpha=0.15)

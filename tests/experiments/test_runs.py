@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from matplotlib.figure import Figure as Canvas
 
 from experiments.base import Figure, Row, Run, Table
 from experiments.board.board import BoardA
@@ -24,6 +25,7 @@ from experiments.paper.table2 import Table2
 from experiments.paper.table4 import Table4
 from experiments.paper.table5 import Table5
 from experiments.registry import EXPERIMENTS
+from experiments.reporting import curves
 from experiments.settings import SD14, TINY, VC2, Setting
 from experiments.training import Training
 from tests.experiments.tuned import tune
@@ -304,6 +306,14 @@ def test_figures_are_drawn_from_rows_of_any_number_of_seeds(rows, tmp_path) -> N
             assert len(figures) == 1
     Page(Figure4(), "command", rows, (6, 6)).write(tmp_path)
     assert (tmp_path / "figure4.png").stat().st_size < 150_000
+
+
+def test_the_curves_of_many_methods_differ() -> None:
+    rows = [row for k in range(25) for row in run_of(f"method {k}", 0, float(k))]
+    canvas = Canvas()
+    curves(rows, [("update", "updates")], [("R", "R")], "title").draw(canvas)
+    drawn = [(line.get_color(), line.get_linestyle()) for line in canvas.axes[0].lines]
+    assert len(drawn) == len(set(drawn)) == 25
 
 
 def test_the_table_of_stages_has_the_papers_four_rows() -> None:

@@ -1,8 +1,7 @@
 """A training run as a run, end to end, with a model that takes no time."""
 
-from dataclasses import replace
-
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count, pairwise
 
 import pytest
