@@ -66,7 +66,8 @@ def test_memory_is_flat():
 def test_a_leak_would_be_found():
     leaking = service(Leaking)
     leaking.kept = []
-    assert growth(leaking, 400, warm=100) > 2 * BOUND
+    # the requests have 26 MB, of which a part goes where the process has had memory before
+    assert growth(leaking, 400, warm=100) > BOUND
 
 
 @pytest.mark.slow
