@@ -2,6 +2,8 @@
 
 from collections.abc import ItemsView, Mapping, Sequence
 
+from cycler import cycler
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
@@ -10,10 +12,8 @@ from experiments.marks import START, at
 from experiments.summary import difference_of, grouped, mean_of, numbers
 
 COSTS = (("update", "updates", 0), ("reward_calls", "reward calls", 0), ("step_seconds", "seconds", 0))
-COLORS = 10
-"""The number of colors of curves, those of matplotlib's default."""
 STYLES = ("-", "--", ":")
-"""The lines of the first ten methods, of the next ten, and so on."""
+"""The lines of the methods with the first round of colors, the second, and the third."""
 
 
 def measurements(rows: Sequence[Row]) -> list[str]:
@@ -112,14 +112,13 @@ def curves(
 
 
 def _draw(axes: Axes, rows: Sequence[Row], x: str, y: str) -> None:
-    for number, ((method,), group) in enumerate(grouped(rows, "method").items()):
+    axes.set_prop_cycle(cycler(linestyle=STYLES) * rcParams["axes.prop_cycle"])
+    for (method,), group in grouped(rows, "method").items():
         points = [
             (numbers(p, x), numbers(p, y))
             for _, p in sorted(grouped(group, "update").items(), key=lambda item: float(item[0][0]))
         ]
         points = [(a, b) for a, b in points if a and b]
         across = [sum(a) / len(a) for a, _ in points]
-        # after ten methods the colors are used up
-        style = STYLES[number // COLORS % len(STYLES)]
-        axes.plot(across, [sum(b) / len(b) for _, b in points], style, label=str(method), linewidth=1.2)
+        axes.plot(across, [sum(b) / len(b) for _, b in points], label=str(method), linewidth=1.2)
         axes.fill_between(across, [min(b) for _, b in points], [max(b) for _, b in points], alpha=0.15)

@@ -5,7 +5,7 @@ from torch import nn
 
 from rlr.analysis.candidates import candidates
 from rlr.analysis.linear import exact_gradients, linear_chain, quadratic
-from rlr.analysis.structure import alike, find_control, independent, parts, unbiased
+from rlr.analysis.structure import alike, find_control, independent, unbiased
 from rlr.cli.parser import build
 from rlr.estimators import (
     RLR,
@@ -25,6 +25,7 @@ from rlr.estimators import (
     Sum,
     ZerothOrder,
 )
+from rlr.estimators.parts import parts
 from rlr.estimators.pathwise import pathwise
 from rlr.samplers import DDIM
 from rlr.toy.rewards import TinyPickScore
